@@ -1,0 +1,1 @@
+"""Writes predictions to disk in the background, so that inference loops never wait for it."""

@@ -1,0 +1,171 @@
+"""Everything that this package raises of its own.
+
+```
+LighterAsyncError
+├── WriteError           a sample that was handed over is not stored
+├── DuplicateNameError   two samples of one run under one name (also a ValueError)
+├── InvalidNameError     a name that cannot become a file (also a ValueError)
+├── QueueFullError       submit_nowait found no room
+├── ClosedError          the writer takes no more samples
+└── FlushTimeoutError    some samples were still pending when the time was up (also a TimeoutError)
+```
+
+Errors carry what they tell as attributes too, so that a program need not parse their text.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+
+__all__ = [
+    "ClosedError",
+    "DuplicateNameError",
+    "FlushTimeoutError",
+    "InvalidNameError",
+    "LighterAsyncError",
+    "QueueFullError",
+    "WriteError",
+]
+
+_LISTED_FAILURES = 5
+
+
+class LighterAsyncError(Exception):
+    """Base of the errors that this package raises of its own."""
+
+
+class WriteError(LighterAsyncError):
+    """One or more samples that were handed over are not stored.
+
+    Attributes:
+        writer: Name of the writer, such as ``"image_2d"``.
+        name: The sample's name, of the first failure where there are several.
+        attempts: How often storing it was tried.
+        cause: The exception that the writer or the target raised.
+        failures: One `WriteError` per sample that is not stored, this one included where it is alone.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        writer: str,
+        name: str,
+        attempts: int = 1,
+        cause: BaseException | None = None,
+        failures: Sequence[WriteError] = (),
+    ) -> None:
+        super().__init__(message)
+        self.writer = writer
+        self.name = name
+        self.attempts = attempts
+        self.cause = cause
+        self.__cause__ = cause
+        self._failures = tuple(failures)
+
+    @property
+    def failures(self) -> tuple[WriteError, ...]:
+        return self._failures or (self,)
+
+    @classmethod
+    def of_sample(cls, cause: BaseException, *, writer: str, name: str, attempts: int = 1) -> WriteError:
+        """The failure of one sample."""
+        times = "" if attempts == 1 else f" after {attempts} attempts"
+        return cls(
+            f"writer {writer!r} failed on {name!r}{times}: {type(cause).__name__}: {cause}",
+            writer=writer,
+            name=name,
+            attempts=attempts,
+            cause=cause,
+        )
+
+    @classmethod
+    def of_run(cls, failures: Sequence[WriteError], *, written: int, pending: int) -> WriteError:
+        """All failures of a run that were not raised yet, with what became of the other samples."""
+        first = failures[0]
+        listed = "; ".join(str(failure) for failure in failures[:_LISTED_FAILURES])
+        more = len(failures) - _LISTED_FAILURES
+        rest = f"; and {more} more (see .failures)" if more > 0 else ""
+        still = f", {pending} are still being written" if pending else ""
+        samples = "sample was" if len(failures) == 1 else "samples were"
+        return cls(
+            f"{len(failures)} {samples} not written: {listed}{rest} [{written} samples are stored{still}]",
+            writer=first.writer,
+            name=first.name,
+            attempts=first.attempts,
+            cause=first.cause,
+            failures=failures,
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # The keyword-only attributes must survive the way from a spawned rank back to its launcher, and a cause
+        # that cannot be pickled must not cost us the error itself.
+        try:
+            pickle.dumps(self.cause)
+            cause = self.cause
+        except Exception:
+            cause = None
+        return _rebuild_write_error, (self.args[0], self.writer, self.name, self.attempts, cause, self._failures)
+
+
+def _rebuild_write_error(
+    message: str,
+    writer: str,
+    name: str,
+    attempts: int,
+    cause: BaseException | None,
+    failures: tuple[WriteError, ...],
+) -> WriteError:
+    return WriteError(message, writer=writer, name=name, attempts=attempts, cause=cause, failures=failures)
+
+
+class InvalidNameError(LighterAsyncError, ValueError):
+    """A name cannot become a file below the target's directory. Nothing of its batch was queued."""
+
+
+class DuplicateNameError(LighterAsyncError, ValueError):
+    """Two samples of one run have one name. Nothing of the second one's batch was queued."""
+
+
+class QueueFullError(LighterAsyncError):
+    """There is no room now, and the caller asked not to wait. Nothing of the batch was queued."""
+
+
+class ClosedError(LighterAsyncError):
+    """The writer takes no more samples: it was closed, aborted, stopped by a failure, or belongs to another process."""
+
+
+class FlushTimeoutError(LighterAsyncError, TimeoutError):
+    """Time was up before everything accepted was stored. The samples stay queued and are still being written.
+
+    Attributes:
+        pending: How many samples were still waited for.
+    """
+
+    def __init__(self, message: str, *, pending: int) -> None:
+        super().__init__(message)
+        self.pending = pending
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_flush_timeout, (self.args[0], self.pending)
+
+
+def _rebuild_flush_timeout(message: str, pending: int) -> FlushTimeoutError:
+    return FlushTimeoutError(message, pending=pending)
+
+
+
+def attach(error: LighterAsyncError | str, exception: BaseException) -> None:
+    """Tell `error` beside the user's own `exception`, which stays the one that is raised.
+
+    From Python 3.11 on it becomes a note of the exception; before, the last link of its chain.
+    """
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    if hasattr(exception, "add_note"):
+        exception.add_note(f"lighter_async: {text}")
+        return
+    last = exception
+    while last.__context__ is not None:
+        last = last.__context__
+    last.__context__ = LighterAsyncError(error) if isinstance(error, str) else error

@@ -1,0 +1,97 @@
+"""One file, whole or not at all."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from lighter_async.names import RESERVED_PREFIX
+
+__all__ = ["PART_ENDING", "new_token", "publish"]
+
+PART_ENDING = ".part"
+"""How the names of unfinished files end."""
+
+_PARTS_PER_WRITE = 1024  # IOV_MAX on Linux and macOS
+
+_counter = itertools.count()
+
+
+def new_token() -> str:
+    """A short random word that no other writer uses."""
+    return secrets.token_hex(6)
+
+
+_direct = new_token()
+
+
+def publish(path: Path | str, parts: Sequence[memoryview], *, token: str | None = None, replace: bool = True) -> None:
+    """Write `parts` to a temporary file beside `path`, then give it its name in one step.
+
+    So whoever looks, and whatever ends this process, there is a whole file or none. The temporary name does not contain the final one, so
+    that a final name may be as long as the file system allows. Power loss is not covered: nothing is synced.
+
+    Args:
+        path: The final path, in a folder that exists.
+        parts: The file's content, one part behind the other.
+        token: Marks the temporary file as one of a certain writer's.
+        replace: Whether a file of that name may be replaced.
+
+    Raises:
+        FileExistsError: There is a file of that name, and it may not be replaced.
+        OSError: The file could not be written. Nothing is left behind.
+    """
+    folder, _ = os.path.split(path)
+    # The process is part of the name, since a fork copies the counter and the token.
+    temporary = os.path.join(
+        folder, f"{RESERVED_PREFIX}-{token or _direct}-{os.getpid()}-{next(_counter)}{PART_ENDING}"
+    )
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        try:
+            _write_all(descriptor, parts)
+        finally:
+            os.close(descriptor)
+        if replace:
+            os.replace(temporary, path)
+        else:
+            _link(temporary, path)
+    except BaseException:
+        try:
+            os.unlink(temporary)
+        except FileNotFoundError:
+            pass
+        raise
+
+
+def _write_all(descriptor: int, parts: Sequence[memoryview]) -> None:
+    parts = [part for part in parts if part.nbytes]
+    while parts:
+        if hasattr(os, "writev"):
+            written = os.writev(descriptor, parts[:_PARTS_PER_WRITE])
+        else:
+            written = os.write(descriptor, parts[0])
+        # A write may be short (a signal, 2 GiB, a full disk about to say so), so go on where it ended.
+        while parts and written >= parts[0].nbytes:
+            written -= parts[0].nbytes
+            parts = parts[1:]
+        if written:
+            parts = [parts[0][written:], *parts[1:]]
+
+
+def _link(temporary: str, path: Path | str) -> None:
+    """Name a file in one step, unless the name is taken: a link fails where a rename would replace."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise FileExistsError(f"{os.fspath(path)!r} exists already") from None
+    except OSError:
+        # No hard links here (FAT, some network file systems): the moment between the look and the rename stays open.
+        if os.path.lexists(path):
+            raise FileExistsError(f"{os.fspath(path)!r} exists already") from None
+        os.rename(temporary, path)
+        return
+    os.unlink(temporary)

@@ -1,0 +1,20 @@
+"""Staging: the one copy of a batch, from wherever it is into reused host memory.
+
+`plan` finds the tensors and arrays of a batch and how many bytes they take; `StagingPool.stage` copies them, as a batch, into a
+slot; a worker reads sample after sample from there; `StagingPool.release` gives the slot back.
+"""
+
+from lighter_async.staging.accelerator import Accelerator, Ready, TorchAccelerator
+from lighter_async.staging.layout import Plan, Staged, plan_batch, plan_sample
+from lighter_async.staging.pool import StagingPool
+
+__all__ = [
+    "Accelerator",
+    "Plan",
+    "Ready",
+    "Staged",
+    "StagingPool",
+    "TorchAccelerator",
+    "plan_batch",
+    "plan_sample",
+]

@@ -1,0 +1,95 @@
+"""The one seam to accelerators: how a tensor comes from a device into host memory without the loop waiting for it.
+
+This code was never run on a GPU: its logic (what is copied, on which stream, and who waits for which event) is tested with a
+device made of host memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Accelerator", "Ready", "TorchAccelerator"]
+
+
+class Ready(Protocol):
+    """A copy under way."""
+
+    def synchronize(self) -> None:
+        """Wait until the copied bytes are in host memory. May be called by any thread, any number of times."""
+        ...
+
+
+class Accelerator(Protocol):
+    """Copies device tensors into host memory."""
+
+    def owns(self, tensor: torch.Tensor) -> bool:
+        """Whether `copy` is needed for this tensor, and `allocate` worth while."""
+        ...
+
+    def allocate(self, nbytes: int) -> torch.Tensor:
+        """Pinned host memory: a 1-d uint8 CPU tensor."""
+        ...
+
+    def copy(self, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Ready:
+        """Begin to copy each ``(host, device)`` pair and return at once.
+
+        The device tensor may be overwritten by work that is launched after this call.
+        """
+        ...
+
+
+class TorchAccelerator:
+    """Devices with streams that PyTorch knows (CUDA, ROCm, XPU).
+
+    Each batch is first cloned on its device, on the stream that computes, so that the caller may reuse its tensor at once (CUDA graphs do: the
+    next replay overwrites the outputs of the last one); a side stream then copies the clone into pinned memory while the
+    next batch is computed. A device without streams is copied from in one blocking call.
+    """
+
+    _STREAMED = frozenset({"cuda", "xpu"})
+
+    def __init__(self) -> None:
+        self._streams: dict[torch.device, Any] = {}
+
+    def owns(self, tensor: torch.Tensor) -> bool:
+        return tensor.device.type in self._STREAMED
+
+    def allocate(self, nbytes: int) -> torch.Tensor:
+        import torch
+
+        return torch.empty(nbytes, dtype=torch.uint8, device="cpu", pin_memory=True)
+
+    def copy(self, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Ready:
+        import torch
+
+        events = []
+        for device in {source.device for _, source in pairs}:
+            mine = [(host, source) for host, source in pairs if source.device == device]
+            side = self._streams.get(device)
+            if side is None:
+                side = self._streams[device] = torch.Stream(device)
+            snapshots = [(host, source.clone()) for host, source in mine]
+            # The side stream must not read before the computing stream has written the clones.
+            side.wait_stream(torch.accelerator.current_stream(device))
+            with side:
+                for host, snapshot in snapshots:
+                    host.copy_(snapshot, non_blocking=True)
+                    # The allocator must not hand the clone's memory on before the side stream has read it.
+                    snapshot.record_stream(side)
+            events.append(side.record_event())
+        return _All(events)
+
+
+class _All:
+    """Several copies under way, one per device."""
+
+    def __init__(self, events: Sequence[Any]) -> None:
+        self._events = events
+
+    def synchronize(self) -> None:
+        for event in self._events:
+            event.synchronize()

@@ -1,0 +1,258 @@
+"""How a batch lies in a slot, and how a worker finds one sample of it.
+
+`plan_batch` and `plan_sample` look at values without copying anything. Plain tensors and numpy arrays, also inside lists, tuples and
+dicts, get a place in the slot. Tensors that are no plain block of memory (sparse, quantised, subclasses) are cloned
+instead. Any other object is handed over as it is: strings and numbers cannot change any more, and what can must be left
+alone by the caller.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+    from lighter_async.staging.accelerator import Ready
+    from lighter_async.staging.memory import Slot
+
+__all__ = ["Plan", "Staged", "plan_batch", "plan_sample"]
+
+_ALIGNMENT = 64  # of every leaf; a cache line, and more than any dtype's itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """Where one tensor (`dtype` is torch's) or array (`dtype` is numpy's) lies in a slot, in bytes, C-contiguous."""
+
+    dtype: Any
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+    is_tensor: bool
+
+    def view(self, memory: NDArray[np.uint8]) -> Any:
+        """The tensor or array on the slot's own memory. Its storage is its own bytes and no others, so that saving it saves just those."""
+        return _view(memory[self.offset : self.offset + self.nbytes], self.dtype, self.shape, self.is_tensor)
+
+    def row(self, memory: NDArray[np.uint8], index: int) -> Any:
+        """Row `index` of the tensor or array, likewise."""
+        size = self.nbytes // self.shape[0]
+        start = self.offset + index * size
+        return _view(memory[start : start + size], self.dtype, self.shape[1:], self.is_tensor)
+
+
+@dataclass(frozen=True, slots=True)
+class Loose:
+    """A tensor that lies outside the slot, by its place in `Plan.loose`."""
+
+    index: int
+
+
+@dataclass(slots=True)
+class Plan:
+    """What staging a batch will take.
+
+    Attributes:
+        count: Samples in the batch.
+        nbytes: Bytes of slot that it takes.
+        other_bytes: Bytes that it keeps outside the slot, such as texts.
+        rows: Set where the whole batch is one tensor or array, with a sample per row.
+        values: Set otherwise: a sample each, with a `Leaf` or `Loose` for every tensor and array.
+        sources: What is to be copied where.
+        loose: What is to be cloned instead.
+    """
+
+    count: int = 0
+    nbytes: int = 0
+    other_bytes: int = 0
+    rows: Leaf | None = None
+    values: list[Any] = field(default_factory=list)
+    sources: list[tuple[Leaf, Any]] = field(default_factory=list)
+    loose: list[Any] = field(default_factory=list)
+
+    def place(self, array: Any, *, is_tensor: bool) -> Leaf:
+        leaf = Leaf(array.dtype, tuple(array.shape), self.nbytes, array.nbytes, is_tensor)
+        self.sources.append((leaf, array))
+        self.nbytes += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+        return leaf
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A batch in memory of our own.
+
+    Attributes:
+        slot: Where its tensors and arrays lie; None where it has none.
+        ready: What to wait for before the slot is read; None if it can be read at once.
+    """
+
+    slot: Slot | None
+    ready: Ready | None
+    rows: Leaf | None
+    values: list[Any]
+    loose: list[Any]
+
+    def value(self, index: int) -> Any:
+        """Sample `index`: tensors and arrays in it are views of the slot, valid until the batch is done. Arrays are read-only."""
+        if self.rows is not None:
+            assert self.slot is not None
+            return self.rows.row(self.slot.memory, index)
+        return _restore(self.values[index], self._find)
+
+    def own_value(self, index: int) -> Any:
+        """Sample `index` with tensors and arrays of its own, which may be kept and changed."""
+        if self.rows is not None:
+            assert self.slot is not None
+            return _own(self.rows.row(self.slot.memory, index))
+        return _restore(self.values[index], lambda place: _own(self._find(place)))
+
+    def _find(self, place: Leaf | Loose) -> Any:
+        if isinstance(place, Loose):
+            return self.loose[place.index]
+        assert self.slot is not None
+        return place.view(self.slot.memory)
+
+
+def plan_sample(value: Any) -> Plan:
+    """Plan for one sample."""
+    plan = Plan(count=1)
+    plan.values.append(_walk(value, plan))
+    return plan
+
+
+def plan_batch(values: Any) -> Plan:
+    """Plan for a tensor or array with a batch dimension (one sample per row), or a sequence (one sample per item).
+
+    Raises:
+        TypeError: It is neither.
+        ValueError: A tensor has no data, or no batch dimension.
+    """
+    plan = Plan()
+    if _is_tensor(values) or isinstance(values, np.ndarray):
+        if values.ndim == 0:
+            raise ValueError("a batch needs a batch dimension, got a 0-d tensor; use submit() for one sample")
+        plain = _is_plain_tensor(values) if _is_tensor(values) else _is_plain_array(values)
+        if plain and len(values) > 0:
+            plan.count = len(values)
+            plan.rows = plan.place(values, is_tensor=_is_tensor(values))
+            return plan
+        values = _unbind(values)
+    elif isinstance(values, (str, bytes, bytearray)) or not isinstance(values, Sequence):
+        raise TypeError(
+            f"a batch is a tensor or array with a batch dimension, or a sequence of samples, not {type(values).__name__}; "
+            "use submit() for one sample, or list(...) for an iterable"
+        )
+    plan.values = [_walk(value, plan) for value in values]
+    plan.count = len(plan.values)
+    return plan
+
+
+def _unbind(values: Any) -> list[Any]:
+    """The rows of a batch that is no plain block of memory."""
+    try:
+        return list(values.unbind()) if _is_tensor(values) else list(values)
+    except (RuntimeError, NotImplementedError) as error:
+        raise ValueError(
+            f"a batch of type {type(values).__name__} and layout {getattr(values, 'layout', None)} cannot be taken apart "
+            f"into samples ({error}); hand over a list of samples, or values.to_dense()"
+        ) from error
+
+
+def _walk(value: Any, plan: Plan) -> Any:
+    """`value` with a place instead of each tensor and array."""
+    if _is_tensor(value):
+        if value.is_meta:
+            raise ValueError(
+                f"a tensor of shape {tuple(value.shape)} is on the meta device and has no data to write; "
+                "run the model on a real device"
+            )
+        if _is_plain_tensor(value):
+            return plan.place(value, is_tensor=True)
+        plan.loose.append(value)
+        plan.other_bytes += _loose_bytes(value)
+        return Loose(len(plan.loose) - 1)
+    if isinstance(value, np.ndarray):
+        if _is_plain_array(value):
+            return plan.place(value, is_tensor=False)
+        plan.loose.append(value)
+        plan.other_bytes += int(value.nbytes)
+        return Loose(len(plan.loose) - 1)
+    if isinstance(value, (str, bytes)):
+        plan.other_bytes += len(value)
+        return value
+    if isinstance(value, bytearray):
+        plan.other_bytes += len(value)
+        return bytearray(value)
+    return _map(value, lambda item: _walk(item, plan))
+
+
+def _restore(value: Any, find: Callable[[Leaf | Loose], Any]) -> Any:
+    if isinstance(value, (Leaf, Loose)):
+        return find(value)
+    return _map(value, lambda item: _restore(item, find))
+
+
+def _map(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A copy of a list, tuple or dict with its items changed; anything else as it is."""
+    kind = type(value)
+    if kind is list or kind is tuple:
+        return kind([change(item) for item in value])
+    if kind is dict or kind is OrderedDict:
+        return kind((key, change(item)) for key, item in value.items())
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return kind(*(change(item) for item in value))
+    return value
+
+
+def _view(memory: NDArray[np.uint8], dtype: Any, shape: tuple[int, ...], is_tensor: bool) -> Any:
+    if not is_tensor:
+        array = memory.view(dtype).reshape(shape) if memory.size else np.empty(shape, dtype)
+        array.flags.writeable = False
+        return array
+    import torch
+
+    if not memory.size:
+        return torch.empty(shape, dtype=dtype, device="cpu")
+    return torch.from_numpy(memory).view(dtype).view(shape)
+
+
+def _own(value: Any) -> Any:
+    return value.copy() if isinstance(value, np.ndarray) else value.clone()
+
+
+def _is_tensor(value: Any) -> bool:
+    # Who has a tensor has imported torch; who writes only texts need not.
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _is_plain_tensor(tensor: torch.Tensor) -> bool:
+    import torch
+
+    return (
+        type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        and tensor.layout is torch.strided
+        and not (tensor.is_quantized or tensor.is_nested or tensor.is_meta)
+    )
+
+
+def _is_plain_array(array: NDArray[Any]) -> bool:
+    return type(array) is np.ndarray and not array.dtype.hasobject
+
+
+def _loose_bytes(tensor: torch.Tensor) -> int:
+    import torch
+
+    if tensor.layout is torch.sparse_coo:
+        return int(tensor._values().nbytes + tensor._indices().nbytes)
+    if tensor.is_nested or tensor.layout is not torch.strided:
+        return int(tensor.values().nbytes)
+    return int(tensor.numel() * tensor.element_size())

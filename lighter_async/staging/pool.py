@@ -1,0 +1,96 @@
+"""The copy itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lighter_async.staging.accelerator import Accelerator, TorchAccelerator
+from lighter_async.staging.layout import Plan, Staged
+from lighter_async.staging.memory import Slot, SlotPool, size_class
+
+__all__ = ["StagingPool"]
+
+
+class StagingPool:
+    """One budget of reusable host memory, and the copy of a batch into it.
+
+    Args:
+        budget: Bytes of host memory to keep for reuse.
+        accelerator: How device tensors are copied; None for PyTorch's own devices.
+    """
+
+    def __init__(self, budget: int, *, accelerator: Accelerator | None = None) -> None:
+        self._accelerator: Accelerator = accelerator or TorchAccelerator()
+        self._slots = SlotPool(budget, allocate_pinned=self._accelerator.allocate)
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of host memory held, used or free."""
+        return self._slots.total
+
+    def bytes_of(self, plan: Plan) -> int:
+        """What a batch counts against the budget until its last sample is stored."""
+        return size_class(plan.nbytes, self._slots.budget) + plan.other_bytes
+
+    def stage(self, plan: Plan) -> Staged:
+        """Copy a batch. When this returns the caller may overwrite what it handed over."""
+        loose = [_clone(value) for value in plan.loose]
+        if plan.nbytes == 0:
+            return Staged(None, None, plan.rows, plan.values, loose)
+        on_device = any(leaf.is_tensor and self._accelerator.owns(source) for leaf, source in plan.sources)
+        slot = self._slots.acquire(size_class(plan.nbytes, self._slots.budget), pinned=on_device)
+        try:
+            ready = self._copy(plan, slot)
+        except BaseException:
+            self._slots.release(slot)
+            raise
+        return Staged(slot, ready, plan.rows, plan.values, loose)
+
+    def release(self, staged: Staged) -> None:
+        """Take the slot of a batch back once all its samples are stored or dropped."""
+        if staged.slot is None:
+            return
+        if staged.ready is not None:
+            # A dropped batch's copy may still be under way; the next batch's bytes must not meet it.
+            try:
+                staged.ready.synchronize()
+            except Exception:
+                # The device failed, its samples have failed with it, and whether it still writes is unknown.
+                self._slots.forget(staged.slot)
+                return
+        self._slots.release(staged.slot)
+
+    def close(self) -> None:
+        """Let go of the memory kept for reuse."""
+        self._slots.close()
+
+    def _copy(self, plan: Plan, slot: Slot) -> Any:
+        on_device = []
+        for leaf, source in plan.sources:
+            if not leaf.is_tensor:
+                host = slot.memory[leaf.offset : leaf.offset + leaf.nbytes].view(leaf.dtype)
+                np.copyto(host.reshape(leaf.shape), source)
+                continue
+            if leaf.nbytes == 0:
+                continue
+            import torch
+
+            # Slots outlive the batch, so their tensors must not become inference tensors, which nothing but
+            # inference mode may write to.
+            with torch.inference_mode(False), torch.no_grad():
+                host = leaf.view(slot.memory)
+                if self._accelerator.owns(source):
+                    on_device.append((host, source.detach()))
+                else:
+                    host.copy_(source.detach())
+        return self._accelerator.copy(on_device) if on_device else None
+
+
+def _clone(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    # Copied to the host first where it is elsewhere; a clone keeps the subclass, sparsity and quantisation.
+    value = value.detach()
+    return value.clone() if value.device.type == "cpu" else value.cpu()

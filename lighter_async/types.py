@@ -1,0 +1,173 @@
+"""The seams between the parts: what a target and a backend promise, and the few shapes that travel between them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from lighter_async.staging import Staged
+
+__all__ = ["Backend", "Batch", "IfExists", "PathTarget", "Target", "Unit", "WriterStats"]
+
+IfExists = Literal["overwrite", "skip", "error"]
+"""What becomes of a file of an earlier run under the same name."""
+
+
+@runtime_checkable
+class Target(Protocol):
+    """Where bytes live. Knows names and bytes, and nothing of tensors.
+
+    `put` may be called from several threads at once, each with a name of its own.
+    """
+
+    @property
+    def location(self) -> str:
+        """Where this target stores, for messages. Two targets with equal locations share one name space."""
+        ...
+
+    def open(self) -> None:
+        """Get ready to store. Called once, before the first `put`."""
+        ...
+
+    def check(self, name: str) -> None:
+        """Refuse a name that can never be stored here. Called by the submitting thread, so it must be quick.
+
+        Raises:
+            InvalidNameError: It cannot be stored, with the reason and the way out.
+        """
+        ...
+
+    def keeps(self, name: str) -> bool:
+        """Whether a sample of an earlier run lies under `name` and is to stay, so that encoding can be saved."""
+        ...
+
+    def put(self, name: str, parts: Sequence[memoryview]) -> bool:
+        """Store the concatenated `parts` under `name`, all or nothing.
+
+        Returns:
+            True once it is stored whole; False if a sample of an earlier run was kept instead.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of everything. Called once, after the last `put`."""
+        ...
+
+
+@runtime_checkable
+class PathTarget(Target, Protocol):
+    """A target whose samples are files of this machine, so that a path function can write them itself."""
+
+    def path(self, name: str) -> Path:
+        """The final path of `name`, with its folders made."""
+        ...
+
+
+@dataclass(slots=True)
+class Batch:
+    """Samples that were admitted together and share one slot of host memory.
+
+    Attributes:
+        names: One name per sample.
+        staged: The samples' values, in memory of our own.
+        admitted_bytes: What the batch counts against `queue_bytes` until its last sample is stored.
+        number: Position in the order of admission.
+        left: Samples that are not stored yet. Guarded by the service's lock.
+    """
+
+    names: Sequence[str]
+    staged: Staged
+    admitted_bytes: int
+    number: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The samples ``start`` to ``stop`` of a batch: what a worker takes at a time."""
+
+    batch: Batch
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+class Backend(Protocol):
+    """Has units of work done beside the caller. What is done is told to the service, unit by unit."""
+
+    def put(self, units: Sequence[Unit]) -> None:
+        """Take units of work; never waits.
+
+        Raises:
+            RuntimeError: The interpreter is shutting down. Nothing was taken.
+        """
+        ...
+
+    def wait(self, changed: threading.Condition, timeout: float | None) -> None:
+        """Return when something may have been done, or after `timeout` seconds. Called with `changed` held."""
+        ...
+
+    def drop(self) -> list[Unit]:
+        """Forget the units that no worker has taken yet, and return them."""
+        ...
+
+    def is_worker(self) -> bool:
+        """Whether the calling thread is one of the workers, which must never wait for the workers."""
+        ...
+
+    def stop(self) -> None:
+        """Let the workers go, after they have done everything that was put."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriterStats:
+    """What a writer has done so far. Samples are counted, bytes are encoded bytes, times are seconds.
+
+    Every accepted sample is in exactly one of `written`, `skipped`, `failed`, `dropped` and `pending`.
+
+    Attributes:
+        accepted: Samples taken over from the caller.
+        written: Samples stored.
+        skipped: Samples for which a file of an earlier run was kept (``if_exists="skip"``).
+        failed: Samples that could not be written.
+        dropped: Samples that `abort` threw away.
+        pending: Samples queued or being written.
+        peak_pending: The most samples that were pending at once.
+        pending_bytes: Host memory that the pending samples hold.
+        peak_pending_bytes: The most host memory that was held at once.
+        bytes_written: Encoded bytes stored; 0 for path functions, whose files are their own affair.
+        waits: How often a caller had to wait for room.
+        waited_seconds: How long callers waited for room.
+        encode_seconds: Time in encoders, summed over the workers.
+        store_seconds: Time in the target, or in a path function, summed over the workers.
+        open_seconds: Time since the writer was started, until it was closed.
+        max_workers: Samples that are written at once.
+        queue_size: Samples that may be pending.
+        queue_bytes: Host memory that pending samples may hold.
+    """
+
+    accepted: int
+    written: int
+    skipped: int
+    failed: int
+    dropped: int
+    pending: int
+    peak_pending: int
+    pending_bytes: int
+    peak_pending_bytes: int
+    bytes_written: int
+    waits: int
+    waited_seconds: float
+    encode_seconds: float
+    store_seconds: float
+    open_seconds: float
+    max_workers: int
+    queue_size: int
+    queue_bytes: int

@@ -1,0 +1,21 @@
+"""Writers: the formats. Each turns a value into bytes and knows a suffix; none knows where bytes live."""
+
+from lighter_async.writers.base import Encoder, PathFunction, Writer, encoder
+from lighter_async.writers.image import write_image_2d, write_image_3d
+from lighter_async.writers.registry import WriterRegistry, resolve_writer, writer_registry
+from lighter_async.writers.tensor import write_tensor
+from lighter_async.writers.text import write_text
+
+__all__ = [
+    "Encoder",
+    "PathFunction",
+    "Writer",
+    "WriterRegistry",
+    "encoder",
+    "resolve_writer",
+    "write_image_2d",
+    "write_image_3d",
+    "write_tensor",
+    "write_text",
+    "writer_registry",
+]

@@ -1,0 +1,139 @@
+"""The two kinds of writer.
+
+An `Encoder` turns a value into bytes, and the target stores them, all or nothing. A `PathFunction` is handed a path and writes
+there itself, as it likes: the interface of the synchronous writer.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from lighter_async.files import publish
+from lighter_async.names import with_suffix
+
+__all__ = ["Encoded", "Encoder", "PathFunction", "Writer", "as_parts", "encoder"]
+
+Encoded: TypeAlias = "bytes | bytearray | memoryview | Sequence[bytes | bytearray | memoryview]"
+"""What an encoder returns: bytes-like, or several of them to be stored one behind the other."""
+
+
+class Encoder:
+    """A format: a function from a value to bytes, and a suffix.
+
+    Called with ``(path, value)`` it writes one file, whole or not at all. Handed to a `BackgroundWriter` or `FileWriter`, its bytes go
+    to the writer's target. `functools.partial` of an encoder with keyword options is an encoder too.
+
+    Args:
+        encode: ``(value, **options) -> bytes``. It may run in several threads at once. Tensors and arrays in the value are valid during
+            the call only and must not be changed.
+        suffix: Appended to names that do not end in it, such as ``".png"``.
+        name: What errors call it; by default the function's name.
+    """
+
+    def __init__(self, encode: Callable[..., Encoded], *, suffix: str, name: str | None = None) -> None:
+        if inspect.iscoroutinefunction(encode):
+            raise TypeError(
+                f"encoder {encode.__name__!r} is an async function; encoding is plain computation, so make it a plain function, "
+                "or register an async path function (path, value)"
+            )
+        if not callable(encode):
+            raise TypeError(f"an encoder is a function (value) -> bytes, not {type(encode).__name__}")
+        if "/" in suffix or "\0" in suffix:
+            raise ValueError(f"suffix {suffix!r} holds a '/' or NUL; it is the end of a file name, such as '.png'")
+        self._encode = encode
+        self.suffix = suffix
+        self.name = name or getattr(encode, "__name__", type(encode).__name__)
+        self.__doc__ = encode.__doc__
+        self.__name__ = self.name
+
+    def encode(self, value: Any) -> list[memoryview]:
+        """The bytes of `value`, in one or more parts.
+
+        Raises:
+            TypeError: The function returned something that is not bytes-like.
+            Exception: What the function raises.
+        """
+        return as_parts(self._encode(value), self.name)
+
+    def with_options(self, *, suffix: str | None = None, **options: Any) -> Encoder:
+        """This encoder with another suffix, or with keyword options of its function set."""
+        encode = functools.partial(self._encode, **options) if options else self._encode
+        return Encoder(encode, suffix=self.suffix if suffix is None else suffix, name=self.name)
+
+    def __call__(
+        self, path: str | os.PathLike[str], value: Any, *, suffix: str | None = None, **options: Any
+    ) -> None:
+        """Write `value` to `path`, with the suffix appended unless the path ends in it; whole or not at all.
+
+        Raises:
+            OSError: The folder does not exist, or the file cannot be written.
+            Exception: What the encoder raises.
+        """
+        chosen = self if suffix is None and not options else self.with_options(suffix=suffix, **options)
+        path = Path(path)
+        publish(path.with_name(with_suffix(path.name, chosen.suffix)), chosen.encode(value))
+
+    def __repr__(self) -> str:
+        return f"<encoder {self.name!r}, suffix {self.suffix!r}>"
+
+
+@dataclass(frozen=True)
+class PathFunction:
+    """A function ``(path, value)`` that writes where it likes, and what is known of it.
+
+    Attributes:
+        function: Called with the final path, without a suffix, and a value of its own.
+        name: What errors call it.
+        is_async: Whether it is to be awaited.
+    """
+
+    function: Callable[[Path, Any], Any]
+    name: str
+    is_async: bool
+
+    @classmethod
+    def of(cls, function: Callable[[Path, Any], Any]) -> PathFunction:
+        plain = function
+        while isinstance(plain, functools.partial):
+            plain = plain.func
+        is_async = inspect.iscoroutinefunction(plain) or inspect.iscoroutinefunction(getattr(plain, "__call__", None))  # noqa: B004
+        return cls(function, getattr(plain, "__name__", type(plain).__name__), is_async)
+
+
+Writer: TypeAlias = Encoder | PathFunction
+
+
+def encoder(*, suffix: str, name: str | None = None) -> Callable[[Callable[..., Encoded]], Encoder]:
+    """Make an `Encoder` of a function ``(value) -> bytes``.
+
+    ```python
+    @writer_registry.register("npy")
+    @encoder(suffix=".npy")
+    def encode_npy(value):
+        buffer = io.BytesIO()
+        numpy.save(buffer, value.numpy())
+        return buffer.getbuffer()
+    ```
+    """
+    return lambda function: Encoder(function, suffix=suffix, name=name)
+
+
+def as_parts(encoded: Encoded, writer: str) -> list[memoryview]:
+    """What an encoder returned, as flat byte views.
+
+    Raises:
+        TypeError: It is not bytes-like, nor a sequence of bytes-like parts.
+    """
+    parts = encoded if isinstance(encoded, (list, tuple)) else [encoded]
+    try:
+        return [memoryview(part).cast("B") for part in parts]
+    except TypeError as error:
+        raise TypeError(
+            f"encoder {writer!r} returned {type(encoded).__name__}; it must return bytes, bytearray, memoryview, or a list of them"
+        ) from error

@@ -1,0 +1,87 @@
+"""Writers by name."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from lighter_async.writers.base import Encoder, PathFunction, Writer
+from lighter_async.writers.image import write_image_2d, write_image_3d
+from lighter_async.writers.tensor import write_tensor
+from lighter_async.writers.text import write_text
+
+__all__ = ["WriterRegistry", "resolve_writer", "writer_registry"]
+
+_W = TypeVar("_W", bound=Callable[..., Any])
+
+
+class WriterRegistry:
+    """Writers by name: encoders, and functions ``(path, value)``."""
+
+    def __init__(self) -> None:
+        self._registry: dict[str, Callable[..., Any]] = {}
+
+    def register(self, name: str) -> Callable[[_W], _W]:
+        """A decorator that registers a writer function or an `Encoder`.
+
+        Args:
+            name: The name to register it under.
+
+        Raises:
+            ValueError: The name is taken.
+        """
+
+        def decorator(writer: _W) -> _W:
+            if name in self._registry:
+                raise ValueError(f"Writer with name '{name}' is already registered. Choose another name.")
+            self._registry[name] = writer
+            return writer
+
+        return decorator
+
+    def get(self, name: str) -> Callable[..., Any]:
+        """The writer registered under `name`.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if name not in self._registry:
+            raise ValueError(
+                f"Writer with name '{name}' is not registered. Registered are: {', '.join(sorted(self._registry))}. "
+                "Register yours with @writer_registry.register(...), or pass the function itself."
+            )
+        return self._registry[name]
+
+
+writer_registry = WriterRegistry()
+"""The registry that names are looked up in."""
+
+writer_registry.register("tensor")(write_tensor)
+writer_registry.register("image_2d")(write_image_2d)
+writer_registry.register("image_3d")(write_image_3d)
+writer_registry.register("text")(write_text)
+
+
+def resolve_writer(writer: str | Callable[..., Any]) -> Writer:
+    """The writer that a user named or passed.
+
+    Args:
+        writer: A registered name, an `Encoder`, a `functools.partial` of one, or any callable ``(path, value)``.
+
+    Raises:
+        ValueError: The name is not registered.
+        TypeError: It is neither a name nor callable.
+    """
+    name = writer if isinstance(writer, str) else None
+    function = writer_registry.get(writer) if isinstance(writer, str) else writer
+    if isinstance(function, functools.partial) and isinstance(function.func, Encoder) and not function.args:
+        function = function.func.with_options(**function.keywords)
+    if isinstance(function, Encoder):
+        return function
+    if not callable(function):
+        raise TypeError(
+            f"writer_fn must be a registered name or a callable (path, value), not {type(function).__name__}: {function!r}"
+        )
+    found = PathFunction.of(function)
+    return PathFunction(found.function, name, found.is_async) if name else found

@@ -1,0 +1,23 @@
+"""Texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lighter_async.writers.base import Encoder
+
+__all__ = ["encode_text", "write_text"]
+
+
+def encode_text(value: Any, *, encoding: str = "utf-8") -> bytes:
+    """The string representation of any value, without a newline of ours.
+
+    Raises:
+        UnicodeEncodeError: The encoding lacks a character of it.
+        LookupError: There is no such encoding.
+    """
+    return str(value).encode(encoding)
+
+
+write_text = Encoder(encode_text, suffix=".txt", name="text")
+"""``write_text(path, value, *, suffix=".txt", encoding="utf-8")``: write ``str(value)``."""
