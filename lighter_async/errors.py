@@ -155,7 +155,6 @@ def _rebuild_flush_timeout(message: str, pending: int) -> FlushTimeoutError:
     return FlushTimeoutError(message, pending=pending)
 
 
-
 def attach(error: LighterAsyncError | str, exception: BaseException) -> None:
     """Tell `error` beside the user's own `exception`, which stays the one that is raised.
 

@@ -151,7 +151,9 @@ class Claims:
         if self._decimals:
             for number in numbers:
                 if (earlier := self._find(hash(f"{number}{suffix}") or 1)) is not None:
-                    raise _duplicate(str(number), f"{number}{suffix}", f"sample {earlier} of this run", "a numbered one")
+                    raise _duplicate(
+                        str(number), f"{number}{suffix}", f"sample {earlier} of this run", "a numbered one"
+                    )
         if ranges and ranges[-1].step == numbers.step and ranges[-1][-1] + numbers.step == numbers[0]:
             ranges[-1] = range(ranges[-1].start, numbers[-1] + 1, numbers.step)
         else:

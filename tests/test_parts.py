@@ -72,5 +72,7 @@ def test_the_local_target_stores_whole_files_and_leaves_nothing_else(tmp_path):
     target.open()
     assert target.put("a/b.txt", [memoryview(b"x"), memoryview(b"y")])
     target.close()
-    assert [p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()] == ["a/b.txt"]
+    assert [p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()] == [
+        "a/b.txt"
+    ]
     assert (tmp_path / "out/a/b.txt").read_bytes() == b"xy"

@@ -66,9 +66,7 @@ class Encoder:
         encode = functools.partial(self._encode, **options) if options else self._encode
         return Encoder(encode, suffix=self.suffix if suffix is None else suffix, name=self.name)
 
-    def __call__(
-        self, path: str | os.PathLike[str], value: Any, *, suffix: str | None = None, **options: Any
-    ) -> None:
+    def __call__(self, path: str | os.PathLike[str], value: Any, *, suffix: str | None = None, **options: Any) -> None:
         """Write `value` to `path`, with the suffix appended unless the path ends in it; whole or not at all.
 
         Raises:
