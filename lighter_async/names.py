@@ -182,8 +182,8 @@ class _Table:
         self.cells = cells
         self._mask = cells - 1
         self._room = cells * 3 // 4
-        self._keys = memoryview(np.zeros(cells, np.int64))
-        self._positions = memoryview(np.zeros(cells, np.int64))
+        self._keys = np.zeros(cells, np.int64).data
+        self._positions = np.zeros(cells, np.int64).data
 
     @property
     def full(self) -> bool:

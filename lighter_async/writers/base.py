@@ -48,7 +48,7 @@ class Encoder:
             raise ValueError(f"suffix {suffix!r} holds a '/' or NUL; it is the end of a file name, such as '.png'")
         self._encode = encode
         self.suffix = suffix
-        self.name = name or getattr(encode, "__name__", type(encode).__name__)
+        self.name: str = name or str(getattr(encode, "__name__", type(encode).__name__))
         self.__doc__ = encode.__doc__
         self.__name__ = self.name
 
@@ -128,7 +128,7 @@ def as_parts(encoded: Encoded, writer: str) -> list[memoryview]:
     Raises:
         TypeError: It is not bytes-like, nor a sequence of bytes-like parts.
     """
-    parts = encoded if isinstance(encoded, (list, tuple)) else [encoded]
+    parts: Sequence[Any] = encoded if isinstance(encoded, (list, tuple)) else [encoded]
     try:
         return [memoryview(part).cast("B") for part in parts]
     except TypeError as error:
