@@ -1,6 +1,6 @@
 """Slots of host memory, reused within one budget.
 
-Copying into memory that was used before runs about eight times as fast as into fresh memory, whose pages the kernel has to find and
+Copying into memory that was used before is faster than into fresh memory, whose pages the kernel has to find and
 clear first. So a slot is kept when its batch is done, and handed out again for the next batch of its size class.
 """
 
