@@ -1,1 +1,105 @@
-"""Writes predictions to disk in the background, so that inference loops never wait for it."""
+"""Asynchronous background writer for inference: predictions reach the disk while the loop goes on.
+
+The names below are imported when they are first used, so that ``import lighter_async`` needs neither torch nor
+Lightning.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lighter_async.aio import AsyncBackgroundWriter
+    from lighter_async.callback import BaseWriter, FileWriter
+    from lighter_async.errors import (
+        ClosedError,
+        DuplicateNameError,
+        FlushTimeoutError,
+        InvalidNameError,
+        LighterAsyncError,
+        QueueFullError,
+        WriteError,
+    )
+    from lighter_async.service import BackgroundWriter
+    from lighter_async.targets import LocalTarget
+    from lighter_async.types import PathTarget, Target, WriterStats
+    from lighter_async.writers import (
+        Encoder,
+        WriterRegistry,
+        encoder,
+        write_image_2d,
+        write_image_3d,
+        write_tensor,
+        write_text,
+        writer_registry,
+    )
+
+__version__ = "0.1.0"
+
+_ROOMS = {
+    "aio": ["AsyncBackgroundWriter"],
+    "callback": ["BaseWriter", "FileWriter"],
+    "errors": [
+        "ClosedError",
+        "DuplicateNameError",
+        "FlushTimeoutError",
+        "InvalidNameError",
+        "LighterAsyncError",
+        "QueueFullError",
+        "WriteError",
+    ],
+    "service": ["BackgroundWriter"],
+    "targets": ["LocalTarget"],
+    "types": ["PathTarget", "Target", "WriterStats"],
+    "writers": [
+        "Encoder",
+        "WriterRegistry",
+        "encoder",
+        "write_image_2d",
+        "write_image_3d",
+        "write_tensor",
+        "write_text",
+        "writer_registry",
+    ],
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = [
+    "AsyncBackgroundWriter",
+    "BackgroundWriter",
+    "BaseWriter",
+    "ClosedError",
+    "DuplicateNameError",
+    "Encoder",
+    "FileWriter",
+    "FlushTimeoutError",
+    "InvalidNameError",
+    "LighterAsyncError",
+    "LocalTarget",
+    "PathTarget",
+    "QueueFullError",
+    "Target",
+    "WriteError",
+    "WriterRegistry",
+    "WriterStats",
+    "encoder",
+    "write_image_2d",
+    "write_image_3d",
+    "write_tensor",
+    "write_text",
+    "writer_registry",
+]
+
+
+def __getattr__(name: str) -> Any:
+    room = _ROOM_OF.get(name)
+    if room is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{room}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

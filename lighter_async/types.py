@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+from lighter_async.errors import WriteError
 
 if TYPE_CHECKING:
     from lighter_async.staging import Staged
 
-__all__ = ["Backend", "Batch", "IfExists", "PathTarget", "Target", "Unit", "WriterStats"]
+__all__ = ["Backend", "Batch", "IfExists", "PathTarget", "Result", "Target", "Unit", "WriterStats"]
 
 IfExists = Literal["overwrite", "skip", "error"]
 """What becomes of a file of an earlier run under the same name."""
@@ -67,26 +69,26 @@ class PathTarget(Target, Protocol):
         ...
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Batch:
     """Samples that were admitted together and share one slot of host memory.
 
     Attributes:
         names: One name per sample.
         staged: The samples' values, in memory of our own.
-        admitted_bytes: What the batch counts against `queue_bytes` until its last sample is stored.
-        number: Position in the order of admission.
-        left: Samples that are not stored yet. Guarded by the service's lock.
+        nbytes: What the batch counts against `queue_bytes` until its last sample is stored.
+        left: Samples that are not stored yet. Guarded by the ledger's lock.
+        begun: Whether a worker has taken a part of it. Guarded by the backend's lock.
     """
 
     names: Sequence[str]
     staged: Staged
-    admitted_bytes: int
-    number: int
+    nbytes: int
     left: int
+    begun: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Unit:
     """The samples ``start`` to ``stop`` of a batch: what a worker takes at a time."""
 
@@ -98,15 +100,31 @@ class Unit:
         return self.stop - self.start
 
 
+@dataclass(slots=True)
+class Result:
+    """What became of the samples of a unit. Bytes are encoded bytes, times are seconds."""
+
+    written: int = 0
+    skipped: int = 0
+    failures: list[WriteError] = field(default_factory=list)
+    bytes_written: int = 0
+    encode_seconds: float = 0.0
+    store_seconds: float = 0.0
+
+
 class Backend(Protocol):
-    """Has units of work done beside the caller. What is done is told to the service, unit by unit."""
+    """Has units of work done beside the caller, and tells what became of each, once."""
 
     def put(self, units: Sequence[Unit]) -> None:
-        """Take units of work; never waits.
+        """Take the units of one batch; never waits.
 
         Raises:
-            RuntimeError: The interpreter is shutting down. Nothing was taken.
+            RuntimeError: No worker can be started, because the interpreter is shutting down. Nothing was taken.
         """
+        ...
+
+    def took(self, batch: Batch) -> bool:
+        """Whether a `put` of the batch that ended with an exception, such as Ctrl-C, has taken it all the same."""
         ...
 
     def wait(self, changed: threading.Condition, timeout: float | None) -> None:
@@ -122,7 +140,7 @@ class Backend(Protocol):
         ...
 
     def stop(self) -> None:
-        """Let the workers go, after they have done everything that was put."""
+        """Let the workers go. Called once, when everything that was put is done or dropped."""
         ...
 
 
@@ -144,7 +162,7 @@ class WriterStats:
         peak_pending_bytes: The most host memory that was held at once.
         bytes_written: Encoded bytes stored; 0 for path functions, whose files are their own affair.
         waits: How often a caller had to wait for room.
-        waited_seconds: How long callers waited for room.
+        waited_seconds: How long callers waited for room, the waits under way not counted.
         encode_seconds: Time in encoders, summed over the workers.
         store_seconds: Time in the target, or in a path function, summed over the workers.
         open_seconds: Time since the writer was started, until it was closed.

@@ -1,0 +1,346 @@
+"""What was accepted, what became of it, and who may come in next."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from time import monotonic, perf_counter
+
+from lighter_async.errors import ClosedError, QueueFullError, WriteError
+from lighter_async.types import Batch, Result, Unit, WriterStats
+
+__all__ = ["Bell", "Ledger"]
+
+
+class Bell:
+    """Rings when the ledger changes: a socket that becomes readable, for event loops."""
+
+    def __init__(self) -> None:
+        self.socket, self._ringer = socket.socketpair()
+        self.socket.setblocking(False)
+        self._ringer.setblocking(False)
+
+    def ring(self) -> None:
+        try:
+            self._ringer.send(b"!")
+        except OSError:
+            pass  # it has been rung so often that no more fits, or nobody listens any more
+
+    def silence(self) -> None:
+        """Be quiet until the next ring."""
+        try:
+            while self.socket.recv(4096):
+                pass
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        self.socket.close()
+        self._ringer.close()
+
+
+class Ledger:
+    """The books of one writer, under one lock that is never held while a user's code runs.
+
+    A batch is *admitted* when its samples and bytes fit beside what is queued or being written; callers that wait for
+    that come in in the order in which they came. It is *accepted* once it stands in a worker's queue: from then on the
+    ledger waits for it and reports what becomes of it. So ``accepted = written + skipped + failed + dropped + pending``
+    at any time.
+
+    Args:
+        queue_size: Samples that may be admitted at once.
+        queue_bytes: Bytes that may be admitted at once. A batch above either bound comes in alone.
+        max_workers: Only reported.
+        location: Where the samples go, for messages.
+        release: Gives a batch's memory back once its last sample is done.
+    """
+
+    def __init__(
+        self, *, queue_size: int, queue_bytes: int, max_workers: int, location: str, release: Callable[[Batch], None]
+    ) -> None:
+        self._queue_size = queue_size
+        self._queue_bytes = queue_bytes
+        self._max_workers = max_workers
+        self._location = location
+        self._release = release
+        self._changed = threading.Condition(threading.Lock())
+        # All below: guarded by _changed.
+        self._wait: Callable[[threading.Condition, float | None], None] = _wait
+        self._refusal: str | None = None
+        self._line: deque[object] = deque()
+        self._batches: dict[Batch, int] = {}  # accepted and not done, in order, with their numbers
+        self._number = 0
+        self._samples = self._bytes = 0  # admitted and not done
+        self._peak_samples = self._peak_bytes = 0
+        self._accepted = self._written = self._skipped = self._failed = self._dropped = 0
+        self._bytes_written = 0
+        self._encode_seconds = self._store_seconds = 0.0
+        self._waits = 0
+        self._waited_seconds = 0.0
+        self.failures: list[WriteError] = []  # not raised yet
+        self._first_failure: WriteError | None = None
+        self._bells: tuple[Bell, ...] = ()
+        self._opened: float | None = None
+        self._closed: float | None = None
+
+    # Life
+
+    def open(self, wait: Callable[[threading.Condition, float | None], None]) -> None:
+        """Begin; `wait` is how the backend in use waits for changes."""
+        with self._changed:
+            self._wait = wait
+            self._opened = perf_counter()
+
+    def refuse(self, reason: str) -> None:
+        """Accept nothing from now on, and wake those who wait for room."""
+        with self._changed:
+            self._refusal = self._refusal or reason
+            self._changed.notify_all()
+        self._ring()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = perf_counter()
+
+    # In
+
+    def check_open(self) -> None:
+        """
+        Raises:
+            WriteError: Samples failed, and this was not raised yet.
+            ClosedError: No more samples are accepted.
+        """
+        with self._changed:
+            self._check_open()
+
+    def admit(self, count: int, nbytes: int, timeout: float | None) -> None:
+        """Wait until `count` samples of `nbytes` in all fit, and reserve their room.
+
+        Raises:
+            QueueFullError: There was no room for `timeout` seconds.
+            WriteError, ClosedError: As `check_open`, also while waiting.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
+        began: float | None = None
+        turn = object()
+        with self._changed:
+            self._line.append(turn)
+            try:
+                self._check_open()
+                while self._line[0] is not turn or not self._fits(count, nbytes):
+                    left = None if deadline is None else deadline - monotonic()
+                    if left is not None and left <= 0:
+                        raise self._full(count, nbytes, timeout)
+                    if began is None:
+                        began = perf_counter()
+                        self._waits += 1
+                    self._wait(self._changed, left)
+                    self._check_open()
+                self._samples += count
+                self._bytes += nbytes
+                self._peak_samples = max(self._peak_samples, self._samples)
+                self._peak_bytes = max(self._peak_bytes, self._bytes)
+            finally:
+                self._line.remove(turn)
+                if self._line:
+                    self._changed.notify_all()  # it may be the next one's turn
+                if began is not None:
+                    self._waited_seconds += perf_counter() - began
+
+    def withdraw(self, count: int, nbytes: int) -> None:
+        """Give the room of an admitted batch back that was not accepted."""
+        with self._changed:
+            self._samples -= count
+            self._bytes -= nbytes
+            self._changed.notify_all()
+        self._ring()
+
+    def accept(self, batch: Batch) -> None:
+        """Take an admitted batch into the books.
+
+        Raises:
+            WriteError, ClosedError: As `check_open`; it stays admitted only.
+        """
+        with self._changed:
+            self._check_open()
+            self._number += 1
+            self._batches[batch] = self._number
+            self._accepted += batch.left
+
+    def reject(self, batch: Batch) -> None:
+        """Take a batch out of the books again that no worker has seen."""
+        with self._changed:
+            if self._batches.pop(batch, None) is not None:
+                self._accepted -= batch.left
+
+    # Out
+
+    def done(self, unit: Unit, result: Result) -> None:
+        """Book what became of a unit."""
+        batch = unit.batch
+        with self._changed:
+            self._written += result.written
+            self._skipped += result.skipped
+            self._failed += len(result.failures)
+            self._bytes_written += result.bytes_written
+            self._encode_seconds += result.encode_seconds
+            self._store_seconds += result.store_seconds
+            if result.failures:
+                self._first_failure = self._first_failure or result.failures[0]
+                self.failures += result.failures
+            last = self._took_from(batch, len(unit))
+        self._leave(batch, len(unit), last)
+
+    def drop(self, units: Sequence[Unit]) -> int:
+        """Book units that were taken from the queue unwritten; returns how many samples they had."""
+        for unit in units:
+            with self._changed:
+                self._dropped += len(unit)
+                last = self._took_from(unit.batch, len(unit))
+            self._leave(unit.batch, len(unit), last)
+        return sum(len(unit) for unit in units)
+
+    def _took_from(self, batch: Batch, count: int) -> bool:
+        batch.left -= count
+        return batch.left == 0
+
+    def _leave(self, batch: Batch, count: int, last: bool) -> None:
+        if last:
+            # Outside the lock, since it may wait for a device; before its room is given away, since the next batch
+            # takes the memory that comes back here.
+            self._release(batch)
+        with self._changed:
+            self._samples -= count
+            if last:
+                self._bytes -= batch.nbytes
+                del self._batches[batch]
+            self._changed.notify_all()
+        self._ring()
+
+    # Waiting for what is out
+
+    def mark(self) -> int:
+        """Where the books stand: everything accepted until now has a number up to this one."""
+        with self._changed:
+            return self._number
+
+    def pending(self, mark: int | None = None) -> int:
+        """Samples accepted, up to a mark, that are not done."""
+        with self._changed:
+            return self._pending(mark)
+
+    def wait_done(self, mark: int | None, timeout: float | None) -> int:
+        """Wait until everything accepted, up to a mark, is done, or for `timeout` seconds; returns what is pending."""
+        deadline = None if timeout is None else monotonic() + timeout
+        with self._changed:
+            while self._batches and (mark is None or next(iter(self._batches.values())) <= mark):
+                left = None if deadline is None else deadline - monotonic()
+                if left is not None and left <= 0:
+                    break
+                self._wait(self._changed, left)
+            return self._pending(mark)
+
+    @contextmanager
+    def bell(self) -> Iterator[Bell]:
+        """A bell that rings at every change while the context is open."""
+        bell = Bell()
+        with self._changed:
+            self._bells += (bell,)
+        try:
+            yield bell
+        finally:
+            with self._changed:
+                self._bells = tuple(other for other in self._bells if other is not bell)
+            bell.close()
+
+    def count_wait(self, seconds: float) -> None:
+        """Book a wait for room that happened elsewhere, such as on an event loop."""
+        with self._changed:
+            self._waits += 1
+            self._waited_seconds += seconds
+
+    # Reports
+
+    @property
+    def failed(self) -> bool:
+        """Whether a sample has failed."""
+        return self._first_failure is not None
+
+    def raise_failures(self) -> None:
+        """
+        Raises:
+            WriteError: All failures that were not raised yet, together.
+        """
+        with self._changed:
+            self._raise_failures()
+
+    def stats(self) -> WriterStats:
+        with self._changed:
+            end = self._closed or perf_counter()
+            return WriterStats(
+                accepted=self._accepted,
+                written=self._written,
+                skipped=self._skipped,
+                failed=self._failed,
+                dropped=self._dropped,
+                pending=self._pending(None),
+                peak_pending=self._peak_samples,
+                pending_bytes=self._bytes,
+                peak_pending_bytes=self._peak_bytes,
+                bytes_written=self._bytes_written,
+                waits=self._waits,
+                waited_seconds=self._waited_seconds,
+                encode_seconds=self._encode_seconds,
+                store_seconds=self._store_seconds,
+                open_seconds=0.0 if self._opened is None else end - self._opened,
+                max_workers=self._max_workers,
+                queue_size=self._queue_size,
+                queue_bytes=self._queue_bytes,
+            )
+
+    # With _changed held
+
+    def _check_open(self) -> None:
+        self._raise_failures()
+        if self._refusal is not None:
+            raise ClosedError(self._refusal)
+        if self._first_failure is not None:
+            raise ClosedError(
+                f"the writer for {self._location!r} takes no more samples, because one was not written "
+                f"({self._first_failure}); what was accepted before is still stored"
+            ) from self._first_failure
+
+    def _raise_failures(self) -> None:
+        if self.failures:
+            failures = self.failures.copy()
+            self.failures.clear()
+            raise WriteError.of_run(failures, written=self._written, pending=self._pending(None))
+
+    def _fits(self, count: int, nbytes: int) -> bool:
+        if not self._samples and not self._bytes:
+            return True
+        return self._samples + count <= self._queue_size and self._bytes + nbytes <= self._queue_bytes
+
+    def _full(self, count: int, nbytes: int, timeout: float | None) -> QueueFullError:
+        waited = f" for {timeout:g} s" if timeout else ""
+        return QueueFullError(
+            f"no room{waited} for {count} more samples of {nbytes / 1e6:.1f} MB: {self._samples} of {self._queue_size} "
+            f"samples and {self._bytes / 1e6:.1f} of {self._queue_bytes / 1e6:.1f} MB are queued or being written; "
+            "wait with submit(), or raise queue_size or queue_bytes"
+        )
+
+    def _pending(self, mark: int | None) -> int:
+        if mark is None:
+            return self._accepted - self._written - self._skipped - self._failed - self._dropped
+        return sum(batch.left for batch, number in self._batches.items() if number <= mark)
+
+    def _ring(self) -> None:
+        for bell in self._bells:
+            bell.ring()
+
+
+def _wait(changed: threading.Condition, timeout: float | None) -> None:
+    changed.wait(timeout)

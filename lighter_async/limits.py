@@ -1,0 +1,56 @@
+"""What a writer allows itself by default, on this machine and beside the other ranks of its job."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["DEFAULT_QUEUE_SIZE", "default_queue_bytes", "default_workers", "memory_bytes", "usable_cores"]
+
+DEFAULT_QUEUE_SIZE = 256
+
+_MEBI = 1 << 20
+_MOST_WORKERS = 4
+_LEAST_QUEUE_BYTES = 64 * _MEBI
+_MOST_QUEUE_BYTES = 1024 * _MEBI
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory_bytes() -> int:
+    """Memory that this process may use: the machine's, or its container's where that is less."""
+    found = [8 << 30]
+    if hasattr(os, "sysconf"):
+        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    # The control group's limit, version 2 and 1, where a container sees its own as the root.
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            found.append(int(Path(file).read_text()))
+        except (OSError, ValueError):
+            continue  # not there, or "max"
+    return min(found)
+
+
+def default_workers() -> int:
+    """One worker per core, at most four, the cores being shared with the job's other ranks on this machine.
+
+    `LOCAL_WORLD_SIZE`, which torchrun sets, says how many those are.
+    """
+    try:
+        ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    except ValueError:
+        ranks = 1
+    return max(1, min(_MOST_WORKERS, usable_cores() // ranks))
+
+
+def default_queue_bytes() -> int:
+    """A thirty-second of the memory, at least 64 MiB and at most 1 GiB.
+
+    So eight ranks with two writers each take half of the memory at most.
+    """
+    return max(_LEAST_QUEUE_BYTES, min(_MOST_QUEUE_BYTES, memory_bytes() // 32))

@@ -1,0 +1,469 @@
+"""The heart: takes samples over, bounded, and has them written in the background."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Literal, TypeVar
+
+from lighter_async.errors import ClosedError, FlushTimeoutError, LighterAsyncError, WriteError, attach
+from lighter_async.ledger import Ledger
+from lighter_async.limits import DEFAULT_QUEUE_SIZE, default_queue_bytes, default_workers
+from lighter_async.names import Claims, Numbers, check_name, claims_of, with_suffix
+from lighter_async.staging import Accelerator, Plan, StagingPool, plan_batch, plan_sample
+from lighter_async.targets import LocalTarget
+from lighter_async.types import Backend, Batch, IfExists, PathTarget, Target, Unit, WriterStats
+from lighter_async.workers import Job, start_backend
+from lighter_async.writers import Encoder, PathFunction, resolve_writer
+
+__all__ = ["BackgroundWriter", "State"]
+
+State = Literal["new", "running", "failed", "draining", "closed"]
+"""Where a writer stands in its life: ``new → running → draining → closed``, with ``failed`` after a write failed."""
+
+_Self = TypeVar("_Self", bound="BackgroundWriter")
+
+# Samples up to this many bytes together are one unit of work, so that tiny ones do not each pay a hand-over.
+_UNIT_BYTES = 256 * 1024
+
+
+class BackgroundWriter:
+    """Writes samples in the background, each to a file of its own, while the caller goes on.
+
+    What was handed over is copied at once, so that the caller may overwrite it, and is stored whole under its name or
+    reported as an error. Memory stays bounded: what is queued or being written is at most `queue_size` samples and
+    `queue_bytes` bytes, or one batch where a batch is larger than that. Use it as a context manager, or call `close`.
+
+    All methods may be called from any thread. Nothing is started, and no file or thread exists, before the first
+    sample or ``with``.
+
+    Args:
+        writer: A registered name (``"tensor"``, ``"image_2d"``, ``"image_3d"``, ``"text"``), an `Encoder`, or a
+            function ``(path, value)``, plain or ``async def``.
+        directory: Where the files go. Made if it does not exist.
+        target: Instead of `directory`: where the bytes go.
+        max_workers: Samples that are written at once. By default one per core, at most four, shared between the job's
+            ranks on this machine.
+        queue_size: Samples that may be queued or being written.
+        queue_bytes: Bytes of host memory that they may hold. By default a thirty-second of the memory, at least 64 MiB
+            and at most 1 GiB. What the workers' encoders allocate for `max_workers` samples comes on top.
+        if_exists: What becomes of a file of an earlier run under a sample's name: ``"overwrite"`` it, ``"skip"`` the
+            sample, or fail it with an ``"error"``. A function ``(path, value)`` decides that for itself.
+        accelerator: How device tensors come to the host; PyTorch's own devices by default.
+
+    Raises:
+        ValueError: An option is out of range, the writer's name is not registered, or the options do not go together.
+        TypeError: The writer is neither a name nor callable.
+    """
+
+    def __init__(
+        self,
+        writer: str | Callable[..., Any] = "tensor",
+        directory: str | os.PathLike[str] | None = None,
+        *,
+        target: Target | None = None,
+        max_workers: int | None = None,
+        queue_size: int = DEFAULT_QUEUE_SIZE,
+        queue_bytes: int | None = None,
+        if_exists: IfExists | None = None,
+        accelerator: Accelerator | None = None,
+    ) -> None:
+        self.writer = resolve_writer(writer)
+        self.target = _target_of(directory, target, if_exists)
+        if isinstance(self.writer, PathFunction):
+            _check_path_function(self.writer, self.target)
+        self.max_workers = _at_least_one("max_workers", default_workers() if max_workers is None else max_workers)
+        self.queue_size = _at_least_one("queue_size", queue_size)
+        self.queue_bytes = _at_least_one("queue_bytes", default_queue_bytes() if queue_bytes is None else queue_bytes)
+        self._suffix = self.writer.suffix if isinstance(self.writer, Encoder) else ""
+        self._one_by_one = isinstance(self.writer, PathFunction) and self.writer.is_async
+        self._pool = StagingPool(self.queue_bytes, accelerator=accelerator)
+        self._ledger = Ledger(
+            queue_size=self.queue_size,
+            queue_bytes=self.queue_bytes,
+            max_workers=self.max_workers,
+            location=self.target.location,
+            release=lambda batch: self._pool.release(batch.staged),
+        )
+        # Starting and finishing; never held while waiting for a sample.
+        self._life = threading.Lock()
+        # Guarded by _life:
+        self._backend: Backend | None = None
+        self._claims: Claims | None = None
+        self._pid = os.getpid()
+        self._state: Literal["new", "running", "draining", "closed"] = "new"
+
+    # What callers do
+
+    def start(self) -> None:
+        """Start the workers and get the target ready, now instead of at the first sample.
+
+        Raises:
+            ClosedError: The writer was closed.
+            OSError: The target's directory cannot be made.
+        """
+        self._started()
+
+    def submit(self, name: str, value: Any, *, timeout: float | None = None) -> None:
+        """Hand one sample over. Waits while there is no room.
+
+        Args:
+            name: The file's name, relative to the directory, ``/`` between folders; the writer's suffix is appended
+                unless it ends in it.
+            value: What the writer writes. Tensors and arrays, also inside lists, tuples and dicts, are copied; any
+                other object is handed over as it is and must not be changed any more.
+            timeout: Seconds to wait for room. None waits without limit.
+
+        Raises:
+            InvalidNameError, DuplicateNameError: The name cannot be used; the message tells why.
+            QueueFullError: There was no room for `timeout` seconds.
+            WriteError: Earlier samples were not written; this one was not taken.
+            ClosedError: The writer takes no more samples.
+        """
+        self._hand_over([name], plan_sample(value), timeout)
+
+    def submit_batch(self, names: Sequence[str], values: Any, *, timeout: float | None = None) -> None:
+        """Hand a batch over, which is copied as a whole. Waits while there is no room for all of it.
+
+        Args:
+            names: One per sample, as in `submit`.
+            values: A tensor or array with a batch dimension, of shape ``(len(names), ...)`` and any dtype, or a
+                sequence of samples, which may differ in shape.
+            timeout: Seconds to wait for room. None waits without limit.
+
+        Raises:
+            ValueError: There are not as many names as samples.
+            TypeError: The values are neither a tensor nor a sequence.
+            InvalidNameError, DuplicateNameError, QueueFullError, WriteError, ClosedError: As `submit`; all or none
+                of the batch is taken.
+        """
+        self._hand_over(names, plan_batch(values), timeout)
+
+    def submit_nowait(self, name: str, value: Any) -> None:
+        """As `submit`, but raises `QueueFullError` at once where that would wait."""
+        self._hand_over([name], plan_sample(value), 0)
+
+    def submit_batch_nowait(self, names: Sequence[str], values: Any) -> None:
+        """As `submit_batch`, but raises `QueueFullError` at once where that would wait."""
+        self._hand_over(names, plan_batch(values), 0)
+
+    def flush(self, *, timeout: float | None = None) -> None:
+        """Wait until every sample accepted before this call is stored.
+
+        Samples that other threads submit meanwhile are not waited for.
+
+        Args:
+            timeout: Seconds to wait in all. None waits without limit.
+
+        Raises:
+            FlushTimeoutError: Some samples are still pending; they stay queued.
+            WriteError: Samples were not written, and this was not raised yet: all of them together.
+            ClosedError: The writer belongs to the process that this one was forked from.
+        """
+        self._check_caller("flush")
+        self._wait_done(self._ledger.mark(), timeout)
+        self._ledger.raise_failures()
+
+    def close(self, *, timeout: float | None = None) -> None:
+        """Accept no more samples, wait until every accepted one is stored, and let the workers go.
+
+        It may be called again, and from several threads: each call returns when everything is stored.
+
+        Args:
+            timeout: Seconds to wait in all. None waits without limit.
+
+        Raises:
+            FlushTimeoutError: Some samples are still pending. They are still being stored; call again to wait for them.
+            WriteError: Samples were not written, and this was not raised yet: all of them together.
+            ClosedError: The writer belongs to the process that this one was forked from.
+        """
+        self._check_caller("close")
+        self._drain()
+        self._wait_done(None, timeout)
+        self._finish()
+        self._ledger.raise_failures()
+
+    def abort(self) -> int:
+        """Accept no more samples, drop those that no worker has begun, and let the workers go.
+
+        What is being written is finished first, so no file is left half.
+
+        Returns:
+            How many samples were dropped; `stats` tells it as well.
+
+        Raises:
+            WriteError: Samples were not written, apart from the dropped ones, and this was not raised yet.
+            ClosedError: The writer belongs to the process that this one was forked from.
+        """
+        self._check_caller("abort")
+        self._drain()
+        backend = self._backend
+        dropped = 0 if backend is None else self._ledger.drop(backend.drop())
+        self._wait_done(None, None)
+        self._finish()
+        self._ledger.raise_failures()
+        return dropped
+
+    def stats(self) -> WriterStats:
+        """What was done so far."""
+        return self._ledger.stats()
+
+    @property
+    def state(self) -> State:
+        """Where the writer stands in its life."""
+        return "failed" if self._state == "running" and self._ledger.failed else self._state
+
+    def __enter__(self: _Self) -> _Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if exception is None:
+            self.close()
+            return
+        try:
+            self.close()
+        except LighterAsyncError as error:
+            attach(error, exception)
+        except KeyboardInterrupt:
+            attach(self._abort_after_interrupt(), exception)
+
+    def __repr__(self) -> str:
+        return f"<BackgroundWriter {self.writer.name!r} to {self.target.location!r}, {self.state}>"
+
+    # The way of a sample, on the caller's side
+
+    def _hand_over(self, names: Sequence[str], plan: Plan, timeout: float | None) -> None:
+        backend = self._started()
+        if timeout != 0 and backend.is_worker():
+            raise RuntimeError(
+                "submit() was called from one of the writer's own workers, which would wait for itself; "
+                "use submit_nowait() there"
+            )
+        self._check_names(names, plan.count)
+        if plan.count == 0:
+            self._ledger.check_open()
+            return
+        nbytes = self._pool.bytes_of(plan)
+        self._ledger.admit(plan.count, nbytes, timeout)
+        try:
+            self._enqueue(backend, names, plan, nbytes)
+        except _Taken as taken:
+            raise taken.interruption from None
+        except BaseException:
+            self._ledger.withdraw(plan.count, nbytes)
+            raise
+
+    def _enqueue(self, backend: Backend, names: Sequence[str], plan: Plan, nbytes: int) -> None:
+        staged = self._pool.stage(plan)
+        batch = Batch(names, staged, nbytes, plan.count)
+        try:
+            # Last, so that a batch whose copy fails can be handed over again under the same names.
+            if (claims := self._claims) is not None:  # else closed meanwhile, as accept will say
+                claims.claim(names, self._suffix)
+            self._ledger.accept(batch)
+            backend.put(self._units(batch))
+        except BaseException as error:
+            if backend.took(batch):
+                raise _Taken(error) from None
+            self._ledger.reject(batch)
+            self._pool.release(staged)
+            if isinstance(error, RuntimeError):
+                raise ClosedError(f"no worker can be started for {self.target.location!r}: {error}") from error
+            raise
+
+    def _units(self, batch: Batch) -> list[Unit]:
+        count = batch.left
+        per = 1
+        if not self._one_by_one:
+            share = -(-count // self.max_workers)
+            per = max(1, min(share, _UNIT_BYTES * count // max(1, batch.nbytes)))
+        return [Unit(batch, start, min(start + per, count)) for start in range(0, count, per)]
+
+    def _check_names(self, names: Sequence[str], count: int) -> None:
+        if isinstance(names, str) or not isinstance(names, Sequence):
+            raise TypeError(f"names are a sequence with a name per sample, not {type(names).__name__}: {names!r}")
+        if len(names) != count:
+            raise ValueError(f"Length mismatch: {count} samples and {len(names)} names; every sample needs one name")
+        for name in names[-1:] if isinstance(names, Numbers) else names:
+            if not isinstance(name, str):
+                raise TypeError(f"a name is a str, not {type(name).__name__}: {name!r}; use str(name)")
+            check_name(name)
+            self.target.check(with_suffix(name, self._suffix))
+
+    # Life
+
+    def _started(self) -> Backend:
+        """The backend, started at the first call."""
+        self._check_process()
+        backend = self._backend
+        if backend is not None:
+            return backend
+        with self._life:
+            if self._backend is None:
+                if self._state != "new":
+                    self._ledger.check_open()
+                self._claims = claims_of(self.target.location)
+                self.target.open()
+                self._backend = start_backend(Job(self.writer, self.target), self._ledger.done, self.max_workers)
+                self._ledger.open(self._backend.wait)
+                self._state = "running"
+                _open_writers.add(self)
+                self._finalizer = weakref.finalize(self, _report, self._ledger.failures, self.target, self._pid)
+            return self._backend
+
+    def _drain(self) -> None:
+        with self._life:
+            if self._state in ("new", "running"):
+                self._state = "draining" if self._state == "running" else "closed"
+                self._ledger.refuse(f"the writer for {self.target.location!r} is closed; open another one")
+
+    def _finish(self) -> None:
+        with self._life:
+            if self._state != "draining":
+                return
+            assert self._backend is not None
+            self._backend.stop()
+            self.target.close()
+            self._pool.close()
+            # Other writers on this location may use the names again once all of today's are closed.
+            self._claims = None
+            self._ledger.close()
+            self._finalizer.detach()
+            _open_writers.discard(self)
+            self._state = "closed"
+
+    def _wait_done(self, mark: int | None, timeout: float | None) -> None:
+        pending = self._ledger.wait_done(mark, timeout)
+        if pending:
+            raise FlushTimeoutError(
+                f"{pending} samples were still being written to {self.target.location!r} after {timeout:g} s; "
+                "they stay queued, and flush() waits for them again",
+                pending=pending,
+            )
+
+    def _check_process(self) -> None:
+        # Before any lock, which another thread of the parent may have held when it forked.
+        if self._pid != os.getpid():
+            if self._state == "new":
+                self._pid = os.getpid()
+                return
+            raise ClosedError(
+                f"this writer for {self.target.location!r} belongs to process {self._pid}, and this is process "
+                f"{os.getpid()}, forked from it, where its workers do not run; make a writer in each process"
+            )
+
+    def _check_caller(self, call: str) -> None:
+        self._check_process()
+        if self._backend is not None and self._backend.is_worker():
+            raise RuntimeError(
+                f"{call}() was called from one of the writer's own workers, which would wait for itself; "
+                "call it from the thread that submits"
+            )
+
+    # Ends that nobody asked for
+
+    def _abort_after_interrupt(self) -> str:
+        """Abort, and say what that cost."""
+        try:
+            dropped = self.abort()
+        except WriteError as error:
+            return f"interrupted again while closing: {self.stats().dropped} queued samples were dropped; {error}"
+        return f"interrupted again while closing: {dropped} queued samples were dropped"
+
+    def _close_at_exit(self) -> None:
+        if self._pid != os.getpid():
+            return
+        try:
+            self.close()
+        except LighterAsyncError as error:
+            _tell(error)
+        except KeyboardInterrupt:
+            _tell(self._abort_after_interrupt())
+
+
+class _Taken(Exception):
+    """A hand-over was interrupted after a worker could see it, so that it counts."""
+
+    def __init__(self, interruption: BaseException) -> None:
+        self.interruption = interruption
+
+
+def _target_of(directory: str | os.PathLike[str] | None, target: Target | None, if_exists: IfExists | None) -> Target:
+    if (directory is None) == (target is None):
+        raise ValueError(
+            "give a directory, or a target instead of it"
+            if directory is None
+            else "give one of directory and target, not both"
+        )
+    if target is None:
+        assert directory is not None
+        return LocalTarget(directory, if_exists=if_exists or "overwrite")
+    if if_exists is not None:
+        raise ValueError("if_exists goes with a directory; a target has its own rule, so set it there")
+    return target
+
+
+def _check_path_function(writer: PathFunction, target: Target) -> None:
+    if not isinstance(target, PathTarget):
+        raise ValueError(
+            f"writer {writer.name!r} is a function (path, value), and {type(target).__name__} has no paths; "
+            "register an encoder (value) -> bytes instead, which writes to any target"
+        )
+    if isinstance(target, LocalTarget) and target.if_exists != "overwrite":
+        raise ValueError(
+            f"if_exists={target.if_exists!r} cannot be kept for writer {writer.name!r}, a function (path, value) that "
+            "writes where it likes; register an encoder (value) -> bytes instead"
+        )
+
+
+def _at_least_one(option: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{option} is a whole number, not {type(value).__name__}: {value!r}")
+    if value < 1:
+        raise ValueError(f"{option} is at least 1, not {value}")
+    return value
+
+
+# A writer that nobody closed is closed when the interpreter exits: before the executors refuse new work, since an async
+# writer may need one (aiofiles does). The hook is not public; without it the workers' executors still finish what was
+# put, and _report tells what failed.
+_open_writers: weakref.WeakSet[BackgroundWriter] = weakref.WeakSet()
+
+
+def _close_all_at_exit() -> None:
+    for writer in list(_open_writers):
+        writer._close_at_exit()
+
+
+_register_atexit = getattr(threading, "_register_atexit", None)
+if _register_atexit is not None:
+    _register_atexit(_close_all_at_exit)
+
+
+def _report(failures: Sequence[WriteError], target: Target, pid: int) -> None:
+    """The last words of a writer that was never closed.
+
+    Whatever is pending keeps the writer alive (worker, ledger, writer), so that by now everything is stored or failed.
+    """
+    if pid != os.getpid():
+        return
+    target.close()
+    for failure in failures:
+        _tell(failure)
+    warnings.warn(
+        f"the writer for {target.location!r} was never closed; use it in a with statement, or call close()",
+        ResourceWarning,
+        stacklevel=2,
+    )
+
+
+def _tell(what: LighterAsyncError | str) -> None:
+    print(f"lighter_async: {what}", file=sys.stderr)

@@ -1,0 +1,135 @@
+"""A worker that is an event loop in a thread of its own, for async writers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from lighter_async.types import Batch, Result, Unit
+from lighter_async.workers.job import Job
+
+__all__ = ["LoopBackend"]
+
+
+class LoopBackend:
+    """Runs a job's async function, up to `max_workers` samples at once, on one asyncio event loop.
+
+    The loop lives as long as the backend, so that a writer may keep a client session or a lock from one sample to the
+    next. It runs while there are units and rests in between: as with `ThreadBackend` an idle thread is parked in an
+    executor, where the interpreter's exit finds it.
+
+    No unit is forgotten, for the loop comes to rest only when it saw the deque empty under the lock, and `put` wakes
+    or restarts it under the same lock.
+
+    Args:
+        job: What is done with a unit.
+        done: Called with each unit and its result, in the loop's thread, with no lock of ours held.
+        max_workers: Samples at once.
+    """
+
+    def __init__(self, job: Job, done: Callable[[Unit, Result], None], max_workers: int) -> None:
+        self._job = job
+        self._done = done
+        self._max_workers = max_workers
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="lighter-async-loop")
+        self._loop = asyncio.new_event_loop()
+        self._here = threading.local()
+        self._lock = threading.Lock()
+        # Guarded by _lock:
+        self._units: deque[Unit] = deque()
+        self._wake: asyncio.Event | None = None  # while the loop runs
+        self._started = False
+
+    def put(self, units: Sequence[Unit]) -> None:
+        with self._lock:
+            self._units.extend(units)
+            try:
+                self._start()
+            except RuntimeError:
+                for _ in units:
+                    self._units.pop()
+                raise
+
+    def took(self, batch: Batch) -> bool:
+        with self._lock:
+            return batch.begun or any(unit.batch is batch for unit in self._units)
+
+    def wait(self, changed: threading.Condition, timeout: float | None) -> None:
+        with self._lock:
+            self._start()  # which a Ctrl-C in put may have prevented
+        changed.wait(timeout)
+
+    def drop(self) -> list[Unit]:
+        with self._lock:
+            dropped = list(self._units)
+            self._units.clear()
+            return dropped
+
+    def is_worker(self) -> bool:
+        return getattr(self._here, "is_worker", False)
+
+    def stop(self) -> None:
+        try:
+            self._executor.submit(self._finish).result()
+        except RuntimeError:  # the interpreter is shutting down, and its threads have ended
+            self._loop.close()
+        self._executor.shutdown()
+
+    def _start(self) -> None:
+        if not self._units:
+            return
+        if self._wake is not None:
+            self._loop.call_soon_threadsafe(self._wake.set)
+        elif not self._started:
+            self._executor.submit(self._run)
+            self._started = True
+
+    def _run(self) -> None:
+        self._here.is_worker = True
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._serve())
+
+    async def _serve(self) -> None:
+        wake = asyncio.Event()
+        tasks: set[asyncio.Task[None]] = set()
+
+        def ended(task: asyncio.Task[None]) -> None:
+            tasks.discard(task)
+            wake.set()
+
+        while True:
+            with self._lock:
+                wake.clear()
+                self._wake = wake
+                while self._units and len(tasks) < self._max_workers:
+                    unit = self._units.popleft()
+                    unit.batch.begun = True
+                    task = self._loop.create_task(self._write(unit))
+                    del unit
+                    tasks.add(task)
+                    task.add_done_callback(ended)
+                if not tasks:
+                    self._wake = None
+                    self._started = False
+                    return
+            await wake.wait()
+
+    async def _write(self, unit: Unit) -> None:
+        self._done(unit, await self._job.run_async(unit))
+
+    def _finish(self) -> None:
+        """End what a writer left running on the loop, as `asyncio.run` does."""
+        left = asyncio.all_tasks(self._loop)
+        for task in left:
+            task.cancel()
+        try:
+            if left:
+                self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        finally:
+            asyncio.set_event_loop(None)
+            self._loop.close()
