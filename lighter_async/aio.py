@@ -126,7 +126,7 @@ class AsyncBackgroundWriter:
         return self._writer.state
 
     async def __aenter__(self: _Self) -> _Self:
-        self._writer.start()
+        await to_thread.run_sync(self._writer.start)
         return self
 
     async def __aexit__(

@@ -36,16 +36,16 @@ def memory_bytes() -> int:
     return min(found)
 
 
-def default_workers() -> int:
+def default_workers(local_ranks: int | None = None) -> int:
     """One worker per core, at most four, the cores being shared with the job's other ranks on this machine.
 
-    `LOCAL_WORLD_SIZE`, which torchrun sets, says how many those are.
+    Args:
+        local_ranks: How many ranks there are on this machine. None takes `LOCAL_WORLD_SIZE`, which torchrun sets, or 1.
     """
-    try:
-        ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    except ValueError:
-        ranks = 1
-    return max(1, min(_MOST_WORKERS, usable_cores() // ranks))
+    if local_ranks is None:
+        local = os.environ.get("LOCAL_WORLD_SIZE", "")
+        local_ranks = int(local) if local.isdecimal() else 1
+    return max(1, min(_MOST_WORKERS, usable_cores() // max(1, local_ranks)))
 
 
 def default_queue_bytes() -> int:

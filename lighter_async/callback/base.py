@@ -1,0 +1,101 @@
+"""What every callback that writes predictions has in common."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lighter_async.callback.lightning import LightningCallback
+from lighter_async.names import RESERVED_PREFIX
+
+__all__ = ["BaseWriter"]
+
+_instances = itertools.count()
+
+
+class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
+    """A Lightning callback that writes predictions: it prepares the directory, and hands each batch's outputs to `write`.
+
+    Args:
+        path: Where the predictions go: a directory, or a file where it has a suffix.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self._instance = next(_instances)
+
+    @abstractmethod
+    def write(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
+        """Write the outputs of one prediction batch.
+
+        Args:
+            outputs: What `predict_step` returned; not None and not empty.
+            batch: The batch that it was given.
+            batch_idx: The batch's number in its loader.
+            dataloader_idx: The loader's number.
+        """
+
+    @property
+    def directory(self) -> Path:
+        """The directory that is made before the first batch."""
+        return self.path.parent if self.path.suffix else self.path
+
+    @property
+    def replaces(self) -> bool:
+        """Whether predictions of an earlier run may be replaced, which is warned of."""
+        return True
+
+    @property
+    def state_key(self) -> str:
+        """Lightning's name for this callback's state, of which it has none; unique, so that several go on one trainer."""
+        return f"{type(self).__qualname__}-{self._instance}"
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Agree on the path of rank 0, make the directory, and see that every rank can see it.
+
+        Raises:
+            NotADirectoryError: There is a file where the directory should be.
+            RuntimeError: This rank does not share storage with rank 0.
+        """
+        if stage != "predict":
+            return
+        # Rank 0's, since a path with a date or a random part differs from rank to rank.
+        self.path = trainer.strategy.broadcast(self.path, src=0)
+        if trainer.is_global_zero:
+            if self.replaces and _holds_files(self.path):
+                warnings.warn(
+                    f"{self.path} already exists, existing predictions will be overwritten.", UserWarning, stacklevel=2
+                )
+            try:
+                self.directory.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise NotADirectoryError(
+                    f"{type(self).__name__} writes to the directory {os.fspath(self.directory)!r}, but there is a file "
+                    "in its way; choose another directory"
+                ) from error
+        trainer.strategy.barrier()
+        if not self.directory.is_dir():
+            raise RuntimeError(
+                f"rank {trainer.global_rank} does not see {os.fspath(self.directory)!r}, which rank 0 made: the nodes do "
+                "not share storage; choose a directory on a file system that all nodes mount"
+            )
+
+    def on_predict_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Hand the outputs to `write`, unless there are none."""
+        if outputs is None or (isinstance(outputs, (Mapping, Sequence)) and not outputs):
+            return
+        self.write(outputs, batch, batch_idx, dataloader_idx)
+
+
+def _holds_files(path: Path) -> bool:
+    if path.is_dir():
+        return any(not entry.name.startswith(RESERVED_PREFIX) for entry in os.scandir(path))
+    return path.exists()

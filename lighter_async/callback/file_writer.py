@@ -1,0 +1,251 @@
+"""The callback that writes one file per predicted sample, in the background."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lighter_async.callback.base import BaseWriter
+from lighter_async.callback.progress import Progress, progress_of
+from lighter_async.callback.samples import entry, names_of, samples_of
+from lighter_async.errors import attach
+from lighter_async.limits import DEFAULT_QUEUE_SIZE, default_workers
+from lighter_async.names import Numbers
+from lighter_async.service import BackgroundWriter
+from lighter_async.types import IfExists, WriterStats
+
+__all__ = ["FileWriter"]
+
+
+class FileWriter(BaseWriter):
+    """Writes one value per predicted sample to a file of its own, in the background.
+
+    Each batch is copied once and queued, and `Trainer.predict` goes on while workers write; at the end it waits until
+    everything is stored. A sample that could not be written makes `predict` raise `WriteError`.
+
+    With several ranks each writes its own samples, below one directory that all of them can see.
+
+    Args:
+        directory: Where the files go. Made if it does not exist.
+        value_key: The entry of the outputs to write. A tensor with a batch dimension is one sample per row, a sequence
+            one per item; a 0-d tensor, a text and any other object are one sample.
+        writer_fn: ``"tensor"``, ``"image_2d"``, ``"image_3d"``, ``"text"``, another registered name, an `Encoder`, or a
+            function ``(path, value)``, plain or ``async def``.
+        name_key: The entry of the outputs that names the samples. None numbers them: rank r of n takes r, r + n,
+            r + 2n and so on, over all loaders.
+        max_workers: Samples that are written at once. By default one per core, at most four, shared between the ranks
+            on this machine.
+        queue_size: Samples that may be queued or being written.
+        queue_bytes: Bytes of host memory that they may hold; by default a thirty-second of the memory, at least 64 MiB
+            and at most 1 GiB.
+        if_exists: What becomes of a file of an earlier run: ``"overwrite"`` it, ``"skip"`` the sample, or fail it with
+            an ``"error"``.
+        return_predictions: False keeps Lightning from collecting the predictions in memory, True makes it, whatever the
+            call of `predict` says. None leaves it as it is, and warns once if they are collected.
+
+    Raises:
+        ValueError: An option is out of range, or the writer's name is not registered.
+        TypeError: `writer_fn` is neither a name nor callable.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        value_key: str,
+        writer_fn: str | Callable[..., Any],
+        name_key: str | None = None,
+        *,
+        max_workers: int | None = None,
+        queue_size: int = DEFAULT_QUEUE_SIZE,
+        queue_bytes: int | None = None,
+        if_exists: IfExists = "overwrite",
+        return_predictions: bool | None = None,
+    ) -> None:
+        super().__init__(directory)
+        self.value_key = value_key
+        self.name_key = name_key
+        self.writer_fn = writer_fn
+        self.max_workers = max_workers
+        self.queue_size = queue_size
+        self.queue_bytes = queue_bytes
+        self.if_exists = if_exists
+        self.return_predictions = return_predictions
+        self._warned = False
+        self._counter = 0
+        self._step = 1
+        self._writer: BackgroundWriter | None = None
+        self._progress: Progress | None = None
+        self._stats: WriterStats | None = None
+        # Nothing exists before setup, so that the callback can be pickled; but what is wrong is told now.
+        self._background_writer(local_ranks=1)
+
+    @property
+    def directory(self) -> Path:
+        """The directory that the files go to."""
+        return self.path
+
+    @property
+    def replaces(self) -> bool:
+        return self.if_exists == "overwrite"
+
+    def stats(self) -> WriterStats:
+        """What was done in the prediction run that is under way, or in the last one.
+
+        Raises:
+            RuntimeError: There was none yet in this process.
+        """
+        if self._writer is not None:
+            return self._writer.stats()
+        if self._stats is None:
+            raise RuntimeError("FileWriter has no stats before trainer.predict() has run in this process")
+        return self._stats
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Prepare the directory and start the workers.
+
+        Raises:
+            NotADirectoryError: There is a file where the directory should be.
+            RuntimeError: This rank does not share storage with rank 0.
+        """
+        super().setup(trainer, pl_module, stage)
+        if stage != "predict":
+            return
+        self._counter = trainer.global_rank
+        self._step = trainer.world_size
+        self._set_return_predictions(trainer)
+        self._writer = self._background_writer(local_ranks=trainer.num_devices)
+        self._writer.start()
+
+    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
+        """Show the queues of all the trainer's `FileWriter`s together, beside its progress bar."""
+        together = [callback for callback in trainer.callbacks if isinstance(callback, FileWriter)]
+        writers = [callback._writer for callback in together if callback._writer is not None]
+        self._progress = progress_of(trainer, writers if together and together[0] is self else [])
+
+    def on_predict_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Hand the batch over, and wait only while there is no room for it."""
+        super().on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+        if self._progress is not None:
+            self._progress.update()
+
+    def write(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
+        """Hand the samples of one batch over.
+
+        Raises:
+            KeyError: The outputs lack a key.
+            TypeError: The outputs are no mapping, or a name is no name.
+            ValueError: There are not as many names as samples.
+            LighterAsyncError: As `BackgroundWriter.submit_batch`.
+        """
+        if self._writer is None:
+            raise RuntimeError("FileWriter.write was called outside of trainer.predict(); use BackgroundWriter there")
+        values = samples_of(entry(outputs, self.value_key, "value_key"))
+        names: Sequence[str]
+        if self.name_key is None:
+            numbers = range(self._counter, self._counter + len(values) * self._step, self._step)
+            names = Numbers(numbers)
+        else:
+            names = names_of(entry(outputs, self.name_key, "name_key"), self.name_key)
+            if len(names) != len(values):
+                raise ValueError(
+                    f"Length mismatch between value key '{self.value_key}' ({len(values)}) and name key "
+                    f"'{self.name_key}' ({len(names)}); every sample needs one name"
+                )
+        self._writer.submit_batch(names, values)
+        self._counter += len(values) * self._step
+
+    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
+        """Wait until everything is stored.
+
+        Raises:
+            WriteError: Samples were not written.
+        """
+        if self._writer is not None and self._progress is not None:
+            self._progress.flush(self._writer)
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Let the workers go."""
+        if self._writer is not None and stage == "predict":
+            try:
+                self._writer.close()
+            finally:
+                self._forget()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Store what was handed over, and leave the exception as it is, with what failed here attached to it.
+
+        A Ctrl-C meanwhile drops what is still queued.
+        """
+        if self._writer is None:
+            return
+        writer = self._writer
+        try:
+            with _interruptible():
+                pending = writer.stats().pending
+                if pending and isinstance(exception, KeyboardInterrupt):
+                    _tell(f"storing the {pending} samples that were handed over; Ctrl-C again drops them")
+                writer.__exit__(type(exception), exception, None)
+        except Exception as error:  # such as a target that cannot be closed; it must not replace the user's own
+            attach(f"{type(error).__name__}: {error}", exception)
+        finally:
+            self._forget()
+            if isinstance(exception, KeyboardInterrupt):
+                # Lightning ends the process without showing this exception.
+                for note in getattr(exception, "__notes__", ()):
+                    _tell(note)
+
+    def _forget(self) -> None:
+        if self._writer is not None:
+            self._stats = self._writer.stats()
+        self._writer = None
+        self._progress = None
+
+    def _background_writer(self, *, local_ranks: int) -> BackgroundWriter:
+        return BackgroundWriter(
+            self.writer_fn,
+            self.path,
+            max_workers=default_workers(local_ranks) if self.max_workers is None else self.max_workers,
+            queue_size=self.queue_size,
+            queue_bytes=self.queue_bytes,
+            if_exists=self.if_exists,
+        )
+
+    def _set_return_predictions(self, trainer: Any) -> None:
+        loop = trainer.predict_loop
+        if self.return_predictions is not None:
+            loop.return_predictions = self.return_predictions
+        elif loop.return_predictions and not self._warned and trainer.is_global_zero:
+            self._warned = True
+            warnings.warn(
+                "Lightning also collects all predictions in memory, because return_predictions is not False; "
+                "trainer.predict(..., return_predictions=False) or FileWriter(return_predictions=False) stops that, and "
+                "FileWriter(return_predictions=True) says that it is meant",
+                UserWarning,
+                stacklevel=2,
+            )
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C raise again, which Lightning has set to be ignored by now."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _tell(text: str) -> None:
+    print(f"lighter_async: {text}" if not text.startswith("lighter_async") else text, file=sys.stderr, flush=True)

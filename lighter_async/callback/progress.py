@@ -1,0 +1,83 @@
+"""What the user sees while predictions are written: beside Lightning's own progress bar, and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any
+
+from lighter_async.errors import FlushTimeoutError
+from lighter_async.service import BackgroundWriter
+
+__all__ = ["Progress", "progress_of"]
+
+_SECONDS_BETWEEN = 0.25
+
+
+class Progress:
+    """Shows how full the queues are and how fast they empty, where Lightning shows a progress bar.
+
+    Args:
+        bar: The trainer's progress bar callback: Lightning's tqdm or rich one, where there is one. Others are left alone.
+        writers: The writers to show together.
+    """
+
+    def __init__(self, bar: Any, writers: Sequence[BackgroundWriter]) -> None:
+        self._bar = bar
+        self._writers = writers
+        self._shown = monotonic()
+        self._written = 0
+
+    def update(self) -> None:
+        """Show how things stand, if the last time was a moment ago."""
+        now = monotonic()
+        if self._bar is None or now - self._shown < _SECONDS_BETWEEN:
+            return
+        stats = [writer.stats() for writer in self._writers]
+        written = sum(one.written for one in stats)
+        rate = (written - self._written) / (now - self._shown)
+        self._shown, self._written = now, written
+        pending, room = sum(one.pending for one in stats), sum(one.queue_size for one in stats)
+        self._show(f"queue {pending}/{room}, writing {rate:.0f}/s")
+
+    def _show(self, text: str) -> None:
+        tqdm = getattr(self._bar, "_predict_progress_bar", None)
+        if tqdm is not None:
+            tqdm.set_postfix_str(text, refresh=False)
+            return
+        progress, task = getattr(self._bar, "progress", None), getattr(self._bar, "predict_progress_bar_id", None)
+        if progress is not None and task in progress.task_ids:
+            progress.update(task, description=f"{self._bar.predict_description} [{text}]")
+
+    def flush(self, writer: BackgroundWriter) -> None:
+        """Flush a writer, with a bar of what is left to write where that takes a while.
+
+        Raises:
+            WriteError: As `BackgroundWriter.flush`.
+        """
+        if self._bar is None:
+            writer.flush()
+            return
+        try:
+            writer.flush(timeout=2 * _SECONDS_BETWEEN)
+            return
+        except FlushTimeoutError as error:
+            left = error.pending
+        from tqdm.auto import tqdm
+
+        with tqdm(desc="Writing", total=left, unit="sample", leave=False) as bar:
+            while True:
+                try:
+                    writer.flush(timeout=_SECONDS_BETWEEN)
+                    break
+                except FlushTimeoutError as error:
+                    bar.update(left - error.pending)
+                    left = error.pending
+            bar.update(left)
+
+
+def progress_of(trainer: Any, writers: Sequence[BackgroundWriter]) -> Progress:
+    """Progress beside a trainer's bar, if it shows one on this rank."""
+    bar = trainer.progress_bar_callback
+    shown = bar is not None and trainer.is_global_zero and not getattr(bar, "is_disabled", False)
+    return Progress(bar if shown else None, writers)

@@ -1,0 +1,79 @@
+"""What a model's outputs say: the samples of a batch, and their names."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["entry", "names_of", "samples_of"]
+
+
+def entry(outputs: Any, key: str, option: str) -> Any:
+    """The outputs' entry under a key.
+
+    Raises:
+        TypeError: The outputs are no mapping.
+        KeyError: There is no such key; it names those there are.
+    """
+    if not isinstance(outputs, Mapping):
+        raise TypeError(
+            f"FileWriter expects predict_step to return a dict with the key {key!r} ({option}), got "
+            f"{type(outputs).__name__}; return {{{key!r}: ...}}"
+        )
+    if key not in outputs:
+        raise KeyError(
+            f"FileWriter expected key '{key}' ({option}) in outputs but it was missing; "
+            f"the keys there are: {', '.join(map(repr, outputs)) or 'none'}"
+        )
+    return outputs[key]
+
+
+def samples_of(value: Any) -> Any:
+    """The samples that a value holds: a tensor with one per row, or a sequence with one per item.
+
+    A tensor with a batch dimension is one sample per row, a sequence one per item. A 0-d tensor, a text, bytes and any
+    other object, a numpy array included, are one sample.
+    """
+    if _is_tensor(value):
+        return value if value.ndim else [value]
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)):
+        return value
+    return [value]
+
+
+def names_of(value: Any, key: str) -> list[str]:
+    """The names that a value holds, one per sample.
+
+    Scalar tensors and numbers count as their value, paths as their text.
+
+    Raises:
+        TypeError: One of them is neither text, number nor path; it names the position.
+    """
+    if _is_tensor(value):
+        value = value.tolist()  # in one go, since each item of a device tensor would be a transfer of its own
+        return [
+            _name(item, key, position) for position, item in enumerate(value if isinstance(value, list) else [value])
+        ]
+    return [_name(item, key, position) for position, item in enumerate(samples_of(value))]
+
+
+def _name(item: Any, key: str, position: int) -> str:
+    if isinstance(item, str):
+        return item
+    if isinstance(item, (bytes, os.PathLike)):
+        return os.fsdecode(item)
+    if hasattr(item, "item") and getattr(item, "ndim", 0) == 0:  # a scalar of torch or numpy
+        item = item.item()
+    if isinstance(item, (str, int, float)):
+        return str(item)
+    raise TypeError(
+        f"name {position} of the batch, under name_key {key!r}, is {type(item).__name__}: {item!r:.100}; "
+        "a name is a text, a number, a path or a scalar tensor"
+    )
+
+
+def _is_tensor(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
