@@ -31,8 +31,9 @@ _direct = new_token()
 def publish(path: Path | str, parts: Sequence[memoryview], *, token: str | None = None, replace: bool = True) -> None:
     """Write `parts` to a temporary file beside `path`, then give it its name in one step.
 
-    So whoever looks, and whatever ends this process, there is a whole file or none. The temporary name does not contain the final one, so
-    that a final name may be as long as the file system allows. Power loss is not covered: nothing is synced.
+    So whoever looks, and whatever ends this process, there is a whole file or none. The temporary name does not
+    contain the final one, so that a final name may be as long as the file system allows. Power loss is not covered:
+    nothing is synced.
 
     Args:
         path: The final path, in a folder that exists.

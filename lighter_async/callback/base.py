@@ -19,7 +19,9 @@ _instances = itertools.count()
 
 
 class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
-    """A Lightning callback that writes predictions: it prepares the directory, and hands each batch's outputs to `write`.
+    """A Lightning callback that writes predictions.
+
+    It prepares the directory, and hands each batch's outputs to `write`.
 
     Args:
         path: Where the predictions go: a directory, or a file where it has a suffix.
@@ -53,7 +55,7 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
 
     @property
     def state_key(self) -> str:
-        """Lightning's name for this callback's state, of which it has none; unique, so that several go on one trainer."""
+        """Lightning's name for this callback's state: unique, so that several go on one trainer."""
         return f"{type(self).__qualname__}-{self._instance}"
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -82,8 +84,8 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
         trainer.strategy.barrier()
         if not self.directory.is_dir():
             raise RuntimeError(
-                f"rank {trainer.global_rank} does not see {os.fspath(self.directory)!r}, which rank 0 made: the nodes do "
-                "not share storage; choose a directory on a file system that all nodes mount"
+                f"rank {trainer.global_rank} does not see {os.fspath(self.directory)!r}, which rank 0 made: the nodes "
+                "do not share storage; choose a directory on a file system that all nodes mount"
             )
 
     def on_predict_batch_end(

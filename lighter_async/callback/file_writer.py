@@ -227,8 +227,8 @@ class FileWriter(BaseWriter):
             self._warned = True
             warnings.warn(
                 "Lightning also collects all predictions in memory, because return_predictions is not False; "
-                "trainer.predict(..., return_predictions=False) or FileWriter(return_predictions=False) stops that, and "
-                "FileWriter(return_predictions=True) says that it is meant",
+                "trainer.predict(..., return_predictions=False) or FileWriter(return_predictions=False) stops that, "
+                "and FileWriter(return_predictions=True) says that it is meant",
                 UserWarning,
                 stacklevel=2,
             )

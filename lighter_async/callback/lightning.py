@@ -26,8 +26,8 @@ def _callbacks() -> tuple[type[Any], ...]:
         found.append(importlib.import_module(package).Callback)
     if not found:
         raise ImportError(
-            "lighter_async.FileWriter and BaseWriter are PyTorch Lightning callbacks, and neither pytorch_lightning nor "
-            "lightning is installed: pip install 'lighter-async[lightning]'; without Lightning use BackgroundWriter"
+            "lighter_async.FileWriter and BaseWriter are PyTorch Lightning callbacks, and neither pytorch_lightning "
+            "nor lightning is installed: pip install 'lighter-async[lightning]'; without Lightning use BackgroundWriter"
         )
     return tuple(found)
 

@@ -18,7 +18,8 @@ class Progress:
     """Shows how full the queues are and how fast they empty, where Lightning shows a progress bar.
 
     Args:
-        bar: The trainer's progress bar callback: Lightning's tqdm or rich one, where there is one. Others are left alone.
+        bar: The trainer's progress bar callback: Lightning's tqdm or rich one, where there is one. Others are left
+            alone.
         writers: The writers to show together.
     """
 

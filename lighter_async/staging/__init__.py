@@ -1,7 +1,7 @@
 """Staging: the one copy of a batch, from wherever it is into reused host memory.
 
-`plan` finds the tensors and arrays of a batch and how many bytes they take; `StagingPool.stage` copies them, as a batch, into a
-slot; a worker reads sample after sample from there; `StagingPool.release` gives the slot back.
+`plan` finds the tensors and arrays of a batch and how many bytes they take; `StagingPool.stage` copies them, as a
+batch, into a slot; a worker reads sample after sample from there; `StagingPool.release` gives the slot back.
 """
 
 from lighter_async.staging.accelerator import Accelerator, Ready, TorchAccelerator

@@ -1,7 +1,7 @@
 """The one seam to accelerators: how a tensor comes from a device into host memory without the loop waiting for it.
 
-This code was never run on a GPU: its logic (what is copied, on which stream, and who waits for which event) is tested with a
-device made of host memory.
+This code was never run on a GPU: its logic (what is copied, on which stream, and who waits for which event) is
+tested with a device made of host memory.
 """
 
 from __future__ import annotations
@@ -45,9 +45,10 @@ class Accelerator(Protocol):
 class TorchAccelerator:
     """Devices with streams that PyTorch knows (CUDA, ROCm, XPU).
 
-    Each batch is first cloned on its device, on the stream that computes, so that the caller may reuse its tensor at once (CUDA graphs do: the
-    next replay overwrites the outputs of the last one); a side stream then copies the clone into pinned memory while the
-    next batch is computed. A device without streams is copied from in one blocking call.
+    Each batch is first cloned on its device, on the stream that computes, so that the caller may reuse its tensor
+    at once (CUDA graphs do: the next replay overwrites the outputs of the last one); a side stream then copies the
+    clone into pinned memory while the next batch is computed. A device without streams is copied from in one
+    blocking call.
     """
 
     _STREAMED = frozenset({"cuda", "xpu"})

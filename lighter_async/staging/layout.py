@@ -1,9 +1,9 @@
 """How a batch lies in a slot, and how a worker finds one sample of it.
 
-`plan_batch` and `plan_sample` look at values without copying anything. Plain tensors and numpy arrays, also inside lists, tuples and
-dicts, get a place in the slot. Tensors that are no plain block of memory (sparse, quantised, subclasses) are cloned
-instead. Any other object is handed over as it is: strings and numbers cannot change any more, and what can must be left
-alone by the caller.
+`plan_batch` and `plan_sample` look at values without copying anything. Plain tensors and numpy arrays, also inside
+lists, tuples and dicts, get a place in the slot. Tensors that are no plain block of memory (sparse, quantised,
+subclasses) are cloned instead. Any other object is handed over as it is: strings and numbers cannot change any
+more, and what can must be left alone by the caller.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Leaf:
     is_tensor: bool
 
     def view(self, memory: NDArray[np.uint8]) -> Any:
-        """The tensor or array on the slot's own memory. Its storage is its own bytes and no others, so that saving it saves just those."""
+        """The tensor or array on the slot's memory. Its storage is its own bytes alone, so saving it saves just those."""
         return _view(memory[self.offset : self.offset + self.nbytes], self.dtype, self.shape, self.is_tensor)
 
     def row(self, memory: NDArray[np.uint8], index: int) -> Any:
@@ -101,7 +101,7 @@ class Staged:
     loose: list[Any]
 
     def value(self, index: int) -> Any:
-        """Sample `index`: tensors and arrays in it are views of the slot, valid until the batch is done. Arrays are read-only."""
+        """Sample `index`. Its tensors and arrays are views of the slot, valid until the batch is done."""
         if self.rows is not None:
             assert self.slot is not None
             return self.rows.row(self.slot.memory, index)
@@ -147,8 +147,8 @@ def plan_batch(values: Any) -> Plan:
         values = _unbind(values)
     elif isinstance(values, (str, bytes, bytearray)) or not isinstance(values, Sequence):
         raise TypeError(
-            f"a batch is a tensor or array with a batch dimension, or a sequence of samples, not {type(values).__name__}; "
-            "use submit() for one sample, or list(...) for an iterable"
+            f"a batch is a tensor or array with a batch dimension, or a sequence of samples, not "
+            f"{type(values).__name__}; use submit() for one sample, or list(...) for an iterable"
         )
     plan.values = [_walk(value, plan) for value in values]
     plan.count = len(plan.values)
@@ -161,8 +161,8 @@ def _unbind(values: Any) -> list[Any]:
         return list(values.unbind()) if _is_tensor(values) else list(values)
     except (RuntimeError, NotImplementedError) as error:
         raise ValueError(
-            f"a batch of type {type(values).__name__} and layout {getattr(values, 'layout', None)} cannot be taken apart "
-            f"into samples ({error}); hand over a list of samples, or values.to_dense()"
+            f"a batch of type {type(values).__name__} and layout {getattr(values, 'layout', None)} cannot be taken "
+            f"apart into samples ({error}); hand over a list of samples, or values.to_dense()"
         ) from error
 
 

@@ -36,7 +36,8 @@ class Slot:
 def size_class(nbytes: int, budget: int) -> int:
     """The size of the slot that holds `nbytes`: at most an eighth larger, in whole pages.
 
-    Classes keep batches of almost one size from each having memory of their own. A batch that fits the budget has a slot that fits it.
+    Classes keep batches of almost one size from each having memory of their own. A batch that fits the budget has a
+    slot that fits it.
     """
     if nbytes == 0:
         return 0

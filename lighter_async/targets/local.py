@@ -21,19 +21,23 @@ _log = logging.getLogger(__name__)
 
 _LOCK_ENDING = ".lock"
 _KNOWN_FOLDERS = 100_000
+_TEMPORARY_LENGTH = 64  # at most, of a temporary file's name
 
 
 class LocalTarget:
     """Stores each sample as a file below a directory: first under a temporary name in its folder, then renamed.
 
-    Whatever ends the process, there are only whole files under final names. What a crash leaves are temporary files: while a writer is open
-    it holds a lock in ``.lighter-async/`` that the kernel releases when its process ends, and the next writer on the directory clears the
-    temporary files of those whose lock is free. Power loss is not covered: nothing is synced.
+    Whatever ends the process, there are only whole files under final names. What a crash leaves are temporary
+    files: while a writer is open it holds a lock in ``.lighter-async/`` that the kernel releases when its process
+    ends, and the next writer on the directory clears the temporary files of those whose lock is free. Power loss is
+    not covered: nothing is synced.
 
     Args:
-        directory: Made if it does not exist. A relative one is below the working directory of the moment `open` is called.
-        if_exists: What becomes of a file of an earlier run under a sample's name: ``"overwrite"`` replaces it, ``"skip"`` keeps it and leaves the sample out,
-            ``"error"`` keeps it and fails the sample with `FileExistsError`.
+        directory: Made if it does not exist. A relative one is below the working directory of the moment `open` is
+            called.
+        if_exists: What becomes of a file of an earlier run under a sample's name: ``"overwrite"`` replaces it,
+            ``"skip"`` keeps it and leaves the sample out, ``"error"`` keeps it and fails the sample with
+            `FileExistsError`.
 
     Raises:
         ValueError: `if_exists` is none of the three.
@@ -67,13 +71,13 @@ class LocalTarget:
             self.directory.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise NotADirectoryError(
-                f"{os.fspath(self.directory)!r} cannot be a directory, because there is a file in its way; choose another directory"
+                f"{os.fspath(self.directory)!r} cannot be a directory, because there is a file in its way; "
+                "choose another directory"
             ) from error
         self._root = os.path.abspath(self.directory)
         if hasattr(os, "pathconf"):
             self._name_max = os.pathconf(self._root, "PC_NAME_MAX")
             self._path_max = os.pathconf(self._root, "PC_PATH_MAX")
-        self._token = new_token()
         self._lock = self._acquire_lock()
         self._clear_leftovers()
 
@@ -82,10 +86,12 @@ class LocalTarget:
         # A character is at most four bytes, so most names need not be encoded to be measured.
         if len(file) * 4 > self._name_max and len(os.fsencode(file)) > self._name_max:
             raise InvalidNameError(
-                f"file name {file[:40]!r}... has {len(os.fsencode(file))} bytes, and {self._root!r} takes {self._name_max}; shorten it"
+                f"file name {file[:40]!r}... has {len(os.fsencode(file))} bytes, and {self._root!r} takes "
+                f"{self._name_max}; shorten it"
             )
-        length = len(self._root) + 1 + len(name)
-        if length * 4 > self._path_max and len(os.fsencode(f"{self._root}/{name}")) >= self._path_max:
+        # The temporary name beside it has to fit as well.
+        longest = f"{self._root}/{folder}/{file if len(file) > _TEMPORARY_LENGTH else ' ' * _TEMPORARY_LENGTH}"
+        if len(longest) * 4 > self._path_max and len(os.fsencode(longest)) >= self._path_max:
             raise InvalidNameError(f"the path of name {name[:40]!r}... has over {self._path_max} bytes; shorten it")
         if slash and folder not in self._folders:
             self._check_folder(name, folder)
@@ -146,14 +152,16 @@ class LocalTarget:
     def _acquire_lock(self) -> FileLock:
         folder = os.path.join(self._root, RESERVED_PREFIX)
         while True:
+            self._token = new_token()
             os.makedirs(folder, exist_ok=True)
-            # A lock of one object, since several targets of one process each need one of their own.
-            lock = FileLock(os.path.join(folder, self._token + _LOCK_ENDING), is_singleton=False, thread_local=False)
+            lock = _file_lock(folder, self._token)
             try:
                 lock.acquire(timeout=0)
-            except FileNotFoundError:
-                continue  # another writer closed and removed the empty folder in between
-            return lock
+            except (FileNotFoundError, Timeout):
+                continue  # another writer has removed the empty folder, or took our file for a dead writer's
+            if os.path.exists(lock.lock_file):
+                return lock
+            lock.release()  # the same, a moment later
 
     def _clear_leftovers(self) -> None:
         """Remove the temporary files of writers that ended without closing."""
@@ -163,7 +171,7 @@ class LocalTarget:
             token = entry.removesuffix(_LOCK_ENDING)
             if token == entry or token == self._token:
                 continue
-            lock = FileLock(os.path.join(folder, entry), is_singleton=False, thread_local=False)
+            lock = _file_lock(folder, token)
             try:
                 lock.acquire(timeout=0)
             except (Timeout, OSError):
@@ -183,9 +191,15 @@ class LocalTarget:
         beginning = RESERVED_PREFIX + "-"
         for folder, _, files in os.walk(self._root):
             for file in files:
-                if file.startswith(beginning) and file.endswith(PART_ENDING):
-                    if file[len(beginning) :].split("-", 1)[0] in tokens:
-                        yield os.path.join(folder, file)
+                ours = file.startswith(beginning) and file.endswith(PART_ENDING)
+                if ours and file[len(beginning) :].split("-", 1)[0] in tokens:
+                    yield os.path.join(folder, file)
+
+
+def _file_lock(folder: str, token: str) -> FileLock:
+    # Not the process's singleton, since several targets of one process each need a lock of their own, and not the
+    # thread's, since one thread may open a target and another close it.
+    return FileLock(os.path.join(folder, token + _LOCK_ENDING), is_singleton=False, thread_local=False)
 
 
 def _remove(path: str) -> bool:

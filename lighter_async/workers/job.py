@@ -97,7 +97,8 @@ class Job:
         result.written += 1
 
     def _call_of(self, unit: Unit, index: int) -> tuple[Callable[[Path, Any], Any], Path, Any]:
-        assert isinstance(self.writer, PathFunction) and isinstance(self.target, PathTarget)
+        assert isinstance(self.writer, PathFunction)
+        assert isinstance(self.target, PathTarget)
         return self.writer.function, self.target.path(unit.batch.names[index]), _ready(unit).own_value(index)
 
     def _failure(self, name: str, error: BaseException) -> WriteError:

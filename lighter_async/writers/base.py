@@ -1,6 +1,7 @@
 """The two kinds of writer.
 
-An `Encoder` turns a value into bytes, and the target stores them, all or nothing. A `PathFunction` is handed a path and writes
+An `Encoder` turns a value into bytes, and the target stores them, all or nothing. A `PathFunction` is handed a path
+and writes
 there itself, as it likes: the interface of the synchronous writer.
 """
 
@@ -26,12 +27,13 @@ Encoded: TypeAlias = "bytes | bytearray | memoryview | Sequence[bytes | bytearra
 class Encoder:
     """A format: a function from a value to bytes, and a suffix.
 
-    Called with ``(path, value)`` it writes one file, whole or not at all. Handed to a `BackgroundWriter` or `FileWriter`, its bytes go
-    to the writer's target. `functools.partial` of an encoder with keyword options is an encoder too.
+    Called with ``(path, value)`` it writes one file, whole or not at all. Handed to a `BackgroundWriter` or
+    `FileWriter`, its bytes go to the writer's target. `functools.partial` of an encoder with keyword options is an
+    encoder too.
 
     Args:
-        encode: ``(value, **options) -> bytes``. It may run in several threads at once. Tensors and arrays in the value are valid during
-            the call only and must not be changed.
+        encode: ``(value, **options) -> bytes``. It may run in several threads at once. Tensors and arrays in the value
+            are valid during the call only and must not be changed.
         suffix: Appended to names that do not end in it, such as ``".png"``.
         name: What errors call it; by default the function's name.
     """
@@ -100,7 +102,8 @@ class PathFunction:
         plain = function
         while isinstance(plain, functools.partial):
             plain = plain.func
-        is_async = inspect.iscoroutinefunction(plain) or inspect.iscoroutinefunction(getattr(plain, "__call__", None))  # noqa: B004
+        call = getattr(plain, "__call__", None)  # noqa: B004 - to look at it, not to ask whether there is one
+        is_async = inspect.iscoroutinefunction(plain) or inspect.iscoroutinefunction(call)
         return cls(function, getattr(plain, "__name__", type(plain).__name__), is_async)
 
 
@@ -133,5 +136,6 @@ def as_parts(encoded: Encoded, writer: str) -> list[memoryview]:
         return [memoryview(part).cast("B") for part in parts]
     except TypeError as error:
         raise TypeError(
-            f"encoder {writer!r} returned {type(encoded).__name__}; it must return bytes, bytearray, memoryview, or a list of them"
+            f"encoder {writer!r} returned {type(encoded).__name__}; it must return bytes, bytearray, memoryview, or a "
+            "list of them"
         ) from error

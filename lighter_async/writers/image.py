@@ -18,8 +18,8 @@ _CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 def to_pixels(tensor: Any) -> Any:
     """Pixel values as uint8, of the same shape.
 
-    Floats are clamped to [0, 1] and scaled to [0, 255], exactly as ``(x.float().clamp(0, 1) * 255).to(torch.uint8)``; uint8 stays as it is,
-    so that label maps survive; bool becomes 0 and 255.
+    Floats are clamped to [0, 1] and scaled to [0, 255], exactly as ``(x.float().clamp(0, 1) *
+    255).to(torch.uint8)``; uint8 stays as it is, so that label maps survive; bool becomes 0 and 255.
 
     Args:
         tensor: A tensor, or what `torch.as_tensor` makes one of, of any shape.

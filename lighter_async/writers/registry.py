@@ -81,7 +81,8 @@ def resolve_writer(writer: str | Callable[..., Any]) -> Writer:
         return function
     if not callable(function):
         raise TypeError(
-            f"writer_fn must be a registered name or a callable (path, value), not {type(function).__name__}: {function!r}"
+            f"writer_fn must be a registered name or a callable (path, value), not {type(function).__name__}: "
+            f"{function!r}"
         )
     found = PathFunction.of(function)
     return PathFunction(found.function, name, found.is_async) if name else found

@@ -13,8 +13,9 @@ __all__ = ["encode_tensor", "write_tensor"]
 def encode_tensor(tensor: Any) -> memoryview:
     """What `torch.save` writes for a tensor of any shape and dtype, or for any object that it can save.
 
-    Only the tensor's own elements are stored, even if it is a view of something larger; a sparse, quantised or subclassed tensor is stored as
-    what it is. Gradients and the device are not part of a prediction: `torch.load` gives a CPU tensor without them.
+    Only the tensor's own elements are stored, even if it is a view of something larger; a sparse, quantised or
+    subclassed tensor is stored as what it is. Gradients and the device are not part of a prediction: `torch.load`
+    gives a CPU tensor without them.
 
     Raises:
         Exception: What `torch.save` raises for an object that it cannot save.
