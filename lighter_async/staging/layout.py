@@ -39,7 +39,7 @@ class Leaf:
     is_tensor: bool
 
     def view(self, memory: NDArray[np.uint8]) -> Any:
-        """The tensor or array on the slot's memory. Its storage is its own bytes alone, so saving it saves just those."""
+        """The tensor or array on the slot's memory. Its storage is its own bytes, so saving it saves just those."""
         return _view(memory[self.offset : self.offset + self.nbytes], self.dtype, self.shape, self.is_tensor)
 
     def row(self, memory: NDArray[np.uint8], index: int) -> Any:
@@ -101,7 +101,10 @@ class Staged:
     loose: list[Any]
 
     def value(self, index: int) -> Any:
-        """Sample `index`. Its tensors and arrays are views of the slot, valid until the batch is done."""
+        """Sample `index`. Its tensors and arrays are views of the slot, valid until the batch is done.
+
+        Arrays are read-only.
+        """
         if self.rows is not None:
             assert self.slot is not None
             return self.rows.row(self.slot.memory, index)

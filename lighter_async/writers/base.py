@@ -41,8 +41,8 @@ class Encoder:
     def __init__(self, encode: Callable[..., Encoded], *, suffix: str, name: str | None = None) -> None:
         if inspect.iscoroutinefunction(encode):
             raise TypeError(
-                f"encoder {encode.__name__!r} is an async function; encoding is plain computation, so make it a plain function, "
-                "or register an async path function (path, value)"
+                f"encoder {encode.__name__!r} is an async function; encoding is plain computation, so make it a "
+                "plain function, or register an async path function (path, value)"
             )
         if not callable(encode):
             raise TypeError(f"an encoder is a function (value) -> bytes, not {type(encode).__name__}")
