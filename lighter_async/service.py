@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
-import warnings
-import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from lighter_async.errors import ClosedError, FlushTimeoutError, LighterAsyncError, WriteError, attach
+from lighter_async.leaving import Unclosed, tell
 from lighter_async.ledger import Ledger
 from lighter_async.limits import DEFAULT_QUEUE_SIZE, default_queue_bytes, default_workers
 from lighter_async.names import Claims, Numbers, check_name, claims_of, with_suffix
@@ -242,6 +240,8 @@ class BackgroundWriter:
 
     def _hand_over(self, names: Sequence[str], plan: Plan, timeout: float | None) -> None:
         backend = self._started()
+        if isinstance(names, list):
+            names = tuple(names)  # which the caller may fill anew as soon as this returns
         if timeout != 0 and backend.is_worker():
             raise RuntimeError(
                 "submit() was called from one of the writer's own workers, which would wait for itself; "
@@ -315,8 +315,7 @@ class BackgroundWriter:
                 self._backend = start_backend(Job(self.writer, self.target), self._ledger.done, self.max_workers)
                 self._ledger.open(self._backend.wait)
                 self._state = "running"
-                _open_writers.add(self)
-                self._finalizer = weakref.finalize(self, _report, self._ledger.failures, self.target, self._pid)
+                self._unclosed = Unclosed(self, self._close_at_exit, self.target, self._ledger.failures)
             return self._backend
 
     def _drain(self) -> None:
@@ -330,15 +329,16 @@ class BackgroundWriter:
             if self._state != "draining":
                 return
             assert self._backend is not None
-            self._backend.stop()
-            self.target.close()
-            self._pool.close()
+            self._state = "closed"
+            self._unclosed.forget()
+            self._ledger.close()
             # Other writers on this location may use the names again once all of today's are closed.
             self._claims = None
-            self._ledger.close()
-            self._finalizer.detach()
-            _open_writers.discard(self)
-            self._state = "closed"
+            self._pool.close()
+            try:
+                self._backend.stop()
+            finally:
+                self.target.close()
 
     def _wait_done(self, mark: int | None, timeout: float | None) -> None:
         pending = self._ledger.wait_done(mark, timeout)
@@ -383,10 +383,10 @@ class BackgroundWriter:
             return
         try:
             self.close()
-        except LighterAsyncError as error:
-            _tell(error)
+        except Exception as error:
+            tell(error)
         except KeyboardInterrupt:
-            _tell(self._abort_after_interrupt())
+            tell(self._abort_after_interrupt())
 
 
 class _Taken(Exception):
@@ -430,40 +430,3 @@ def _at_least_one(option: str, value: int) -> int:
     if value < 1:
         raise ValueError(f"{option} is at least 1, not {value}")
     return value
-
-
-# A writer that nobody closed is closed when the interpreter exits: before the executors refuse new work, since an async
-# writer may need one (aiofiles does). The hook is not public; without it the workers' executors still finish what was
-# put, and _report tells what failed.
-_open_writers: weakref.WeakSet[BackgroundWriter] = weakref.WeakSet()
-
-
-def _close_all_at_exit() -> None:
-    for writer in list(_open_writers):
-        writer._close_at_exit()
-
-
-_register_atexit = getattr(threading, "_register_atexit", None)
-if _register_atexit is not None:
-    _register_atexit(_close_all_at_exit)
-
-
-def _report(failures: Sequence[WriteError], target: Target, pid: int) -> None:
-    """The last words of a writer that was never closed.
-
-    Whatever is pending keeps the writer alive (worker, ledger, writer), so that by now everything is stored or failed.
-    """
-    if pid != os.getpid():
-        return
-    target.close()
-    for failure in failures:
-        _tell(failure)
-    warnings.warn(
-        f"the writer for {target.location!r} was never closed; use it in a with statement, or call close()",
-        ResourceWarning,
-        stacklevel=2,
-    )
-
-
-def _tell(what: LighterAsyncError | str) -> None:
-    print(f"lighter_async: {what}", file=sys.stderr)

@@ -1,0 +1,81 @@
+"""Writers that nobody closed: what becomes of them when they are collected, and when the interpreter exits."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Sequence
+
+from lighter_async.errors import WriteError
+from lighter_async.types import Target
+
+__all__ = ["Unclosed", "tell"]
+
+
+class Unclosed:
+    """Looks after a running writer until it is closed.
+
+    At the interpreter's exit it is closed. If it is collected before, nothing is pending any more, since whatever is
+    pending keeps it alive (worker, ledger, writer); then its target is closed, and failures that nobody was told of
+    are printed.
+
+    Args:
+        writer: The running writer.
+        close: Closes it at exit; must not raise.
+        target: Where it stores.
+        failures: Those that were not raised yet, at any time.
+    """
+
+    def __init__(
+        self, writer: object, close: Callable[[], None], target: Target, failures: Sequence[WriteError]
+    ) -> None:
+        self._close = weakref.WeakMethod(close)
+        self._collected = weakref.finalize(writer, _last_words, target, failures, os.getpid())
+        _unclosed.add(self)
+
+    def forget(self) -> None:
+        """It is closed."""
+        _unclosed.discard(self)
+        self._collected.detach()
+
+    def close(self) -> None:
+        close = self._close()
+        if close is not None:
+            close()
+
+
+def tell(what: BaseException | str) -> None:
+    """Say on stderr what there is nobody left to raise to."""
+    text = what if isinstance(what, str) else f"{type(what).__name__}: {what}"
+    print(f"lighter_async: {text}", file=sys.stderr, flush=True)
+
+
+def _last_words(target: Target, failures: Sequence[WriteError], process: int) -> None:
+    if process != os.getpid():
+        return
+    target.close()
+    for failure in failures:
+        tell(failure)
+    warnings.warn(
+        f"the writer for {target.location!r} was never closed; use it in a with statement, or call close()",
+        ResourceWarning,
+        stacklevel=2,
+    )
+
+
+_unclosed: weakref.WeakSet[Unclosed] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for one in list(_unclosed):
+        one.close()
+
+
+# Before the interpreter's executors refuse new work, since an async writer may need one (aiofiles does). The hook is
+# not public: where it is missing, the workers' executors still finish what was put, and _last_words tells what failed.
+_register = getattr(threading, "_register_atexit", None)
+if _register is not None:
+    _register(_close_all)
