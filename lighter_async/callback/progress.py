@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
@@ -20,7 +21,7 @@ class Progress:
     Args:
         bar: The trainer's progress bar callback: Lightning's tqdm or rich one, where there is one. Others are left
             alone.
-        writers: The writers to show together.
+        writers: The writers to show together. With none, another `Progress` on this bar shows them.
     """
 
     def __init__(self, bar: Any, writers: Sequence[BackgroundWriter]) -> None:
@@ -32,7 +33,7 @@ class Progress:
     def update(self) -> None:
         """Show how things stand, if the last time was a moment ago."""
         now = monotonic()
-        if self._bar is None or now - self._shown < _SECONDS_BETWEEN:
+        if self._bar is None or not self._writers or now - self._shown < _SECONDS_BETWEEN:
             return
         stats = [writer.stats() for writer in self._writers]
         written = sum(one.written for one in stats)
@@ -48,7 +49,8 @@ class Progress:
             return
         progress, task = getattr(self._bar, "progress", None), getattr(self._bar, "predict_progress_bar_id", None)
         if progress is not None and task in progress.task_ids:
-            progress.update(task, description=f"{self._bar.predict_description} [{text}]")
+            # In round brackets, since rich takes square ones for markup and shows nothing of them.
+            progress.update(task, description=f"{self._bar.predict_description} ({text})")
 
     def flush(self, writer: BackgroundWriter) -> None:
         """Flush a writer, with a bar of what is left to write where that takes a while.
@@ -64,17 +66,30 @@ class Progress:
             return
         except FlushTimeoutError as error:
             left = error.pending
-        from tqdm.auto import tqdm
-
-        with tqdm(desc="Writing", total=left, unit="sample", leave=False) as bar:
-            while True:
+        with self._bar_of_what_is_left(left) as show:
+            while left:
                 try:
                     writer.flush(timeout=_SECONDS_BETWEEN)
-                    break
+                    left = 0
                 except FlushTimeoutError as error:
-                    bar.update(left - error.pending)
                     left = error.pending
-            bar.update(left)
+                show(left)
+
+    @contextmanager
+    def _bar_of_what_is_left(self, total: int) -> Iterator[Callable[[int], object]]:
+        progress = getattr(self._bar, "progress", None)
+        if progress is not None:
+            # Rich draws its bars in place, below which one of another kind would print a new line at every step.
+            task = progress.add_task("Writing", total=total)
+            try:
+                yield lambda left: progress.update(task, completed=total - left, refresh=True)
+            finally:
+                progress.remove_task(task)
+            return
+        from tqdm.auto import tqdm
+
+        with tqdm(desc="Writing", total=total, unit="sample", leave=False) as bar:
+            yield lambda left: bar.update(total - left - bar.n)
 
 
 def progress_of(trainer: Any, writers: Sequence[BackgroundWriter]) -> Progress:

@@ -1,0 +1,64 @@
+"""``lighter-async demo``: a real prediction job over real photographs, written in the background and checked."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["DemoOptions", "run_demo"]
+
+# What the extra [demo] installs, as import names with the packages' names; of a group, one is enough.
+_NEEDED = [
+    {"rich": "rich"},
+    {"skimage": "scikit-image"},
+    {"pytorch_lightning": "pytorch-lightning", "lightning": "lightning"},
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """What the command line says.
+
+    Attributes:
+        output: Where the results go.
+        patches: At most so many patches. None takes all.
+        batch_size: Patches a batch.
+        max_workers: Of each writer. None leaves it to the writer.
+        queue_size: Of each writer.
+    """
+
+    output: Path
+    patches: int | None
+    batch_size: int
+    max_workers: int | None
+    queue_size: int
+
+
+def run_demo(options: DemoOptions) -> int:
+    """Run the demo, if the packages it needs are there.
+
+    Returns:
+        The exit code: 0 if every file equals the synchronous run's, 1 if not, 2 if it cannot run.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C.
+    """
+    missing = [
+        next(iter(group.values())) for group in _NEEDED if not any(importlib.util.find_spec(name) for name in group)
+    ]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        return _cannot(f"needs {' and '.join(missing)}, which {verb} not installed: pip install 'lighter-async[demo]'")
+    from lighter_async.cli.demo.job import run_job
+
+    try:
+        return run_job(options)
+    except OSError as error:
+        return _cannot(f"cannot write to {str(options.output)!r}: {error}")
+
+
+def _cannot(reason: str) -> int:
+    print(f"lighter-async: the demo {reason}", file=sys.stderr)
+    return 2

@@ -1,0 +1,38 @@
+"""Where the demo puts things, and what it may remove there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from lighter_async.names import RESERVED_PREFIX
+
+__all__ = ["files_below", "prepare_folder"]
+
+# It begins as the writers' own files do, which do not count as predictions.
+_MARKER = f"{RESERVED_PREFIX}-demo"
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make a folder for results. What an earlier demo has put there goes; a folder of someone else's is left as it is.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    marker = folder / _MARKER
+    if marker.is_file() and not folder.is_symlink():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not any(folder.iterdir()):
+        marker.write_text("The demo of lighter-async made this folder, and removes it when it runs again.\n")
+
+
+def files_below(folder: Path) -> set[str]:
+    """The files that are results, relative to the folder, with ``/`` between folders."""
+    return {
+        Path(root, file).relative_to(folder).as_posix()
+        for root, _, files in os.walk(folder)
+        for file in files
+        if file != _MARKER
+    }
