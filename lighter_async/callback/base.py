@@ -99,5 +99,6 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
 
 def _holds_files(path: Path) -> bool:
     if path.is_dir():
-        return any(not entry.name.startswith(RESERVED_PREFIX) for entry in os.scandir(path))
+        with os.scandir(path) as entries:
+            return any(not entry.name.startswith(RESERVED_PREFIX) for entry in entries)
     return path.exists()

@@ -11,7 +11,8 @@ from lighter_async.types import WriterStats
 __all__ = ["Verdict", "judge"]
 
 _WAITED = 0.02  # of the run: less is not worth a change
-_LEFT = 0.1  # of the run, written after the loop had ended
+_LEFT = 0.1  # of the run, spent after the loop had ended
+_LEFT_SECONDS = 0.5  # at least, for any run ends with a last batch to write
 _SLOWED = 1.25  # times as long as without writing
 _IDLE = 0.5  # of the workers' time
 
@@ -56,7 +57,7 @@ def judge(
         name, slowest = max(writers.items(), key=lambda item: item[1].waited_seconds)
         waits = f"the loop waited {waited:.1f} of {seconds:.1f} s for room"
         return _held_back(name, slowest, waits, spare=workers < cores)
-    if left_seconds > _LEFT * seconds:
+    if left_seconds > max(_LEFT * seconds, _LEFT_SECONDS):
         name, slowest = max(writers.items(), key=lambda item: _busy_seconds(item[1]) / item[1].max_workers)
         waits = f"the loop did not wait, but {left_seconds:.1f} of {seconds:.1f} s were spent after it on what was left"
         verdict = _held_back(name, slowest, waits, spare=workers < cores)
@@ -95,8 +96,8 @@ def _held_back(name: str, stats: WriterStats, waits: str, *, spare: bool) -> Ver
     if stats.store_seconds > stats.encode_seconds:
         return Verdict(
             "disk",
-            f"The disk held it back: {waits}, and storing was {stats.store_seconds / busy:.0%} of the workers' work for "
-            f"{name}; raise max_workers while that still helps, or write fewer or smaller files, or to a faster disk.",
+            f"The disk held it back: {waits}, and storing was {stats.store_seconds / busy:.0%} of the workers' work "
+            f"for {name}; raise max_workers while that helps, or write fewer or smaller files, or to a faster disk.",
         )
     encoding = f"{waits}, and encoding was {stats.encode_seconds / busy:.0%} of the workers' work for {name}"
     if spare:

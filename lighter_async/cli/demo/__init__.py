@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from lighter_async.errors import LighterAsyncError
+
 __all__ = ["DemoOptions", "run_demo"]
 
 # What the extra [demo] installs, as import names with the packages' names; of a group, one is enough.
@@ -40,7 +42,8 @@ def run_demo(options: DemoOptions) -> int:
     """Run the demo, if the packages it needs are there.
 
     Returns:
-        The exit code: 0 if every file equals the synchronous run's, 1 if not, 2 if it cannot run.
+        The exit code: 0 if every file equals the synchronous run's, 1 if not or if one was not written, 2 if the demo
+        cannot run here.
 
     Raises:
         KeyboardInterrupt: Ctrl-C.
@@ -57,6 +60,9 @@ def run_demo(options: DemoOptions) -> int:
         return run_job(options)
     except OSError as error:
         return _cannot(f"cannot write to {str(options.output)!r}: {error}")
+    except LighterAsyncError as error:
+        print(f"lighter-async: {error}", file=sys.stderr)
+        return 1
 
 
 def _cannot(reason: str) -> int:

@@ -148,15 +148,15 @@ def _loader(patches: Patches, batch_size: int) -> Iterable[Any]:
 @contextmanager
 def _calm() -> Iterator[None]:
     """Keep Lightning from telling about accelerators, tips and loader workers."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric")]
-    loggers += [logging.getLogger(f"{logger.name}.utilities.rank_zero") for logger in loggers[:2]]
+    names = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            # Its text has changed from version to version.
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            # What its code does with newer versions of Python and PyTorch.
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             warnings.filterwarnings("ignore", category=FutureWarning)
             yield
