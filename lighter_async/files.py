@@ -76,11 +76,13 @@ def _write_all(descriptor: int, parts: Sequence[memoryview]) -> None:
         else:
             written = os.write(descriptor, parts[0])
         # A write may be short (a signal, 2 GiB, a full disk about to say so), so go on where it ended.
-        while parts and written >= parts[0].nbytes:
-            written -= parts[0].nbytes
-            parts = parts[1:]
+        whole = 0
+        while whole < len(parts) and written >= parts[whole].nbytes:
+            written -= parts[whole].nbytes
+            whole += 1
+        parts = parts[whole:]
         if written:
-            parts = [parts[0][written:], *parts[1:]]
+            parts[0] = parts[0][written:]
 
 
 def _link(temporary: str, path: Path | str) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "Staged", "plan_batch", "plan_sample"]
 
 _ALIGNMENT = 64  # of every leaf; a cache line, and more than any dtype's itemsize
+_NOTHING = np.empty(0, np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,22 +107,23 @@ class Staged:
         Arrays are read-only.
         """
         if self.rows is not None:
-            assert self.slot is not None
-            return self.rows.row(self.slot.memory, index)
+            return self.rows.row(self._memory(), index)
         return _restore(self.values[index], self._find)
 
     def own_value(self, index: int) -> Any:
         """Sample `index` with tensors and arrays of its own, which may be kept and changed."""
         if self.rows is not None:
-            assert self.slot is not None
-            return _own(self.rows.row(self.slot.memory, index))
+            return _own(self.rows.row(self._memory(), index))
         return _restore(self.values[index], lambda place: _own(self._find(place)))
 
     def _find(self, place: Leaf | Loose) -> Any:
         if isinstance(place, Loose):
             return self.loose[place.index]
-        assert self.slot is not None
-        return place.view(self.slot.memory)
+        return place.view(self._memory())
+
+    def _memory(self) -> NDArray[np.uint8]:
+        # Tensors and arrays without elements need no slot.
+        return _NOTHING if self.slot is None else self.slot.memory
 
 
 def plan_sample(value: Any) -> Plan:
@@ -256,6 +258,10 @@ def _loose_bytes(tensor: torch.Tensor) -> int:
 
     if tensor.layout is torch.sparse_coo:
         return int(tensor._values().nbytes + tensor._indices().nbytes)
-    if tensor.is_nested or tensor.layout is not torch.strided:
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return int(tensor.values().nbytes + tensor.crow_indices().nbytes + tensor.col_indices().nbytes)
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return int(tensor.values().nbytes + tensor.ccol_indices().nbytes + tensor.row_indices().nbytes)
+    if tensor.is_nested:
         return int(tensor.values().nbytes)
     return int(tensor.numel() * tensor.element_size())

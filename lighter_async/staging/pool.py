@@ -44,7 +44,11 @@ class StagingPool:
         try:
             ready = self._copy(plan, slot)
         except BaseException:
-            self._slots.release(slot)
+            # A device that failed between two copies may still write what it has begun.
+            if on_device:
+                self._slots.forget(slot)
+            else:
+                self._slots.release(slot)
             raise
         return Staged(slot, ready, plan.rows, plan.values, loose)
 
@@ -69,11 +73,11 @@ class StagingPool:
     def _copy(self, plan: Plan, slot: Slot) -> Any:
         on_device = []
         for leaf, source in plan.sources:
+            if leaf.nbytes == 0:
+                continue
             if not leaf.is_tensor:
                 host = slot.memory[leaf.offset : leaf.offset + leaf.nbytes].view(leaf.dtype)
                 np.copyto(host.reshape(leaf.shape), source)
-                continue
-            if leaf.nbytes == 0:
                 continue
             import torch
 

@@ -79,7 +79,11 @@ class LocalTarget:
             self._name_max = os.pathconf(self._root, "PC_NAME_MAX")
             self._path_max = os.pathconf(self._root, "PC_PATH_MAX")
         self._lock = self._acquire_lock()
-        self._clear_leftovers()
+        try:
+            self._clear_leftovers()
+        except BaseException:
+            self.close()
+            raise
 
     def check(self, name: str) -> None:
         folder, slash, file = name.rpartition("/")
@@ -97,7 +101,7 @@ class LocalTarget:
             self._check_folder(name, folder)
 
     def keeps(self, name: str) -> bool:
-        return self.if_exists == "skip" and os.path.lexists(f"{self._root}/{name}")
+        return self.if_exists == "skip" and _is_sample(f"{self._root}/{name}")
 
     def put(self, name: str, parts: Sequence[memoryview]) -> bool:
         path = f"{self._root}/{name}"
@@ -110,7 +114,7 @@ class LocalTarget:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 publish(path, parts, token=self._token, replace=replace)
         except FileExistsError as error:
-            if self.if_exists == "skip":
+            if self.if_exists == "skip" and _is_sample(path):
                 return False
             if self.if_exists == "error" and os.path.lexists(path):
                 raise FileExistsError(
@@ -132,12 +136,14 @@ class LocalTarget:
 
     def _check_folder(self, name: str, folder: str) -> None:
         """Refuse a name whose folder cannot be made, because it or a folder above it is a file."""
-        path = self._root
-        for component in folder.split("/"):
+        components = folder.split("/")
+        for component in components:
             if len(os.fsencode(component)) > self._name_max:
                 raise InvalidNameError(
                     f"folder {component[:40]!r}... of name {name[:40]!r}... has over {self._name_max} bytes; shorten it"
                 )
+        path = self._root
+        for component in components:
             path = f"{path}/{component}"
             if not os.path.lexists(path):
                 break
@@ -153,11 +159,13 @@ class LocalTarget:
         folder = os.path.join(self._root, RESERVED_PREFIX)
         while True:
             self._token = new_token()
-            os.makedirs(folder, exist_ok=True)
             lock = _file_lock(folder, self._token)
             try:
+                os.makedirs(folder, exist_ok=True)
                 lock.acquire(timeout=0)
-            except (FileNotFoundError, Timeout):
+            except (FileExistsError, FileNotFoundError, Timeout):
+                if os.path.isfile(folder) or os.path.islink(folder):
+                    raise
                 continue  # another writer has removed the empty folder, or took our file for a dead writer's
             if os.path.exists(lock.lock_file):
                 return lock
@@ -200,6 +208,11 @@ def _file_lock(folder: str, token: str) -> FileLock:
     # Not the process's singleton, since several targets of one process each need a lock of their own, and not the
     # thread's, since one thread may open a target and another close it.
     return FileLock(os.path.join(folder, token + _LOCK_ENDING), is_singleton=False, thread_local=False)
+
+
+def _is_sample(path: str) -> bool:
+    """Whether there is a file, or a link that may lead to one somewhere; a folder is no sample that could be kept."""
+    return os.path.lexists(path) and not os.path.isdir(path)
 
 
 def _remove(path: str) -> bool:

@@ -39,18 +39,19 @@ class Encoder:
     """
 
     def __init__(self, encode: Callable[..., Encoded], *, suffix: str, name: str | None = None) -> None:
-        if inspect.iscoroutinefunction(encode):
-            raise TypeError(
-                f"encoder {encode.__name__!r} is an async function; encoding is plain computation, so make it a "
-                "plain function, or register an async path function (path, value)"
-            )
         if not callable(encode):
             raise TypeError(f"an encoder is a function (value) -> bytes, not {type(encode).__name__}")
+        known = PathFunction.of(encode)  # which finds out its name, and whether it is async
+        if known.is_async:
+            raise TypeError(
+                f"encoder {known.name!r} is an async function; encoding is plain computation, so make it a "
+                "plain function, or register an async path function (path, value)"
+            )
         if "/" in suffix or "\0" in suffix:
             raise ValueError(f"suffix {suffix!r} holds a '/' or NUL; it is the end of a file name, such as '.png'")
         self._encode = encode
         self.suffix = suffix
-        self.name: str = name or str(getattr(encode, "__name__", type(encode).__name__))
+        self.name: str = name or known.name
         self.__doc__ = encode.__doc__
         self.__name__ = self.name
 
@@ -133,8 +134,9 @@ def as_parts(encoded: Encoded, writer: str) -> list[memoryview]:
     """
     parts: Sequence[Any] = encoded if isinstance(encoded, (list, tuple)) else [encoded]
     try:
-        return [memoryview(part).cast("B") for part in parts]
-    except TypeError as error:
+        # A view with a 0 in its shape cannot be cast.
+        return [memoryview(part).cast("B") if memoryview(part).nbytes else memoryview(b"") for part in parts]
+    except (TypeError, ValueError, BufferError) as error:
         raise TypeError(
             f"encoder {writer!r} returned {type(encoded).__name__}; it must return bytes, bytearray, memoryview, or a "
             "list of them"

@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import numpy as np
+
 from lighter_async.writers.base import Encoder
 
 __all__ = ["encode_image_2d", "encode_image_3d", "to_pixels", "write_image_2d", "write_image_3d"]
@@ -22,16 +24,14 @@ def to_pixels(tensor: Any) -> Any:
     255).to(torch.uint8)``; uint8 stays as it is, so that label maps survive; bool becomes 0 and 255.
 
     Args:
-        tensor: A tensor, or what `torch.as_tensor` makes one of, of any shape.
+        tensor: A tensor or a numpy array, of any shape.
 
     Raises:
-        TypeError: The dtype is another integer type or complex.
+        TypeError: The dtype is another integer type or complex, or it is sparse, nested, quantised, or no tensor.
     """
     import torch
 
-    if not isinstance(tensor, torch.Tensor):
-        # A copy, since arrays in a slot are read-only, which tensors cannot be.
-        tensor = torch.tensor(tensor)
+    tensor = _as_tensor(tensor)
     if tensor.dtype is torch.uint8:
         return tensor
     if tensor.dtype is torch.bool:
@@ -54,8 +54,9 @@ def encode_image_2d(tensor: Any) -> memoryview:
 
     Raises:
         ValueError: It is of another rank, has another number of channels, or no pixels.
-        TypeError: The dtype has no one meaning as pixels.
+        TypeError: The dtype has no one meaning as pixels, or it is no dense tensor or array.
     """
+    tensor = _as_tensor(tensor)
     if tensor.ndim != 3:
         raise ValueError(
             f"write_image_2d expects a 3D tensor (CHW), got {tensor.ndim} dimensions of shape {tuple(tensor.shape)}"
@@ -73,8 +74,9 @@ def encode_image_3d(tensor: Any) -> memoryview:
 
     Raises:
         ValueError: It is of another rank, has another number of channels, or no pixels.
-        TypeError: The dtype has no one meaning as pixels.
+        TypeError: The dtype has no one meaning as pixels, or it is no dense tensor or array.
     """
+    tensor = _as_tensor(tensor)
     if tensor.ndim != 4:
         raise ValueError(
             f"write_image_3d expects a 4D tensor (CDHW), got {tensor.ndim} dimensions of shape {tuple(tensor.shape)}"
@@ -82,6 +84,28 @@ def encode_image_3d(tensor: Any) -> memoryview:
         )
     channels, depth, height, width = tensor.shape
     return _png(tensor.reshape(channels, depth * height, width))
+
+
+def _as_tensor(value: Any) -> Any:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        if value.is_nested or value.layout is not torch.strided:
+            kind = "nested" if value.is_nested else f"{value.layout}"
+            remedy = "write its parts one by one" if value.is_nested else "write tensor.to_dense()"
+            raise TypeError(f"an image is a dense tensor, not a {kind} one; {remedy}")
+        if value.is_quantized:
+            raise TypeError(f"an image is no quantised tensor ({value.dtype}); write tensor.dequantize()")
+        return value
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"an image is a tensor or a numpy array, not {type(value).__name__}: {value!r:.80}")
+    # Copied in the machine's byte order and without negative strides; arrays in a slot are read-only besides, and
+    # tensors can be none of it.
+    array = np.array(value, value.dtype.newbyteorder("="), order="C", subok=False)
+    try:
+        return torch.from_numpy(array)
+    except TypeError as error:
+        raise TypeError(f"an image cannot hold numpy's {value.dtype}; convert it to float32 or uint8") from error
 
 
 def _png(image: Any) -> memoryview:

@@ -15,14 +15,18 @@ def encode_tensor(tensor: Any) -> memoryview:
 
     Only the tensor's own elements are stored, even if it is a view of something larger; a sparse, quantised or
     subclassed tensor is stored as what it is. Gradients and the device are not part of a prediction: `torch.load`
-    gives a CPU tensor without them.
+    gives a CPU tensor without them. Tensors and plain containers of them load as they are; numpy arrays, subclasses
+    and other objects are Python's, and load with ``torch.load(path, weights_only=False)``.
 
     Raises:
+        TypeError: The tensor is in oneDNN's layout, which cannot be saved.
         Exception: What `torch.save` raises for an object that it cannot save.
     """
     import torch
 
     if isinstance(tensor, torch.Tensor):
+        if tensor.layout is torch._mkldnn:  # type: ignore[attr-defined]
+            raise TypeError("a tensor of layout torch._mkldnn cannot be saved; write tensor.to_dense()")
         tensor = tensor.detach().cpu()
         if _is_part_of_larger(tensor):
             tensor = tensor.clone()
@@ -35,7 +39,7 @@ def _is_part_of_larger(tensor: Any) -> bool:
     import torch
 
     if tensor.layout is not torch.strided or tensor.is_nested:
-        return False
+        return True  # its parts may be, and are hard to ask
     return bool(tensor.untyped_storage().nbytes() != tensor.numel() * tensor.element_size())
 
 
