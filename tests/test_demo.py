@@ -322,4 +322,4 @@ def test_a_rich_bar_shows_the_queue_and_then_what_is_left(tmp_path, monkeypatch)
         Progress(bar, [writer]).flush(writer)
         assert writer.stats().written == 3
         assert "Writing" in screen.getvalue()
-        assert [task.description for task in bar.progress.tasks] == ["Predicting (queue 3/8, writing 0/s)"]
+        assert [task.description for task in bar.progress.tasks] == ["Predicting"]

@@ -50,7 +50,8 @@ class Progress:
         progress, task = getattr(self._bar, "progress", None), getattr(self._bar, "predict_progress_bar_id", None)
         if progress is not None and task in progress.task_ids:
             # In round brackets, since rich takes square ones for markup and shows nothing of them.
-            progress.update(task, description=f"{self._bar.predict_description} ({text})")
+            beside = f" ({text})" if text else ""
+            progress.update(task, description=f"{self._bar.predict_description}{beside}")
 
     def flush(self, writer: BackgroundWriter) -> None:
         """Flush a writer, with a bar of what is left to write where that takes a while.
@@ -61,6 +62,7 @@ class Progress:
         if self._bar is None:
             writer.flush()
             return
+        self._show("")  # or the bar would end with how full the queue was at the loop's end
         try:
             writer.flush(timeout=2 * _SECONDS_BETWEEN)
             return
