@@ -1,0 +1,360 @@
+"""Names of samples: which may become files, and that each does once in a run."""
+
+import os
+import posixpath
+import threading
+import tracemalloc
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from lighter_async import BackgroundWriter, DuplicateNameError, InvalidNameError, LighterAsyncError
+from lighter_async import names as names_module
+from lighter_async.names import Claims, Numbers, check_name, claims_of, with_suffix
+
+quick = settings(max_examples=300, deadline=None, database=None)
+
+
+# Which names may become files
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a",
+        "0",
+        "case.1",
+        "patient/slice/3",
+        "...",
+        "..a",
+        "a..",
+        ".hidden",
+        ".hidden/x",
+        "a b",
+        " ",
+        "naïve",
+        "日本/写真",
+        "-rf",
+        "~",
+        "a\\b",
+        "a\nb",
+        "lighter-async",
+        "a/x.lighter-async",
+        "\udc80",  # a byte that is no UTF-8, as Python names such files
+    ],
+)
+def test_names_that_are_one_file_below_the_directory_are_allowed(name):
+    """Folders, dots, spaces, any script, and bytes that are no text."""
+    check_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "empty name"),
+        ("/", "is an absolute path"),
+        ("/etc/passwd", r"is an absolute path.*os\.path\.relpath"),
+        ("//a", "is an absolute path"),
+        ("..", "climbs out of the writer's directory"),
+        ("../a", "climbs out"),
+        ("a/..", "climbs out"),
+        ("a/../../b", "climbs out"),
+        ("a/../b", "climbs out"),
+        (".", "has a component '.'"),
+        ("./a", r"has a component '\.'.*os\.path\.normpath"),
+        ("a/./b", "has a component '.'"),
+        ("a//b", "has a component ''"),
+        ("a/", "has a component ''"),
+        ("a\0b", "holds a NUL character"),
+        ("\0", "holds a NUL character"),
+        (".lighter-async", "is reserved"),
+        (".lighter-async/x", "is reserved"),
+        ("a/.lighter-async-1-2-3.part", "is reserved"),
+        ("\ud800", "cannot be encoded as a file name"),
+        ("a/\udfff", "cannot be encoded as a file name"),
+    ],
+)
+def test_names_that_leave_the_directory_or_are_ambiguous_are_refused(name, message):
+    """The error is of this package and a ValueError, and it says why."""
+    with pytest.raises(InvalidNameError, match=message) as caught:
+        check_name(name)
+    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, LighterAsyncError)
+
+
+@pytest.mark.parametrize("name", ["a\\b", "c:x", "con", "NUL.txt", "a/com1.png", "x.", "x ", "a?", "a\x01"])
+def test_on_windows_what_is_no_file_name_there_is_refused(monkeypatch, name):
+    """Backslashes, drives, devices, and endings that Windows drops."""
+    check_name(name)
+    monkeypatch.setattr(names_module, "_WINDOWS", True)
+    with pytest.raises(InvalidNameError, match="not a file name on Windows"):
+        check_name(name)
+    check_name("a/b.txt")
+
+
+PIECES = st.sampled_from(["..", ".", "/", "", "a", ".lighter-async", "\0", "~", "\\", " ", "é", "\udc80", "\ud800"])
+
+
+@quick
+@given(st.one_of(st.lists(PIECES, max_size=8).map("".join), st.text(max_size=20)))
+def test_whatever_is_accepted_stays_below_the_directory(name):
+    """One name is one path, below the directory, and not one of the library's own."""
+    try:
+        check_name(name)
+    except InvalidNameError:
+        assume(False)
+    for suffix in ("", ".png"):
+        path = posixpath.join("/data/out", with_suffix(name, suffix))
+        assert posixpath.normpath(path) == path
+        assert path.startswith("/data/out/")
+        assert os.fsencode(path)
+        assert not any(part.startswith(".lighter-async") for part in path.split("/"))
+
+
+def test_the_suffix_is_appended_unless_the_name_ends_in_it():
+    """So no two names become one file that do not look like it."""
+    assert [with_suffix(name, ".png") for name in ("a", "a.png", "a.1", "a.PNG", "a.png.1", "png")] == [
+        "a.png",
+        "a.png",
+        "a.1.png",
+        "a.PNG.png",
+        "a.png.1.png",
+        "png.png",
+    ]
+    assert with_suffix("a", "") == "a"
+
+
+def test_names_are_strings_one_per_sample(tmp_path):
+    """Anything else is refused before anything is queued."""
+    with BackgroundWriter("text", tmp_path) as writer:
+        with pytest.raises(TypeError, match=r"a name is a str, not int: 3; use str\(name\)"):
+            writer.submit_batch([3], ["x"])
+        with pytest.raises(TypeError, match="a name is a str, not PosixPath"):
+            writer.submit(tmp_path / "x", "x")
+        with pytest.raises(TypeError, match="names are a sequence with a name per sample, not str: 'ab'"):
+            writer.submit_batch("ab", ["x", "y"])
+        with pytest.raises(ValueError, match="Length mismatch: 2 samples and 1 names"):
+            writer.submit_batch(["a"], ["x", "y"])
+        with pytest.raises(InvalidNameError):
+            writer.submit_batch(["fine", "../bad"], ["x", "y"])
+        assert writer.stats().accepted == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+# Numbers
+
+
+def test_numbers_are_a_sequence_of_names():
+    """Like a list of strings, at no cost."""
+    numbers = Numbers(range(1, 10, 3))
+    assert list(numbers) == ["1", "4", "7"]
+    assert (len(numbers), numbers[0], numbers[-1]) == (3, "1", "7")
+    assert list(numbers[1:]) == ["4", "7"]
+    assert list(Numbers(range(0))) == []
+    with pytest.raises(IndexError):
+        numbers[3]
+
+
+def test_numbers_are_not_negative():
+    """A negative one would look like an option, and is a mistake."""
+    with pytest.raises(InvalidNameError, match="start at 0"):
+        Numbers(range(-1, 3))
+
+
+# Claims
+
+
+def claimed(*batches):
+    claims = Claims()
+    for names, suffix in batches:
+        claims.claim(names, suffix)
+    return claims
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ((["a"], ".png"), (["a"], ".png")),
+        ((["a"], ".png"), (["a.png"], ".png")),
+        ((["a.png"], ".png"), (["a"], ".png")),
+        ((["a.png"], ""), (["a"], ".png")),
+        ((["x/a"], ""), (["x/a"], "")),
+        ((["4"], ".png"), (Numbers(range(10)), ".png")),
+        ((["4.png"], ".png"), (Numbers(range(10)), ".png")),
+        ((["4.png"], ""), (Numbers(range(4, 5)), ".png")),
+        ((Numbers(range(10)), ".png"), (["4"], ".png")),
+        ((Numbers(range(10)), ".png"), (["4.png"], ".png")),
+        ((Numbers(range(10)), ".png"), (["4.png"], "")),
+        ((Numbers(range(10)), ""), (["4"], "")),
+        ((Numbers(range(10)), ".png"), (Numbers(range(9, 12)), ".png")),
+        ((Numbers(range(0, 10, 2)), ".png"), (Numbers(range(4, 5)), ".png")),
+        ((Numbers(range(0, 10, 2)), ".png"), (Numbers(range(3, 9, 3)), ".png")),
+    ],
+    ids=str,
+)
+def test_two_samples_of_a_run_cannot_have_one_file(earlier, later):
+    """Whether names are strings or numbers, and with or without the suffix."""
+    claims = claimed(earlier)
+    with pytest.raises(DuplicateNameError, match="two samples of one run are named"):
+        claims.claim(*later)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ((["a"], ".png"), (["a"], ".pt")),
+        ((["a"], ".png"), (["A"], ".png")),
+        ((["x/a"], ""), (["y/a"], "")),
+        ((["a.1"], ".png"), (["a.2"], ".png")),
+        ((Numbers(range(10)), ".png"), (["04", "10", "-1", "+4", "4.0", "٤", "4a", "x/4"], ".png")),
+        ((Numbers(range(10)), ".png"), (["4"], ".pt")),
+        ((Numbers(range(10)), ".png"), (Numbers(range(10)), ".pt")),
+        ((Numbers(range(0, 10, 2)), ".png"), (Numbers(range(1, 10, 2)), ".png")),
+        ((Numbers(range(0, 10, 2)), ".png"), (["1", "9"], ".png")),
+        ((["04"], ".png"), (Numbers(range(10)), ".png")),
+        ((Numbers(range(0)), ".png"), (Numbers(range(3)), ".png")),
+    ],
+    ids=str,
+)
+def test_names_that_only_look_alike_are_two_files(earlier, later):
+    """Another suffix, folder, case, or spelling of a number."""
+    claimed(earlier, later)
+
+
+def test_the_error_names_both_samples():
+    """The usual cause is equal names from different folders, and the error tells which two and what to do."""
+    claims = claimed((["x", "a"], ".png"))
+    with pytest.raises(
+        DuplicateNameError,
+        match=r"named 'a': sample 1 of this run and sample 3 would both become 'a\.png'.*the source folder",
+    ) as caught:
+        claims.claim(["b", "a"], ".png")
+    assert isinstance(caught.value, ValueError)
+
+
+def test_a_batch_is_claimed_as_a_whole_or_not_at_all():
+    """So the caller can hand it over again with the one name changed."""
+    claims = claimed((["a"], ".png"))
+    for names in (["b", "a"], ["b", "b"], ["c", "b", "b.png"]):
+        with pytest.raises(DuplicateNameError):
+            claims.claim(names, ".png")
+    claims.claim(["b", "c"], ".png")
+
+
+NAMES = st.one_of(
+    st.lists(st.sampled_from(["0", "1", "7", "07", "12", "a", "b", "a.x", "7.x"]), max_size=4),
+    st.builds(lambda start, count, step: Numbers(range(start, start + count * step, step)),
+              st.integers(0, 15), st.integers(0, 6), st.integers(1, 4)),
+)  # fmt: skip
+
+
+@quick
+@given(st.lists(st.tuples(NAMES, st.sampled_from(["", ".x"])), max_size=12))
+def test_claims_agree_with_a_set_of_file_names(batches):
+    """Whatever the order and the kinds of names: refused exactly where a set would have the file already."""
+    claims, files = Claims(), set()
+    for names, suffix in batches:
+        batch = [with_suffix(name, suffix) for name in names]
+        if len({*batch, *files}) == len(batch) + len(files):
+            claims.claim(names, suffix)
+            files.update(batch)
+        else:
+            with pytest.raises(DuplicateNameError):
+                claims.claim(names, suffix)
+
+
+def test_claims_grow_beyond_one_table():
+    """Names in a full table are still found; a new table is begun, none is rebuilt."""
+    claims = Claims()
+    for start in range(0, 120_000, 10_000):
+        claims.claim([f"n{number}" for number in range(start, start + 10_000)], "")
+    assert len(claims._tables) == 2
+    for number in (0, 49_151, 49_152, 119_999):
+        with pytest.raises(DuplicateNameError, match=f"sample {number} of this run and sample 120000"):
+            claims.claim([f"n{number}"], "")
+
+
+def test_a_million_numbers_cost_nothing():
+    """Batches of numbers that follow each other are kept as one range, for each rank's share too."""
+    claims = Claims()
+    tracemalloc.start()
+    try:
+        for start in range(0, 1_000_000, 1000):
+            claims.claim(Numbers(range(2 * start + 1, 2 * (start + 1000) + 1, 2)), ".pt")
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert used < 100_000
+    with pytest.raises(DuplicateNameError, match="named '1999999'"):
+        claims.claim(["1999999"], ".pt")
+
+
+def test_many_names_cost_sixteen_bytes_a_cell():
+    """As documented: tables of twice the size each, three quarters full, and nothing of the names themselves."""
+    claims = Claims()
+    count = 50_000
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for start in range(0, count, 1000):
+            claims.claim([f"patient/{number}/slice" for number in range(start, start + 1000)], ".png")
+        used = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    cells = sum(table.cells for table in claims._tables)
+    assert cells == (1 << 16) + (1 << 17)
+    assert 16 * cells <= used < 16 * cells + 50_000
+
+
+def test_claims_are_taken_once_by_concurrent_threads():
+    """Of several threads that claim the same names, exactly one gets each."""
+    claims = Claims()
+    won = []
+    begin = threading.Barrier(4)
+
+    def claim():
+        begin.wait()
+        for number in range(500):
+            try:
+                claims.claim([f"n{number}"], "")
+            except DuplicateNameError:
+                continue
+            won.append(number)
+
+    threads = [threading.Thread(target=claim) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(won) == list(range(500))
+
+
+def test_writers_on_one_directory_share_their_claims(tmp_path):
+    """Equal files are refused across them while they are open, whatever path leads there, and free afterwards."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    with (
+        BackgroundWriter("text", tmp_path / "out") as one,
+        BackgroundWriter("text", tmp_path / "link" / ".") as other,
+        BackgroundWriter("tensor", tmp_path / "out") as tensors,
+        BackgroundWriter("text", tmp_path) as elsewhere,
+    ):
+        one.submit("a", "1")
+        with pytest.raises(DuplicateNameError):
+            other.submit("a", "2")
+        tensors.submit("a", "another suffix")
+        elsewhere.submit("a", "another folder")
+    with BackgroundWriter("text", tmp_path / "out") as later:
+        later.submit("a", "3")
+    assert (tmp_path / "out/a.txt").read_text() == "3"
+
+
+def test_claims_live_as_long_as_somebody_holds_them():
+    """Nothing of a location is kept once its writers are gone."""
+    claims = claims_of("somewhere")
+    assert claims_of("somewhere") is claims
+    assert claims_of("elsewhere") is not claims
+    claims.claim(["a"], "")
+    del claims
+    claims_of("somewhere").claim(["a"], "")
