@@ -1,0 +1,511 @@
+"""The one copy of a batch into reused host memory."""
+
+import gc
+import io
+import threading
+import weakref
+from collections import OrderedDict, UserList, namedtuple
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lighter_async import BackgroundWriter
+from lighter_async.staging import StagingPool, plan_batch, plan_sample
+from lighter_async.staging.memory import SlotPool, size_class
+
+MEGA = 1 << 20
+Pair = namedtuple("Pair", ["image", "label"])
+
+
+class Tagged(torch.Tensor):
+    """A user's subclass."""
+
+
+@pytest.fixture
+def pool():
+    return StagingPool(16 * MEGA)
+
+
+def saved_size(value):
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.tell()
+
+
+# What a batch is
+
+
+def test_a_row_of_a_tensor_is_a_sample(pool):
+    """Read back from the slot with dtype and shape, each on a storage of its own bytes."""
+    batch = torch.arange(24, dtype=torch.int16).view(4, 3, 2)
+    staged = pool.stage(plan_batch(batch))
+    for index in range(4):
+        value = staged.value(index)
+        assert torch.equal(value, batch[index])
+        assert value.dtype is torch.int16
+        assert value.untyped_storage().nbytes() == 12
+    pool.release(staged)
+
+
+def test_a_one_dimensional_batch_has_scalars_for_samples(pool):
+    """Scores, one per sample, as tensors and as arrays."""
+    for batch in (torch.tensor([1.5, 2.5]), np.array([1.5, 2.5], np.float32)):
+        staged = pool.stage(plan_batch(batch))
+        values = [staged.value(index) for index in range(2)]
+        assert [value.shape for value in values] == [(), ()]
+        assert [value.item() for value in values] == [1.5, 2.5]
+        pool.release(staged)
+
+
+def test_samples_of_a_list_may_differ_in_shape_and_kind(pool):
+    """All lie in the one slot of their batch."""
+    values = [torch.rand(3, 4), torch.rand(2), torch.tensor(7), np.arange(5), "text", None, torch.rand(0, 2)]
+    plan = plan_batch(values)
+    staged = pool.stage(plan)
+    assert plan.count == 7
+    assert pool.total_bytes == 4096
+    for index in range(3):
+        assert torch.equal(staged.value(index), values[index])
+    assert staged.value(3).tolist() == [0, 1, 2, 3, 4]
+    assert [staged.value(4), staged.value(5)] == ["text", None]
+    assert staged.value(6).shape == (0, 2)
+    pool.release(staged)
+
+
+@pytest.mark.parametrize(
+    "batch", [torch.empty(2, 0, 3), torch.empty(2, 3, 0, dtype=torch.bool), np.empty((2, 0)), np.empty((2, 3), "S0")]
+)
+def test_samples_without_elements_need_no_slot(pool, batch):
+    """They have their shape and dtype all the same, alone and beside others that do need one."""
+    staged = pool.stage(plan_batch(batch))
+    assert staged.slot is None or batch.nbytes
+    for value in (staged.value(1), staged.own_value(1)):
+        assert (value.shape, value.dtype) == (batch.shape[1:], batch.dtype)
+    pool.release(staged)
+    staged = pool.stage(plan_batch([torch.rand(3), batch, torch.rand(3)]))
+    assert (staged.value(1).shape, staged.value(1).dtype) == (batch.shape, batch.dtype)
+    pool.release(staged)
+
+
+@pytest.mark.parametrize("batch", [torch.empty(0, 3), np.empty((0, 3)), [], ()], ids=["tensor", "array", "list", "()"])
+def test_a_batch_may_be_empty(batch):
+    """It has no samples."""
+    assert plan_batch(batch).count == 0
+
+
+@pytest.mark.parametrize("batch", ["text", b"bytes", bytearray(b"x"), 3, None, {1: 2}, iter([1]), {1, 2}], ids=repr)
+def test_what_has_no_samples_is_no_batch(batch):
+    """The error names the type and the way out."""
+    with pytest.raises(TypeError, match=rf"not {type(batch).__name__}; use submit\(\) for one sample, or list"):
+        plan_batch(batch)
+
+
+@pytest.mark.parametrize("batch", [torch.tensor(1), np.array(1)], ids=["tensor", "array"])
+def test_a_scalar_has_no_batch_dimension(batch):
+    """It is one sample."""
+    with pytest.raises(ValueError, match=r"a batch needs a batch dimension.*use submit\(\)"):
+        plan_batch(batch)
+
+
+def test_a_tensor_without_data_is_refused():
+    """A meta tensor, alone, as a batch, or deep inside a value."""
+    meta = torch.empty(2, 3, device="meta")
+    for plan, value in ((plan_sample, meta), (plan_batch, meta), (plan_sample, {"a": [meta]})):
+        with pytest.raises(ValueError, match="on the meta device and has no data to write"):
+            plan(value)
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_a_batch_that_cannot_be_taken_apart_is_refused_with_the_way_out():
+    """Some kinds of tensor have no rows to be had."""
+    dense = torch.rand(2, 3)
+    quantised = torch.quantize_per_channel(dense, torch.ones(3), torch.zeros(3), 1, torch.qint8)
+    for batch in (dense.to_mkldnn(), quantised):
+        with pytest.raises(ValueError, match=r"cannot be taken apart into samples.*hand over a list of samples"):
+            plan_batch(batch)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta")
+@pytest.mark.parametrize("sparse", [torch.Tensor.to_sparse, torch.Tensor.to_sparse_csr, torch.Tensor.to_sparse_csc])
+def test_a_sparse_batch_has_sparse_samples(pool, sparse):
+    """One per row; a compressed matrix falls into rows of coordinates."""
+    batch = torch.eye(3)
+    staged = pool.stage(plan_batch(sparse(batch)))
+    for index in range(3):
+        assert staged.value(index).layout is torch.sparse_coo
+        assert torch.equal(staged.value(index).to_dense(), batch[index])
+    pool.release(staged)
+
+
+def test_any_sequence_is_a_batch(pool):
+    """Also a user's own kind."""
+    staged = pool.stage(plan_batch(UserList([torch.ones(2), torch.zeros(2)])))
+    assert staged.value(0).tolist() == [1, 1]
+    pool.release(staged)
+
+
+# Values with tensors inside
+
+
+def nested_value():
+    return {
+        "pair": Pair(torch.rand(3, 4), np.arange(3)),
+        "list": [torch.rand(2), ("text", torch.tensor(5))],
+        "ordered": OrderedDict(a=torch.rand(1), b=None),
+        7: 1.5,
+    }
+
+
+def same(one, other):
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert list(one) == list(other)
+        return all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        assert len(one) == len(other)
+        return all(same(*items) for items in zip(one, other, strict=True))
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    return np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other
+
+
+@pytest.mark.parametrize("read", ["value", "own_value"])
+def test_containers_come_back_as_they_were(pool, read):
+    """Dicts, lists, tuples and named tuples, to any depth; their tensors lie in the slot."""
+    value = nested_value()
+    plan = plan_sample(value)
+    assert len(plan.sources) == 5
+    staged = pool.stage(plan)
+    assert same(getattr(staged, read)(0), value)
+    pool.release(staged)
+
+
+def test_the_caller_may_overwrite_everything_afterwards(pool):
+    """Tensors, arrays, lists, dicts and byte arrays are all the callers' again; nothing of the sample changes."""
+    tensor, array, row, data = torch.ones(2, 3), np.ones((2, 3)), torch.ones(2), bytearray(b"abc")
+    coo = torch.eye(2).to_sparse()
+    value = {"a": [tensor, array], "b": (row, data), "c": coo, "d": np.array(["x", None], object)}
+    staged = pool.stage(plan_sample(value))
+    tensor.zero_()
+    array[:] = 0
+    row.zero_()
+    data[:] = b"xyz"
+    coo._values().zero_()
+    value["a"].clear()
+    value["d"][0] = "changed"
+    value["e"] = 1
+    read = staged.value(0)
+    assert list(read) == ["a", "b", "c", "d"]
+    assert read["a"][0].sum() == 6
+    assert read["a"][1].sum() == 6
+    assert read["b"][0].sum() == 2
+    assert read["b"][1] == b"abc"
+    assert read["c"].to_dense().sum() == 2
+    assert read["d"].tolist() == ["x", None]
+    pool.release(staged)
+
+
+def test_other_objects_are_handed_over_as_they_are(pool):
+    """They are neither copied nor pickled."""
+
+    @dataclass
+    class Prediction:
+        score: float
+
+    prediction = Prediction(0.5)
+    staged = pool.stage(plan_batch([prediction, "text"]))
+    assert staged.value(0) is prediction
+    assert staged.own_value(0) is prediction
+    assert staged.slot is None
+    pool.release(staged)
+
+
+def test_texts_count_against_the_budget(pool):
+    """So a queue of long texts is bounded as well."""
+    assert pool.bytes_of(plan_batch(["x" * 1000, b"y" * 500, bytearray(300)])) == 1800
+    assert pool.bytes_of(plan_sample({"a": "x" * 1000, "b": torch.zeros(10)})) == 4096 + 1000
+
+
+@pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta")
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_tensors_that_are_no_plain_memory_count_what_they_hold():
+    """Values and indices of sparse ones, the buffer of nested ones."""
+    dense = torch.eye(8)
+    sizes = {
+        dense.to_sparse(): 8 * 4 + 2 * 8 * 8,
+        dense.to_sparse_csr(): 8 * 4 + 9 * 8 + 8 * 8,
+        dense.to_sparse_csc(): 8 * 4 + 9 * 8 + 8 * 8,
+        dense.to_sparse_bsr((2, 2)): 4 * 16 + 5 * 8 + 4 * 8,
+        dense.to_sparse_bsc((2, 2)): 4 * 16 + 5 * 8 + 4 * 8,
+        torch.quantize_per_tensor(dense, 0.1, 0, torch.quint8): 64,
+        dense.as_subclass(Tagged): 256,
+        torch.nested.nested_tensor([torch.zeros(2, 3), torch.zeros(4, 3)]): 72,
+        torch.nested.nested_tensor([torch.zeros(2, 3), torch.zeros(4, 3)], layout=torch.jagged): 72,
+        dense.to_mkldnn(): 256,
+    }
+    assert [plan_sample(tensor).other_bytes for tensor in sizes] == list(sizes.values())
+    assert all(plan_sample(tensor).nbytes == 0 for tensor in sizes)
+
+
+# Arrays
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(12, dtype=">f4").reshape(4, 3),
+        np.arange(24.0).reshape(4, 6)[:, ::-2],
+        np.asfortranarray(np.arange(12).reshape(4, 3)),
+        np.zeros((4, 2), [("a", "f4"), ("b", "i2", 3)]),
+        np.array(["abc", "d", "", "ef"]),
+        np.array(["2020-01-01", "NaT", "1970-01-01", "2038-01-19"], "M8[D]"),
+        np.broadcast_to(np.float16(1.5), (4, 3)),
+    ],
+    ids=lambda array: array.dtype.str,
+)
+def test_arrays_keep_their_dtype_and_are_read_only(pool, array):
+    """Byte order, structure and strides cost nothing; an encoder cannot change what others may read."""
+    staged = pool.stage(plan_batch(array))
+    for index in range(4):
+        value = staged.value(index)
+        assert value.dtype == array.dtype
+        assert value.tobytes() == array[index : index + 1].tobytes()
+        assert not value.flags.writeable
+        own = staged.own_value(index)
+        assert own.flags.writeable
+        assert own.flags.owndata
+    pool.release(staged)
+
+
+def test_arrays_of_objects_and_subclasses_are_copied_as_what_they_are(pool):
+    """They have no plain memory to lie in."""
+    masked = np.ma.masked_array([1.0, 2.0], [True, False])
+    objects = np.array([{"a": 1}, None], object)
+    staged = pool.stage(plan_batch([masked, objects]))
+    assert isinstance(staged.value(0), np.ma.MaskedArray)
+    assert staged.value(0).mask.tolist() == [True, False]
+    assert staged.value(1).tolist() == [{"a": 1}, None]
+    assert staged.value(1) is not objects
+    pool.release(staged)
+
+
+# Copies of one's own
+
+
+def test_an_own_value_is_a_copy_that_may_be_kept(pool):
+    """It outlives the slot, may be changed, and saving it saves only it: path functions do all three."""
+    batch = torch.rand(8, 1000)
+    expected = batch.clone()
+    staged = pool.stage(plan_batch(batch))
+    kept = staged.own_value(3)
+    assert saved_size(kept) < 8000
+    kept_alone = pool.stage(plan_sample({"a": torch.ones(1000)}))
+    inner = kept_alone.own_value(0)["a"]
+    for one in (staged, kept_alone):
+        one.slot.memory[:] = 0
+        pool.release(one)
+    assert torch.equal(kept, expected[3])
+    assert inner.sum() == 1000
+    kept += 1
+    assert torch.equal(kept, expected[3] + 1)
+
+
+def test_a_path_function_gets_a_value_of_its_own(tmp_path):
+    """It may keep what it gets beyond the call, while the slot serves the next batches."""
+    kept = {}
+    with BackgroundWriter(lambda path, value: kept.__setitem__(path.name, value), tmp_path) as writer:
+        for number in range(20):
+            writer.submit_batch([f"{number}a", f"{number}b"], torch.full((2, 1000), float(number)))
+    assert len(kept) == 40
+    for name, value in kept.items():
+        assert torch.equal(value, torch.full((1000,), float(name[:-1])))
+        assert saved_size(value) < 8000
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_staging_works_under_any_mode(pool, grad):
+    """Under inference_mode and with gradients; the slot can be used outside and inside again."""
+    for _ in range(2):
+        with torch.inference_mode(not grad):
+            batch = torch.rand(2, 3, requires_grad=grad) * 2
+            staged = pool.stage(plan_batch(batch))
+        value = staged.own_value(0)
+        assert torch.equal(value, batch[0])
+        assert not value.requires_grad
+        assert not value.is_inference()
+        pool.release(staged)
+
+
+def test_a_default_device_is_not_asked(pool):
+    """A program that sets another default device still gets its samples in host memory."""
+    batch = torch.rand(2, 3)
+    with torch.device("meta"):
+        staged = pool.stage(plan_batch(batch))
+        assert torch.equal(staged.value(1), batch[1])
+        empty = pool.stage(plan_sample(batch[:0]))
+        assert empty.value(0).device.type == "cpu"
+        pool.release(empty)
+        pool.release(staged)
+
+
+@settings(max_examples=80, deadline=None, database=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([torch.uint8, torch.bool, torch.float16, torch.float64, torch.complex128]),
+            st.lists(st.integers(0, 4), max_size=3),
+            st.booleans(),
+        ),
+        max_size=6,
+    )
+)
+def test_samples_of_any_shape_and_dtype_lie_side_by_side(kinds):
+    """Whatever stands before it in the slot, each is read back exactly."""
+    pool = StagingPool(MEGA)
+    values = []
+    for dtype, shape, as_array in kinds:
+        value = (torch.rand(shape) * 9).to(dtype)
+        values.append(value.numpy() if as_array else value)
+    staged = pool.stage(plan_batch(values))
+    for index, value in enumerate(values):
+        for read in (staged.value(index), staged.own_value(index)):
+            assert same(read, value)
+            assert read.dtype == value.dtype
+    pool.release(staged)
+
+
+# Slots
+
+
+@given(st.integers(0, 1 << 34), st.integers(1, 1 << 34))
+@settings(max_examples=300, deadline=None, database=None)
+def test_a_size_class_is_at_most_an_eighth_larger(nbytes, budget):
+    """In whole pages, except that a batch that fits the budget has a slot that fits it."""
+    size = size_class(nbytes, budget)
+    assert nbytes <= size <= max(nbytes + 4095, nbytes * 9 // 8 + 1)
+    assert size % 4096 == 0 or size == budget
+    assert size <= budget or nbytes > budget
+    assert size_class(size, budget) == size
+
+
+def test_there_are_few_size_classes():
+    """Batches of almost one size share a slot."""
+    assert size_class(0, MEGA) == 0
+    assert {size_class(nbytes, MEGA) for nbytes in range(1, 4097)} == {4096}
+    assert len({size_class(nbytes, 1 << 40) for nbytes in range(MEGA, 2 * MEGA, 999)}) == 9
+
+
+def test_a_slot_is_used_again(pool):
+    """Batches of one size that follow each other cost one slot; ones that overlap cost one each."""
+    plan = plan_batch(torch.rand(4, 1000))
+    first = pool.stage(plan)
+    second = pool.stage(plan)
+    assert first.slot is not second.slot
+    pool.release(first)
+    third = pool.stage(plan)
+    assert third.slot is first.slot
+    pool.release(second)
+    pool.release(third)
+    assert pool.total_bytes == 2 * size_class(16000, 16 * MEGA)
+    pool.close()
+    assert pool.total_bytes == 0
+
+
+def test_an_oversized_slot_goes_with_its_batch():
+    """It is not kept: the budget is what stays."""
+    pool = StagingPool(MEGA)
+    small = pool.stage(plan_batch(torch.zeros(4, 1000)))
+    pool.release(small)
+    large = pool.stage(plan_batch(torch.zeros(3, MEGA)))
+    assert pool.total_bytes == size_class(12 * MEGA, MEGA)
+    memory = weakref.ref(large.slot.memory)
+    pool.release(large)
+    del large
+    gc.collect()
+    assert memory() is None
+    assert pool.total_bytes == 0
+
+
+def test_mixed_sizes_stay_within_the_budget():
+    """Free slots of other classes give way to what is asked for."""
+    pool = StagingPool(MEGA)
+    generator = np.random.default_rng(0)
+    used = []
+    for nbytes in generator.integers(1, MEGA // 3, 500):
+        plan = plan_batch(np.zeros((1, nbytes), np.uint8))
+        while used and sum(len(one.slot.memory) for one in used) + pool.bytes_of(plan) > MEGA:
+            pool.release(used.pop(0))
+        used.append(pool.stage(plan))
+        assert pool.total_bytes <= MEGA
+    for one in used:
+        pool.release(one)
+    assert 0 < pool.total_bytes <= MEGA
+
+
+def test_the_class_asked_for_is_kept_where_others_can_give_way():
+    """A slot of the right size is handed out rather than dropped."""
+    slots = SlotPool(3 * 4096, allocate_pinned=None)
+    one = slots.acquire(4096, pinned=False)
+    slots.release(one)
+    two = slots.acquire(8192, pinned=False)
+    slots.release(two)
+    assert slots.acquire(4096, pinned=False) is one
+    assert slots.total == 3 * 4096
+    slots.acquire(8192, pinned=False)
+    slots.acquire(4096, pinned=False)
+    assert slots.total == 4 * 4096  # all in use: the ledger's affair, not the pool's
+
+
+def test_a_slot_that_cannot_be_had_costs_nothing():
+    """The books are right after a MemoryError."""
+
+    def fail(size):
+        raise MemoryError("no pinned memory")
+
+    slots = SlotPool(MEGA, allocate_pinned=fail)
+    with pytest.raises(MemoryError, match="no pinned memory"):
+        slots.acquire(4096, pinned=True)
+    assert slots.total == 0
+    slots.release(slots.acquire(4096, pinned=False))
+    with pytest.raises(MemoryError):
+        slots.acquire(4096, pinned=True)  # pinned and plain slots are not exchanged
+
+
+def test_a_failed_copy_gives_its_slot_back(pool):
+    """And the next batch has it."""
+    plan = plan_batch(torch.rand(2, 1000))
+    broken = plan_batch(torch.rand(2, 1000))
+    leaf, _ = broken.sources[0]
+    broken.sources[0] = (leaf, torch.rand(3, 7))
+    with pytest.raises(RuntimeError, match="size"):
+        pool.stage(broken)
+    total = pool.total_bytes
+    staged = pool.stage(plan)
+    assert pool.total_bytes == total
+    pool.release(staged)
+
+
+def test_slots_are_handed_out_once_to_concurrent_threads(pool):
+    """No two batches ever share one."""
+    mixed = []
+
+    def run(number):
+        for round_ in range(100):
+            expected = float(number * 1000 + round_)
+            staged = pool.stage(plan_batch(torch.full((2, 500), expected)))
+            if not (staged.value(0) == expected).all():
+                mixed.append((number, round_))
+            pool.release(staged)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert mixed == []
+    assert pool.total_bytes <= 4 * 4096
