@@ -1,0 +1,38 @@
+"""The contract of the service, on every way of working that there is."""
+
+import pytest
+from harness import AsyncHarness, MemoryTarget, PathHarness, TargetHarness
+from service_contract import ServiceContract
+
+
+class TestThreadsOnFolder(ServiceContract):
+    """An encoder in threads, storing in a local folder."""
+
+    @pytest.fixture
+    def make_harness(self, tmp_path):
+        return lambda: TargetHarness(tmp_path)
+
+
+class TestThreadsOnTargetOfOnesOwn(ServiceContract):
+    """An encoder in threads, storing with a target that is not the library's."""
+
+    @pytest.fixture
+    def make_harness(self, tmp_path):
+        store = {}
+        return lambda: TargetHarness(tmp_path, make_target=lambda: MemoryTarget(store), read=lambda: dict(store))
+
+
+class TestPathFunction(ServiceContract):
+    """A function (path, value) in threads."""
+
+    @pytest.fixture
+    def make_harness(self, tmp_path):
+        return lambda: PathHarness(tmp_path)
+
+
+class TestEventLoop(ServiceContract):
+    """An async function (path, value) on the workers' event loop."""
+
+    @pytest.fixture
+    def make_harness(self, tmp_path):
+        return lambda: AsyncHarness(tmp_path)
