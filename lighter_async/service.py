@@ -106,6 +106,8 @@ class BackgroundWriter:
             OSError: The target's directory cannot be made.
         """
         self._started()
+        if self._state in ("draining", "closed"):
+            self._ledger.check_open()
 
     def submit(self, name: str, value: Any, *, timeout: float | None = None) -> None:
         """Hand one sample over. Waits while there is no room.

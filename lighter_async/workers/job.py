@@ -37,6 +37,7 @@ class Job:
                 write(unit, index, result)
             except BaseException as error:
                 result.failures.append(self._failure(unit.batch.names[index], error))
+        del unit  # the frames of a failure that is kept keep this one too, which called them
         return result
 
     async def run_async(self, unit: Unit) -> Result:
@@ -47,6 +48,7 @@ class Job:
                 await self._await(unit, index, result)
             except BaseException as error:
                 result.failures.append(self._failure(unit.batch.names[index], error))
+        del unit  # the frames of a failure that is kept keep this one too, which called them
         return result
 
     def _encode_and_put(self, unit: Unit, index: int, result: Result) -> None:

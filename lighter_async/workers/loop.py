@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +38,8 @@ class LoopBackend:
         self._max_workers = max_workers
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="lighter-async-loop")
         self._loop = asyncio.new_event_loop()
+        # For a writer that nobody closed: it is collected when nothing is pending, so the loop rests.
+        weakref.finalize(self, _close, self._loop, os.getpid()).atexit = False
         self._here = threading.local()
         self._lock = threading.Lock()
         # Guarded by _lock:
@@ -133,3 +137,8 @@ class LoopBackend:
         finally:
             asyncio.set_event_loop(None)
             self._loop.close()
+
+
+def _close(loop: asyncio.AbstractEventLoop, process: int) -> None:
+    if process == os.getpid():  # a forked child shares the loop's descriptors with its parent
+        loop.close()
