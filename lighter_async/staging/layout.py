@@ -166,8 +166,9 @@ def _unbind(values: Any) -> list[Any]:
         return list(values.unbind()) if _is_tensor(values) else list(values)
     except (RuntimeError, NotImplementedError) as error:
         raise ValueError(
-            f"a batch of type {type(values).__name__} and layout {getattr(values, 'layout', None)} cannot be taken "
-            f"apart into samples ({error}); hand over a list of samples, or values.to_dense()"
+            f"a batch of type {type(values).__name__}, dtype {values.dtype} and layout "
+            f"{getattr(values, 'layout', None)} cannot be taken apart into samples; hand over a list of samples, or "
+            "a dense tensor (values.to_dense(), values.dequantize())"
         ) from error
 
 

@@ -1,0 +1,389 @@
+"""The seam to accelerators, with devices made of host memory."""
+
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from lighter_async import BackgroundWriter, QueueFullError, WriteError
+from lighter_async.staging import StagingPool, TorchAccelerator, plan_batch, plan_sample
+
+PATIENCE = 30  # seconds, for what happens in another thread
+
+
+class Copy:
+    """A copy that happens when the device gets to it, or fails."""
+
+    def __init__(self, pairs):
+        # What the device will copy is fixed now: work launched later may overwrite the source.
+        self.pairs = [(host, source.clone()) for host, source in pairs]
+        self.arrived = threading.Event()
+        self.waited_for = threading.Event()
+        self.error = None
+
+    def arrive(self):
+        for host, snapshot in self.pairs:
+            host.copy_(snapshot)
+        self.arrived.set()
+
+    def fail(self, error):
+        self.error = error
+        self.arrived.set()
+
+    def synchronize(self):
+        self.waited_for.set()
+        assert self.arrived.wait(PATIENCE)
+        if self.error is not None:
+            raise self.error
+
+
+class Device:
+    """An accelerator whose stream is moved on by hand."""
+
+    def __init__(self):
+        self.copies = []
+        self.allocated = []
+        self.owned = {}  # by address, and kept, so that no other tensor gets the address
+
+    def tensor(self, tensor):
+        """A tensor on this device."""
+        self.owned[tensor.data_ptr()] = tensor
+        return tensor
+
+    def owns(self, tensor):
+        return tensor.data_ptr() in self.owned
+
+    def allocate(self, nbytes):
+        # Recognisable, so that a read before the copy shows.
+        self.allocated.append(nbytes)
+        return torch.full((nbytes,), 0xEE, dtype=torch.uint8)
+
+    def copy(self, pairs):
+        self.copies.append(Copy(pairs))
+        return self.copies[-1]
+
+
+@pytest.fixture
+def device():
+    return Device()
+
+
+@pytest.fixture
+def arriving(device):
+    """Moves every copy on, so that a test that failed does not leave a worker waiting."""
+    yield
+    for copy in device.copies:
+        if not copy.arrived.is_set():
+            copy.arrive()
+
+
+# Staging
+
+
+def test_a_copy_is_begun_and_not_waited_for(device):
+    """The whole batch goes in one copy into pinned memory, and the loop goes on at once."""
+    pool = StagingPool(1 << 20, accelerator=device)
+    batch = device.tensor(torch.rand(4, 1000))
+    staged = pool.stage(plan_batch(batch))
+    (copy,) = device.copies
+    assert [tuple(source.shape) for _, source in copy.pairs] == [(4, 1000)]
+    assert staged.slot.pinned
+    assert device.allocated == [16384]
+    assert not copy.waited_for.is_set()
+    assert not torch.equal(staged.value(0), batch[0])
+    copy.arrive()
+    staged.ready.synchronize()
+    for index in range(4):
+        assert torch.equal(staged.value(index), batch[index])
+    pool.release(staged)
+    again = pool.stage(plan_batch(batch))
+    assert again.slot is staged.slot
+    assert device.allocated == [16384]
+    device.copies[-1].arrive()
+    pool.release(again)
+
+
+def test_tensors_of_device_and_host_share_a_slot(device):
+    """Those of the host are copied at once, those of the device in one further copy."""
+    pool = StagingPool(1 << 20, accelerator=device)
+    first, second, host, array = device.tensor(torch.rand(3)), device.tensor(torch.rand(5)), torch.rand(7), np.arange(3)
+    staged = pool.stage(plan_sample({"a": first, "b": host, "c": [second, array]}))
+    (copy,) = device.copies
+    assert len(copy.pairs) == 2
+    assert torch.equal(staged.value(0)["b"], host)
+    copy.arrive()
+    staged.ready.synchronize()
+    value = staged.value(0)
+    assert torch.equal(value["a"], first)
+    assert torch.equal(value["c"][0], second)
+    assert value["c"][1].tolist() == [0, 1, 2]
+    pool.release(staged)
+
+
+def test_tensors_of_the_host_need_no_pinned_memory(device):
+    """And no event."""
+    pool = StagingPool(1 << 20, accelerator=device)
+    staged = pool.stage(plan_batch(torch.rand(2, 3)))
+    assert staged.ready is None
+    assert not staged.slot.pinned
+    assert device.allocated == device.copies == []
+    pool.release(staged)
+
+
+def test_pinned_and_plain_slots_are_not_exchanged(device):
+    """A slot that an accelerator can copy into is kept for it."""
+    pool = StagingPool(1 << 20, accelerator=device)
+    plain = pool.stage(plan_batch(torch.rand(2, 3)))
+    pool.release(plain)
+    staged = pool.stage(plan_batch(device.tensor(torch.rand(2, 3))))
+    assert staged.slot is not plain.slot
+    device.copies[0].arrive()
+    pool.release(staged)
+
+
+def test_a_slot_comes_back_only_once_its_copy_has_arrived(device):
+    """A dropped batch's copy may still be under way, and must not meet the next batch's bytes."""
+    pool = StagingPool(1 << 20, accelerator=device)
+    staged = pool.stage(plan_batch(device.tensor(torch.rand(2, 3))))
+    (copy,) = device.copies
+    releasing = threading.Thread(target=pool.release, args=(staged,))
+    releasing.start()
+    assert copy.waited_for.wait(PATIENCE)
+    next_one = pool.stage(plan_batch(device.tensor(torch.rand(2, 3))))
+    assert next_one.slot is not staged.slot
+    copy.arrive()
+    releasing.join()
+    assert pool.stage(plan_batch(device.tensor(torch.rand(2, 3)))).slot is staged.slot
+
+
+def test_a_failed_devices_slot_is_never_used_again(device):
+    """Whether it still writes there is unknown."""
+    pool = StagingPool(1 << 20, accelerator=device)
+    staged = pool.stage(plan_batch(device.tensor(torch.rand(2, 3))))
+    device.copies[0].fail(RuntimeError("device lost"))
+    pool.release(staged)
+    assert pool.total_bytes == 0
+    again = pool.stage(plan_batch(device.tensor(torch.rand(2, 3))))
+    assert again.slot is not staged.slot
+
+
+def test_a_copy_that_cannot_be_begun_costs_its_slot(device):
+    """It may have begun in part."""
+
+    def fail(pairs):
+        raise RuntimeError("no stream")
+
+    device.copy = fail
+    pool = StagingPool(1 << 20, accelerator=device)
+    with pytest.raises(RuntimeError, match="no stream"):
+        pool.stage(plan_batch(device.tensor(torch.rand(2, 3))))
+    assert pool.total_bytes == 0
+
+
+# Through the service
+
+
+@pytest.mark.usefixtures("arriving")
+def test_a_worker_waits_for_the_copy_before_it_reads(tmp_path, device):
+    """Reading too early is how files full of zeros came to be; the loop meanwhile goes on and may overwrite."""
+    with BackgroundWriter("tensor", tmp_path, accelerator=device, max_workers=2) as writer:
+        batch = device.tensor(torch.rand(3, 100))
+        expected = batch.clone()
+        writer.submit_batch(["a", "b", "c"], batch)
+        batch.zero_()
+        (copy,) = device.copies
+        assert copy.waited_for.wait(PATIENCE)
+        assert writer.stats().written == 0
+        assert not list(tmp_path.glob("*.pt"))
+        copy.arrive()
+        writer.flush()
+    for name, row in zip("abc", expected, strict=True):
+        assert torch.equal(torch.load(tmp_path / f"{name}.pt"), row)
+
+
+@pytest.mark.usefixtures("arriving")
+@pytest.mark.parametrize("kind", ["plain", "async"])
+def test_path_functions_wait_for_the_copy_too(tmp_path, device, kind):
+    """Plain and async ones get their clones only once the bytes are there."""
+    seen = {}
+
+    async def keep_async(path, value):
+        seen[path.name] = value
+
+    def keep(path, value):
+        seen[path.name] = value
+
+    with BackgroundWriter(keep if kind == "plain" else keep_async, tmp_path, accelerator=device) as writer:
+        batch = device.tensor(torch.rand(2, 100))
+        writer.submit_batch(["a", "b"], batch)
+        assert device.copies[0].waited_for.wait(PATIENCE)
+        assert seen == {}
+        device.copies[0].arrive()
+    assert torch.equal(seen["a"], batch[0])
+    assert torch.equal(seen["b"], batch[1])
+
+
+@pytest.mark.usefixtures("arriving")
+def test_batches_under_way_count_against_the_bounds(tmp_path, device):
+    """Copies that the device has not got to fill the queue like anything else."""
+    with BackgroundWriter("tensor", tmp_path, accelerator=device, queue_size=4) as writer:
+        writer.submit_batch(["a", "b"], device.tensor(torch.rand(2, 10)))
+        writer.submit_batch(["c", "d"], device.tensor(torch.rand(2, 10)))
+        with pytest.raises(QueueFullError, match="4 of 4"):
+            writer.submit_nowait("e", device.tensor(torch.rand(10)))
+        for copy in device.copies:
+            copy.arrive()
+
+
+def test_a_device_that_fails_fails_its_samples(tmp_path, device):
+    """All of the batch, each by name, with the device's error; earlier and later memory is not mixed."""
+    writer = BackgroundWriter("tensor", tmp_path, accelerator=device)
+    writer.submit_batch(["a", "b"], device.tensor(torch.rand(2, 10)))
+    device.copies[0].fail(RuntimeError("device lost"))
+    with pytest.raises(WriteError, match="device lost") as caught:
+        writer.flush()
+    assert sorted(failure.name for failure in caught.value.failures) == ["a", "b"]
+    assert all(isinstance(failure.cause, RuntimeError) for failure in caught.value.failures)
+    assert writer._pool.total_bytes == 0
+    assert writer.stats().pending_bytes == 0
+    writer.close()
+    assert not list(tmp_path.glob("*"))
+
+
+def test_a_copy_that_cannot_be_begun_is_raised_and_leaves_room_and_names(tmp_path, device):
+    """Nothing of the batch was queued, so that it can be handed over again."""
+    real_copy = device.copy
+
+    def fail(pairs):
+        raise RuntimeError("no stream")
+
+    with BackgroundWriter("tensor", tmp_path, accelerator=device) as writer:
+        batch = device.tensor(torch.rand(2, 10))
+        device.copy = fail
+        with pytest.raises(RuntimeError, match="no stream"):
+            writer.submit_batch(["a", "b"], batch)
+        assert (writer.stats().accepted, writer.stats().pending_bytes) == (0, 0)
+        device.copy = real_copy
+        writer.submit_batch(["a", "b"], batch)
+        device.copies[0].arrive()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.pt", "b.pt"]
+
+
+# PyTorch's own devices, with the log of what they are told in the place of them
+
+
+class FakeStream:
+    def __init__(self, device, log, kind="side"):
+        self.device, self.log, self.kind = device, log, kind
+
+    def __repr__(self):
+        return f"{self.kind}({self.device})"
+
+    def wait_stream(self, other):
+        self.log.append(f"{self} waits for {other}")
+
+    def record_event(self):
+        self.log.append(f"{self} records an event")
+        return SimpleNamespace(synchronize=lambda: self.log.append(f"wait for {self}"))
+
+    def __enter__(self):
+        self.log.append(f"enter {self}")
+
+    def __exit__(self, *exception):
+        self.log.append(f"leave {self}")
+
+
+class FakeTensor:
+    def __init__(self, name, device, log):
+        self.name, self.device, self.log = name, torch.device(device), log
+
+    def __repr__(self):
+        return self.name
+
+    def clone(self):
+        self.log.append(f"clone {self}")
+        return FakeTensor(f"clone of {self}", self.device, self.log)
+
+    def copy_(self, other, *, non_blocking):
+        self.log.append(f"copy {other} to {self}" + (" without waiting" if non_blocking else ""))
+
+    def record_stream(self, stream):
+        self.log.append(f"{self} is kept for {stream}")
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """What was done on which stream, in order."""
+    entries = []
+
+    def make_stream(device):
+        entries.append(f"make side({device})")
+        return FakeStream(device, entries)
+
+    monkeypatch.setattr(torch, "Stream", make_stream)
+    monkeypatch.setattr(torch.accelerator, "current_stream", lambda device: FakeStream(device, entries, "computing"))
+    return entries
+
+
+def test_a_batch_is_cloned_where_it_is_computed_and_copied_beside_it(log):
+    """The clone first, so that the caller may overwrite; then the side stream, which waits for the clone."""
+    pairs = [(FakeTensor(f"host {n}", "cpu", log), FakeTensor(f"tensor {n}", "cuda:0", log)) for n in (1, 2)]
+    ready = TorchAccelerator().copy(pairs)
+    assert log == [
+        "make side(cuda:0)",
+        "clone tensor 1",
+        "clone tensor 2",
+        "side(cuda:0) waits for computing(cuda:0)",
+        "enter side(cuda:0)",
+        "copy clone of tensor 1 to host 1 without waiting",
+        "clone of tensor 1 is kept for side(cuda:0)",
+        "copy clone of tensor 2 to host 2 without waiting",
+        "clone of tensor 2 is kept for side(cuda:0)",
+        "leave side(cuda:0)",
+        "side(cuda:0) records an event",
+    ]
+    log.clear()
+    ready.synchronize()
+    ready.synchronize()
+    assert log == ["wait for side(cuda:0)"] * 2
+
+
+def test_each_device_has_one_side_stream(log):
+    """Of several devices each copies its own tensors, and all of them are waited for."""
+    accelerator = TorchAccelerator()
+    for _ in range(2):
+        pairs = [(FakeTensor(f"host {n}", "cpu", log), FakeTensor(f"on {n}", f"cuda:{n}", log)) for n in (0, 1)]
+        ready = accelerator.copy(pairs)
+    assert sorted(entry for entry in log if entry.startswith("make")) == ["make side(cuda:0)", "make side(cuda:1)"]
+    for number in (0, 1):
+        other = 1 - number
+        enter, leave = log.index(f"enter side(cuda:{number})"), log.index(f"leave side(cuda:{number})")
+        assert f"copy clone of on {number} to host {number} without waiting" in log[enter:leave]
+        assert not [entry for entry in log[enter:leave] if f"on {other}" in entry]
+    log.clear()
+    ready.synchronize()
+    assert sorted(log) == ["wait for side(cuda:0)", "wait for side(cuda:1)"]
+
+
+def test_it_owns_what_is_on_devices_with_streams():
+    """Tensors of other devices are copied in one blocking call."""
+    accelerator = TorchAccelerator()
+    owned = {
+        kind: accelerator.owns(SimpleNamespace(device=torch.device(kind))) for kind in ("cuda", "xpu", "cpu", "mps")
+    }
+    assert owned == {"cuda": True, "xpu": True, "cpu": False, "mps": False}
+    assert not accelerator.owns(torch.zeros(1))
+
+
+def test_it_allocates_pinned_bytes_on_the_host(monkeypatch):
+    """Whatever default device the program has set."""
+    asked = {}
+
+    def empty(*size, **options):
+        asked.update(options, size=size)
+
+    monkeypatch.setattr(torch, "empty", empty)
+    TorchAccelerator().allocate(100)
+    assert asked == {"size": (100,), "dtype": torch.uint8, "device": "cpu", "pin_memory": True}
