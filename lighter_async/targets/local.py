@@ -58,6 +58,7 @@ class LocalTarget:
 
     @property
     def location(self) -> str:
+        """The directory's real path, so that two ways to one directory are one location."""
         return os.path.realpath(self.directory)
 
     def open(self) -> None:
@@ -86,6 +87,12 @@ class LocalTarget:
             raise
 
     def check(self, name: str) -> None:
+        """Refuse a name that this directory cannot hold.
+
+        Raises:
+            InvalidNameError: It, one of its folders, or the whole path is too long for the file system, or there is a
+                file where it needs a folder.
+        """
         folder, slash, file = name.rpartition("/")
         # A character is at most four bytes, so most names need not be encoded to be measured.
         if len(file) * 4 > self._name_max and len(os.fsencode(file)) > self._name_max:
@@ -101,9 +108,19 @@ class LocalTarget:
             self._check_folder(name, folder)
 
     def keeps(self, name: str) -> bool:
+        """Whether `put` would keep a file of an earlier run and leave the sample out."""
         return self.if_exists == "skip" and _is_sample(f"{self._root}/{name}")
 
     def put(self, name: str, parts: Sequence[memoryview]) -> bool:
+        """Write a file, whole or not at all, and make its folder if there is none.
+
+        Returns:
+            Whether it was written; False if one of an earlier run was kept instead.
+
+        Raises:
+            FileExistsError: There is one of an earlier run, and ``if_exists="error"``.
+            OSError: It could not be written. Nothing is left behind.
+        """
         path = f"{self._root}/{name}"
         replace = self.if_exists == "overwrite"
         try:
@@ -124,11 +141,13 @@ class LocalTarget:
         return True
 
     def path(self, name: str) -> Path:
+        """The final path of a sample, with its folders made, for functions that write there themselves."""
         path = Path(self._root, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def close(self) -> None:
+        """Mark the directory as no longer in use by this target. It may be called again."""
         if self._lock is None:
             return
         lock, self._lock = self._lock, None

@@ -1,0 +1,220 @@
+"""What is public, and which part may know which."""
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import lighter_async
+
+PACKAGE = Path(lighter_async.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+PUBLIC = [
+    "AsyncBackgroundWriter",
+    "BackgroundWriter",
+    "BaseWriter",
+    "ClosedError",
+    "DuplicateNameError",
+    "Encoder",
+    "FileWriter",
+    "FlushTimeoutError",
+    "InvalidNameError",
+    "LighterAsyncError",
+    "LocalTarget",
+    "PathTarget",
+    "QueueFullError",
+    "Target",
+    "WriteError",
+    "WriterRegistry",
+    "WriterStats",
+    "encoder",
+    "write_image_2d",
+    "write_image_3d",
+    "write_tensor",
+    "write_text",
+    "writer_registry",
+]
+
+
+# The public names
+
+
+def test_the_public_names_are_these():
+    """Adding one is a decision, removing one breaks somebody."""
+    assert lighter_async.__all__ == PUBLIC
+    assert set(PUBLIC) <= set(dir(lighter_async))
+    assert lighter_async.__version__
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_each_public_name_can_be_imported_and_is_documented(name):
+    """With a docstring of its own; its methods have one too, and its properties one or a line among the attributes."""
+    value = getattr(lighter_async, name)
+    if not (inspect.isclass(value) or inspect.isroutine(value)):
+        value = value.encode if isinstance(value, lighter_async.Encoder) else type(value)
+    assert inspect.getdoc(value)
+    if inspect.isclass(value):
+        for attribute, member in vars(value).items():
+            if attribute.startswith("_") or f"    {attribute}: " in inspect.getdoc(value):
+                continue
+            if inspect.isroutine(member) or isinstance(member, property):
+                assert inspect.getdoc(getattr(value, attribute)), f"{name}.{attribute} has no docstring"
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    """As in any module."""
+    with pytest.raises(AttributeError, match="module 'lighter_async' has no attribute 'missing'"):
+        lighter_async.missing  # noqa: B018
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if "demo" not in module.parts], ids=str)
+def test_what_a_module_exports_is_there_and_documented(module):
+    """Every name in an __all__ exists, and every module says what it is for."""
+    tree = ast.parse(module.read_text())
+    assert ast.get_docstring(tree) or not tree.body, f"{module} has no docstring"
+    if module.name == "__main__.py":
+        return
+    exported = [
+        node for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
+    for node in exported:
+        room = importlib.import_module(dotted(module))
+        for name in ast.literal_eval(node.value):
+            value = getattr(room, name)
+            if inspect.isclass(value) or inspect.isfunction(value):
+                assert inspect.getdoc(value), f"{name} of {module} has no docstring"
+
+
+# What importing costs
+
+LIGHT = """
+    import pathlib, sys
+    import lighter_async
+    from lighter_async import BackgroundWriter, LocalTarget, WriteError, encoder, write_image_2d, writer_registry
+
+    with BackgroundWriter("text", sys.argv[1]) as writer:
+        writer.submit("a", "one")
+        writer.submit_batch(["b", "c"], ["two", 3])
+    with BackgroundWriter(encoder(suffix=".x")(lambda value: value), sys.argv[1]) as writer:
+        writer.submit("d", b"bytes")
+    written = {file.name: file.read_text() for file in pathlib.Path(sys.argv[1]).iterdir()}
+    assert written == {"a.txt": "one", "b.txt": "two", "c.txt": "3", "d.x": "bytes"}, written
+    for module in ("torch", "lightning", "pytorch_lightning", "PIL"):
+        assert module not in sys.modules, module
+"""
+
+
+def test_importing_and_writing_texts_needs_neither_torch_nor_lightning(tmp_path):
+    """They take seconds to import and hundreds of megabytes; who does not use them does not pay."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(LIGHT), str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+# Which part may know which
+
+BELOW = {
+    "errors": set(),
+    "leaving": {"errors", "types"},
+    "types": {"errors"},
+    "limits": set(),
+    "names": {"errors"},
+    "files": {"names"},
+    "writers": {"files", "names", "errors"},
+    "targets": {"files", "names", "errors", "types"},
+    "staging": set(),
+    "workers": {"writers", "names", "errors", "types"},
+    "ledger": {"errors", "types"},
+    "service": {
+        "errors",
+        "leaving",
+        "ledger",
+        "limits",
+        "names",
+        "staging",
+        "targets",
+        "types",
+        "workers",
+        "writers",
+    },
+}
+ABOVE = {
+    "aio": {*BELOW},
+    "callback": {*BELOW},
+    "cli": {*BELOW, "aio", "callback"},
+}
+
+
+def dotted(module):
+    return ".".join(module.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_of(module):
+    """The modules that a file imports when it runs, wherever in it; not those that only its types need."""
+    tree = ast.parse(module.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            yield node.module
+            if node.module == "lighter_async":
+                yield from (f"lighter_async.{alias.name}" for alias in node.names)
+
+
+def room_of(module):
+    return module.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if room_of(module) != "__init__"], ids=dotted)
+def test_imports_point_one_way(module):
+    """Errors and types, then writers, targets and staging, workers, the service, and its three faces."""
+    room = room_of(module)
+    if room == "__main__":
+        return
+    allowed = {room, *{**BELOW, **ABOVE}[room]}
+    for name in imports_of(module):
+        if name.split(".")[0] != "lighter_async" or name == "lighter_async":
+            continue
+        other = name.split(".")[1]
+        if other in lighter_async.__all__ or other.startswith("__"):
+            other = lighter_async._ROOM_OF.get(other, room)
+        assert other in allowed, f"{room} must not know {other}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=dotted)
+def test_lightning_is_known_to_the_callback_alone(module):
+    """And to the command line's demo, which runs a job with it."""
+    if room_of(module) in ("callback", "cli"):
+        return
+    roots = {name.split(".")[0] for name in imports_of(module)}
+    assert not roots & {"lightning", "pytorch_lightning", "lightning_fabric"}
+    if room_of(module) != "__init__":  # which imports the package's own rooms by name
+        assert "importlib" not in roots
+
+
+def test_every_part_has_its_place_in_the_order():
+    """A new module must be given one."""
+    rooms = {room_of(module) for module in MODULES} - {"__init__", "__main__"}
+    assert rooms == {*BELOW, *ABOVE}
+    for room, below in {**BELOW, **ABOVE}.items():
+        assert room not in below
+    order = []
+    left = dict(BELOW)
+    while left:
+        ready = [room for room, below in left.items() if below <= {*order}]
+        assert ready, f"a cycle among {sorted(left)}"
+        order += ready
+        for room in ready:
+            del left[room]
