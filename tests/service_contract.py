@@ -760,14 +760,28 @@ class ServiceContract:
         harness.gate.shut()
         service.submit("a", sample())
 
+        interrupted = threading.Event()
+
+        def handle(number: int, frame: object) -> None:
+            if not interrupted.is_set():
+                interrupted.set()
+                raise KeyboardInterrupt
+
         def interrupt() -> None:
             until(lambda: service.stats().waits == 1)
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            # Again and again, since the interpreter overlooks a signal that comes just before its thread waits.
+            while not interrupted.is_set():
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+                interrupted.wait(0.1)
 
-        interrupting = in_thread(interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            service.submit("b", sample())
-        interrupting.result()
+        before = signal.signal(signal.SIGINT, handle)
+        try:
+            interrupting = in_thread(interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                service.submit("b", sample())
+            interrupting.result()
+        finally:
+            signal.signal(signal.SIGINT, before)
         assert (service.stats().accepted, service.stats().pending) == (1, 1)
         harness.gate.release()
         service.submit("b", sample(1))
