@@ -9,7 +9,6 @@ import warnings
 import weakref
 from collections.abc import Callable, Sequence
 
-from lighter_async.errors import WriteError
 from lighter_async.types import Target
 
 __all__ = ["Unclosed", "tell"]
@@ -26,14 +25,12 @@ class Unclosed:
         writer: The running writer.
         close: Closes it at exit; must not raise.
         target: Where it stores.
-        failures: Those that were not raised yet, at any time.
+        untold: The failures that were not raised yet, at any time, as text.
     """
 
-    def __init__(
-        self, writer: object, close: Callable[[], None], target: Target, failures: Sequence[WriteError]
-    ) -> None:
+    def __init__(self, writer: object, close: Callable[[], None], target: Target, untold: Sequence[str]) -> None:
         self._close = weakref.WeakMethod(close)
-        self._collected = weakref.finalize(writer, _last_words, target, failures, os.getpid())
+        self._collected = weakref.finalize(writer, _last_words, target, untold, os.getpid())
         _unclosed.add(self)
 
     def forget(self) -> None:
@@ -53,11 +50,11 @@ def tell(what: BaseException | str) -> None:
     print(f"lighter_async: {text}", file=sys.stderr, flush=True)
 
 
-def _last_words(target: Target, failures: Sequence[WriteError], process: int) -> None:
+def _last_words(target: Target, untold: Sequence[str], process: int) -> None:
     if process != os.getpid():
         return
     target.close()
-    for failure in failures:
+    for failure in untold:
         tell(failure)
     warnings.warn(
         f"the writer for {target.location!r} was never closed; use it in a with statement, or call close()",

@@ -81,6 +81,9 @@ class Ledger:
         self._waits = 0
         self._waited_seconds = 0.0
         self.failures: list[WriteError] = []  # not raised yet
+        # The same as text, for when the writer is collected: the errors' tracebacks refer to it, so whoever holds them
+        # until then keeps it from being collected.
+        self.untold: list[str] = []
         self._first_failure: WriteError | None = None
         self._bells: tuple[Bell, ...] = ()
         self._opened: float | None = None
@@ -191,6 +194,7 @@ class Ledger:
             if result.failures:
                 self._first_failure = self._first_failure or result.failures[0]
                 self.failures += result.failures
+                self.untold += [f"{type(failure).__name__}: {failure}" for failure in result.failures]
             last = self._took_from(batch, len(unit))
         self._leave(batch, len(unit), last)
 
@@ -317,6 +321,7 @@ class Ledger:
         if self.failures:
             failures = self.failures.copy()
             self.failures.clear()
+            self.untold.clear()
             raise WriteError.of_run(failures, written=self._written, pending=self._pending(None))
 
     def _fits(self, count: int, nbytes: int) -> bool:

@@ -317,7 +317,7 @@ class BackgroundWriter:
                 self._backend = start_backend(Job(self.writer, self.target), self._ledger.done, self.max_workers)
                 self._ledger.open(self._backend.wait)
                 self._state = "running"
-                self._unclosed = Unclosed(self, self._close_at_exit, self.target, self._ledger.failures)
+                self._unclosed = Unclosed(self, self._close_at_exit, self.target, self._ledger.untold)
             return self._backend
 
     def _drain(self) -> None:
