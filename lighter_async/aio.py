@@ -3,50 +3,80 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from types import TracebackType
 from typing import Any, TypeVar
 
 import anyio
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
-from lighter_async.errors import FlushTimeoutError, LighterAsyncError, QueueFullError, attach
+from lighter_async.errors import FlushTimeoutError, LighterAsyncError, QueueFullError, WriteError, attach
 from lighter_async.ledger import Bell
+from lighter_async.limits import DEFAULT_QUEUE_SIZE
 from lighter_async.service import BackgroundWriter, State
-from lighter_async.types import WriterStats
+from lighter_async.staging import Accelerator, Plan, plan_batch, plan_sample
+from lighter_async.types import IfExists, Target, WriterStats
 
 __all__ = ["AsyncBackgroundWriter"]
 
 _Self = TypeVar("_Self", bound="AsyncBackgroundWriter")
+_T = TypeVar("_T")
 
 # What takes the event loop longer than about a millisecond to copy is copied in a thread.
 _COPIED_ON_THE_LOOP = 4 << 20
+_BYTES_PER_COPY = 16 << 10  # what could be copied in the time that it takes to begin with another tensor
 
 
 class AsyncBackgroundWriter:
     """A `BackgroundWriter` for asyncio (and trio) programs: its calls await where that one's block.
 
     Samples come in in the order in which their ``submit`` was called. A call that is cancelled while it waits for room
-    has handed nothing over; one that has handed its sample over is not cancelled any more, so that a sample is either
-    accepted and stored, or its call was cancelled.
+    has handed nothing over. Once a large sample is being copied, which happens in a thread, the call ends when the
+    copy is whole, and the sample counts as accepted: cancelling does not leave the caller's memory being read.
 
     Use it from one event loop, and as an async context manager, whose end waits until everything is stored, even
     when it is cancelled.
 
     Args:
-        writer: As for `BackgroundWriter`, as are `directory` and the options. ``async def`` writers run concurrently,
-            up to `max_workers`, on an event loop of the workers' own, never on the caller's.
+        writer: As for `BackgroundWriter`, as are the others. ``async def`` writers run concurrently, up to
+            `max_workers`, on an event loop of the workers' own, never on the caller's.
+        directory: Where the files go. Made if it does not exist.
+        target: Instead of `directory`: where the bytes go.
+        max_workers: Samples that are written at once.
+        queue_size: Samples that may be queued or being written.
+        queue_bytes: Bytes of host memory that they may hold.
+        if_exists: What becomes of a file of an earlier run under a sample's name.
+        accelerator: How device tensors come to the host.
+
+    Raises:
+        ValueError, TypeError: As `BackgroundWriter`.
     """
 
     def __init__(
         self,
         writer: str | Callable[..., Any] = "tensor",
         directory: str | os.PathLike[str] | None = None,
-        **options: Any,
+        *,
+        target: Target | None = None,
+        max_workers: int | None = None,
+        queue_size: int = DEFAULT_QUEUE_SIZE,
+        queue_bytes: int | None = None,
+        if_exists: IfExists | None = None,
+        accelerator: Accelerator | None = None,
     ) -> None:
-        self._writer = BackgroundWriter(writer, directory, **options)
+        self._writer = BackgroundWriter(
+            writer,
+            directory,
+            target=target,
+            max_workers=max_workers,
+            queue_size=queue_size,
+            queue_bytes=queue_bytes,
+            if_exists=if_exists,
+            accelerator=accelerator,
+        )
         self._turn = anyio.Lock()
+        self._waiting = False  # whoever has the turn waits for room, and so does whoever waits for the turn
 
     async def submit(self, name: str, value: Any) -> None:
         """Hand one sample over. Awaits while there is no room.
@@ -58,7 +88,7 @@ class AsyncBackgroundWriter:
         Raises:
             InvalidNameError, DuplicateNameError, WriteError, ClosedError: As `BackgroundWriter.submit`.
         """
-        await self._hand_over(lambda: self._writer.submit_nowait(name, value), _nbytes(value))
+        await self._hand_over([name], plan_sample(value))
 
     async def submit_batch(self, names: Sequence[str], values: Any) -> None:
         """Hand a batch over, which is copied as a whole. Awaits while there is no room for all of it.
@@ -71,11 +101,15 @@ class AsyncBackgroundWriter:
             ValueError, TypeError, InvalidNameError, DuplicateNameError, WriteError, ClosedError: As
                 `BackgroundWriter.submit_batch`.
         """
-        await self._hand_over(lambda: self._writer.submit_batch_nowait(names, values), _nbytes(values))
+        await self._hand_over(tuple(names) if isinstance(names, list) else names, plan_batch(values))
 
     def submit_nowait(self, name: str, value: Any) -> None:
-        """Hand one sample over, or raise `QueueFullError` at once."""
+        """As `submit`, but copies on the event loop, and raises `QueueFullError` where that would wait."""
         self._writer.submit_nowait(name, value)
+
+    def submit_batch_nowait(self, names: Sequence[str], values: Any) -> None:
+        """As `submit_batch`, but copies on the event loop, and raises `QueueFullError` where that would wait."""
+        self._writer.submit_batch_nowait(names, values)
 
     async def flush(self, *, timeout: float | None = None) -> None:
         """Wait until every sample accepted before this call is stored.
@@ -87,6 +121,7 @@ class AsyncBackgroundWriter:
             FlushTimeoutError: Some samples are still pending; they stay queued.
             WriteError: Samples were not written, and this was not raised yet: all of them together.
         """
+        self._writer._check_caller("flush")
         ledger = self._writer._ledger
         await self._done(ledger.mark(), timeout)
         ledger.raise_failures()
@@ -103,18 +138,24 @@ class AsyncBackgroundWriter:
             FlushTimeoutError: Some samples are still pending.
             WriteError: Samples were not written, and this was not raised yet: all of them together.
         """
-        self._writer._drain()
+        self._writer._check_caller("close")
+        await _in_thread(self._writer._drain)
         await self._done(None, timeout)
         # Nothing is left to wait for but the end of the threads.
-        await to_thread.run_sync(self._writer.close)
+        await _in_thread(self._writer._finish)
+        # Here, so that a call which is cancelled meanwhile leaves them to the next one.
+        self._writer._ledger.raise_failures()
 
     async def abort(self) -> int:
         """Accept no more samples, drop those that no worker has begun, and let the workers go.
 
         Returns:
-            How many samples were dropped.
+            How many samples were dropped; `stats` tells it as well.
+
+        Raises:
+            WriteError: Samples were not written, apart from the dropped ones, and this was not raised yet.
         """
-        return await to_thread.run_sync(self._writer.abort)
+        return await _in_thread(self._writer.abort)
 
     def stats(self) -> WriterStats:
         """What was done so far."""
@@ -126,39 +167,45 @@ class AsyncBackgroundWriter:
         return self._writer.state
 
     async def __aenter__(self: _Self) -> _Self:
-        await to_thread.run_sync(self._writer.start)
+        await _in_thread(self._writer.start)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with anyio.CancelScope(shield=True):
-            try:
-                await self.close()
-            except LighterAsyncError as error:
-                if exception is None:
-                    raise
-                attach(error, exception)
+        try:
+            await _to_the_end(self.close)
+        except LighterAsyncError as error:
+            if exception is None:
+                raise
+            attach(error, exception)
 
-    async def _hand_over(self, submit: Callable[[], None], nbytes: int) -> None:
-        async with self._turn:
-            if await self._tried(submit, nbytes):
-                return
-            began = perf_counter()
-            try:
-                with self._writer._ledger.bell() as bell:
-                    # Tried again after the bell was hung up, since room that came before did not ring it.
-                    while not await self._tried(submit, nbytes):
-                        await _rung(bell)
-            finally:
+    async def _hand_over(self, names: Sequence[str], plan: Plan) -> None:
+        began = perf_counter()
+        waited = self._waiting
+        try:
+            async with self._turn:
+                if await self._tried(names, plan):
+                    return
+                waited = self._waiting = True
+                try:
+                    with self._writer._ledger.bell() as bell:
+                        # Tried again after the bell was hung up, since room that came before did not ring it.
+                        while not await self._tried(names, plan):
+                            await _rung(bell)
+                finally:
+                    self._waiting = False
+        finally:
+            if waited:
                 self._writer._ledger.count_wait(perf_counter() - began)
 
-    async def _tried(self, submit: Callable[[], None], nbytes: int) -> bool:
+    async def _tried(self, names: Sequence[str], plan: Plan) -> bool:
+        copies = len(plan.sources) + len(plan.loose)
         try:
-            if nbytes <= _COPIED_ON_THE_LOOP:
-                submit()
+            if plan.nbytes + plan.other_bytes + copies * _BYTES_PER_COPY <= _COPIED_ON_THE_LOOP:
+                self._writer._hand_over(names, plan, 0)
             else:
-                await to_thread.run_sync(submit)
+                await _in_thread(lambda: self._writer._hand_over(names, plan, 0))
         except QueueFullError:
             return False
         return True
@@ -172,7 +219,9 @@ class AsyncBackgroundWriter:
         pending = ledger.pending(mark)
         if pending:
             raise FlushTimeoutError(
-                f"{pending} samples were still being written after {timeout} s; they stay queued", pending=pending
+                f"{pending} samples were still being written to {self._writer.target.location!r} after {timeout:g} s; "
+                "they stay queued, and flush() waits for them again",
+                pending=pending,
             )
 
 
@@ -181,11 +230,35 @@ async def _rung(bell: Bell) -> None:
     bell.silence()
 
 
-def _nbytes(value: Any) -> int:
-    """About how much there is to copy: exact for tensors and arrays, also those in a list, tuple or dict."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        return sum(_nbytes(item) for item in value)
-    nbytes = getattr(value, "nbytes", 0)
-    return nbytes if isinstance(nbytes, int) else 0
+async def _in_thread(call: Callable[[], _T]) -> _T:
+    # With a limit of its own: all of the program's threads may be taken by calls that wait for this one.
+    return await _to_the_end(lambda: to_thread.run_sync(call, limiter=CapacityLimiter(1)))
+
+
+async def _to_the_end(call: Callable[[], Awaitable[_T]]) -> _T:
+    """Await a call whatever cancels the caller.
+
+    In a task of its own, since a shield keeps a cancelled scope of anyio's or trio's away, but not asyncio's own
+    `Task.cancel`, which `asyncio.timeout` uses. That one is raised once the call has ended.
+    """
+    results: list[_T] = []
+    errors: list[Exception] = []
+
+    async def run() -> None:
+        with anyio.CancelScope(shield=True):
+            try:
+                results.append(await call())
+            except Exception as error:
+                errors.append(error)
+
+    try:
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(run)
+    except anyio.get_cancelled_exc_class() as cancelled:
+        if errors and isinstance(errors[0], WriteError):  # which is raised once, so it must not go
+            attach(errors[0], cancelled)
+        raise
+    if errors:
+        raise errors[0]
+    return results[0]

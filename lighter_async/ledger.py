@@ -102,7 +102,7 @@ class Ledger:
         with self._changed:
             self._refusal = self._refusal or reason
             self._changed.notify_all()
-        self._ring()
+            self._ring()
 
     def close(self) -> None:
         with self._changed:
@@ -159,7 +159,7 @@ class Ledger:
             self._samples -= count
             self._bytes -= nbytes
             self._changed.notify_all()
-        self._ring()
+            self._ring()
 
     def accept(self, batch: Batch) -> None:
         """Take an admitted batch into the books.
@@ -222,7 +222,7 @@ class Ledger:
                 self._bytes -= batch.nbytes
                 del self._batches[batch]
             self._changed.notify_all()
-        self._ring()
+            self._ring()
 
     # Waiting for what is out
 
@@ -343,6 +343,7 @@ class Ledger:
         return sum(batch.left for batch, number in self._batches.items() if number <= mark)
 
     def _ring(self) -> None:
+        # Under the lock, so that no bell is closed meanwhile: its descriptor's number may be another socket's by then.
         for bell in self._bells:
             bell.ring()
 

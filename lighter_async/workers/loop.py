@@ -77,10 +77,14 @@ class LoopBackend:
 
     def stop(self) -> None:
         try:
-            self._executor.submit(self._finish).result()
+            finished = self._executor.submit(self._finish)
         except RuntimeError:  # the interpreter is shutting down, and its threads have ended
             self._loop.close()
-        self._executor.shutdown()
+            return
+        try:
+            finished.result()
+        finally:
+            self._executor.shutdown()
 
     def _start(self) -> None:
         if not self._units:
@@ -94,32 +98,50 @@ class LoopBackend:
     def _run(self) -> None:
         self._here.is_worker = True
         asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._serve())
+        serving = self._loop.create_task(self._serve())
+        while not serving.done():
+            try:
+                self._loop.run_until_complete(serving)
+            except (RuntimeError, SystemExit, KeyboardInterrupt):
+                # A writer stopped the loop, or a task that it started raised what asyncio lets through. Whoever awaits
+                # that task is told of it; the other samples must not wait for ever.
+                continue
 
     async def _serve(self) -> None:
         wake = asyncio.Event()
-        tasks: set[asyncio.Task[None]] = set()
+        tasks: dict[asyncio.Task[None], Unit] = {}
 
         def ended(task: asyncio.Task[None]) -> None:
-            tasks.discard(task)
+            unit = tasks.pop(task)
+            if task.cancelled():  # before it began: cancelling one that has begun fails its sample
+                with self._lock:
+                    self._units.appendleft(unit)
             wake.set()
+
+        def begin(units: Sequence[Unit]) -> None:
+            for unit in units:
+                task = self._loop.create_task(self._write(unit))
+                tasks[task] = unit
+                task.add_done_callback(ended)
 
         while True:
             with self._lock:
                 wake.clear()
                 self._wake = wake
-                while self._units and len(tasks) < self._max_workers:
-                    unit = self._units.popleft()
+                units = [self._units.popleft() for _ in range(min(len(self._units), self._max_workers - len(tasks)))]
+                for unit in units:
                     unit.batch.begun = True
-                    task = self._loop.create_task(self._write(unit))
                     del unit
-                    tasks.add(task)
-                    task.add_done_callback(ended)
-                if not tasks:
+                if not units and not tasks:
                     self._wake = None
                     self._started = False
                     return
-            await wake.wait()
+            begin(units)  # outside of the lock, since an eager task factory calls the writer here
+            del units
+            try:
+                await wake.wait()
+            except asyncio.CancelledError:
+                continue  # a writer cancelled every task that it found on the loop
 
     async def _write(self, unit: Unit) -> None:
         self._done(unit, await self._job.run_async(unit))
@@ -132,6 +154,11 @@ class LoopBackend:
         try:
             if left:
                 self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            for task in left:
+                if not task.cancelled() and (error := task.exception()) is not None:
+                    self._loop.call_exception_handler(
+                        {"message": "a task that a writer left running failed", "exception": error, "task": task}
+                    )
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
         finally:
