@@ -12,7 +12,7 @@ from time import monotonic, perf_counter
 from lighter_async.errors import ClosedError, QueueFullError, WriteError
 from lighter_async.types import Batch, Result, Unit, WriterStats
 
-__all__ = ["Bell", "Ledger"]
+__all__ = ["Bell", "Ledger", "Room"]
 
 
 class Bell:
@@ -42,6 +42,17 @@ class Bell:
         self._ringer.close()
 
 
+class Room:
+    """Room for `count` samples of `nbytes` in all, and whether it is `taken`; guarded by the ledger's lock."""
+
+    __slots__ = ("count", "nbytes", "taken")
+
+    def __init__(self, count: int, nbytes: int) -> None:
+        self.count = count
+        self.nbytes = nbytes
+        self.taken = False
+
+
 class Ledger:
     """The books of one writer, under one lock that is never held while a user's code runs.
 
@@ -66,8 +77,11 @@ class Ledger:
         self._max_workers = max_workers
         self._location = location
         self._release = release
-        self._changed = threading.Condition(threading.Lock())
-        # All below: guarded by _changed.
+        # Entered as a lock, never through the condition, whose methods are Python: Ctrl-C could come in there, between
+        # the lock and the body, and leave it locked. An RLock, since the condition takes one back in one step.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        # All below: guarded by _lock.
         self._wait: Callable[[threading.Condition, float | None], None] = _wait
         self._refusal: str | None = None
         self._line: deque[object] = deque()
@@ -93,19 +107,19 @@ class Ledger:
 
     def open(self, wait: Callable[[threading.Condition, float | None], None]) -> None:
         """Begin; `wait` is how the backend in use waits for changes."""
-        with self._changed:
+        with self._lock:
             self._wait = wait
             self._opened = perf_counter()
 
     def refuse(self, reason: str) -> None:
         """Accept nothing from now on, and wake those who wait for room."""
-        with self._changed:
+        with self._lock:
             self._refusal = self._refusal or reason
             self._changed.notify_all()
             self._ring()
 
     def close(self) -> None:
-        with self._changed:
+        with self._lock:
             self._closed = perf_counter()
 
     # In
@@ -116,11 +130,13 @@ class Ledger:
             WriteError: Samples failed, and this was not raised yet.
             ClosedError: No more samples are accepted.
         """
-        with self._changed:
+        with self._lock:
             self._check_open()
 
-    def admit(self, count: int, nbytes: int, timeout: float | None) -> None:
-        """Wait until `count` samples of `nbytes` in all fit, and reserve their room.
+    def admit(self, room: Room, timeout: float | None) -> None:
+        """Wait until there is room, and take it.
+
+        When this ends with an exception, Ctrl-C may have come after the room was taken, so withdraw it always.
 
         Raises:
             QueueFullError: There was no room for `timeout` seconds.
@@ -129,9 +145,10 @@ class Ledger:
         deadline = None if timeout is None else monotonic() + timeout
         began: float | None = None
         turn = object()
-        with self._changed:
-            self._line.append(turn)
+        count, nbytes = room.count, room.nbytes
+        with self._lock:
             try:
+                self._line.append(turn)
                 self._check_open()
                 while self._line[0] is not turn or not self._fits(count, nbytes):
                     left = None if deadline is None else deadline - monotonic()
@@ -142,22 +159,28 @@ class Ledger:
                         self._waits += 1
                     self._wait(self._changed, left)
                     self._check_open()
+                self._peak_samples = max(self._peak_samples, self._samples + count)
+                self._peak_bytes = max(self._peak_bytes, self._bytes + nbytes)
+                # No calls between these, so that no signal comes in between.
                 self._samples += count
                 self._bytes += nbytes
-                self._peak_samples = max(self._peak_samples, self._samples)
-                self._peak_bytes = max(self._peak_bytes, self._bytes)
+                room.taken = True
             finally:
-                self._line.remove(turn)
+                if turn in self._line:
+                    self._line.remove(turn)
                 if self._line:
                     self._changed.notify_all()  # it may be the next one's turn
                 if began is not None:
                     self._waited_seconds += perf_counter() - began
 
-    def withdraw(self, count: int, nbytes: int) -> None:
-        """Give the room of an admitted batch back that was not accepted."""
-        with self._changed:
-            self._samples -= count
-            self._bytes -= nbytes
+    def withdraw(self, room: Room) -> None:
+        """Give the room back, if it was taken, of a batch that was not accepted."""
+        with self._lock:
+            if not room.taken:
+                return
+            self._samples -= room.count
+            self._bytes -= room.nbytes
+            room.taken = False
             self._changed.notify_all()
             self._ring()
 
@@ -167,7 +190,7 @@ class Ledger:
         Raises:
             WriteError, ClosedError: As `check_open`; it stays admitted only.
         """
-        with self._changed:
+        with self._lock:
             self._check_open()
             self._number += 1
             self._batches[batch] = self._number
@@ -175,7 +198,7 @@ class Ledger:
 
     def reject(self, batch: Batch) -> None:
         """Take a batch out of the books again that no worker has seen."""
-        with self._changed:
+        with self._lock:
             if self._batches.pop(batch, None) is not None:
                 self._accepted -= batch.left
 
@@ -184,7 +207,7 @@ class Ledger:
     def done(self, unit: Unit, result: Result) -> None:
         """Book what became of a unit."""
         batch = unit.batch
-        with self._changed:
+        with self._lock:
             self._written += result.written
             self._skipped += result.skipped
             self._failed += len(result.failures)
@@ -201,7 +224,7 @@ class Ledger:
     def drop(self, units: Sequence[Unit]) -> int:
         """Book units that were taken from the queue unwritten; returns how many samples they had."""
         for unit in units:
-            with self._changed:
+            with self._lock:
                 self._dropped += len(unit)
                 last = self._took_from(unit.batch, len(unit))
             self._leave(unit.batch, len(unit), last)
@@ -216,7 +239,7 @@ class Ledger:
             # Outside the lock, since it may wait for a device; before its room is given away, since the next batch
             # takes the memory that comes back here.
             self._release(batch)
-        with self._changed:
+        with self._lock:
             self._samples -= count
             if last:
                 self._bytes -= batch.nbytes
@@ -228,18 +251,18 @@ class Ledger:
 
     def mark(self) -> int:
         """Where the books stand: everything accepted until now has a number up to this one."""
-        with self._changed:
+        with self._lock:
             return self._number
 
     def pending(self, mark: int | None = None) -> int:
         """Samples accepted, up to a mark, that are not done."""
-        with self._changed:
+        with self._lock:
             return self._pending(mark)
 
     def wait_done(self, mark: int | None, timeout: float | None) -> int:
         """Wait until everything accepted, up to a mark, is done, or for `timeout` seconds; returns what is pending."""
         deadline = None if timeout is None else monotonic() + timeout
-        with self._changed:
+        with self._lock:
             while self._batches and (mark is None or next(iter(self._batches.values())) <= mark):
                 left = None if deadline is None else deadline - monotonic()
                 if left is not None and left <= 0:
@@ -251,18 +274,18 @@ class Ledger:
     def bell(self) -> Iterator[Bell]:
         """A bell that rings at every change while the context is open."""
         bell = Bell()
-        with self._changed:
+        with self._lock:
             self._bells += (bell,)
         try:
             yield bell
         finally:
-            with self._changed:
+            with self._lock:
                 self._bells = tuple(other for other in self._bells if other is not bell)
             bell.close()
 
     def count_wait(self, seconds: float) -> None:
         """Book a wait for room that happened elsewhere, such as on an event loop."""
-        with self._changed:
+        with self._lock:
             self._waits += 1
             self._waited_seconds += seconds
 
@@ -278,11 +301,11 @@ class Ledger:
         Raises:
             WriteError: All failures that were not raised yet, together.
         """
-        with self._changed:
+        with self._lock:
             self._raise_failures()
 
     def stats(self) -> WriterStats:
-        with self._changed:
+        with self._lock:
             end = self._closed or perf_counter()
             return WriterStats(
                 accepted=self._accepted,
@@ -305,7 +328,7 @@ class Ledger:
                 queue_bytes=self._queue_bytes,
             )
 
-    # With _changed held
+    # With _lock held
 
     def _check_open(self) -> None:
         self._raise_failures()

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from lighter_async.errors import ClosedError, FlushTimeoutError, LighterAsyncError, WriteError, attach
 from lighter_async.leaving import Unclosed, tell
-from lighter_async.ledger import Ledger
+from lighter_async.ledger import Ledger, Room
 from lighter_async.limits import DEFAULT_QUEUE_SIZE, default_queue_bytes, default_workers
 from lighter_async.names import Claims, Numbers, check_name, claims_of, with_suffix
 from lighter_async.staging import Accelerator, Plan, StagingPool, plan_batch, plan_sample
@@ -254,13 +254,14 @@ class BackgroundWriter:
             self._ledger.check_open()
             return
         nbytes = self._pool.bytes_of(plan)
-        self._ledger.admit(plan.count, nbytes, timeout)
+        room = Room(plan.count, nbytes)
         try:
+            self._ledger.admit(room, timeout)
             self._enqueue(backend, names, plan, nbytes)
         except _Taken as taken:
             raise taken.interruption from None
         except BaseException:
-            self._ledger.withdraw(plan.count, nbytes)
+            self._ledger.withdraw(room)
             raise
 
     def _enqueue(self, backend: Backend, names: Sequence[str], plan: Plan, nbytes: int) -> None:
