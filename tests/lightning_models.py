@@ -1,0 +1,144 @@
+"""Lightning under both of its names, and the models and trainers that the callbacks' tests predict with."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # what others' code warns of while it is imported
+    _PACKAGES = {name: importlib.import_module(name) for name in ("pytorch_lightning", "lightning.pytorch")}
+
+__all__ = [
+    "Recorder",
+    "both_packages",
+    "files_in",
+    "lightning_warnings",
+    "loader",
+    "make_datamodule",
+    "make_hooks",
+    "make_model",
+    "make_trainer",
+    "predict",
+    "predict_outputs",
+]
+
+both_packages = pytest.mark.parametrize("package", list(_PACKAGES.values()), ids=list(_PACKAGES))
+"""Runs a test with `pytorch_lightning` and with `lightning.pytorch` as `package`."""
+
+lightning_warnings = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers",  # advice that depends on the machine
+    "ignore:predict returned None",
+    "ignore:Total length of .* across ranks is zero",
+    "ignore:.*LeafSpec.* is deprecated",  # torch tells Lightning
+)
+"""Ignores what Lightning itself warns of in these runs."""
+
+
+class Recorder:
+    """A writer function that keeps what it is called with.
+
+    Args:
+        directory: What the paths are told relative to.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._lock = threading.Lock()
+        self.values: dict[str, Any] = {}
+
+    def __call__(self, path: Path, value: Any) -> None:
+        with self._lock:
+            self.values[path.relative_to(self._directory).as_posix()] = value
+
+
+def loader(samples: int = 8, batch_size: int = 4, first: int = 0) -> DataLoader[Any]:
+    """A loader whose samples are whole numbers, from `first` on."""
+    return DataLoader(torch.arange(first, first + samples), batch_size=batch_size)  # type: ignore[arg-type]
+
+
+def make_model(package: Any, step: Callable[[Any, int, int], Any]) -> Any:
+    """A model that predicts with `step(batch, batch_idx, dataloader_idx)`, and can be fitted, validated and tested."""
+
+    class Model(package.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
+            return step(batch, batch_idx, dataloader_idx)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return (self.weight * batch).mean()
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            pass
+
+        def test_step(self, batch: Any, batch_idx: int) -> None:
+            pass
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    return Model()
+
+
+def make_datamodule(package: Any, loaders: Any) -> Any:
+    """A data module with these loaders to predict on."""
+
+    class Data(package.LightningDataModule):  # type: ignore[misc, name-defined]
+        def predict_dataloader(self) -> Any:
+            return loaders
+
+    return Data()
+
+
+def make_hooks(package: Any, **hooks: Callable[..., None]) -> Any:
+    """A callback with these hooks, each called without arguments."""
+    methods = {name: (lambda hook: lambda self, *_, **__: hook())(hook) for name, hook in hooks.items()}
+    return type("Hooks", (package.Callback,), methods)()
+
+
+def make_trainer(package: Any, *callbacks: Any, **options: Any) -> Any:
+    """A trainer on one CPU that writes nothing of its own."""
+    quiet = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "enable_progress_bar": False,
+    }
+    return package.Trainer(callbacks=list(callbacks), **{**quiet, **options})
+
+
+def predict(
+    package: Any,
+    step: Callable[[Any, int, int], Any],
+    *callbacks: Any,
+    data: Any = None,
+    return_predictions: bool | None = False,
+    **options: Any,
+) -> Any:
+    """Predict with `step` on `data`, two batches of four numbers by default; `options` are the trainer's."""
+    trainer = make_trainer(package, *callbacks, **options)
+    data = loader() if data is None else data
+    return trainer.predict(make_model(package, step), data, return_predictions=return_predictions)
+
+
+def predict_outputs(package: Any, outputs: Sequence[Any], *callbacks: Any) -> None:
+    """Predict with a model that returns one of `outputs` for each batch."""
+    predict(package, lambda _, index, __: outputs[index], *callbacks, data=loader(len(outputs), 1))
+
+
+def files_in(directory: Path) -> dict[str, str]:
+    """The texts of all files below a directory, the library's own included, by their relative paths."""
+    return {path.relative_to(directory).as_posix(): path.read_text() for path in directory.rglob("*") if path.is_file()}
