@@ -103,8 +103,11 @@ def make_datamodule(package: Any, loaders: Any) -> Any:
 
 def make_hooks(package: Any, **hooks: Callable[..., None]) -> Any:
     """A callback with these hooks, each called without arguments."""
-    methods = {name: (lambda hook: lambda self, *_, **__: hook())(hook) for name, hook in hooks.items()}
-    return type("Hooks", (package.Callback,), methods)()
+
+    def method(hook: Callable[..., None]) -> Callable[..., None]:
+        return lambda self, *_, **__: hook()
+
+    return type("Hooks", (package.Callback,), {name: method(hook) for name, hook in hooks.items()})()
 
 
 def make_trainer(package: Any, *callbacks: Any, **options: Any) -> Any:

@@ -70,10 +70,6 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
         # Rank 0's, since a path with a date or a random part differs from rank to rank.
         self.path = trainer.strategy.broadcast(self.path, src=0)
         if trainer.is_global_zero:
-            if self.replaces and _holds_files(self.path):
-                warnings.warn(
-                    f"{self.path} already exists, existing predictions will be overwritten.", UserWarning, stacklevel=2
-                )
             try:
                 self.directory.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError) as error:
@@ -81,6 +77,10 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
                     f"{type(self).__name__} writes to the directory {os.fspath(self.directory)!r}, but there is a file "
                     "in its way; choose another directory"
                 ) from error
+            if self.replaces and _holds_files(self.path):
+                warnings.warn(
+                    f"{self.path} already exists, existing predictions will be overwritten.", UserWarning, stacklevel=2
+                )
         trainer.strategy.barrier()
         if not self.directory.is_dir():
             raise RuntimeError(

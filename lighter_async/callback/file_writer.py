@@ -119,15 +119,20 @@ class FileWriter(BaseWriter):
             return
         self._counter = trainer.global_rank
         self._step = trainer.world_size
-        self._set_return_predictions(trainer)
+        if self.return_predictions is not None:
+            trainer.predict_loop.return_predictions = self.return_predictions
         self._writer = self._background_writer(local_ranks=trainer.num_devices)
         self._writer.start()
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
         """Show the queues of all the trainer's `FileWriter`s together, beside its progress bar."""
         together = [callback for callback in trainer.callbacks if isinstance(callback, FileWriter)]
+        first = bool(together) and together[0] is self
         writers = [callback._writer for callback in together if callback._writer is not None]
-        self._progress = progress_of(trainer, writers if together and together[0] is self else [])
+        self._progress = progress_of(trainer, writers if first else [])
+        # Not in setup, since another one's may come later and settle it.
+        if first and all(callback.return_predictions is None for callback in together):
+            self._warn_of_collected_predictions(trainer)
 
     def on_predict_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -219,19 +224,17 @@ class FileWriter(BaseWriter):
             if_exists=self.if_exists,
         )
 
-    def _set_return_predictions(self, trainer: Any) -> None:
-        loop = trainer.predict_loop
-        if self.return_predictions is not None:
-            loop.return_predictions = self.return_predictions
-        elif loop.return_predictions and not self._warned and trainer.is_global_zero:
-            self._warned = True
-            warnings.warn(
-                "Lightning also collects all predictions in memory, because return_predictions is not False; "
-                "trainer.predict(..., return_predictions=False) or FileWriter(return_predictions=False) stops that, "
-                "and FileWriter(return_predictions=True) says that it is meant",
-                UserWarning,
-                stacklevel=2,
-            )
+    def _warn_of_collected_predictions(self, trainer: Any) -> None:
+        if self._warned or not trainer.predict_loop.return_predictions or not trainer.is_global_zero:
+            return
+        self._warned = True
+        warnings.warn(
+            "Lightning also collects all predictions in memory, because return_predictions is not False; "
+            "trainer.predict(..., return_predictions=False) or FileWriter(return_predictions=False) stops that, "
+            "and FileWriter(return_predictions=True) says that it is meant",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 @contextmanager
