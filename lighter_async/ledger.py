@@ -157,7 +157,7 @@ class Ledger:
                     if began is None:
                         began = perf_counter()
                         self._waits += 1
-                    self._wait(self._changed, left)
+                    self._wait_for_change(left)
                     self._check_open()
                 self._peak_samples = max(self._peak_samples, self._samples + count)
                 self._peak_bytes = max(self._peak_bytes, self._bytes + nbytes)
@@ -267,7 +267,7 @@ class Ledger:
                 left = None if deadline is None else deadline - monotonic()
                 if left is not None and left <= 0:
                     break
-                self._wait(self._changed, left)
+                self._wait_for_change(left)
             return self._pending(mark)
 
     @contextmanager
@@ -329,6 +329,17 @@ class Ledger:
             )
 
     # With _lock held
+
+    def _wait_for_change(self, timeout: float | None) -> None:
+        try:
+            self._wait(self._changed, timeout)
+        except BaseException:
+            # Ctrl-C may come after the condition has let go of the lock and before it is ready to take it back.
+            try:
+                self._changed.notify(0)
+            except RuntimeError:  # it is not ours
+                self._lock.acquire()
+            raise
 
     def _check_open(self) -> None:
         self._raise_failures()

@@ -4,76 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
-from lighter_async.types import Batch, Result, Unit
+from lighter_async.types import Result, Unit
 from lighter_async.workers.job import Job
+from lighter_async.workers.queue import UnitQueue
 
 __all__ = ["LoopBackend"]
 
 
-class LoopBackend:
+class LoopBackend(UnitQueue):
     """Runs a job's async function, up to `max_workers` samples at once, on one asyncio event loop.
 
     The loop lives as long as the backend, so that a writer may keep a client session or a lock from one sample to the
-    next. It runs while there are units and rests in between: as with `ThreadBackend` an idle thread is parked in an
-    executor, where the interpreter's exit finds it.
-
-    No unit is forgotten, for the loop comes to rest only when it saw the deque empty under the lock, and `put` wakes
-    or restarts it under the same lock.
-
-    Args:
-        job: What is done with a unit.
-        done: Called with each unit and its result, in the loop's thread, with no lock of ours held.
-        max_workers: Samples at once.
+    next. It runs in one thread while there are units, and rests in between. No unit is forgotten, for the loop comes to
+    rest only when it saw the deque empty under the lock, and `put` wakes or restarts it under the same lock.
     """
 
     def __init__(self, job: Job, done: Callable[[Unit, Result], None], max_workers: int) -> None:
-        self._job = job
-        self._done = done
-        self._max_workers = max_workers
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="lighter-async-loop")
+        super().__init__(job, done, max_workers, threads=1)
         self._loop = asyncio.new_event_loop()
         # For a writer that nobody closed: it is collected when nothing is pending, so the loop rests.
         weakref.finalize(self, _close, self._loop, os.getpid()).atexit = False
-        self._here = threading.local()
-        self._lock = threading.Lock()
         # Guarded by _lock:
-        self._units: deque[Unit] = deque()
         self._wake: asyncio.Event | None = None  # while the loop runs
         self._started = False
-
-    def put(self, units: Sequence[Unit]) -> None:
-        with self._lock:
-            self._units.extend(units)
-            try:
-                self._start()
-            except RuntimeError:
-                for _ in units:
-                    self._units.pop()
-                raise
-
-    def took(self, batch: Batch) -> bool:
-        with self._lock:
-            return batch.begun or any(unit.batch is batch for unit in self._units)
-
-    def wait(self, changed: threading.Condition, timeout: float | None) -> None:
-        with self._lock:
-            self._start()  # which a Ctrl-C in put may have prevented
-        changed.wait(timeout)
-
-    def drop(self) -> list[Unit]:
-        with self._lock:
-            dropped = list(self._units)
-            self._units.clear()
-            return dropped
-
-    def is_worker(self) -> bool:
-        return getattr(self._here, "is_worker", False)
 
     def stop(self) -> None:
         try:
@@ -86,7 +42,7 @@ class LoopBackend:
         finally:
             self._executor.shutdown()
 
-    def _start(self) -> None:
+    def _call_workers(self) -> None:
         if not self._units:
             return
         if self._wake is not None:
@@ -94,6 +50,9 @@ class LoopBackend:
         elif not self._started:
             self._executor.submit(self._run)
             self._started = True
+
+    def _at_work(self) -> bool:
+        return self._started
 
     def _run(self) -> None:
         self._here.is_worker = True

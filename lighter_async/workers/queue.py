@@ -1,0 +1,105 @@
+"""What the workers of this process have in common: the deque that they take units from, and how they are started."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import FrameType
+
+from lighter_async.types import Batch, Result, Unit
+from lighter_async.workers.job import Job
+
+__all__ = ["UnitQueue"]
+
+_SECONDS_TO_NOTICE = 1.0
+
+
+class UnitQueue(ABC):
+    """A deque of units, and an executor's threads that take them from there.
+
+    The units wait in a deque of ours instead of the executor's. So an idle thread is parked in the executor, where it
+    holds nothing of ours, and where the interpreter's exit finds it: it finishes what was put, and never hangs.
+
+    Args:
+        job: What is done with a unit.
+        done: Called with each unit and its result, by the thread that did it, with no lock of ours held.
+        max_workers: Samples at once.
+        threads: Threads at most.
+    """
+
+    def __init__(self, job: Job, done: Callable[[Unit, Result], None], max_workers: int, *, threads: int) -> None:
+        self._job = job
+        self._done = done
+        self._max_workers = max_workers
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="lighter-async")
+        self._here = threading.local()
+        self._lock = threading.Lock()
+        # Guarded by _lock:
+        self._units: deque[Unit] = deque()
+
+    def put(self, units: Sequence[Unit]) -> None:
+        with self._lock:
+            self._units.extend(units)
+            try:
+                with _uninterrupted():
+                    self._call_workers()
+            except RuntimeError:
+                if not self._at_work():
+                    for _ in units:
+                        self._units.pop()
+                    raise
+
+    def took(self, batch: Batch) -> bool:
+        with self._lock:
+            return batch.begun or any(unit.batch is batch for unit in self._units)
+
+    def wait(self, changed: threading.Condition, timeout: float | None) -> None:
+        with self._lock, _uninterrupted():
+            self._call_workers()  # which an exception of a signal's handler in put may have prevented
+        # In slices: a signal that comes just before the wait begins is noticed only when it ends.
+        changed.wait(_SECONDS_TO_NOTICE if timeout is None else min(timeout, _SECONDS_TO_NOTICE))
+
+    def drop(self) -> list[Unit]:
+        with self._lock:
+            dropped = list(self._units)
+            self._units.clear()
+            return dropped
+
+    def is_worker(self) -> bool:
+        return getattr(self._here, "is_worker", False)
+
+    @abstractmethod
+    def stop(self) -> None: ...
+
+    @abstractmethod
+    def _call_workers(self) -> None:
+        """See to it that enough workers look at the deque. Called with the lock held; RuntimeError at exit."""
+
+    @abstractmethod
+    def _at_work(self) -> bool:
+        """Whether a worker will look at the deque again. Called with the lock held."""
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back for a moment: inside an executor it could leave the executor's locks locked."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):  # ignored, left to the system, or not Python's
+        yield
+        return
+    held: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if held:
+            handler(*held[0])
