@@ -1,0 +1,170 @@
+"""The examples do what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import re
+import runpy
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from harness import DEADLINE, until
+from PIL import Image
+from skimage import data
+
+from lighter_async import writer_registry
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+TESTED = {"aiofiles_writer", "custom_encoder", "lightning_predict", "plain_loop", "starlette_app"}
+
+
+@pytest.fixture
+def run_example(monkeypatch, tmp_path, capsys):
+    """Runs an example as a script, in this process, and returns what it printed."""
+    monkeypatch.setattr(writer_registry, "_registry", dict(writer_registry._registry))
+    monkeypatch.chdir(tmp_path)
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
+def files_below(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def grey(tensor):
+    return (tensor * 255).to(torch.uint8).numpy()
+
+
+def test_every_example_is_tested():
+    """Whoever adds an example adds a test."""
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == TESTED
+
+
+def test_the_aiofiles_writer_stores_lines_of_json(run_example, tmp_path):
+    """One file per photograph, with the entries of its prediction."""
+    told = run_example("aiofiles_writer", tmp_path / "out")
+    assert told == f"4 files in {tmp_path / 'out'}\n"
+    assert files_below(tmp_path / "out") == {f"{name}.jsonl" for name in ("camera", "coins", "moon", "page")}
+    for name in ("camera", "page"):
+        lines = (tmp_path / "out" / f"{name}.jsonl").read_text().splitlines()
+        stored = {entry["key"]: entry["value"] for entry in map(json.loads, lines)}
+        brightness = getattr(data, name)() / 255
+        assert stored["histogram"] == list(np.histogram(brightness, bins=16, range=(0, 1))[0])
+        assert stored["mean"] == pytest.approx(brightness.mean())
+
+
+def test_the_plain_loop_stores_a_png_per_patch(run_example, tmp_path):
+    """Every patch once, and its pixels are the model's."""
+    told = run_example("plain_loop", tmp_path / "out")
+    assert told.startswith("64 files of ")
+    assert files_below(tmp_path / "out") == {f"camera/{number:04}.png" for number in range(64)}
+    patch = data.camera()[64:128, 128:192].astype(np.float64)
+    around = np.pad(patch, 1, mode="reflect")
+    neighbours = around[:-2, 1:-1] + around[2:, 1:-1] + around[1:-1, :-2] + around[1:-1, 2:]
+    with Image.open(tmp_path / "out/camera/0010.png") as png:
+        # Within the rounding of float32 to whole pixel values.
+        assert np.abs(np.asarray(png) - (5 * patch - neighbours).clip(0, 255)).max() <= 1
+
+
+def test_the_custom_encoders_files_are_read_by_numpy(run_example, tmp_path):
+    """Each is the spectrum of its photograph."""
+    told = run_example("custom_encoder", tmp_path / "out")
+    assert told.startswith("4 files of ")
+    assert files_below(tmp_path / "out") == {f"{name}.npy" for name in ("camera", "coins", "moon", "page")}
+    for name in ("camera", "coins"):
+        expected = np.abs(np.fft.rfft2(getattr(data, name)().astype(np.float64)))
+        np.testing.assert_allclose(np.load(tmp_path / "out" / f"{name}.npy"), expected, rtol=1e-3, atol=10)
+
+
+@pytest.mark.filterwarnings("ignore:The 'predict_dataloader' does not have many workers")
+def test_the_lightning_job_stores_a_png_per_patch(run_example, tmp_path):
+    """Named by the outputs, each in its photograph's folder, with the model's pixels."""
+    told = run_example("lightning_predict", tmp_path / "out")
+    count = sum((shape[0] // 64) * (shape[1] // 64) for shape in [(512, 512), (300, 451), (400, 600)])
+    files = files_below(tmp_path / "out")
+    assert f"{count} files in {tmp_path / 'out'}" in told
+    assert len(files) == count
+    line = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+    patch = torch.from_numpy(data.coffee()[64:128, 128:192].copy()).movedim(-1, 0).float() / 255
+    padded = torch.nn.functional.pad(patch[None], (2, 2, 2, 2), mode="reflect")[0]
+    expected = torch.nn.functional.conv2d(padded[:, None], torch.outer(line, line)[None, None])[:, 0]
+    with Image.open(tmp_path / "out/coffee/y0064_x0128.png") as png:
+        got = torch.from_numpy(np.array(png)).movedim(-1, 0)
+    assert (got.float() - expected * 255).abs().max() <= 1.01
+
+
+def test_the_service_stores_every_response(tmp_path):
+    """A real server: it answers with PNGs, tells its stats, and when it is stopped every prediction is stored whole."""
+    folder, log = tmp_path / "out", tmp_path / "log.txt"
+    names = ["camera", "coins", "moon", "page", "clock", "text"]
+    bodies = {}
+    for name in names:
+        png = io.BytesIO()
+        Image.fromarray(getattr(data, name)()).save(png, "PNG", compress_level=1)
+        bodies[name] = png.getvalue()
+
+    async def use(url):
+        async with httpx.AsyncClient(base_url=url, timeout=DEADLINE, trust_env=False) as client:
+            answers = await asyncio.gather(
+                *(client.post("/edges", params={"name": f"day/{name}"}, content=bodies[name]) for name in names)
+            )
+            unnamed = await client.post("/edges", content=bodies["coins"])
+            no_image = await client.post("/edges", content=b"no image")
+            again = await client.post("/edges", params={"name": "day/camera"}, content=bodies["camera"])
+            outside = await client.post("/edges", params={"name": "../camera"}, content=bodies["camera"])
+            stats = await client.get("/stats")
+        assert [answer.status_code for answer in (no_image, again, outside)] == [400, 409, 409]
+        assert stats.json()["accepted"] == len(names) + 1
+        assert stats.json()["failed"] == 0
+        return {answer.headers["x-name"]: answer for answer in [*answers, unnamed]}
+
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            [sys.executable, str(EXAMPLES / "starlette_app.py"), str(folder), "0"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=tmp_path,
+        )
+    try:
+
+        def url():
+            assert server.poll() is None, log.read_text()
+            return re.search(r"running on (http://127\.0\.0\.1:\d+)", log.read_text())
+
+        until(url, "the server starts")
+        answers = asyncio.run(use(url()[1]))
+        server.send_signal(signal.SIGTERM)
+        server.wait(DEADLINE)
+    finally:
+        server.kill()
+        server.wait()
+
+    assert "Application shutdown complete" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert files_below(folder) == {f"{name}.pt" for name in answers}
+    for name, answer in answers.items():
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+        stored = torch.load(folder / f"{name}.pt")
+        with Image.open(io.BytesIO(answer.content)) as png:
+            assert np.array_equal(np.asarray(png), grey(stored[0]))
+    # The edges are those of another implementation: numpy's, in double precision.
+    around = np.pad(data.camera() / 255, 1, mode="edge")
+    across = np.gradient(around, axis=1)[:, 1:-1] * 2
+    across = across[:-2] + 2 * across[1:-1] + across[2:]
+    down = np.gradient(around, axis=0)[1:-1] * 2
+    down = down[:, :-2] + 2 * down[:, 1:-1] + down[:, 2:]
+    expected = np.hypot(across / 4, down / 4).clip(0, 1)
+    np.testing.assert_allclose(torch.load(folder / "day/camera.pt")[0].numpy(), expected, atol=1e-5)
