@@ -1,0 +1,63 @@
+"""The documents are true: their examples run, their tables and links agree with the code."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from lighter_async import BackgroundWriter, FileWriter, writer_registry
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [
+    ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/design.md", "benchmarks/README.md")
+]
+EXAMPLES = [
+    pytest.param(code, id=f"{document.name}-{number}")
+    for document in DOCUMENTS
+    for number, code in enumerate(re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL))
+]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning")
+@pytest.mark.filterwarnings("ignore::FutureWarning:pytorch_lightning")
+@pytest.mark.parametrize("code", EXAMPLES)
+def test_an_example_runs_as_it_stands(code, tmp_path, monkeypatch):
+    """In an empty folder, and with nothing defined before it."""
+    monkeypatch.chdir(tmp_path)
+    registered = dict(writer_registry._registry)
+    try:
+        exec(compile(code, "example", "exec"), {"__name__": "__main__"})
+    finally:
+        writer_registry._registry.clear()
+        writer_registry._registry.update(registered)
+
+
+def test_the_table_of_options_names_those_that_there_are():
+    """Every keyword option of the two classes stands in the README's table, and no other."""
+    section = (ROOT / "README.md").read_text().split("## Options")[1].split("\n## ")[0]
+    told = set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE))
+    there = {
+        parameter.name
+        for one in (FileWriter, BackgroundWriter)
+        for parameter in inspect.signature(one).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    assert told == there
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(document):
+    """Relative ones; the others are not ours to keep."""
+    for link in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+        if not link.startswith("http"):
+            assert (document.parent / link).exists(), link
+
+
+def test_the_commands_that_the_readme_names_exist():
+    """Those of make, and the files that it points to."""
+    readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
+    for target in re.findall(r"\bmake (\w[\w-]*)", readme):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for path in re.findall(r"`((?:examples|benchmarks|docs)/[\w./]+)`", readme):
+        assert (ROOT / path).exists(), path
