@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from lighter_async.types import Result, Unit
 from lighter_async.workers.job import Job
-from lighter_async.workers.queue import UnitQueue
+from lighter_async.workers.queue import UnitQueue, uninterrupted
 
 __all__ = ["LoopBackend"]
 
@@ -45,11 +45,12 @@ class LoopBackend(UnitQueue):
     def _call_workers(self) -> None:
         if not self._units:
             return
-        if self._wake is not None:
-            self._loop.call_soon_threadsafe(self._wake.set)
-        elif not self._started:
-            self._executor.submit(self._run)
-            self._started = True
+        with uninterrupted():
+            if self._wake is not None:
+                self._loop.call_soon_threadsafe(self._wake.set)
+            elif not self._started:
+                self._executor.submit(self._run)
+                self._started = True
 
     def _at_work(self) -> bool:
         return self._started

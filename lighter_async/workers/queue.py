@@ -14,7 +14,7 @@ from types import FrameType
 from lighter_async.types import Batch, Result, Unit
 from lighter_async.workers.job import Job
 
-__all__ = ["UnitQueue"]
+__all__ = ["UnitQueue", "uninterrupted"]
 
 _SECONDS_TO_NOTICE = 1.0
 
@@ -46,8 +46,7 @@ class UnitQueue(ABC):
         with self._lock:
             self._units.extend(units)
             try:
-                with _uninterrupted():
-                    self._call_workers()
+                self._call_workers()
             except RuntimeError:
                 if not self._at_work():
                     for _ in units:
@@ -59,7 +58,7 @@ class UnitQueue(ABC):
             return batch.begun or any(unit.batch is batch for unit in self._units)
 
     def wait(self, changed: threading.Condition, timeout: float | None) -> None:
-        with self._lock, _uninterrupted():
+        with self._lock:
             self._call_workers()  # which an exception of a signal's handler in put may have prevented
         # In slices: a signal that comes just before the wait begins is noticed only when it ends.
         changed.wait(_SECONDS_TO_NOTICE if timeout is None else min(timeout, _SECONDS_TO_NOTICE))
@@ -86,7 +85,7 @@ class UnitQueue(ABC):
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
+def uninterrupted() -> Iterator[None]:
     """Hold Ctrl-C back for a moment: inside an executor it could leave the executor's locks locked."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from lighter_async.types import Result, Unit
 from lighter_async.workers.job import Job
-from lighter_async.workers.queue import UnitQueue
+from lighter_async.workers.queue import UnitQueue, uninterrupted
 
 __all__ = ["ThreadBackend"]
 
@@ -27,10 +27,14 @@ class ThreadBackend(UnitQueue):
         self._executor.shutdown()
 
     def _call_workers(self) -> None:
-        for _ in range(min(len(self._units), self._max_workers) - len(self._tasks)):
-            task = object()
-            self._executor.submit(self._run, task)
-            self._tasks.add(task)
+        lacking = min(len(self._units), self._max_workers) - len(self._tasks)
+        if lacking <= 0:
+            return
+        with uninterrupted():
+            for _ in range(lacking):
+                task = object()
+                self._executor.submit(self._run, task)
+                self._tasks.add(task)
 
     def _at_work(self) -> bool:
         return bool(self._tasks)
