@@ -193,6 +193,7 @@ class FileWriter(BaseWriter):
         if self._writer is None:
             return
         writer = self._writer
+        known = len(getattr(exception, "__notes__", ()))  # such as another FileWriter's
         try:
             with _interruptible():
                 pending = writer.stats().pending
@@ -201,11 +202,12 @@ class FileWriter(BaseWriter):
                 writer.__exit__(type(exception), exception, None)
         except Exception as error:  # such as a target that cannot be closed; it must not replace the user's own
             attach(f"{type(error).__name__}: {error}", exception)
+            writer.__exit__(type(exception), exception, None)  # closed by now, it tells the failures it still has
         finally:
             self._forget()
             if isinstance(exception, KeyboardInterrupt):
                 # Lightning ends the process without showing this exception.
-                for note in getattr(exception, "__notes__", ()):
+                for note in getattr(exception, "__notes__", ())[known:]:
                     _tell(note)
 
     def _forget(self) -> None:
