@@ -59,7 +59,12 @@ def files(*samples):
 
 
 def notes(exception):
-    return "\n".join(getattr(exception, "__notes__", ()))
+    """What is attached to an exception: its notes, or before Python 3.11 the chain behind it."""
+    told = list(getattr(exception, "__notes__", ()))
+    if not hasattr(exception, "add_note"):
+        while (exception := exception.__context__) is not None:
+            told.append(str(exception))
+    return "\n".join(told)
 
 
 # The user's own exceptions

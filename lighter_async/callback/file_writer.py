@@ -15,7 +15,7 @@ from typing import Any
 from lighter_async.callback.base import BaseWriter
 from lighter_async.callback.progress import Progress, progress_of
 from lighter_async.callback.samples import entry, names_of, samples_of
-from lighter_async.errors import attach
+from lighter_async.errors import LighterAsyncError, attach
 from lighter_async.limits import DEFAULT_QUEUE_SIZE, default_workers
 from lighter_async.names import Numbers
 from lighter_async.service import BackgroundWriter
@@ -193,7 +193,7 @@ class FileWriter(BaseWriter):
         if self._writer is None:
             return
         writer = self._writer
-        known = len(getattr(exception, "__notes__", ()))  # such as another FileWriter's
+        known = len(_attached(exception))  # such as another FileWriter's
         try:
             with _interruptible():
                 pending = writer.stats().pending
@@ -207,8 +207,8 @@ class FileWriter(BaseWriter):
             self._forget()
             if isinstance(exception, KeyboardInterrupt):
                 # Lightning ends the process without showing this exception.
-                for note in getattr(exception, "__notes__", ())[known:]:
-                    _tell(note)
+                for text in _attached(exception)[known:]:
+                    _tell(text)
 
     def _forget(self) -> None:
         if self._writer is not None:
@@ -250,6 +250,19 @@ def _interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _attached(exception: BaseException) -> list[str]:
+    """What `attach` has told beside an exception."""
+    if hasattr(exception, "add_note"):
+        return list(getattr(exception, "__notes__", ()))
+    found = []
+    link = exception.__context__
+    while link is not None:
+        if isinstance(link, LighterAsyncError):
+            found.append(f"{type(link).__name__}: {link}")
+        link = link.__context__
+    return found
 
 
 def _tell(text: str) -> None:
