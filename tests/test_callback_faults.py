@@ -58,6 +58,10 @@ def files(*samples):
     return {str(number): str(number) for number in samples}
 
 
+def throw(error):
+    raise error
+
+
 def notes(exception):
     """What is attached to an exception: its notes, or before Python 3.11 the chain behind it."""
     told = list(getattr(exception, "__notes__", ()))
@@ -149,6 +153,20 @@ def test_an_exception_of_another_callback_leaves_nothing_open(package, tmp_path,
     else:
         trainer.predict(model, loader(), return_predictions=False)
     assert files_in(tmp_path) == files(*range(8))
+
+
+@both_packages
+def test_a_writer_that_was_not_told_of_the_end_is_closed_by_the_next_run(package, tmp_path):
+    """Lightning calls no other callback once one's on_exception has raised."""
+    broken = [Mine("on_exception")]
+    hooks = make_hooks(package, on_exception=lambda: throw(broken.pop()))
+    callback = FileWriter(tmp_path, "pred", "text", if_exists="skip")
+    trainer = make_trainer(package, hooks, callback)
+    with pytest.raises(Mine):
+        trainer.predict(make_model(package, numbers_until(1, KeyError())), loader(), return_predictions=False)
+    trainer.predict(make_model(package, numbers), loader(), return_predictions=False)
+    assert files_in(tmp_path) == {f"{number}.txt": str(number) for number in range(8)}
+    assert (callback.stats().skipped, callback.stats().written) == (4, 4)
 
 
 @both_packages

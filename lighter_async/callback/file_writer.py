@@ -113,7 +113,10 @@ class FileWriter(BaseWriter):
         Raises:
             NotADirectoryError: There is a file where the directory should be.
             RuntimeError: This rank does not share storage with rank 0.
+            WriteError: Samples of an earlier run were not written, and its end could not tell.
         """
+        # A writer is still open if another callback's on_exception raised, so that ours was not called.
+        self.teardown(trainer, pl_module, stage)
         super().setup(trainer, pl_module, stage)
         if stage != "predict":
             return
