@@ -142,7 +142,10 @@ class AsyncBackgroundWriter:
         await _in_thread(self._writer._drain)
         await self._done(None, timeout)
         # Nothing is left to wait for but the end of the threads.
-        await _in_thread(self._writer._finish)
+        try:
+            await _in_thread(self._writer._finish)
+        except Exception as error:
+            self._writer._raise_beside_failures(error)
         # Here, so that a call which is cancelled meanwhile leaves them to the next one.
         self._writer._ledger.raise_failures()
 

@@ -53,9 +53,9 @@ def tell(what: BaseException | str) -> None:
 def _last_words(target: Target, untold: Sequence[str], process: int) -> None:
     if process != os.getpid():
         return
-    target.close()
     for failure in untold:
         tell(failure)
+    target.close()
     warnings.warn(
         f"the writer for {target.location!r} was never closed; use it in a with statement, or call close()",
         ResourceWarning,

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 from lighter_async.errors import ClosedError, FlushTimeoutError, LighterAsyncError, WriteError, attach
 from lighter_async.leaving import Unclosed, tell
@@ -185,8 +185,7 @@ class BackgroundWriter:
         self._check_caller("close")
         self._drain()
         self._wait_done(None, timeout)
-        self._finish()
-        self._ledger.raise_failures()
+        self._end()
 
     def abort(self) -> int:
         """Accept no more samples, drop those that no worker has begun, and let the workers go.
@@ -205,8 +204,7 @@ class BackgroundWriter:
         backend = self._backend
         dropped = 0 if backend is None else self._ledger.drop(backend.drop())
         self._wait_done(None, None)
-        self._finish()
-        self._ledger.raise_failures()
+        self._end()
         return dropped
 
     def stats(self) -> WriterStats:
@@ -342,6 +340,22 @@ class BackgroundWriter:
                 self._backend.stop()
             finally:
                 self.target.close()
+
+    def _end(self) -> None:
+        try:
+            self._finish()
+        except Exception as error:
+            self._raise_beside_failures(error)
+        self._ledger.raise_failures()
+
+    def _raise_beside_failures(self, error: Exception) -> NoReturn:
+        """Raise the failures that were not raised yet with the error attached, or the error alone."""
+        try:
+            self._ledger.raise_failures()
+        except WriteError as failures:
+            attach(f"{type(error).__name__}: {error}", failures)
+            raise
+        raise error
 
     def _wait_done(self, mark: int | None, timeout: float | None) -> None:
         pending = self._ledger.wait_done(mark, timeout)

@@ -193,3 +193,24 @@ def _interrupt_at(point, call):
     finally:
         sys.setprofile(None)
     return False
+
+
+def test_failures_are_told_even_if_the_target_cannot_be_closed(tmp_path, monkeypatch):
+    """Both errors reach the caller, the target's beside the samples'."""
+
+    def fail(path, value):
+        raise ValueError("no")
+
+    def close(target):
+        real(target)
+        raise OSError("the disk is gone")
+
+    real = LocalTarget.close
+    monkeypatch.setattr(LocalTarget, "close", close)
+    writer = BackgroundWriter(fail, tmp_path)
+    writer.submit("a", 1)
+    with pytest.raises(WriteError, match="ValueError: no") as raised:
+        writer.close()
+    assert isinstance(raised.value.failures[0].cause, ValueError)
+    assert "the disk is gone" in "".join(getattr(raised.value, "__notes__", [repr(raised.value.__context__)]))
+    writer.close()
