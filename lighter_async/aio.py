@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import anyio
 from anyio import CapacityLimiter, to_thread
 
-from lighter_async.errors import FlushTimeoutError, LighterAsyncError, QueueFullError, WriteError, attach
+from lighter_async.errors import FlushTimeoutError, QueueFullError, WriteError, attach
 from lighter_async.ledger import Bell
 from lighter_async.limits import DEFAULT_QUEUE_SIZE
 from lighter_async.service import BackgroundWriter, State
@@ -178,7 +178,7 @@ class AsyncBackgroundWriter:
     ) -> None:
         try:
             await _to_the_end(self.close)
-        except LighterAsyncError as error:
+        except Exception as error:
             if exception is None:
                 raise
             attach(error, exception)

@@ -155,16 +155,20 @@ def _rebuild_flush_timeout(message: str, pending: int) -> FlushTimeoutError:
     return FlushTimeoutError(message, pending=pending)
 
 
-def attach(error: LighterAsyncError | str, exception: BaseException) -> None:
+def attach(error: Exception | str, exception: BaseException) -> None:
     """Tell `error` beside the user's own `exception`, which stays the one that is raised.
 
     From Python 3.11 on it becomes a note of the exception; before, the last link of its chain.
     """
     text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
     if hasattr(exception, "add_note"):
-        exception.add_note(f"lighter_async: {text}")
+        exception.add_note("\n".join([f"lighter_async: {text}", *getattr(error, "__notes__", ())]))
         return
+    link = error if isinstance(error, LighterAsyncError) else LighterAsyncError(text)
+    # It was raised while the other was under way, and a chain must not lead back to where it began.
+    link.__context__ = None
     last = exception
     while last.__context__ is not None:
         last = last.__context__
-    last.__context__ = LighterAsyncError(error) if isinstance(error, str) else error
+    if last is not link:
+        last.__context__ = link

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Literal, NoReturn, TypeVar
 
-from lighter_async.errors import ClosedError, FlushTimeoutError, LighterAsyncError, WriteError, attach
+from lighter_async.errors import ClosedError, FlushTimeoutError, WriteError, attach
 from lighter_async.leaving import Unclosed, tell
 from lighter_async.ledger import Ledger, Room
 from lighter_async.limits import DEFAULT_QUEUE_SIZE, default_queue_bytes, default_workers
@@ -228,7 +228,7 @@ class BackgroundWriter:
             return
         try:
             self.close()
-        except LighterAsyncError as error:
+        except Exception as error:
             attach(error, exception)
         except KeyboardInterrupt:
             attach(self._abort_after_interrupt(), exception)
@@ -353,7 +353,7 @@ class BackgroundWriter:
         try:
             self._ledger.raise_failures()
         except WriteError as failures:
-            attach(f"{type(error).__name__}: {error}", failures)
+            attach(error, failures)
             raise
         raise error
 

@@ -15,7 +15,7 @@ from typing import Any
 from lighter_async.callback.base import BaseWriter
 from lighter_async.callback.progress import Progress, progress_of
 from lighter_async.callback.samples import entry, names_of, samples_of
-from lighter_async.errors import LighterAsyncError, attach
+from lighter_async.errors import LighterAsyncError
 from lighter_async.limits import DEFAULT_QUEUE_SIZE, default_workers
 from lighter_async.names import Numbers
 from lighter_async.service import BackgroundWriter
@@ -203,9 +203,6 @@ class FileWriter(BaseWriter):
                 if pending and isinstance(exception, KeyboardInterrupt):
                     _tell(f"storing the {pending} samples that were handed over; Ctrl-C again drops them")
                 writer.__exit__(type(exception), exception, None)
-        except Exception as error:  # such as a target that cannot be closed; it must not replace the user's own
-            attach(f"{type(error).__name__}: {error}", exception)
-            writer.__exit__(type(exception), exception, None)  # closed by now, it tells the failures it still has
         finally:
             self._forget()
             if isinstance(exception, KeyboardInterrupt):
