@@ -424,7 +424,10 @@ async def test_a_failure_that_meets_asyncios_own_cancelling_is_told_beside_it(ma
         slow.may_go_on.set()
         with pytest.raises(asyncio.CancelledError) as cancelled:
             await copying
-    told = [*getattr(cancelled.value, "__notes__", ()), str(cancelled.value.__context__)]
+    told, link = [], cancelled.value
+    while link is not None:
+        told += [str(link), *getattr(link, "__notes__", ())]
+        link = link.__context__
     assert any("a failure that is raised once" in text for text in told)
 
 

@@ -260,7 +260,7 @@ def _attached(exception: BaseException) -> list[str]:
     link = exception.__context__
     while link is not None:
         if isinstance(link, LighterAsyncError):
-            found.append(f"{type(link).__name__}: {link}")
+            found.append(str(link) if type(link) is LighterAsyncError else f"{type(link).__name__}: {link}")
         link = link.__context__
     return found
 
