@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# Imported for its exit hook, which must stand before ours: they run last first.
+import concurrent.futures.thread  # noqa: F401
 import os
 import sys
 import threading

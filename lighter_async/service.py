@@ -226,6 +226,8 @@ class BackgroundWriter:
         if exception is None:
             self.close()
             return
+        if isinstance(exception, KeyboardInterrupt):
+            self._tell_what_is_stored()
         try:
             self.close()
         except Exception as error:
@@ -386,6 +388,10 @@ class BackgroundWriter:
             )
 
     # Ends that nobody asked for
+
+    def _tell_what_is_stored(self) -> None:
+        if pending := self.stats().pending:
+            tell(f"storing the {pending} samples that were handed over; Ctrl-C again drops them")
 
     def _abort_after_interrupt(self) -> str:
         """Abort, and say what that cost."""

@@ -199,9 +199,6 @@ class FileWriter(BaseWriter):
         known = len(_attached(exception))  # such as another FileWriter's
         try:
             with _interruptible():
-                pending = writer.stats().pending
-                if pending and isinstance(exception, KeyboardInterrupt):
-                    _tell(f"storing the {pending} samples that were handed over; Ctrl-C again drops them")
                 writer.__exit__(type(exception), exception, None)
         finally:
             self._forget()
