@@ -2,6 +2,7 @@
 
 import select
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -244,3 +245,21 @@ def test_failures_of_a_collected_writer_are_told(tmp_path):
     assert "ResourceWarning" in told
     assert "never closed" in told
     assert list(tmp_path.iterdir()) == []
+
+
+def test_our_exit_hook_runs_before_the_executors_own(tmp_path):
+    """Also in a program that imports nothing else, an async writer that uses a thread finishes what was accepted."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import asyncio\n"
+        "from lighter_async import BackgroundWriter\n"
+        "async def write(path, value):\n"
+        "    await asyncio.sleep(0.01)\n"
+        "    await asyncio.to_thread(path.write_text, value)\n"
+        f"writer = BackgroundWriter(write, {str(tmp_path / 'out')!r}, max_workers=1)\n"
+        "for number in range(20):\n"
+        "    writer.submit(str(number), 'words')\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len([path for path in (tmp_path / "out").iterdir() if path.read_text() == "words"]) == 20

@@ -67,7 +67,7 @@ def judge(
             "cores",
             f"The cores held it back: the loop waited {waited:.1f} s for room, yet ran {slowdown:.1f} times as long as "
             f"without writing, for it shares the interpreter and {cores} cores with {workers} workers; give the job "
-            "more cores, choose a cheaper format, or try a lower max_workers with a larger queue_size.",
+            f"more cores, or choose a cheaper format{' or a lower max_workers' if workers > len(writers) else ''}.",
         )
     return Verdict(
         "model",
