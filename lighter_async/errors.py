@@ -73,7 +73,7 @@ class WriteError(LighterAsyncError):
         """The failure of one sample."""
         times = "" if attempts == 1 else f" after {attempts} attempts"
         return cls(
-            f"writer {writer!r} failed on {name!r}{times}: {type(cause).__name__}: {cause}",
+            f"writer {writer!r} failed on {name!r}{times}: {describe(cause)}",
             writer=writer,
             name=name,
             attempts=attempts,
@@ -155,12 +155,20 @@ def _rebuild_flush_timeout(message: str, pending: int) -> FlushTimeoutError:
     return FlushTimeoutError(message, pending=pending)
 
 
+def describe(error: BaseException) -> str:
+    """An exception's type and message, also of one whose message cannot be had."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception as unable:
+        return f"{type(error).__name__} (its message cannot be had: __str__ raised {type(unable).__name__})"
+
+
 def attach(error: Exception | str, exception: BaseException) -> None:
     """Tell `error` beside the user's own `exception`, which stays the one that is raised.
 
     From Python 3.11 on it becomes a note of the exception; before, the last link of its chain.
     """
-    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    text = error if isinstance(error, str) else describe(error)
     if hasattr(exception, "add_note"):
         exception.add_note("\n".join([f"lighter_async: {text}", *getattr(error, "__notes__", ())]))
         return

@@ -11,6 +11,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Sequence
 
+from lighter_async.errors import describe
 from lighter_async.types import Target
 
 __all__ = ["Unclosed", "tell"]
@@ -48,7 +49,7 @@ class Unclosed:
 
 def tell(what: BaseException | str) -> None:
     """Say on stderr what there is nobody left to raise to."""
-    text = what if isinstance(what, str) else f"{type(what).__name__}: {what}"
+    text = what if isinstance(what, str) else describe(what)
     print(f"lighter_async: {text}", file=sys.stderr, flush=True)
 
 

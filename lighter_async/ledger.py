@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic, perf_counter
 
-from lighter_async.errors import ClosedError, QueueFullError, WriteError
+from lighter_async.errors import ClosedError, QueueFullError, WriteError, describe
 from lighter_async.types import Batch, Result, Unit, WriterStats
 
 __all__ = ["Bell", "Ledger", "Room"]
@@ -217,7 +217,7 @@ class Ledger:
             if result.failures:
                 self._first_failure = self._first_failure or result.failures[0]
                 self.failures += result.failures
-                self.untold += [f"{type(failure).__name__}: {failure}" for failure in result.failures]
+                self.untold += [describe(failure) for failure in result.failures]
             last = self._took_from(batch, len(unit))
         self._leave(batch, len(unit), last)
 

@@ -242,14 +242,12 @@ class BackgroundWriter:
 
     def _hand_over(self, names: Sequence[str], plan: Plan, timeout: float | None) -> None:
         backend = self._started()
-        if isinstance(names, list):
-            names = tuple(names)  # which the caller may fill anew as soon as this returns
         if timeout != 0 and backend.is_worker():
             raise RuntimeError(
                 "submit() was called from one of the writer's own workers, which would wait for itself; "
                 "use submit_nowait() there"
             )
-        self._check_names(names, plan.count)
+        names = self._checked(names, plan.count)
         if plan.count == 0:
             self._ledger.check_open()
             return
@@ -290,16 +288,21 @@ class BackgroundWriter:
             per = max(1, min(share, _UNIT_BYTES * count // max(1, batch.nbytes)))
         return [Unit(batch, start, min(start + per, count)) for start in range(0, count, per)]
 
-    def _check_names(self, names: Sequence[str], count: int) -> None:
+    def _checked(self, names: Sequence[str], count: int) -> Sequence[str]:
+        """The names, as a sequence of our own: the caller may fill its list anew as soon as this returns."""
         if isinstance(names, str) or not isinstance(names, Sequence):
             raise TypeError(f"names are a sequence with a name per sample, not {type(names).__name__}: {names!r}")
-        if len(names) != count:
-            raise ValueError(f"Length mismatch: {count} samples and {len(names)} names; every sample needs one name")
-        for name in names[-1:] if isinstance(names, Numbers) else names:
+        own = names if isinstance(names, Numbers) else tuple(names)
+        if len(own) != count:
+            raise ValueError(f"Length mismatch: {count} samples and {len(own)} names; every sample needs one name")
+        for name in own[-1:] if isinstance(own, Numbers) else own:
             if not isinstance(name, str):
                 raise TypeError(f"a name is a str, not {type(name).__name__}: {name!r}; use str(name)")
+            if type(name) is not str:  # such as numpy's
+                return self._checked([str.__str__(name) for name in names], count)
             check_name(name)
             self.target.check(with_suffix(name, self._suffix))
+        return own
 
     # Life
 

@@ -214,3 +214,32 @@ def test_failures_are_told_even_if_the_target_cannot_be_closed(tmp_path, monkeyp
     assert isinstance(raised.value.failures[0].cause, ValueError)
     assert "the disk is gone" in "".join(getattr(raised.value, "__notes__", [repr(raised.value.__context__)]))
     writer.close()
+
+
+class Unprintable(Exception):
+    """An exception whose message cannot be had."""
+
+    def __str__(self):
+        raise RuntimeError("no message")
+
+
+@pytest.mark.parametrize("make_harness", [TargetHarness, PathHarness, AsyncHarness])
+def test_an_exception_without_a_message_fails_its_sample_alone(tmp_path, make_harness):
+    """The worker lives on, and the next sample is stored."""
+    harness = make_harness(tmp_path)
+    harness.gate.fail("bad", error=Unprintable())
+    writer = harness.make_service()
+    writer.submit_batch(["bad", "good"], ["words", "words"])
+    with pytest.raises(WriteError, match="'bad': Unprintable .its message cannot be had") as raised:
+        writer.close(timeout=30)
+    assert isinstance(raised.value.cause, Unprintable)
+    assert (writer.stats().written, writer.stats().failed) == (1, 1)
+
+
+def test_names_are_taken_over_with_the_batch(tmp_path):
+    """Filling the list anew changes nothing, and a subclass of str counts as its text."""
+    names = ["a", np.str_("b")]
+    with BackgroundWriter("text", tmp_path) as writer:
+        writer.submit_batch(names, ["1", "2"])
+        names[:] = ["c", "d"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
