@@ -230,7 +230,7 @@ def test_an_exception_without_a_message_fails_its_sample_alone(tmp_path, make_ha
     harness.gate.fail("bad", error=Unprintable())
     writer = harness.make_service()
     writer.submit_batch(["bad", "good"], ["words", "words"])
-    with pytest.raises(WriteError, match="'bad': Unprintable .its message cannot be had") as raised:
+    with pytest.raises(WriteError, match=r"'bad': Unprintable .its message cannot be had") as raised:
         writer.close(timeout=30)
     assert isinstance(raised.value.cause, Unprintable)
     assert (writer.stats().written, writer.stats().failed) == (1, 1)
