@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lighter_async.block import Block
+
 if TYPE_CHECKING:
     import torch
 
@@ -45,9 +47,25 @@ class Leaf:
 
     def row(self, memory: NDArray[np.uint8], index: int) -> Any:
         """Row `index` of the tensor or array, likewise."""
+        return _view(self._row(memory, index), self.dtype, self.shape[1:], self.is_tensor)
+
+    def block(self, memory: NDArray[np.uint8]) -> Block | None:
+        """The tensor as plain memory; None if it has no elements, or is an array."""
+        return self._block(memory[self.offset : self.offset + self.nbytes], self.shape)
+
+    def row_block(self, memory: NDArray[np.uint8], index: int) -> Block | None:
+        """Row `index` of the tensor, likewise."""
+        return self._block(self._row(memory, index), self.shape[1:])
+
+    def _row(self, memory: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
         size = self.nbytes // self.shape[0]
         start = self.offset + index * size
-        return _view(memory[start : start + size], self.dtype, self.shape[1:], self.is_tensor)
+        return memory[start : start + size]
+
+    def _block(self, memory: NDArray[np.uint8], shape: tuple[int, ...]) -> Block | None:
+        if not self.is_tensor or not memory.size:
+            return None
+        return Block(str(self.dtype).removeprefix("torch."), shape, memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +127,15 @@ class Staged:
         if self.rows is not None:
             return self.rows.row(self._memory(), index)
         return _restore(self.values[index], self._find)
+
+    def block(self, index: int) -> Block | None:
+        """Sample `index` as plain memory of the slot, valid as `value`; None if it is not one dense tensor."""
+        if self.slot is None:
+            return None
+        if self.rows is not None:
+            return self.rows.row_block(self.slot.memory, index)
+        value = self.values[index]
+        return value.block(self.slot.memory) if isinstance(value, Leaf) else None
 
     def own_value(self, index: int) -> Any:
         """Sample `index` with tensors and arrays of its own, which may be kept and changed."""

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lighter_async.errors import WriteError
 from lighter_async.names import with_suffix
 from lighter_async.types import PathTarget, Result, Target, Unit
 from lighter_async.writers import Encoder, PathFunction, Writer
+
+if TYPE_CHECKING:
+    from lighter_async.staging import Staged
 
 __all__ = ["Job"]
 
@@ -59,7 +62,11 @@ class Job:
             return
         began = perf_counter()
         try:
-            parts = self.writer.encode(_ready(unit).value(index))
+            staged = _ready(unit)
+            block = staged.block(index) if self.writer.takes_blocks else None
+            parts = None if block is None else self.writer.encode_block(block)
+            if parts is None:
+                parts = self.writer.encode(staged.value(index))
         finally:
             encoded = perf_counter()
             result.encode_seconds += encoded - began
@@ -117,7 +124,7 @@ class Job:
         return WriteError.of_sample(error, writer=self.writer.name, name=name)
 
 
-def _ready(unit: Unit) -> Any:
+def _ready(unit: Unit) -> Staged:
     """The unit's values, once an accelerator's copy of them has arrived."""
     staged = unit.batch.staged
     if staged.ready is not None:

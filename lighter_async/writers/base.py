@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from lighter_async.block import Block
 from lighter_async.files import publish
 from lighter_async.names import with_suffix
 
@@ -36,9 +37,18 @@ class Encoder:
             are valid during the call only and must not be changed.
         suffix: Appended to names that do not end in it, such as ``".png"``.
         name: What errors call it; by default the function's name.
+        encode_block: ``(block, **options) -> bytes``, tried first where the value is one dense tensor in host memory: a
+            shorter way that needs no tensor made. It returns None where the value has to be encoded after all.
     """
 
-    def __init__(self, encode: Callable[..., Encoded], *, suffix: str, name: str | None = None) -> None:
+    def __init__(
+        self,
+        encode: Callable[..., Encoded],
+        *,
+        suffix: str,
+        name: str | None = None,
+        encode_block: Callable[..., Encoded | None] | None = None,
+    ) -> None:
         if not callable(encode):
             raise TypeError(f"an encoder is a function (value) -> bytes, not {type(encode).__name__}")
         known = PathFunction.of(encode)  # which finds out its name, and whether it is async
@@ -50,6 +60,7 @@ class Encoder:
         if "/" in suffix or "\0" in suffix:
             raise ValueError(f"suffix {suffix!r} holds a '/' or NUL; it is the end of a file name, such as '.png'")
         self._encode = encode
+        self._encode_block = encode_block
         self.suffix = suffix
         self.name: str = name or known.name
         self.__doc__ = encode.__doc__
@@ -64,10 +75,28 @@ class Encoder:
         """
         return as_parts(self._encode(value), self.name)
 
+    @property
+    def takes_blocks(self) -> bool:
+        """Whether `encode_block` may be tried."""
+        return self._encode_block is not None
+
+    def encode_block(self, block: Block) -> list[memoryview] | None:
+        """The bytes of a dense tensor, or None if `encode` is to be called.
+
+        Raises:
+            Exception: What the function raises.
+        """
+        encoded = None if self._encode_block is None else self._encode_block(block)
+        return None if encoded is None else as_parts(encoded, self.name)
+
     def with_options(self, *, suffix: str | None = None, **options: Any) -> Encoder:
         """This encoder with another suffix, or with keyword options of its function set."""
-        encode = functools.partial(self._encode, **options) if options else self._encode
-        return Encoder(encode, suffix=self.suffix if suffix is None else suffix, name=self.name)
+        encode, encode_block = self._encode, self._encode_block
+        if options:
+            encode = functools.partial(encode, **options)
+            encode_block = encode_block and functools.partial(encode_block, **options)
+        suffix = self.suffix if suffix is None else suffix
+        return Encoder(encode, suffix=suffix, name=self.name, encode_block=encode_block)
 
     def __call__(self, path: str | os.PathLike[str], value: Any, *, suffix: str | None = None, **options: Any) -> None:
         """Write `value` to `path`, with the suffix appended unless the path ends in it; whole or not at all.

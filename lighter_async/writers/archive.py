@@ -1,0 +1,144 @@
+"""`.pt` archives of dense tensors, without calling `torch.save` for each.
+
+Format: the zip archive that `torch.save` writes (torch/serialization.py and caffe2/serialize/inline_container.cc of
+PyTorch). Two archives of one dtype and shape differ in the elements, in their CRC-32, which stands behind them and in
+the zip's directory, and in an identifier that is only logged. So one real archive is a template for all others: what
+stands before the elements, and what stands behind, with the checksum patched.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from isal import isal_zlib
+
+from lighter_async.block import Block
+
+__all__ = ["encode_archive"]
+
+# Above this a template costs more than it saves: it takes two archives of the tensor's size to make.
+_LARGEST = 16 << 20
+_MOST_TEMPLATES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """An archive without its elements.
+
+    Attributes:
+        head: What stands before the elements.
+        tail: What stands behind them.
+        checksums: Where in the tail their CRC-32 stands.
+    """
+
+    head: bytes
+    tail: bytes
+    checksums: tuple[int, ...]
+
+    def fill(self, elements: memoryview) -> list[memoryview]:
+        tail = bytearray(self.tail)
+        checksum = struct.pack("<I", isal_zlib.crc32(elements))
+        for place in self.checksums:
+            tail[place : place + 4] = checksum
+        return [memoryview(self.head), elements, memoryview(tail)]
+
+
+# By dtype and shape; None where there was one sample, or where a template gave another archive than torch.save.
+# A race makes a template twice, which is the same one.
+_templates: dict[tuple[str, tuple[int, ...]], Template | None] = {}
+_unfit: set[tuple[str, tuple[int, ...]]] = set()
+
+
+def encode_archive(block: Block) -> list[memoryview] | None:
+    """What `torch.save` writes for a dense tensor; None if `torch.save` is to be called.
+
+    That is so for the first tensor of a dtype and shape, since a template is not worth while for one, for very large
+    ones, and where PyTorch writes another layout than this knows.
+    """
+    key = (block.dtype, block.shape)
+    template = _templates.get(key)
+    if template is None:
+        if block.memory.nbytes > _LARGEST or key in _unfit:
+            return None
+        if key not in _templates:
+            if len(_templates) >= _MOST_TEMPLATES:
+                _templates.clear()
+                _unfit.clear()
+            _templates[key] = None
+            return None
+        template = _templates[key] = _make(block.dtype, block.shape, block.memory.nbytes)
+        if template is None:
+            _unfit.add(key)
+            return None
+    return template.fill(block.memory.data)
+
+
+def _make(dtype: str, shape: tuple[int, ...], nbytes: int) -> Template | None:
+    """A template, if what it makes of other elements is what `torch.save` makes of them."""
+    first, second = (_elements(seed, dtype, nbytes) for seed in (1, 2))
+    template = _split(_save(first, dtype, shape), nbytes)
+    if template is None:
+        return None
+    made = b"".join(template.fill(second.data))
+    return template if _without_identifier(made) == _without_identifier(_save(second, dtype, shape)) else None
+
+
+def _elements(seed: int, dtype: str, nbytes: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+    return np.random.default_rng(seed).integers(0, 2 if dtype == "bool" else 256, nbytes, np.uint8)
+
+
+def _save(elements: np.ndarray[tuple[int], np.dtype[np.uint8]], dtype: str, shape: Sequence[int]) -> bytes:
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(torch.from_numpy(elements).view(getattr(torch, dtype)).view(shape), buffer)
+    return buffer.getvalue()
+
+
+def _split(archive: bytes, nbytes: int) -> Template | None:
+    record = _record(archive, "/data/0")
+    if record is None or record.file_size != nbytes:
+        return None
+    start = _start(archive, record)
+    tail = archive[start + nbytes :]
+    checksums = tuple(_places(tail, struct.pack("<I", record.CRC)))
+    # Behind the elements, and in the directory.
+    return Template(archive[:start], tail, checksums) if len(checksums) == 2 else None
+
+
+def _without_identifier(archive: bytes) -> bytes:
+    """The archive without the record that identifies it in logs, and without that record's checksums."""
+    record = _record(archive, "/.data/serialization_id")
+    if record is None:
+        return archive
+    start = _start(archive, record)
+    blank = bytearray(archive)
+    blank[start : start + record.file_size] = bytes(record.file_size)
+    for place in _places(archive[start:], struct.pack("<I", record.CRC)):
+        blank[start + place : start + place + 4] = bytes(4)
+    return bytes(blank)
+
+
+def _record(archive: bytes, ending: str) -> zipfile.ZipInfo | None:
+    with zipfile.ZipFile(io.BytesIO(archive)) as file:
+        return next((record for record in file.infolist() if record.filename.endswith(ending)), None)
+
+
+def _start(archive: bytes, record: zipfile.ZipInfo) -> int:
+    """Where a record's content begins: behind its header of 30 bytes, its name and its padding."""
+    name, padding = struct.unpack_from("<HH", archive, record.header_offset + 26)
+    return int(record.header_offset + 30 + name + padding)
+
+
+def _places(content: bytes, word: bytes) -> list[int]:
+    places = []
+    place = content.find(word)
+    while place >= 0:
+        places.append(place)
+        place = content.find(word, place + 1)
+    return places

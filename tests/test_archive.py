@@ -1,0 +1,147 @@
+"""`.pt` archives made from a template are what `torch.save` writes."""
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lighter_async import BackgroundWriter, write_tensor
+from lighter_async.block import Block
+from lighter_async.writers import archive
+
+DTYPES = sorted(
+    {str(one).removeprefix("torch.") for one in vars(torch).values() if isinstance(one, torch.dtype)}
+    - {"bits1x8", "bits2x4", "bits4x2", "bits8", "bits16", "qint8", "qint32", "quint8", "quint4x2", "quint2x4"}
+    - {f"{kind}{bits}" for kind in ("int", "uint") for bits in range(1, 8)}
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_templates():
+    archive._templates.clear()
+    archive._unfit.clear()
+    yield
+    archive._templates.clear()
+    archive._unfit.clear()
+
+
+def block_of(tensor):
+    memory = np.frombuffer(bytearray(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()), np.uint8)
+    return Block(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), memory)
+
+
+def tensor_of(dtype, shape, seed=0):
+    kind = getattr(torch, dtype)
+    count = int(np.prod(shape)) * kind.itemsize
+    bits = np.random.default_rng(seed).integers(0, 2 if dtype == "bool" else 256, count, np.uint8)
+    return torch.from_numpy(bits).view(kind).view(shape)
+
+
+def archive_of(tensor):
+    """From a template: the first tensor of a kind is torch.save's."""
+    block = block_of(tensor)
+    archive.encode_archive(block)
+    parts = archive.encode_archive(block)
+    return None if parts is None else b"".join(parts)
+
+
+def same(one, other):
+    bits = [tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other)]
+    return one.dtype == other.dtype and one.shape == other.shape and torch.equal(*bits)
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype_is_read_back_bit_by_bit(dtype, tmp_path):
+    """By torch.load in its safe mode, memory-mapped too, and by zip tools."""
+    tensor = tensor_of(dtype, (3, 5))
+    content = archive_of(tensor)
+    assert content is not None
+    assert same(torch.load(io.BytesIO(content), weights_only=True), tensor)
+    path = tmp_path / "x.pt"
+    path.write_bytes(content)
+    assert same(torch.load(path, mmap=True, weights_only=True), tensor)
+    with zipfile.ZipFile(path) as file:
+        assert file.testzip() is None
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 9), max_size=4).map(tuple), st.sampled_from(["float32", "bfloat16", "uint8", "int64"]))
+def test_any_shape_gives_the_bytes_of_torch_save(shape, dtype):
+    """But for the identifier, which is only logged. 0-d tensors too."""
+    tensor = tensor_of(dtype, shape, seed=7)
+    buffer = io.BytesIO()
+    torch.save(tensor, buffer)
+    assert archive._without_identifier(archive_of(tensor)) == archive._without_identifier(buffer.getvalue())
+
+
+def test_each_archive_has_its_own_elements(tmp_path):
+    """Also when a batch is overwritten as soon as it is handed over."""
+    batch = torch.empty(16, 33)
+    with BackgroundWriter("tensor", tmp_path, max_workers=3) as writer:
+        for step in range(20):
+            batch.copy_(torch.arange(16.0).unsqueeze(1) + 100 * step)
+            writer.submit_batch([f"{step}/{row}" for row in range(16)], batch)
+    for step in range(20):
+        for row in range(16):
+            assert torch.equal(torch.load(tmp_path / f"{step}/{row}.pt"), torch.full((33,), row + 100.0 * step))
+    assert archive._templates[("float32", (33,))] is not None
+
+
+def test_what_torch_lays_out_otherwise_is_left_to_it(monkeypatch, tmp_path):
+    """A template that gives other bytes than torch.save is not used; the file is torch's own."""
+    real = archive._save
+    saved = []
+
+    def other(elements, dtype, shape):
+        saved.append(dtype)
+        return real(elements, dtype, shape) + b"\0" * len(saved)
+
+    monkeypatch.setattr(archive, "_save", other)
+    tensor = tensor_of("float32", (4,))
+    assert archive_of(tensor) is None
+    assert archive_of(tensor) is None
+    assert len(saved) == 2
+    with BackgroundWriter("tensor", tmp_path) as writer:
+        writer.submit("a", tensor)
+    assert same(torch.load(tmp_path / "a.pt"), tensor)
+
+
+def test_an_archive_without_checksums_makes_no_template():
+    """PyTorch can be told to leave them out, and then there is nothing to patch."""
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        tensor = tensor_of("float32", (5,))
+        content = archive_of(tensor)
+        assert content is None or same(torch.load(io.BytesIO(content), weights_only=True), tensor)
+    finally:
+        torch.serialization.set_crc32_options(before)
+
+
+def test_very_large_tensors_and_single_ones_are_left_to_torch(monkeypatch):
+    """A template would take more than it saves."""
+    monkeypatch.setattr(archive, "_LARGEST", 8)
+    assert archive_of(tensor_of("float32", (3,))) is None
+    block = block_of(tensor_of("float32", (2,)))
+    assert archive.encode_archive(block) is None
+    assert archive.encode_archive(block) is not None
+
+
+def test_templates_do_not_pile_up(monkeypatch):
+    """Samples that all differ in shape leave a bounded number of entries."""
+    monkeypatch.setattr(archive, "_MOST_TEMPLATES", 10)
+    for length in range(1, 50):
+        archive.encode_archive(block_of(torch.zeros(length)))
+    assert len(archive._templates) <= 10
+
+
+def test_the_writer_called_directly_writes_the_same():
+    """A path and a tensor, as in the synchronous interface."""
+    tensor = tensor_of("float16", (6, 2))
+    content = b"".join(write_tensor.encode(tensor))
+    assert archive._without_identifier(content) == archive._without_identifier(archive_of(tensor))
