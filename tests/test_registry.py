@@ -284,3 +284,15 @@ def test_an_encoder_is_made_of_a_function():
         Encoder(b"x", suffix=".x")
     with pytest.raises(ValueError, match=r"suffix 'a/b' holds a '/' or NUL"):
         Encoder(lambda value: b"", suffix="a/b")
+
+
+@pytest.mark.parametrize("function", [lambda value: b"x", lambda path, value, more: None, lambda path, *, value: None])
+def test_a_function_that_cannot_be_called_with_path_and_value_is_refused_at_once(function):
+    """Before the first prediction, with the way to make an encoder of it."""
+    with pytest.raises(TypeError, match=r"is called with \(path, value\), but takes .*@encoder"):
+        resolve_writer(function)
+
+
+def test_a_function_whose_signature_is_not_known_is_taken():
+    """As some of those written in C are."""
+    assert resolve_writer(dict.update).name == "update"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -71,7 +72,7 @@ def resolve_writer(writer: str | Callable[..., Any]) -> Writer:
 
     Raises:
         ValueError: The name is not registered.
-        TypeError: It is neither a name nor callable.
+        TypeError: It is neither a name nor callable, or cannot be called with ``(path, value)``.
     """
     name = writer if isinstance(writer, str) else None
     function = writer_registry.get(writer) if isinstance(writer, str) else writer
@@ -85,4 +86,19 @@ def resolve_writer(writer: str | Callable[..., Any]) -> Writer:
             f"{function!r}"
         )
     found = PathFunction.of(function)
+    _check_arguments(function, name or found.name)
     return PathFunction(found.function, name, found.is_async) if name else found
+
+
+def _check_arguments(function: Callable[..., Any], name: str) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # of some functions written in C it is not known
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        raise TypeError(
+            f"writer {name!r} is called with (path, value), but takes {signature}: {error}; a function "
+            "(value) -> bytes becomes a writer with @encoder(suffix='.ext')"
+        ) from error
