@@ -221,7 +221,7 @@ def test_ctrl_c_ends_the_demo_cleanly(tmp_path):
     demo = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 60
-        while not any((tmp_path / "edges").rglob("*.png")):
+        while not any((tmp_path / "textures").rglob("*.pt")):
             assert demo.poll() is None, demo.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -234,7 +234,10 @@ def test_ctrl_c_ends_the_demo_cleanly(tmp_path):
     assert complained.splitlines()[-1] == "lighter-async: interrupted"
     assert "Traceback" not in complained
     files = files_below(tmp_path / "edges")
-    assert files == {name.replace(".pt", ".png") for name in files_below(tmp_path / "textures")}
+    textures = {name.replace(".pt", ".png") for name in files_below(tmp_path / "textures")}
+    # Ctrl-C may come after the one writer was handed a batch, and before the other.
+    assert textures <= files
+    assert len(files - textures) in (0, 32)
     for name in files:
         with Image.open(tmp_path / "edges" / name) as png:
             png.load()
