@@ -535,13 +535,15 @@ def test_what_is_left_at_the_end_gets_a_bar_of_its_own(package, tmp_path, monkey
             return [task.total for task in tasks if task.description == "Writing"]
         from tqdm.auto import tqdm
 
-        return [one.total for one in list(tqdm._instances) if one.desc and one.desc.startswith("Writing")]
+        with tqdm.get_lock():  # which whoever makes or closes a bar holds
+            return [one.total for one in list(tqdm._instances) if one.desc and one.desc.startswith("Writing")]
 
     def look():
-        until(closing_bars, "a bar of what is left")
-        found = closing_bars()
-        opened.set()
-        return found
+        try:
+            until(closing_bars, "a bar of what is left")
+            return closing_bars()
+        finally:
+            opened.set()
 
     with_bar = in_thread(look)
     predict(package, texts, bar, FileWriter(tmp_path, "pred", write), enable_progress_bar=True)
