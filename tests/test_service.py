@@ -1,5 +1,6 @@
 """The service beyond its contract: options, states, and Ctrl-C at every point of a hand-over."""
 
+import gc
 import os
 import signal
 import sys
@@ -185,6 +186,7 @@ def _interrupt_at(point, call):
                 sys.setprofile(None)
                 raise KeyboardInterrupt
 
+    gc.disable()  # its callbacks are none of the hand-over's points
     sys.setprofile(profile)
     try:
         call()
@@ -192,6 +194,7 @@ def _interrupt_at(point, call):
         return True
     finally:
         sys.setprofile(None)
+        gc.enable()
     return False
 
 
