@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 import lighter_async
@@ -18,6 +19,16 @@ and their textures in a Lightning Trainer's predict, on the CPU, and two FileWri
 per patch. Afterwards every file is compared with what the same model gives in a plain loop that writes inline.
 """
 
+_BENCH = """\
+Find out which backend, max_workers and queue_size suit a job on this machine.
+
+A plain loop does a step and hands a batch over, for every setting of a grid and, to compare, without writing; all of
+them take turns. The files go into a fresh folder that is removed again. At the end there are a table, a line to paste
+into code, and the reason for it.
+"""
+
+_DTYPES = ("bfloat16", "bool", "float16", "float32", "float64", "int16", "int32", "int64", "int8", "uint8")
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of ``lighter-async``; what it parses has `command`, and `run(options)` where there is a command."""
@@ -27,6 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lighter-async {lighter_async.__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     _add_demo(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -80,6 +92,94 @@ def _run_demo(options: argparse.Namespace) -> int:
     )
 
 
+def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    bench = commands.add_parser(
+        "bench",
+        help="find out which backend, max_workers and queue_size to choose",
+        description=_BENCH,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    loop = bench.add_argument_group("the loop")
+    loop.add_argument(
+        "--kind",
+        choices=("device", "launch"),
+        default="device",
+        help="what a step is: waiting for a device (the default), or launching many small calls from the CPU",
+    )
+    loop.add_argument(
+        "--step-ms",
+        type=_positive,
+        default=20.0,
+        metavar="MS",
+        help="how long a step takes without writing (default: 20)",
+    )
+    loop.add_argument("--batch-size", type=_count, default=8, metavar="N", help="samples a step (default: 8)")
+    loop.add_argument(
+        "--shape",
+        type=_counts,
+        metavar="N,N,...",
+        help="of a sample (default: 3,224,224, or what suits the format); of a text, its characters",
+    )
+    loop.add_argument("--dtype", choices=_DTYPES, metavar="NAME", help="of a sample, such as uint8 (default: float32)")
+    loop.add_argument(
+        "--format",
+        default="tensor",
+        metavar="NAME",
+        help="how it is written: tensor (the default), image_2d, image_3d, text, or a writer of yours as module:name",
+    )
+    loop.add_argument(
+        "--directory",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="where to write, in a fresh folder that is removed again (default: the working folder)",
+    )
+    grid = bench.add_argument_group("the grid: values separated by commas")
+    grid.add_argument(
+        "--backends", type=_backends, metavar="NAME,...", help="thread and process (default: those that there are)"
+    )
+    grid.add_argument("--max-workers", type=_counts, metavar="N,...", help="default: 1, 2 and 4, as far as cores go")
+    grid.add_argument("--queue-sizes", type=_counts, metavar="N,...", help="default: 64 and 256")
+    runs = bench.add_argument_group("the runs")
+    length = runs.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=_count, metavar="N", help="steps a run")
+    length.add_argument("--seconds", type=_positive, metavar="S", help="about how long a run takes (default: 3)")
+    runs.add_argument("--repeats", type=_count, default=3, metavar="N", help="of every run (default: 3)")
+    runs.add_argument("--quick", action="store_true", help="a small grid and short runs, in less than a minute")
+    results = bench.add_argument_group("the results")
+    results.add_argument("--json", type=Path, metavar="FILE", help="write machine, workload and every run there")
+    results.add_argument("--plot", type=Path, metavar="FILE", help="draw throughput and slow-down there, as a PNG")
+    bench.set_defaults(run=lambda options: _run_bench(options, bench))
+
+
+def _run_bench(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    from lighter_async.cli.bench import BadOption, BenchOptions, run_bench
+
+    try:
+        return run_bench(
+            BenchOptions(
+                kind=options.kind,
+                step_seconds=options.step_ms / 1000,
+                format=options.format,
+                shape=options.shape,
+                dtype=options.dtype,
+                batch_size=options.batch_size,
+                directory=options.directory,
+                steps=options.steps,
+                seconds=options.seconds,
+                backends=options.backends,
+                max_workers=options.max_workers,
+                queue_sizes=options.queue_sizes,
+                repeats=options.repeats,
+                quick=options.quick,
+                json=options.json,
+                plot=options.plot,
+            )
+        )
+    except BadOption as error:
+        parser.error(str(error))
+
+
 def _count(text: str) -> int:
     try:
         number = int(text)
@@ -88,3 +188,27 @@ def _count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return number
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(_count(part) for part in text.split(","))
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
+
+
+def _backends(text: str) -> tuple[str, ...]:
+    names = dict.fromkeys(text.split(","))
+    for name in names:
+        if name not in ("thread", "process"):
+            raise argparse.ArgumentTypeError(
+                f"{name!r} is neither 'thread' nor 'process'; give one, or both as thread,process"
+            )
+    return tuple(names)

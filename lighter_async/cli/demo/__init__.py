@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from lighter_async.cli.extras import needs
 from lighter_async.errors import LighterAsyncError
 
 __all__ = ["DemoOptions", "run_demo"]
@@ -48,12 +48,9 @@ def run_demo(options: DemoOptions) -> int:
     Raises:
         KeyboardInterrupt: Ctrl-C.
     """
-    missing = [
-        next(iter(group.values())) for group in _NEEDED if not any(importlib.util.find_spec(name) for name in group)
-    ]
+    missing = needs("demo", _NEEDED)
     if missing:
-        verb = "is" if len(missing) == 1 else "are"
-        return _cannot(f"needs {' and '.join(missing)}, which {verb} not installed: pip install 'lighter-async[demo]'")
+        return _cannot(missing)
     from lighter_async.cli.demo.job import run_job
 
     try:

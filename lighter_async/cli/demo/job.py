@@ -16,7 +16,7 @@ from lighter_async.cli.demo.model import EdgesAndTextures
 from lighter_async.cli.demo.photographs import PATCH_PIXELS, Patches, load_photographs
 from lighter_async.cli.demo.report import comparison_table, writers_table
 from lighter_async.cli.demo.runs import WRITERS, run_inline, run_lightning, warm_up
-from lighter_async.cli.demo.steps import step
+from lighter_async.cli.steps import step
 from lighter_async.limits import usable_cores
 
 __all__ = ["run_job"]

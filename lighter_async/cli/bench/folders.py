@@ -1,0 +1,46 @@
+"""A folder that is gone afterwards, whatever happens."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["fresh_folder", "insist", "stored_bytes"]
+
+_PREFIX = "lighter-async-bench-"
+
+
+@contextmanager
+def fresh_folder(directory: Path) -> Iterator[Path]:
+    """A new folder in `directory`, removed at the end with all that is in it.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    folder = Path(tempfile.mkdtemp(dir=directory, prefix=_PREFIX))
+    try:
+        yield folder
+    finally:
+        insist(lambda: shutil.rmtree(folder))
+
+
+def insist(call: Callable[[], object]) -> None:
+    """Call what cleans up, once more if Ctrl-C interrupts it: an impatient second one must not leave gigabytes behind.
+
+    Raises:
+        KeyboardInterrupt: It was interrupted; afterwards.
+    """
+    try:
+        call()
+    except KeyboardInterrupt:
+        call()
+        raise
+
+
+def stored_bytes(folder: Path, *, block: int = 1) -> int:
+    """What the files in a folder hold, each rounded up to a multiple of `block` bytes."""
+    sizes = (path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(-(-size // block) * block for size in sizes)

@@ -1,0 +1,66 @@
+"""What the bench tells at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from lighter_async.cli.bench.figures import Baseline, Figures, Spread
+from lighter_async.cli.bench.grid import Setting
+
+__all__ = ["baseline_line", "figures_table"]
+
+
+def figures_table(figures: Sequence[Figures], chosen: Setting, repeats: int) -> Table:
+    """A row for each setting, narrow enough for a terminal of 80 columns.
+
+    Args:
+        figures: What each setting came to.
+        chosen: The one to mark.
+        repeats: How often each was run.
+    """
+    title = f"Medians of {repeats} repeats, ± half of what lies between the least and the most"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("\nbackend")
+    for heading in (
+        "max_\nworkers",
+        "queue_\nsize",
+        "loop\nslow-down",
+        "long\njob",
+        "\nsamples/s",
+        "\nMB/s",
+        "waited\ns",
+        "peak\nMB",
+    ):
+        table.add_column(heading, justify="right")
+    for number, one in enumerate(figures):
+        setting = one.setting
+        if number and setting.backend != figures[number - 1].setting.backend:
+            table.add_section()
+        table.add_row(
+            f"{setting.backend}{' *' if setting == chosen else ''}",
+            str(setting.max_workers),
+            str(setting.queue_size),
+            _with_spread(one.slowdown, ".2f"),
+            f"{one.long_slowdown.median:.2f}",
+            _with_spread(one.samples_per_second, ",.0f"),
+            f"{one.megabytes_per_second.median:,.1f}",
+            f"{one.waited_seconds.median:.2f}",
+            f"{one.peak_bytes / 1e6:,.1f}",
+        )
+    return table
+
+
+def baseline_line(baseline: Baseline) -> str:
+    """What the loop without writing took."""
+    seconds = baseline.loop_seconds
+    return (
+        f"without writing the loop took {seconds.median:.2f} s ({seconds.least:.2f} to {seconds.most:.2f}); two such "
+        f"runs of one round differed by {baseline.noise:.1%} at most"
+    )
+
+
+def _with_spread(spread: Spread, form: str) -> str:
+    return f"{spread.median:{form}} ±{(spread.most - spread.least) / 2:{form}}"

@@ -1,0 +1,152 @@
+"""One run of the loop, with or without writing."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter, sleep
+from typing import Any
+
+from lighter_async.cli.bench.backends import open_writer
+from lighter_async.cli.bench.folders import insist, stored_bytes
+from lighter_async.cli.bench.grid import Setting
+from lighter_async.cli.bench.loops import Step
+from lighter_async.cli.bench.workload import Workload
+from lighter_async.errors import LighterAsyncError
+from lighter_async.service import BackgroundWriter
+from lighter_async.types import WriterStats
+
+__all__ = ["WARM_UP_SECONDS", "Job", "Run", "warm_up_batches"]
+
+WARM_UP_SECONDS = 0.5
+"""Given to the workers to start, before the loop does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What one run took.
+
+    Attributes:
+        setting: Of the writer; None where nothing was written.
+        round: The repeat that it belongs to.
+        loop_seconds: From the first step to the end of the last hand-over.
+        total_seconds: Until everything was stored.
+        left: Samples that were not stored yet when the loop ended.
+        stored_bytes: What the files hold.
+        stats: What the writer counted from the first step on; None where nothing was written.
+    """
+
+    setting: Setting | None
+    round: int
+    loop_seconds: float
+    total_seconds: float
+    left: int = 0
+    stored_bytes: int = 0
+    stats: WriterStats | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What every run does.
+
+    Attributes:
+        workload: What is written.
+        writer: What writes it.
+        batches: What is handed over, in turn.
+        step: What is done before each hand-over.
+        steps: How often.
+        folder: Where to make a folder for each run.
+    """
+
+    workload: Workload
+    writer: Callable[..., Any]
+    batches: Sequence[Any]
+    step: Step
+    steps: int
+    folder: Path
+
+    def run(self, setting: Setting | None, number: int) -> Run:
+        """One run, whose files are gone when this returns.
+
+        Args:
+            setting: Of the writer; None writes nothing.
+            number: The repeat that it belongs to.
+
+        Raises:
+            WriteError: Samples were not written.
+            KeyboardInterrupt: Ctrl-C; what was queued is dropped.
+        """
+        if setting is None:
+            seconds = self._loop(lambda names, batch: None)
+            return Run(setting=None, round=number, loop_seconds=seconds, total_seconds=seconds)
+        folder = self.folder / "run"
+        try:
+            return self._write(setting, number, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _write(self, setting: Setting, number: int, folder: Path) -> Run:
+        with self._open(setting, folder) as writer:
+            self._warm_up(writer)
+            before, prepared = writer.stats(), stored_bytes(folder)
+            began = perf_counter()
+            loop_seconds = self._loop(writer.submit_batch)
+            left = writer.stats().pending
+            writer.flush()
+            total_seconds = perf_counter() - began
+            stats = _since(before, writer.stats(), total_seconds)
+        return Run(
+            setting=setting,
+            round=number,
+            loop_seconds=loop_seconds,
+            total_seconds=total_seconds,
+            left=left,
+            stored_bytes=stored_bytes(folder) - prepared,
+            stats=stats,
+        )
+
+    @contextlib.contextmanager
+    def _open(self, setting: Setting, folder: Path) -> Iterator[BackgroundWriter]:
+        """A started writer, closed at the end. After an error or Ctrl-C nobody wants the rest of its files."""
+        writer = open_writer(self.writer, folder, **setting.options())
+        try:
+            writer.start()
+            yield writer
+        except BaseException:
+            with contextlib.suppress(LighterAsyncError):  # the error that is under way tells of it
+                insist(writer.abort)
+            raise
+        writer.close()
+
+    def _loop(self, submit: Callable[[list[str], Any], None]) -> float:
+        run, batches, workload = self.step.run, self.batches, self.workload
+        began = perf_counter()
+        for number in range(self.steps):
+            run()
+            submit(workload.names(number), batches[number % len(batches)])
+        return perf_counter() - began
+
+    def _warm_up(self, writer: BackgroundWriter) -> None:
+        """Have the workers write something, for a job is long, and their start is no part of what is compared."""
+        began = perf_counter()
+        for number in range(warm_up_batches(writer.max_workers)):
+            names = [f"warm-up-{name}" for name in self.workload.names(number)]
+            writer.submit_batch(names, self.batches[number % len(self.batches)])
+            writer.flush()
+        sleep(max(0.0, began + WARM_UP_SECONDS - perf_counter()))
+
+
+def warm_up_batches(max_workers: int) -> int:
+    """How many batches are written before the loop starts."""
+    return 2 * max_workers
+
+
+def _since(before: WriterStats, after: WriterStats, seconds: float) -> WriterStats:
+    """What was counted between two looks, `seconds` apart. Peaks are those of the whole time."""
+    counts = ("accepted", "written", "skipped", "failed", "bytes_written", "waits")
+    times = ("waited_seconds", "encode_seconds", "store_seconds")
+    changes: dict[str, Any] = {name: getattr(after, name) - getattr(before, name) for name in (*counts, *times)}
+    return replace(after, **changes, open_seconds=seconds)
