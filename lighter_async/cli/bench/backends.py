@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from lighter_async.cli.bench.folders import insist
+from lighter_async.errors import LighterAsyncError
 from lighter_async.service import BackgroundWriter
 
-__all__ = ["BACKENDS", "open_writer", "refusal"]
+__all__ = ["BACKENDS", "refusal", "running_writer"]
 
 BACKENDS = ("thread", "process")
 """What workers can be, the cheaper first."""
@@ -17,23 +20,38 @@ BACKENDS = ("thread", "process")
 _CHOICE = "backend" in inspect.signature(BackgroundWriter).parameters
 
 
-def open_writer(writer: Callable[..., Any], folder: Path, *, backend: str, **options: Any) -> BackgroundWriter:
-    """A writer that is not started yet.
-
-    Raises:
-        ValueError: This writer cannot have this backend on this system.
-    """
-    if not _CHOICE:
-        if backend != "thread":
-            raise ValueError("this version has worker threads only")
-        return BackgroundWriter(writer, folder, **options)
-    return BackgroundWriter(writer, folder, **{"backend": backend, **options})
-
-
 def refusal(backend: str, writer: Callable[..., Any]) -> str | None:
     """Why a writer cannot have a backend on this system; None if it can."""
     try:
-        open_writer(writer, Path("nowhere"), backend=backend)
+        _make(writer, Path("nowhere"), backend=backend)
     except ValueError as error:
         return str(error)
     return None
+
+
+@contextlib.contextmanager
+def running_writer(
+    writer: Callable[..., Any], folder: Path, *, backend: str, **options: Any
+) -> Iterator[BackgroundWriter]:
+    """A started writer, closed at the end. After an error or Ctrl-C its queue is dropped: nobody wants the files.
+
+    Raises:
+        WriteError: Samples were not written.
+    """
+    background = _make(writer, folder, backend=backend, **options)
+    try:
+        background.start()
+        yield background
+    except BaseException:
+        with contextlib.suppress(LighterAsyncError):  # the error that is under way tells of it
+            insist(background.abort)
+        raise
+    background.close()
+
+
+def _make(writer: Callable[..., Any], folder: Path, *, backend: str, **options: Any) -> BackgroundWriter:
+    if _CHOICE:
+        return BackgroundWriter(writer, folder, **{"backend": backend, **options})
+    if backend != "thread":
+        raise ValueError("this version has worker threads only")
+    return BackgroundWriter(writer, folder, **options)

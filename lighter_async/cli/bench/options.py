@@ -80,17 +80,15 @@ def writer_of(name: str) -> Callable[..., Any]:
         if not colon:
             writer = writer_registry.get(name)
         else:
-            # As `python -m` does, for a module of the user's own.
-            sys.path.insert(0, os.getcwd())
-            try:
-                writer = getattr(importlib.import_module(module), attribute)
-            finally:
-                sys.path.remove(os.getcwd())
+            # As `python -m` does, for a module of the user's own; helper processes look where we look.
+            if os.getcwd() not in sys.path:
+                sys.path.insert(0, os.getcwd())
+            writer = getattr(importlib.import_module(module), attribute)
         resolve_writer(writer)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        known = ", ".join(sorted(writer_registry._registry))
         raise BadOption(
-            f"--format: {name!r} is no writer ({error}); choose one of {known}, or give yours as module:name"
+            f"--format: {name!r} is no writer here ({error}); choose tensor, image_2d, image_3d or text, or give yours "
+            "as module:name, from a module that can be imported here"
         ) from error
     return writer
 

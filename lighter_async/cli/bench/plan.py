@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from lighter_async.cli.bench.backends import open_writer
+from lighter_async.cli.bench.backends import running_writer
 from lighter_async.cli.bench.folders import stored_bytes
 from lighter_async.cli.bench.grid import Setting
 from lighter_async.cli.bench.options import BadOption, BenchOptions
@@ -65,7 +65,7 @@ def try_out(workload: Workload, writer: Callable[..., Any], batches: Sequence[An
     """
     folder = folder / "first"
     try:
-        with open_writer(writer, folder, backend="thread", max_workers=1) as background:
+        with running_writer(writer, folder, backend="thread", max_workers=1) as background:
             for number in range(2):
                 began = perf_counter()
                 background.submit_batch(workload.names(number), batches[number % len(batches)])

@@ -12,6 +12,8 @@ from lighter_async.cli.bench.grid import Setting
 
 __all__ = ["baseline_line", "figures_table"]
 
+_MUCH_NOISE = 0.1
+
 
 def figures_table(figures: Sequence[Figures], chosen: Setting, repeats: int) -> Table:
     """A row for each setting, narrow enough for a terminal of 80 columns.
@@ -54,12 +56,15 @@ def figures_table(figures: Sequence[Figures], chosen: Setting, repeats: int) -> 
 
 
 def baseline_line(baseline: Baseline) -> str:
-    """What the loop without writing took."""
+    """What the loop without writing took, and what to do if that varied."""
     seconds = baseline.loop_seconds
-    return (
-        f"without writing the loop took {seconds.median:.2f} s ({seconds.least:.2f} to {seconds.most:.2f}); two such "
-        f"runs of one round differed by {baseline.noise:.1%} at most"
+    line = (
+        f"Without writing the loop took {seconds.median:.2f} s ({seconds.least:.2f} to {seconds.most:.2f}); such runs "
+        f"of one round differed by {baseline.noise:.1%} at most"
     )
+    if baseline.noise > _MUCH_NOISE:
+        return f"{line}, which is much: leave the machine alone meanwhile, or raise --seconds or --repeats."
+    return f"{line}."
 
 
 def _with_spread(spread: Spread, form: str) -> str:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
 
-from lighter_async.cli.bench.backends import open_writer
-from lighter_async.cli.bench.folders import insist, stored_bytes
+from lighter_async.cli.bench.backends import running_writer
+from lighter_async.cli.bench.folders import stored_bytes
 from lighter_async.cli.bench.grid import Setting
 from lighter_async.cli.bench.loops import Step
 from lighter_async.cli.bench.workload import Workload
-from lighter_async.errors import LighterAsyncError
 from lighter_async.service import BackgroundWriter
 from lighter_async.types import WriterStats
 
@@ -86,10 +84,11 @@ class Job:
         try:
             return self._write(setting, number, folder)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                shutil.rmtree(folder)
 
     def _write(self, setting: Setting, number: int, folder: Path) -> Run:
-        with self._open(setting, folder) as writer:
+        with running_writer(self.writer, folder, **setting.options()) as writer:
             self._warm_up(writer)
             before, prepared = writer.stats(), stored_bytes(folder)
             began = perf_counter()
@@ -107,19 +106,6 @@ class Job:
             stored_bytes=stored_bytes(folder) - prepared,
             stats=stats,
         )
-
-    @contextlib.contextmanager
-    def _open(self, setting: Setting, folder: Path) -> Iterator[BackgroundWriter]:
-        """A started writer, closed at the end. After an error or Ctrl-C nobody wants the rest of its files."""
-        writer = open_writer(self.writer, folder, **setting.options())
-        try:
-            writer.start()
-            yield writer
-        except BaseException:
-            with contextlib.suppress(LighterAsyncError):  # the error that is under way tells of it
-                insist(writer.abort)
-            raise
-        writer.close()
 
     def _loop(self, submit: Callable[[list[str], Any], None]) -> float:
         run, batches, workload = self.step.run, self.batches, self.workload
