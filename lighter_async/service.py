@@ -395,6 +395,7 @@ class BackgroundWriter:
         raise error
 
     def _wait_done(self, mark: int | None, timeout: float | None) -> None:
+        self._collect()
         pending = self._ledger.wait_done(mark, timeout)
         if pending:
             raise FlushTimeoutError(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lighter_async import BackgroundWriter, write_tensor
 from lighter_async.block import Block
 from lighter_async.writers import archive
+from lighter_async.writers.tensor import _archives
 
 DTYPES = sorted(
     {str(one).removeprefix("torch.") for one in vars(torch).values() if isinstance(one, torch.dtype)}
