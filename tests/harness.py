@@ -355,13 +355,14 @@ class GateServer:
             self._threads[-1].start()
 
     def _pass(self, connection: Connection, name: str) -> None:
+        raised = None
         with connection:
             try:
                 self._gate().passing(name)
             except BaseException as error:
-                connection.send(error)
-            else:
-                connection.send(None)
+                raised = error
+            with contextlib.suppress(OSError):  # whoever was to pass was killed meanwhile
+                connection.send(raised)
 
 
 class FarGate:

@@ -153,4 +153,3 @@ class SlotPool:
                 self._total -= key[0]
             if not self._free[key]:
                 del self._free[key]
-

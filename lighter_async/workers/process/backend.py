@@ -166,7 +166,8 @@ class ProcessBackend:
         return [self._book_file, self._job_file, *self._tokens, *self._news, self._bell]
 
     def forked(self) -> None:
-        """In a forked child: let go of what the parent and its helpers share."""
+        """In a forked child: let go of what the parent and its helpers share, but for the slots' addresses."""
+        self._book.close()
         for descriptor in self._descriptors():
             os.close(descriptor)
         for process in self._helpers:

@@ -81,7 +81,10 @@ class Helper:
         self._failures_bytes = 0
         self._tokens, self._waker = setting.tokens
         self._news = setting.news
-        self._parent = os.pidfd_open(setting.parent)
+        try:
+            self._parent = os.pidfd_open(setting.parent)
+        except ProcessLookupError:
+            self._parent = -1
         # Looked at after the descriptor was opened, which may be another process's of that number otherwise.
         self._orphan = os.getppid() != setting.parent
         self._batch: tuple[int, Batch] | None = None  # the last one and its serial number
@@ -110,7 +113,8 @@ class Helper:
     def _work(self, job: Job) -> None:
         waiting = select.poll()
         waiting.register(self._tokens, select.POLLIN)
-        waiting.register(self._parent, select.POLLIN)
+        if self._parent >= 0:
+            waiting.register(self._parent, select.POLLIN)
         worked = False
         while True:
             claim, wake_another = self._book.turn(self._me)
@@ -127,7 +131,7 @@ class Helper:
             else:
                 self._batch = None
                 ready = {descriptor for descriptor, _ in waiting.poll()}
-                self._orphan = self._parent in ready
+                self._orphan = self._orphan or self._parent in ready
                 if self._tokens in ready:
                     _drain(self._tokens)
 

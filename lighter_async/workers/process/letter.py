@@ -20,6 +20,7 @@ from lighter_async.writers import Encoder
 __all__ = ["HelperTraceback", "open_batch", "open_failure", "seal", "seal_batch", "seal_failure"]
 
 _LARGEST_FAILURE = 1 << 20
+_LONGEST_TEXT = 10_000
 
 
 class HelperTraceback(Exception):
@@ -54,7 +55,9 @@ def seal_batch(batch: Batch, job: Job) -> tuple[bytes, bytes]:
     """
     staged = batch.staged
     contents = (staged.rows, staged.values, staged.loose, _templates(staged, job))
-    values = pickle.dumps(contents, 5) if staged.plain else seal(contents, f"a value of the batch of {batch.names[0]!r}")
+    values = (
+        pickle.dumps(contents, 5) if staged.plain else seal(contents, f"a value of the batch of {batch.names[0]!r}")
+    )
     return pickle.dumps(batch.names, 5), values
 
 
@@ -80,9 +83,7 @@ def seal_failure(failure: WriteError) -> bytes:
         sealed = b""
     if len(sealed) > _LARGEST_FAILURE:
         sealed = b""
-    # Texts are cut, since that of a cause may be as long as what could not be written.
-    texts = describe(cause)[: _LARGEST_FAILURE // 8], where[-_LARGEST_FAILURE // 8 :]
-    return pickle.dumps((failure.writer, failure.name, sealed, *texts), 5)
+    return pickle.dumps((failure.writer, failure.name, sealed, _cut(describe(cause)), _cut(where)), 5)
 
 
 def open_failure(letter: bytes) -> WriteError:
@@ -95,6 +96,13 @@ def open_failure(letter: bytes) -> WriteError:
         cause = LighterAsyncError(text)
     cause.__cause__ = HelperTraceback(where)
     return WriteError.of_sample(cause, writer=writer, name=name)
+
+
+def _cut(text: str) -> str:
+    """What a cause says may be as long as the value that could not be written."""
+    if len(text) <= 2 * _LONGEST_TEXT:
+        return text
+    return f"{text[:_LONGEST_TEXT]} ... {text[-_LONGEST_TEXT:]}"
 
 
 def _templates(staged: Staged, job: Job) -> Sequence[Any]:
