@@ -46,9 +46,9 @@ class BackgroundWriter:
             function ``(path, value)``, plain or ``async def``.
         directory: Where the files go. Made if it does not exist.
         target: Instead of `directory`: where the bytes go.
-        backend: ``"process"``: helper processes, which never hold this process's interpreter lock. ``"thread"``: threads
-            of this process, for writers that have to see its objects. ``"auto"``: processes for the writers of this
-            package that store in a directory, threads for anything else.
+        backend: ``"process"``: helper processes, which never hold this process's interpreter lock. ``"thread"``:
+            threads of this process, for writers that have to see its objects. ``"auto"``: processes for the writers of
+            this package that store in a directory, threads for anything else.
         max_workers: Samples that are written at once. By default one per core, at most four, shared between the job's
             ranks on this machine.
         queue_size: Samples that may be queued or being written.

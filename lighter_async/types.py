@@ -27,8 +27,8 @@ BackendName = Literal["auto", "thread", "process"]
 class Target(Protocol):
     """Where bytes live. Knows names and bytes, and nothing of tensors.
 
-    `put` may be called from several threads at once, each with a name of its own. With helper processes each of them has
-    a pickled copy of the target, made before `open`, and opens and closes that besides.
+    `put` may be called from several threads at once, each with a name of its own. With helper processes each of them
+    has a pickled copy of the target, made before `open`, and opens and closes that besides.
     """
 
     @property

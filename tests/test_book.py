@@ -139,7 +139,7 @@ def test_a_helper_killed_at_any_store_loses_and_doubles_nothing():
 
 
 def killed_at(stores, make_book):
-    """Have a helper killed at its n-th store, and look at what becomes of the samples; returns whether it came so far."""
+    """Kill a helper at its n-th store, and look at what becomes of the samples; returns whether it came so far."""
     parent, victim, other = make_book(), make_book(), make_book()
     parent.append(0, 0, 5, per=2, serial=1, **PLACES)
     parent.append(1, 0, 2, per=2, serial=2, **PLACES)

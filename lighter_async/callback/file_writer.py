@@ -40,9 +40,9 @@ class FileWriter(BaseWriter):
             function ``(path, value)``, plain or ``async def``.
         name_key: The entry of the outputs that names the samples. None numbers them: rank r of n takes r, r + n,
             r + 2n and so on, over all loaders.
-        backend: ``"process"``: helper processes, which never hold this process's interpreter lock. ``"thread"``: threads
-            of this process, for writers that have to see its objects. ``"auto"``: processes for the writers of this
-            package, threads for anything else.
+        backend: ``"process"``: helper processes, which never hold this process's interpreter lock. ``"thread"``:
+            threads of this process, for writers that have to see its objects. ``"auto"``: processes for the writers of
+            this package, threads for anything else.
         max_workers: Samples that are written at once. By default one per core, at most four, shared between the ranks
             on this machine.
         queue_size: Samples that may be queued or being written.

@@ -81,7 +81,7 @@ class TorchAccelerator:
         # The others have no call for it in PyTorch; a copy into memory that is not pinned is slower, and as right.
         if not torch.cuda.is_available():
             return lambda: None
-        runtime: Any = torch.cuda.cudart()
+        runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
         address = memory.ctypes.data
         torch.cuda.check_error(int(runtime.cudaHostRegister(address, memory.nbytes, 0)))
         return lambda: torch.cuda.check_error(int(runtime.cudaHostUnregister(address)))

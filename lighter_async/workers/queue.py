@@ -43,10 +43,10 @@ class UnitQueue(ABC):
         self._units: deque[Unit] = deque()
 
     def start(self) -> None:
-        """Threads are started as units come."""
+        return  # threads are started as units come
 
     def prepare(self, batch: Batch) -> None:
-        """Threads see what this one sees."""
+        return  # threads see what this one sees
 
     def put(self, units: Sequence[Unit]) -> None:
         with self._lock:
@@ -70,10 +70,10 @@ class UnitQueue(ABC):
         changed.wait(_SECONDS_TO_NOTICE if timeout is None else min(timeout, _SECONDS_TO_NOTICE))
 
     def collect(self) -> None:
-        """Threads tell it themselves."""
+        return  # threads tell it themselves
 
     def wake(self) -> None:
-        """Who waits does so for the condition, which is notified."""
+        return  # who waits does so for the condition, which is notified
 
     @property
     def descriptor(self) -> int | None:

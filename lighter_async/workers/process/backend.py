@@ -27,7 +27,7 @@ __all__ = ["ProcessBackend"]
 
 _SECONDS_TO_NOTICE = 1.0
 _ATTEMPTS = 3  # of a sample whose helpers die
-_STARTS = 3  # in a row that come to nothing
+_STARTS = 10  # in a row that come to nothing
 _LEAST_UNITS, _MOST_UNITS = 1024, 1 << 16  # in flight at once
 _LETTERS_KEPT = 8 << 20  # bytes of memory, for reuse
 
@@ -58,8 +58,8 @@ class _Record:
 class ProcessBackend:
     """Runs a job in `max_workers` helper processes, which read the samples from memory that they share.
 
-    Everything that was put stands in the book at once, so that helpers finish it whatever becomes of this process. There
-    is no thread that reads what they have done: whoever calls next does, or waits for it. A helper that dies is
+    Everything that was put stands in the book at once, so that helpers finish it whatever becomes of this process.
+    There is no thread that reads what they have done: whoever calls next does, or waits for it. A helper that dies is
     replaced, and what it had in its hand is put into the book again.
 
     Batches whose copy from an accelerator is still under way are held back until it has arrived, since a helper cannot
@@ -426,8 +426,8 @@ class ProcessBackend:
             self._failed_starts += 1
             if self._failed_starts >= _STARTS:
                 cause = WorkerDiedError(
-                    f"helper processes end before they are at work (the last one {_ending(status)}); what they print on "
-                    "stderr may say why, and backend='thread' does without them"
+                    f"helper processes end before they are at work (the last one {_ending(status)}); what they print "
+                    "on stderr may say why, and backend='thread' does without them"
                 )
         if cause is None:
             try:

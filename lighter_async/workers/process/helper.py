@@ -169,8 +169,8 @@ class Helper:
 
     def _letter(self, claim: Claim) -> tuple[Sequence[str], Any]:
         offset, size = claim.letter
-        letter = self._slots.slot(offset, size).memory
-        length = int(letter[:8].view("<i8")[0])
+        letter = self._slots.slot(offset, size).memory.data
+        length = int.from_bytes(letter[:8], "little")
         return pickle.loads(letter[8 : 8 + length]), letter[8 + length :]
 
     def _fail_all(self, job: Job, claim: Claim, error: BaseException) -> None:
