@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         InvalidNameError,
         LighterAsyncError,
         QueueFullError,
+        WorkerDiedError,
         WriteError,
     )
     from lighter_async.service import BackgroundWriter
@@ -47,6 +48,7 @@ _ROOMS = {
         "InvalidNameError",
         "LighterAsyncError",
         "QueueFullError",
+        "WorkerDiedError",
         "WriteError",
     ],
     "service": ["BackgroundWriter"],
@@ -80,6 +82,7 @@ __all__ = [
     "PathTarget",
     "QueueFullError",
     "Target",
+    "WorkerDiedError",
     "WriteError",
     "WriterRegistry",
     "WriterStats",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 from types import TracebackType
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from lighter_async.ledger import Bell
 from lighter_async.limits import DEFAULT_QUEUE_SIZE
 from lighter_async.service import BackgroundWriter, State
 from lighter_async.staging import Accelerator, Plan, plan_batch, plan_sample
-from lighter_async.types import IfExists, Target, WriterStats
+from lighter_async.types import BackendName, IfExists, Target, WriterStats
 
 __all__ = ["AsyncBackgroundWriter"]
 
@@ -25,6 +26,7 @@ _T = TypeVar("_T")
 
 # What takes the event loop longer than about a millisecond to copy is copied in a thread.
 _COPIED_ON_THE_LOOP = 4 << 20
+_SECONDS_TO_LOOK = 0.1
 _BYTES_PER_COPY = 16 << 10  # what could be copied in the time that it takes to begin with another tensor
 
 
@@ -43,6 +45,7 @@ class AsyncBackgroundWriter:
             `max_workers`, on an event loop of the workers' own, never on the caller's.
         directory: Where the files go. Made if it does not exist.
         target: Instead of `directory`: where the bytes go.
+        backend: What the workers are: ``"thread"``, ``"process"`` or ``"auto"``.
         max_workers: Samples that are written at once.
         queue_size: Samples that may be queued or being written.
         queue_bytes: Bytes of host memory that they may hold.
@@ -59,6 +62,7 @@ class AsyncBackgroundWriter:
         directory: str | os.PathLike[str] | None = None,
         *,
         target: Target | None = None,
+        backend: BackendName = "auto",
         max_workers: int | None = None,
         queue_size: int = DEFAULT_QUEUE_SIZE,
         queue_bytes: int | None = None,
@@ -69,6 +73,7 @@ class AsyncBackgroundWriter:
             writer,
             directory,
             target=target,
+            backend=backend,
             max_workers=max_workers,
             queue_size=queue_size,
             queue_bytes=queue_bytes,
@@ -192,15 +197,37 @@ class AsyncBackgroundWriter:
                     return
                 waited = self._waiting = True
                 try:
-                    with self._writer._ledger.bell() as bell:
+                    with self._changes() as change:
                         # Tried again after the bell was hung up, since room that came before did not ring it.
                         while not await self._tried(names, plan):
-                            await _rung(bell)
+                            await change()
                 finally:
                     self._waiting = False
         finally:
             if waited:
                 self._writer._ledger.count_wait(perf_counter() - began)
+
+    @contextmanager
+    def _changes(self) -> Iterator[Callable[[], Awaitable[None]]]:
+        """While it is open: what to await for a change of what is pending."""
+        backend = self._writer._backend
+        with self._writer._ledger.bell() as bell:
+            descriptor = None if backend is None else backend.descriptor
+            if backend is None or descriptor is None:
+                yield lambda: _rung(bell)
+                return
+            # One of our own, since an event loop watches a descriptor for one task at a time.
+            news = os.dup(descriptor)
+
+            async def change() -> None:
+                with anyio.move_on_after(_SECONDS_TO_LOOK):  # a device's copy that has arrived tells nobody
+                    await _first(lambda: _rung(bell), lambda: anyio.wait_readable(news))
+                backend.collect()
+
+            try:
+                yield change
+            finally:
+                os.close(news)
 
     async def _tried(self, names: Sequence[str], plan: Plan) -> bool:
         copies = len(plan.sources) + len(plan.loose)
@@ -215,10 +242,11 @@ class AsyncBackgroundWriter:
 
     async def _done(self, mark: int | None, timeout: float | None) -> None:
         ledger = self._writer._ledger
+        self._writer._collect()
         with anyio.move_on_after(timeout):
-            with ledger.bell() as bell:
+            with self._changes() as change:
                 while ledger.pending(mark):
-                    await _rung(bell)
+                    await change()
         pending = ledger.pending(mark)
         if pending:
             raise FlushTimeoutError(
@@ -231,6 +259,18 @@ class AsyncBackgroundWriter:
 async def _rung(bell: Bell) -> None:
     await anyio.wait_readable(bell.socket)
     bell.silence()
+
+
+async def _first(*waits: Callable[[], Awaitable[Any]]) -> None:
+    """Await several things until the first of them is there."""
+
+    async def run(wait: Callable[[], Awaitable[Any]]) -> None:
+        await wait()
+        tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        for wait in waits:
+            tasks.start_soon(run, wait)
 
 
 async def _in_thread(call: Callable[[], _T]) -> _T:

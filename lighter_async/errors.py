@@ -7,7 +7,8 @@ LighterAsyncError
 ├── InvalidNameError     a name that cannot become a file (also a ValueError)
 ├── QueueFullError       submit_nowait found no room
 ├── ClosedError          the writer takes no more samples
-└── FlushTimeoutError    some samples were still pending when the time was up (also a TimeoutError)
+├── FlushTimeoutError    some samples were still pending when the time was up (also a TimeoutError)
+└── WorkerDiedError      a helper process ended; the cause of a WriteError
 ```
 
 Errors carry what they tell as attributes too, so that a program need not parse their text.
@@ -25,6 +26,7 @@ __all__ = [
     "InvalidNameError",
     "LighterAsyncError",
     "QueueFullError",
+    "WorkerDiedError",
     "WriteError",
 ]
 
@@ -149,6 +151,10 @@ class FlushTimeoutError(LighterAsyncError, TimeoutError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild_flush_timeout, (self.args[0], self.pending)
+
+
+class WorkerDiedError(LighterAsyncError):
+    """Helper processes ended again and again, so that a sample could not be written: the cause of its `WriteError`."""
 
 
 def _rebuild_flush_timeout(message: str, pending: int) -> FlushTimeoutError:

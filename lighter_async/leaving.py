@@ -20,20 +20,29 @@ __all__ = ["Unclosed", "tell"]
 class Unclosed:
     """Looks after a running writer until it is closed.
 
-    At the interpreter's exit it is closed. If it is collected before, nothing is pending any more, since whatever is
-    pending keeps it alive (worker, ledger, writer); then its target is closed, and failures that nobody was told of
-    are printed.
+    At the interpreter's exit it is closed. If it is collected before, what is pending is stored, then its target is
+    closed, and failures that nobody was told of are printed. Threads that write keep the writer alive until nothing is
+    pending (worker, ledger, writer); helper processes do not, so their end is waited for in a thread.
 
     Args:
         writer: The running writer.
         close: Closes it at exit; must not raise.
         target: Where it stores.
         untold: The failures that were not raised yet, at any time, as text.
+        finish: Waits until nothing is pending and lets the workers go; None if nothing can be pending any more. It
+            must not refer to the writer.
     """
 
-    def __init__(self, writer: object, close: Callable[[], None], target: Target, untold: Sequence[str]) -> None:
+    def __init__(
+        self,
+        writer: object,
+        close: Callable[[], None],
+        target: Target,
+        untold: Sequence[str],
+        finish: Callable[[], None] | None = None,
+    ) -> None:
         self._close = weakref.WeakMethod(close)
-        self._collected = weakref.finalize(writer, _last_words, target, untold, os.getpid())
+        self._collected = weakref.finalize(writer, _take_leave, target, untold, finish, os.getpid())
         _unclosed.add(self)
 
     def forget(self) -> None:
@@ -53,9 +62,23 @@ def tell(what: BaseException | str) -> None:
     print(f"lighter_async: {text}", file=sys.stderr, flush=True)
 
 
-def _last_words(target: Target, untold: Sequence[str], process: int) -> None:
+def _take_leave(target: Target, untold: Sequence[str], finish: Callable[[], None] | None, process: int) -> None:
     if process != os.getpid():
         return
+    if finish is None:
+        _last_words(target, untold, None)
+        return
+    # The collector may have come in the middle of anything, which must not wait for a disk.
+    thread = threading.Thread(target=_last_words, args=(target, untold, finish), name="lighter-async-leaving")
+    try:
+        thread.start()
+    except RuntimeError:  # the interpreter is shutting down
+        _last_words(target, untold, finish)
+
+
+def _last_words(target: Target, untold: Sequence[str], finish: Callable[[], None] | None) -> None:
+    if finish is not None:
+        finish()
     for failure in untold:
         tell(failure)
     target.close()

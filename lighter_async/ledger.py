@@ -15,6 +15,14 @@ from lighter_async.types import Batch, Result, Unit, WriterStats
 __all__ = ["Bell", "Ledger", "Room"]
 
 
+def _wait(changed: threading.Condition, timeout: float | None) -> None:
+    changed.wait(timeout)
+
+
+def _wake() -> None:
+    """Who waits for the condition is woken by it."""
+
+
 class Bell:
     """Rings when the ledger changes: a socket that becomes readable, for event loops."""
 
@@ -83,6 +91,7 @@ class Ledger:
         self._changed = threading.Condition(self._lock)
         # All below: guarded by _lock.
         self._wait: Callable[[threading.Condition, float | None], None] = _wait
+        self._wake: Callable[[], None] = _wake
         self._refusal: str | None = None
         self._line: deque[object] = deque()
         self._batches: dict[Batch, int] = {}  # accepted and not done, in order, with their numbers
@@ -105,18 +114,20 @@ class Ledger:
 
     # Life
 
-    def open(self, wait: Callable[[threading.Condition, float | None], None]) -> None:
-        """Begin; `wait` is how the backend in use waits for changes."""
+    def open(
+        self, wait: Callable[[threading.Condition, float | None], None] | None = None, wake: Callable[[], None] = _wake
+    ) -> None:
+        """Begin; `wait` is how the backend in use waits for changes, and `wake` ends such a wait."""
         with self._lock:
-            self._wait = wait
+            self._wait = wait or _wait
+            self._wake = wake
             self._opened = perf_counter()
 
     def refuse(self, reason: str) -> None:
         """Accept nothing from now on, and wake those who wait for room."""
         with self._lock:
             self._refusal = self._refusal or reason
-            self._changed.notify_all()
-            self._ring()
+            self._notify()
 
     def close(self) -> None:
         with self._lock:
@@ -169,7 +180,7 @@ class Ledger:
                 if turn in self._line:
                     self._line.remove(turn)
                 if self._line:
-                    self._changed.notify_all()  # it may be the next one's turn
+                    self._notify()  # it may be the next one's turn
                 if began is not None:
                     self._waited_seconds += perf_counter() - began
 
@@ -181,8 +192,7 @@ class Ledger:
             self._samples -= room.count
             self._bytes -= room.nbytes
             room.taken = False
-            self._changed.notify_all()
-            self._ring()
+            self._notify()
 
     def accept(self, batch: Batch) -> None:
         """Take an admitted batch into the books.
@@ -244,8 +254,7 @@ class Ledger:
             if last:
                 self._bytes -= batch.nbytes
                 del self._batches[batch]
-            self._changed.notify_all()
-            self._ring()
+            self._notify()
 
     # Waiting for what is out
 
@@ -376,11 +385,9 @@ class Ledger:
             return self._accepted - self._written - self._skipped - self._failed - self._dropped
         return sum(batch.left for batch, number in self._batches.items() if number <= mark)
 
-    def _ring(self) -> None:
+    def _notify(self) -> None:
+        self._changed.notify_all()
+        self._wake()
         # Under the lock, so that no bell is closed meanwhile: its descriptor's number may be another socket's by then.
         for bell in self._bells:
             bell.ring()
-
-
-def _wait(changed: threading.Condition, timeout: float | None) -> None:
-    changed.wait(timeout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -15,8 +16,8 @@ from lighter_async.limits import DEFAULT_QUEUE_SIZE, default_queue_bytes, defaul
 from lighter_async.names import Claims, Numbers, check_name, claims_of, with_suffix
 from lighter_async.staging import Accelerator, Plan, StagingPool, plan_batch, plan_sample
 from lighter_async.targets import LocalTarget
-from lighter_async.types import Backend, Batch, IfExists, PathTarget, Target, Unit, WriterStats
-from lighter_async.workers import Job, start_backend
+from lighter_async.types import Backend, BackendName, Batch, IfExists, PathTarget, Target, Unit, WriterStats
+from lighter_async.workers import Job, choose_backend, make_backend
 from lighter_async.writers import Encoder, PathFunction, resolve_writer
 
 __all__ = ["BackgroundWriter", "State"]
@@ -45,6 +46,9 @@ class BackgroundWriter:
             function ``(path, value)``, plain or ``async def``.
         directory: Where the files go. Made if it does not exist.
         target: Instead of `directory`: where the bytes go.
+        backend: ``"process"``: helper processes, which never hold this process's interpreter lock. ``"thread"``:
+            threads of this process, for writers that have to see its objects. ``"auto"``: processes for the writers of
+            this package that store in a directory, threads for anything else.
         max_workers: Samples that are written at once. By default one per core, at most four, shared between the job's
             ranks on this machine.
         queue_size: Samples that may be queued or being written.
@@ -65,6 +69,7 @@ class BackgroundWriter:
         directory: str | os.PathLike[str] | None = None,
         *,
         target: Target | None = None,
+        backend: BackendName = "auto",
         max_workers: int | None = None,
         queue_size: int = DEFAULT_QUEUE_SIZE,
         queue_bytes: int | None = None,
@@ -80,13 +85,14 @@ class BackgroundWriter:
         self.queue_bytes = _at_least_one("queue_bytes", default_queue_bytes() if queue_bytes is None else queue_bytes)
         self._suffix = self.writer.suffix if isinstance(self.writer, Encoder) else ""
         self._one_by_one = isinstance(self.writer, PathFunction) and self.writer.is_async
-        self._pool = StagingPool(self.queue_bytes, accelerator=accelerator)
+        self.backend = choose_backend(backend, self.writer, self.target, is_local=isinstance(self.target, LocalTarget))
+        self._pool = StagingPool(self.queue_bytes, accelerator=accelerator, shared=self.backend == "process")
         self._ledger = Ledger(
             queue_size=self.queue_size,
             queue_bytes=self.queue_bytes,
             max_workers=self.max_workers,
             location=self.target.location,
-            release=lambda batch: self._pool.release(batch.staged),
+            release=self._release if self.backend == "thread" else partial(_release, self._pool),
         )
         # Starting and finishing; never held while waiting for a sample.
         self._life = threading.Lock()
@@ -209,11 +215,13 @@ class BackgroundWriter:
 
     def stats(self) -> WriterStats:
         """What was done so far."""
+        self._collect()
         return self._ledger.stats()
 
     @property
     def state(self) -> State:
         """Where the writer stands in its life."""
+        self._collect()
         return "failed" if self._state == "running" and self._ledger.failed else self._state
 
     def __enter__(self: _Self) -> _Self:
@@ -242,6 +250,7 @@ class BackgroundWriter:
 
     def _hand_over(self, names: Sequence[str], plan: Plan, timeout: float | None) -> None:
         backend = self._started()
+        backend.collect()
         if timeout != 0 and backend.is_worker():
             raise RuntimeError(
                 "submit() was called from one of the writer's own workers, which would wait for itself; "
@@ -266,6 +275,7 @@ class BackgroundWriter:
         staged = self._pool.stage(plan)
         batch = Batch(names, staged, nbytes, plan.count)
         try:
+            backend.prepare(batch)
             # Last, so that a batch whose copy fails can be handed over again under the same names.
             if (claims := self._claims) is not None:  # else closed meanwhile, as accept will say
                 claims.claim(names, self._suffix)
@@ -316,13 +326,35 @@ class BackgroundWriter:
             if self._backend is None:
                 if self._state != "new":
                     self._ledger.check_open()
+                backend = make_backend(
+                    Job(self.writer, self.target),
+                    self._ledger.done,
+                    self.max_workers,
+                    memory=self._pool.shared,
+                    queue_size=self.queue_size,
+                )
                 self._claims = claims_of(self.target.location)
                 self.target.open()
-                self._backend = start_backend(Job(self.writer, self.target), self._ledger.done, self.max_workers)
-                self._ledger.open(self._backend.wait)
+                try:
+                    backend.start()
+                except BaseException:
+                    self.target.close()
+                    raise
+                self._ledger.open(backend.wait, backend.wake)
+                self._backend = backend
                 self._state = "running"
-                self._unclosed = Unclosed(self, self._close_at_exit, self.target, self._ledger.untold)
+                finish = partial(_finish, self._ledger, backend) if self.backend == "process" else None
+                self._unclosed = Unclosed(self, self._close_at_exit, self.target, self._ledger.untold, finish)
             return self._backend
+
+    def _collect(self) -> None:
+        backend = self._backend
+        if backend is not None and self._state in ("running", "draining") and self._pid == os.getpid():
+            backend.collect()
+
+    def _release(self, batch: Batch) -> None:
+        # A method, since threads at work hold the ledger, and thereby keep the writer as long as anything is pending.
+        self._pool.release(batch.staged)
 
     def _drain(self) -> None:
         with self._life:
@@ -363,6 +395,7 @@ class BackgroundWriter:
         raise error
 
     def _wait_done(self, mark: int | None, timeout: float | None) -> None:
+        self._collect()
         pending = self._ledger.wait_done(mark, timeout)
         if pending:
             raise FlushTimeoutError(
@@ -413,6 +446,15 @@ class BackgroundWriter:
             tell(error)
         except KeyboardInterrupt:
             tell(self._abort_after_interrupt())
+
+
+def _release(pool: StagingPool, batch: Batch) -> None:
+    pool.release(batch.staged)
+
+
+def _finish(ledger: Ledger, backend: Backend) -> None:
+    ledger.wait_done(None, None)
+    backend.stop()
 
 
 class _Taken(Exception):

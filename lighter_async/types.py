@@ -13,17 +13,22 @@ from lighter_async.errors import WriteError
 if TYPE_CHECKING:
     from lighter_async.staging import Staged
 
-__all__ = ["Backend", "Batch", "IfExists", "PathTarget", "Result", "Target", "Unit", "WriterStats"]
+__all__ = ["Backend", "BackendName", "Batch", "IfExists", "PathTarget", "Result", "Target", "Unit", "WriterStats"]
 
 IfExists = Literal["overwrite", "skip", "error"]
 """What becomes of a file of an earlier run under the same name."""
+
+
+BackendName = Literal["auto", "thread", "process"]
+"""What workers are: threads of this process, or helper processes."""
 
 
 @runtime_checkable
 class Target(Protocol):
     """Where bytes live. Knows names and bytes, and nothing of tensors.
 
-    `put` may be called from several threads at once, each with a name of its own.
+    `put` may be called from several threads at once, each with a name of its own. With helper processes each of them
+    has a pickled copy of the target, made before `open`, and opens and closes that besides.
     """
 
     @property
@@ -79,6 +84,7 @@ class Batch:
         nbytes: What the batch counts against `queue_bytes` until its last sample is stored.
         left: Samples that are not stored yet. Guarded by the ledger's lock.
         begun: Whether a worker has taken a part of it. Guarded by the backend's lock.
+        letter: What the backend has made of it to hand it to another process.
     """
 
     names: Sequence[str]
@@ -86,6 +92,7 @@ class Batch:
     nbytes: int
     left: int
     begun: bool = False
+    letter: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,6 +122,22 @@ class Result:
 class Backend(Protocol):
     """Has units of work done beside the caller, and tells what became of each, once."""
 
+    def start(self) -> None:
+        """Begin. Called once, before the first `put`.
+
+        Raises:
+            OSError: The system cannot start workers.
+        """
+        ...
+
+    def prepare(self, batch: Batch) -> None:
+        """Get ready to take a batch. Called before `put`, which may not follow.
+
+        Raises:
+            TypeError: Its values cannot reach the workers.
+        """
+        ...
+
     def put(self, units: Sequence[Unit]) -> None:
         """Take the units of one batch; never waits.
 
@@ -127,8 +150,21 @@ class Backend(Protocol):
         """Whether a `put` of the batch that ended with an exception, such as Ctrl-C, has taken it all the same."""
         ...
 
+    def collect(self) -> None:
+        """Tell what was done and is not told yet, where workers cannot tell it themselves; never waits."""
+        ...
+
     def wait(self, changed: threading.Condition, timeout: float | None) -> None:
         """Return when something may have been done, or after `timeout` seconds. Called with `changed` held."""
+        ...
+
+    def wake(self) -> None:
+        """End a `wait` that is under way. Called with the same lock held."""
+        ...
+
+    @property
+    def descriptor(self) -> int | None:
+        """What becomes readable when `collect` has something to tell; None where workers tell it themselves."""
         ...
 
     def drop(self) -> list[Unit]:

@@ -9,6 +9,7 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, ClassVar
@@ -21,6 +22,8 @@ __all__ = [
     "AsyncHarness",
     "Gate",
     "GatedTarget",
+    "HelperHarness",
+    "HelperPathHarness",
     "MemoryTarget",
     "PathHarness",
     "ServiceHarness",
@@ -204,7 +207,7 @@ class MemoryTarget:
 class GatedTarget:
     """Another target behind a gate."""
 
-    def __init__(self, target: Target, gate: Gate, suffix: str) -> None:
+    def __init__(self, target: Target, gate: Gate | FarGate, suffix: str) -> None:
         self._target = target
         self._gate = gate
         self._suffix = suffix
@@ -317,6 +320,105 @@ class TargetHarness(ServiceHarness):
             target=GatedTarget(self._make_target(), self.gate, self.suffix),
             **options,
         )
+
+
+class GateServer:
+    """Lets samples that other processes write pass a gate of this one, through a socket.
+
+    Args:
+        gate: Gives the gate.
+        folder: Where the socket lies.
+    """
+
+    def __init__(self, gate: Callable[[], Gate], folder: Path) -> None:
+        self._gate = gate
+        self._listener = Listener(str(folder / "gate"))
+        self.address = self._listener.address
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def close(self) -> None:
+        with Client(self.address) as connection:
+            connection.send(None)  # which ends the accepting
+        for thread in self._threads:
+            thread.join(DEADLINE)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            connection = self._listener.accept()
+            name = connection.recv()
+            if name is None:
+                connection.close()
+                return
+            self._threads.append(threading.Thread(target=self._pass, args=(connection, name)))
+            self._threads[-1].start()
+
+    def _pass(self, connection: Connection, name: str) -> None:
+        raised = None
+        with connection:
+            try:
+                self._gate().passing(name)
+            except BaseException as error:
+                raised = error
+            with contextlib.suppress(OSError):  # whoever was to pass was killed meanwhile
+                connection.send(raised)
+
+
+class FarGate:
+    """The gate behind a `GateServer`, from another process."""
+
+    def __init__(self, address: Any) -> None:
+        self._address = address
+
+    def passing(self, name: str) -> None:
+        with Client(self._address) as connection:
+            connection.send(name)
+            error = connection.recv()
+        if error is not None:
+            raise error
+
+
+class HelperHarness(ServiceHarness):
+    """An encoder in helper processes, storing in a local folder."""
+
+    same_process = False
+    suffix = ".bin"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._server = GateServer(lambda: self.gate, folder)
+
+    def stored(self) -> dict[str, bytes]:
+        return {name.removesuffix(self.suffix): data for name, data in _files(self.directory).items()}
+
+    def close(self) -> None:
+        super().close()
+        self._server.close()
+
+    def _make(self, options: dict[str, Any]) -> BackgroundWriter:
+        return BackgroundWriter(
+            Encoder(content, suffix=self.suffix, name="content"),
+            target=GatedTarget(LocalTarget(self.directory), FarGate(self._server.address), self.suffix),
+            backend="process",
+            **options,
+        )
+
+
+class HelperPathHarness(HelperHarness):
+    """A plain function ``(path, value)`` in helper processes."""
+
+    opaque = True
+    suffix = ""
+
+    def _make(self, options: dict[str, Any]) -> BackgroundWriter:
+        directory, gate = self.directory, FarGate(self._server.address)
+
+        def write_content(path: Path, value: Any) -> None:
+            gate.passing(path.relative_to(directory).as_posix())
+            path.write_bytes(content(value))
+
+        return BackgroundWriter(write_content, directory, backend="process", **options)
 
 
 class PathHarness(ServiceHarness):

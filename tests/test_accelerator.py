@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from harness import in_thread
 
-from lighter_async import BackgroundWriter, QueueFullError, WriteError
+from lighter_async import BackgroundWriter, FlushTimeoutError, QueueFullError, WriteError
 from lighter_async.staging import StagingPool, TorchAccelerator, plan_batch, plan_sample
 
 PATIENCE = 30  # seconds, for what happens in another thread
@@ -38,6 +39,11 @@ class Copy:
         if self.error is not None:
             raise self.error
 
+    def query(self):
+        if self.arrived.is_set() and self.error is not None:
+            raise self.error
+        return self.arrived.is_set()
+
 
 class Device:
     """An accelerator whose stream is moved on by hand."""
@@ -45,6 +51,7 @@ class Device:
     def __init__(self):
         self.copies = []
         self.allocated = []
+        self.pinned = 0
         self.owned = {}  # by address, and kept, so that no other tensor gets the address
 
     def tensor(self, tensor):
@@ -60,6 +67,16 @@ class Device:
         self.allocated.append(nbytes)
         return torch.full((nbytes,), 0xEE, dtype=torch.uint8)
 
+    def pin(self, memory):
+        self.allocated.append(memory.nbytes)
+        memory[:] = 0xEE
+        self.pinned += 1
+
+        def unpin():
+            self.pinned -= 1
+
+        return unpin
+
     def copy(self, pairs):
         self.copies.append(Copy(pairs))
         return self.copies[-1]
@@ -67,7 +84,9 @@ class Device:
 
 @pytest.fixture
 def device():
-    return Device()
+    device = Device()
+    yield device
+    device.copies.clear()  # which refer to the slots' memory
 
 
 @pytest.fixture
@@ -188,7 +207,7 @@ def test_a_copy_that_cannot_be_begun_costs_its_slot(device):
 @pytest.mark.usefixtures("arriving")
 def test_a_worker_waits_for_the_copy_before_it_reads(tmp_path, device):
     """Reading too early is how files full of zeros came to be; the loop meanwhile goes on and may overwrite."""
-    with BackgroundWriter("tensor", tmp_path, accelerator=device, max_workers=2) as writer:
+    with BackgroundWriter("tensor", tmp_path, backend="thread", accelerator=device, max_workers=2) as writer:
         batch = device.tensor(torch.rand(3, 100))
         expected = batch.clone()
         writer.submit_batch(["a", "b", "c"], batch)
@@ -199,6 +218,32 @@ def test_a_worker_waits_for_the_copy_before_it_reads(tmp_path, device):
         assert not list(tmp_path.glob("*.pt"))
         copy.arrive()
         writer.flush()
+    for name, row in zip("abc", expected, strict=True):
+        assert torch.equal(torch.load(tmp_path / f"{name}.pt"), row)
+
+
+@pytest.mark.usefixtures("arriving")
+def test_helpers_are_given_what_has_arrived_in_order(tmp_path, device):
+    """They cannot wait for a device, so a batch that follows one under way is held back with it."""
+    with BackgroundWriter("tensor", tmp_path, backend="process", accelerator=device, max_workers=2) as writer:
+        batch = device.tensor(torch.rand(3, 100))
+        expected = batch.clone()
+        writer.submit_batch(["a", "b", "c"], batch)
+        batch.zero_()
+        writer.submit("d", torch.rand(5))
+        writer.submit("e", device.tensor(torch.rand(5)))
+        first, second = device.copies
+        second.arrive()
+        with pytest.raises(FlushTimeoutError, match="5 samples"):
+            writer.flush(timeout=0)
+        assert not list(tmp_path.glob("*.pt"))
+        flushing = in_thread(writer.flush)
+        assert first.waited_for.wait(PATIENCE)
+        assert device.pinned == 2
+        first.arrive()
+        flushing.result()
+        assert len(list(tmp_path.glob("*.pt"))) == 5
+    assert device.pinned == 0
     for name, row in zip("abc", expected, strict=True):
         assert torch.equal(torch.load(tmp_path / f"{name}.pt"), row)
 
@@ -226,9 +271,10 @@ def test_path_functions_wait_for_the_copy_too(tmp_path, device, kind):
 
 
 @pytest.mark.usefixtures("arriving")
-def test_batches_under_way_count_against_the_bounds(tmp_path, device):
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_batches_under_way_count_against_the_bounds(tmp_path, device, backend):
     """Copies that the device has not got to fill the queue like anything else."""
-    with BackgroundWriter("tensor", tmp_path, accelerator=device, queue_size=4) as writer:
+    with BackgroundWriter("tensor", tmp_path, backend=backend, accelerator=device, queue_size=4) as writer:
         writer.submit_batch(["a", "b"], device.tensor(torch.rand(2, 10)))
         writer.submit_batch(["c", "d"], device.tensor(torch.rand(2, 10)))
         with pytest.raises(QueueFullError, match="4 of 4"):
@@ -237,9 +283,10 @@ def test_batches_under_way_count_against_the_bounds(tmp_path, device):
             copy.arrive()
 
 
-def test_a_device_that_fails_fails_its_samples(tmp_path, device):
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_a_device_that_fails_fails_its_samples(tmp_path, device, backend):
     """All of the batch, each by name, with the device's error; earlier and later memory is not mixed."""
-    writer = BackgroundWriter("tensor", tmp_path, accelerator=device)
+    writer = BackgroundWriter("tensor", tmp_path, backend=backend, accelerator=device)
     writer.submit_batch(["a", "b"], device.tensor(torch.rand(2, 10)))
     device.copies[0].fail(RuntimeError("device lost"))
     with pytest.raises(WriteError, match="device lost") as caught:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lighter_async import BackgroundWriter, write_tensor
 from lighter_async.block import Block
 from lighter_async.writers import archive
+from lighter_async.writers.tensor import _archives
 
 DTYPES = sorted(
     {str(one).removeprefix("torch.") for one in vars(torch).values() if isinstance(one, torch.dtype)}
@@ -22,11 +23,11 @@ DTYPES = sorted(
 
 @pytest.fixture(autouse=True)
 def _no_templates():
-    archive._templates.clear()
-    archive._unfit.clear()
+    _archives._templates.clear()
+    _archives._unfit.clear()
     yield
-    archive._templates.clear()
-    archive._unfit.clear()
+    _archives._templates.clear()
+    _archives._unfit.clear()
 
 
 def block_of(tensor):
@@ -44,8 +45,8 @@ def tensor_of(dtype, shape, seed=0):
 def archive_of(tensor):
     """From a template: the first tensor of a kind is torch.save's."""
     block = block_of(tensor)
-    archive.encode_archive(block)
-    parts = archive.encode_archive(block)
+    _archives.encode(block)
+    parts = _archives.encode(block)
     return None if parts is None else b"".join(parts)
 
 
@@ -89,7 +90,7 @@ def test_each_archive_has_its_own_elements(tmp_path):
     for step in range(20):
         for row in range(16):
             assert torch.equal(torch.load(tmp_path / f"{step}/{row}.pt"), torch.full((33,), row + 100.0 * step))
-    assert archive._templates[("float32", (33,))] is not None
+    assert _archives._templates[("float32", (33,))] is not None
 
 
 def test_what_torch_lays_out_otherwise_is_left_to_it(monkeypatch, tmp_path):
@@ -128,16 +129,16 @@ def test_very_large_tensors_and_single_ones_are_left_to_torch(monkeypatch):
     monkeypatch.setattr(archive, "_LARGEST", 8)
     assert archive_of(tensor_of("float32", (3,))) is None
     block = block_of(tensor_of("float32", (2,)))
-    assert archive.encode_archive(block) is None
-    assert archive.encode_archive(block) is not None
+    assert _archives.encode(block) is None
+    assert _archives.encode(block) is not None
 
 
 def test_templates_do_not_pile_up(monkeypatch):
     """Samples that all differ in shape leave a bounded number of entries."""
     monkeypatch.setattr(archive, "_MOST_TEMPLATES", 10)
     for length in range(1, 50):
-        archive.encode_archive(block_of(torch.zeros(length)))
-    assert len(archive._templates) <= 10
+        _archives.encode(block_of(torch.zeros(length)))
+    assert len(_archives._templates) <= 10
 
 
 def test_the_writer_called_directly_writes_the_same():

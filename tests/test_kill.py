@@ -13,7 +13,7 @@ WRITES = """
 import itertools, sys
 from lighter_async import BackgroundWriter
 
-with BackgroundWriter("text", sys.argv[1], max_workers=3, queue_size=12) as writer:
+with BackgroundWriter("text", sys.argv[1], backend="thread", max_workers=3, queue_size=12) as writer:
     for step in itertools.count():
         for i in range(20):
             writer.submit(f"{step}/{i}", f"{step}/{i} " * 100_000)
@@ -43,7 +43,7 @@ def test_a_killed_process_leaves_only_whole_files(tmp_path):
         assert any(path.suffix == ".lock" for path in (folder / ".lighter-async").iterdir())
         interrupted += len(list(folder.rglob(".lighter-async-*")))
 
-        with BackgroundWriter("text", folder) as writer:
+        with BackgroundWriter("text", folder, backend="thread") as writer:
             writer.submit("next", "run")
         assert list(folder.rglob(".lighter-async*")) == []
         files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.txt")}

@@ -30,6 +30,7 @@ PUBLIC = [
     "PathTarget",
     "QueueFullError",
     "Target",
+    "WorkerDiedError",
     "WriteError",
     "WriterRegistry",
     "WriterStats",
@@ -132,7 +133,7 @@ BELOW = {
     "writers": {"block", "files", "names", "errors"},
     "targets": {"files", "names", "errors", "types"},
     "staging": {"block"},
-    "workers": {"writers", "names", "errors", "types"},
+    "workers": {"staging", "writers", "names", "errors", "types"},
     "ledger": {"errors", "types"},
     "service": {
         "errors",

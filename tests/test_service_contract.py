@@ -1,7 +1,7 @@
 """The contract of the service, on every way of working that there is."""
 
 import pytest
-from harness import AsyncHarness, MemoryTarget, PathHarness, TargetHarness
+from harness import AsyncHarness, HelperHarness, HelperPathHarness, MemoryTarget, PathHarness, TargetHarness
 from service_contract import ServiceContract
 
 
@@ -36,3 +36,19 @@ class TestEventLoop(ServiceContract):
     @pytest.fixture
     def make_harness(self, tmp_path):
         return lambda: AsyncHarness(tmp_path)
+
+
+class TestHelpersOnFolder(ServiceContract):
+    """An encoder in helper processes, storing in a local folder."""
+
+    @pytest.fixture
+    def make_harness(self, tmp_path):
+        return lambda: HelperHarness(tmp_path)
+
+
+class TestPathFunctionInHelpers(ServiceContract):
+    """A function (path, value) in helper processes."""
+
+    @pytest.fixture
+    def make_harness(self, tmp_path):
+        return lambda: HelperPathHarness(tmp_path)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lighter_async import BackgroundWriter
 from lighter_async.staging import StagingPool, plan_batch, plan_sample
-from lighter_async.staging.memory import SlotPool, size_class
+from lighter_async.staging.memory import PrivateMemory, SlotPool, size_class
 
 MEGA = 1 << 20
 Pair = namedtuple("Pair", ["image", "label"])
@@ -449,7 +449,7 @@ def test_mixed_sizes_stay_within_the_budget():
 
 def test_the_class_asked_for_is_kept_where_others_can_give_way():
     """A slot of the right size is handed out rather than dropped."""
-    slots = SlotPool(3 * 4096, allocate_pinned=None)
+    slots = SlotPool(3 * 4096, PrivateMemory(None))
     one = slots.acquire(4096, pinned=False)
     slots.release(one)
     two = slots.acquire(8192, pinned=False)
@@ -467,7 +467,7 @@ def test_a_slot_that_cannot_be_had_costs_nothing():
     def fail(size):
         raise MemoryError("no pinned memory")
 
-    slots = SlotPool(MEGA, allocate_pinned=fail)
+    slots = SlotPool(MEGA, PrivateMemory(fail))
     with pytest.raises(MemoryError, match="no pinned memory"):
         slots.acquire(4096, pinned=True)
     assert slots.total == 0

@@ -19,7 +19,7 @@ from lighter_async.errors import LighterAsyncError
 from lighter_async.limits import DEFAULT_QUEUE_SIZE, default_workers
 from lighter_async.names import Numbers
 from lighter_async.service import BackgroundWriter
-from lighter_async.types import IfExists, WriterStats
+from lighter_async.types import BackendName, IfExists, WriterStats
 
 __all__ = ["FileWriter"]
 
@@ -40,6 +40,9 @@ class FileWriter(BaseWriter):
             function ``(path, value)``, plain or ``async def``.
         name_key: The entry of the outputs that names the samples. None numbers them: rank r of n takes r, r + n,
             r + 2n and so on, over all loaders.
+        backend: ``"process"``: helper processes, which never hold this process's interpreter lock. ``"thread"``:
+            threads of this process, for writers that have to see its objects. ``"auto"``: processes for the writers of
+            this package, threads for anything else.
         max_workers: Samples that are written at once. By default one per core, at most four, shared between the ranks
             on this machine.
         queue_size: Samples that may be queued or being written.
@@ -62,6 +65,7 @@ class FileWriter(BaseWriter):
         writer_fn: str | Callable[..., Any],
         name_key: str | None = None,
         *,
+        backend: BackendName = "auto",
         max_workers: int | None = None,
         queue_size: int = DEFAULT_QUEUE_SIZE,
         queue_bytes: int | None = None,
@@ -72,6 +76,7 @@ class FileWriter(BaseWriter):
         self.value_key = value_key
         self.name_key = name_key
         self.writer_fn = writer_fn
+        self.backend = backend
         self.max_workers = max_workers
         self.queue_size = queue_size
         self.queue_bytes = queue_bytes
@@ -217,6 +222,7 @@ class FileWriter(BaseWriter):
         return BackgroundWriter(
             self.writer_fn,
             self.path,
+            backend=self.backend,
             max_workers=default_workers(local_ranks) if self.max_workers is None else self.max_workers,
             queue_size=self.queue_size,
             queue_bytes=self.queue_bytes,

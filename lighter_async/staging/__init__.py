@@ -7,11 +7,14 @@ batch, into a slot; a worker reads sample after sample from there; `StagingPool.
 from lighter_async.staging.accelerator import Accelerator, Ready, TorchAccelerator
 from lighter_async.staging.layout import Plan, Staged, plan_batch, plan_sample
 from lighter_async.staging.pool import StagingPool
+from lighter_async.staging.shared import SharedMemory, SharedView
 
 __all__ = [
     "Accelerator",
     "Plan",
     "Ready",
+    "SharedMemory",
+    "SharedView",
     "Staged",
     "StagingPool",
     "TorchAccelerator",

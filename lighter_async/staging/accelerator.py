@@ -6,8 +6,11 @@ tested with a device made of host memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +25,10 @@ class Ready(Protocol):
         """Wait until the copied bytes are in host memory. May be called by any thread, any number of times."""
         ...
 
+    def query(self) -> bool:
+        """Whether they are there already."""
+        ...
+
 
 class Accelerator(Protocol):
     """Copies device tensors into host memory."""
@@ -32,6 +39,10 @@ class Accelerator(Protocol):
 
     def allocate(self, nbytes: int) -> torch.Tensor:
         """Pinned host memory: a 1-d uint8 CPU tensor."""
+        ...
+
+    def pin(self, memory: NDArray[np.uint8]) -> Callable[[], None]:
+        """Pin host memory where it lies, such as memory that other processes share; returns what unpins it."""
         ...
 
     def copy(self, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Ready:
@@ -64,6 +75,17 @@ class TorchAccelerator:
 
         return torch.empty(nbytes, dtype=torch.uint8, device="cpu", pin_memory=True)
 
+    def pin(self, memory: NDArray[np.uint8]) -> Callable[[], None]:
+        import torch
+
+        # The others have no call for it in PyTorch; a copy into memory that is not pinned is slower, and as right.
+        if not torch.cuda.is_available():
+            return lambda: None
+        runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+        address = memory.ctypes.data
+        torch.cuda.check_error(int(runtime.cudaHostRegister(address, memory.nbytes, 0)))
+        return lambda: torch.cuda.check_error(int(runtime.cudaHostUnregister(address)))
+
     def copy(self, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Ready:
         import torch
 
@@ -94,3 +116,6 @@ class _All:
     def synchronize(self) -> None:
         for event in self._events:
             event.synchronize()
+
+    def query(self) -> bool:
+        return all(event.query() for event in self._events)

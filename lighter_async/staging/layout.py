@@ -33,7 +33,10 @@ _NOTHING = np.empty(0, np.uint8)
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """Where one tensor (`dtype` is torch's) or array (`dtype` is numpy's) lies in a slot, in bytes, C-contiguous."""
+    """Where one tensor or array lies in a slot, in bytes, C-contiguous.
+
+    Of a tensor, `dtype` is torch's name without ``torch.``, so that who does not look at it needs no torch.
+    """
 
     dtype: Any
     shape: tuple[int, ...]
@@ -65,7 +68,7 @@ class Leaf:
     def _block(self, memory: NDArray[np.uint8], shape: tuple[int, ...]) -> Block | None:
         if not self.is_tensor or not memory.size:
             return None
-        return Block(str(self.dtype).removeprefix("torch."), shape, memory)
+        return Block(self.dtype, shape, memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,8 @@ class Plan:
     loose: list[Any] = field(default_factory=list)
 
     def place(self, array: Any, *, is_tensor: bool) -> Leaf:
-        leaf = Leaf(array.dtype, tuple(array.shape), self.nbytes, array.nbytes, is_tensor)
+        dtype = str(array.dtype).removeprefix("torch.") if is_tensor else array.dtype
+        leaf = Leaf(dtype, tuple(array.shape), self.nbytes, array.nbytes, is_tensor)
         self.sources.append((leaf, array))
         self.nbytes += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
         return leaf
@@ -137,6 +141,20 @@ class Staged:
         value = self.values[index]
         return value.block(self.slot.memory) if isinstance(value, Leaf) else None
 
+    def kinds(self) -> dict[tuple[str, tuple[int, ...]], int]:
+        """The dtypes and shapes for which `block` gives something, and the bytes of one of each."""
+        if self.rows is not None:
+            rows = self.rows
+            kind = rows.dtype, rows.shape[1:]
+            return {kind: rows.nbytes // rows.shape[0]} if rows.is_tensor and rows.nbytes else {}
+        leaves = [value for value in self.values if isinstance(value, Leaf) and value.is_tensor and value.nbytes]
+        return {(leaf.dtype, leaf.shape): leaf.nbytes for leaf in leaves}
+
+    @property
+    def plain(self) -> bool:
+        """Whether its samples are tensors, arrays, texts and numbers, and nothing of a user's own."""
+        return not self.loose and all(type(value) in _PLAIN for value in self.values)
+
     def own_value(self, index: int) -> Any:
         """Sample `index` with tensors and arrays of its own, which may be kept and changed."""
         if self.rows is not None:
@@ -151,6 +169,9 @@ class Staged:
     def _memory(self) -> NDArray[np.uint8]:
         # Tensors and arrays without elements need no slot.
         return _NOTHING if self.slot is None else self.slot.memory
+
+
+_PLAIN = frozenset({Leaf, str, bytes, int, float, bool, type(None)})
 
 
 def plan_sample(value: Any) -> Plan:
@@ -253,8 +274,8 @@ def _view(memory: NDArray[np.uint8], dtype: Any, shape: tuple[int, ...], is_tens
     import torch
 
     if not memory.size:
-        return torch.empty(shape, dtype=dtype, device="cpu")
-    return torch.from_numpy(memory).view(dtype).view(shape)
+        return torch.empty(shape, dtype=getattr(torch, dtype), device="cpu")
+    return torch.from_numpy(memory).view(getattr(torch, dtype)).view(shape)
 
 
 def _own(value: Any) -> Any:

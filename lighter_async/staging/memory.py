@@ -10,14 +10,14 @@ import mmap
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Slot", "SlotPool", "size_class"]
+__all__ = ["PAGE", "Memory", "PrivateMemory", "Slot", "SlotPool", "size_class"]
 
-_PAGE = 4096
+PAGE = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,10 +27,49 @@ class Slot:
     Attributes:
         memory: Its bytes, writable.
         pinned: Whether an accelerator can copy into it without a detour.
+        offset: Where it lies in memory that is shared with other processes.
     """
 
     memory: NDArray[np.uint8]
     pinned: bool
+    offset: int = 0
+
+
+class Memory(Protocol):
+    """Where slots come from, and where they go. May be called by several threads at once."""
+
+    def allocate(self, size: int, *, pinned: bool) -> Slot:
+        """A new slot.
+
+        Raises:
+            MemoryError: The machine has no more memory.
+        """
+        ...
+
+    def free(self, slot: Slot) -> None:
+        """Give a slot's memory back to the system. Nobody may read from it any more."""
+        ...
+
+
+class PrivateMemory:
+    """Memory of this process alone.
+
+    Each slot is a mapping of its own, because it goes back to the system as a whole when the slot goes; the heap would
+    keep it.
+
+    Args:
+        allocate_pinned: Pinned memory: a 1-d uint8 CPU tensor of so many bytes.
+    """
+
+    def __init__(self, allocate_pinned: Callable[[int], Any]) -> None:
+        self._allocate_pinned = allocate_pinned
+
+    def allocate(self, size: int, *, pinned: bool) -> Slot:
+        memory = self._allocate_pinned(size).numpy() if pinned else np.frombuffer(mmap.mmap(-1, size), np.uint8)
+        return Slot(memory, pinned)
+
+    def free(self, slot: Slot) -> None:
+        """It goes with the slot itself."""
 
 
 def size_class(nbytes: int, budget: int) -> int:
@@ -41,7 +80,7 @@ def size_class(nbytes: int, budget: int) -> int:
     """
     if nbytes == 0:
         return 0
-    step = max(_PAGE, 1 << max(0, nbytes.bit_length() - 4))
+    step = max(PAGE, 1 << max(0, nbytes.bit_length() - 4))
     rounded = -(-nbytes // step) * step
     return rounded if rounded <= budget or nbytes > budget else budget
 
@@ -52,9 +91,9 @@ class SlotPool:
     That the used ones stay within it is the service's business: it admits a batch only when its bytes fit.
     """
 
-    def __init__(self, budget: int, *, allocate_pinned: Callable[[int], Any]) -> None:
+    def __init__(self, budget: int, memory: Memory) -> None:
         self.budget = budget
-        self._allocate_pinned = allocate_pinned
+        self._memory = memory
         self._lock = threading.Lock()
         self._free: dict[tuple[int, bool], list[Slot]] = {}
         self._total = 0  # bytes of used and free slots; guarded by _lock
@@ -76,12 +115,11 @@ class SlotPool:
             self._make_room(size)
             self._total += size
         try:
-            memory = self._allocate_pinned(size).numpy() if pinned else _anonymous(size)
+            return self._memory.allocate(size, pinned=pinned)
         except BaseException:
             with self._lock:
                 self._total -= size
             raise
-        return Slot(memory, pinned)
 
     def release(self, slot: Slot) -> None:
         """Take a slot back. Nobody may read from it any more."""
@@ -89,30 +127,29 @@ class SlotPool:
         with self._lock:
             if self._total > self.budget:  # an oversized batch's slot goes with its batch
                 self._total -= size
+                self._memory.free(slot)
             else:
                 self._free.setdefault((size, slot.pinned), []).append(slot)
 
     def forget(self, slot: Slot) -> None:
-        """Take a slot back, never to hand it out again."""
+        """Take a slot back, never to hand it out again: it may still be written to, so its memory is not freed."""
         with self._lock:
             self._total -= len(slot.memory)
 
     def close(self) -> None:
         """Let go of the free slots."""
         with self._lock:
-            self._total -= sum(size * len(slots) for (size, _), slots in self._free.items())
+            for slots in self._free.values():
+                for slot in slots:
+                    self._total -= len(slot.memory)
+                    self._memory.free(slot)
             self._free.clear()
 
     def _make_room(self, size: int) -> None:
         # Free slots of other classes give way, the class that is not asked for first.
         for key in list(self._free):
             while self._total + size > self.budget and self._free[key]:
-                self._free[key].pop()
+                self._memory.free(self._free[key].pop())
                 self._total -= key[0]
             if not self._free[key]:
                 del self._free[key]
-
-
-def _anonymous(size: int) -> NDArray[np.uint8]:
-    # A mapping of its own, because it goes back to the system as a whole when the slot goes; the heap would keep it.
-    return np.frombuffer(mmap.mmap(-1, size), np.uint8)

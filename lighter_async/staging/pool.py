@@ -8,7 +8,8 @@ import numpy as np
 
 from lighter_async.staging.accelerator import Accelerator, TorchAccelerator
 from lighter_async.staging.layout import Plan, Staged
-from lighter_async.staging.memory import Slot, SlotPool, size_class
+from lighter_async.staging.memory import Memory, PrivateMemory, Slot, SlotPool, size_class
+from lighter_async.staging.shared import SharedMemory
 
 __all__ = ["StagingPool"]
 
@@ -19,11 +20,17 @@ class StagingPool:
     Args:
         budget: Bytes of host memory to keep for reuse.
         accelerator: How device tensors are copied; None for PyTorch's own devices.
+        shared: Whether other processes are to read the slots.
+
+    Attributes:
+        shared: The memory that they map; None if they are not to.
     """
 
-    def __init__(self, budget: int, *, accelerator: Accelerator | None = None) -> None:
+    def __init__(self, budget: int, *, accelerator: Accelerator | None = None, shared: bool = False) -> None:
         self._accelerator: Accelerator = accelerator or TorchAccelerator()
-        self._slots = SlotPool(budget, allocate_pinned=self._accelerator.allocate)
+        self.shared = SharedMemory(budget, pin=self._accelerator.pin) if shared else None
+        memory: Memory = self.shared or PrivateMemory(self._accelerator.allocate)
+        self._slots = SlotPool(budget, memory)
 
     @property
     def total_bytes(self) -> int:

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from filelock import FileLock, Timeout
 
@@ -55,6 +55,13 @@ class LocalTarget:
         self._lock: FileLock | None = None
         # Folders that names may lie in. Only the submitting threads use it, and a race costs one more look.
         self._folders: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy in another process opens for itself: with a lock and temporary names of its own.
+        return {"directory": os.path.abspath(self.directory), "if_exists": self.if_exists}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
 
     @property
     def location(self) -> str:

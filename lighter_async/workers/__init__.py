@@ -1,18 +1,63 @@
 """Workers: what takes samples off the queue and has them written."""
 
-from collections.abc import Callable
+from __future__ import annotations
 
-from lighter_async.types import Backend, Result, Unit
+from collections.abc import Callable
+from typing import Literal, get_args
+
+from lighter_async.staging import SharedMemory
+from lighter_async.types import Backend, BackendName, Result, Target, Unit
 from lighter_async.workers.job import Job
 from lighter_async.workers.loop import LoopBackend
+from lighter_async.workers.process import ProcessBackend, supported
 from lighter_async.workers.thread import ThreadBackend
-from lighter_async.writers import PathFunction
+from lighter_async.writers import Encoder, PathFunction, Writer
 
-__all__ = ["Job", "LoopBackend", "ThreadBackend", "start_backend"]
+__all__ = ["Job", "choose_backend", "make_backend"]
 
 
-def start_backend(job: Job, done: Callable[[Unit, Result], None], max_workers: int) -> Backend:
-    """The workers that can do this job."""
+def choose_backend(
+    name: BackendName, writer: Writer, target: Target, *, is_local: bool
+) -> Literal["thread", "process"]:
+    """What the workers are to be.
+
+    Args:
+        name: What the user chose. ``"auto"`` is helper processes for this package's own encoders that store in a local
+            directory, where the system has what they need, and threads otherwise.
+        writer: What they run.
+        target: Where they store.
+        is_local: Whether that is a local directory.
+
+    Raises:
+        ValueError: It is none of the names, or cannot be had for this writer or on this system.
+    """
+    if name not in get_args(BackendName):
+        raise ValueError(f"backend is one of {', '.join(map(repr, get_args(BackendName)))}, not {name!r}")
+    if name == "auto":
+        own = isinstance(writer, Encoder) and writer.is_built_in
+        return "process" if own and is_local and supported() else "thread"
+    if name == "process":
+        if isinstance(writer, PathFunction) and writer.is_async:
+            raise ValueError(
+                f"writer {writer.name!r} is an async function, which runs on an event loop of this process; leave "
+                "backend at 'auto', or make it a plain function"
+            )
+        if not supported():
+            raise ValueError("backend='process' needs Linux 5.3 or later; choose backend='thread' here")
+    return name
+
+
+def make_backend(
+    job: Job,
+    done: Callable[[Unit, Result], None],
+    max_workers: int,
+    *,
+    memory: SharedMemory | None,
+    queue_size: int,
+) -> Backend:
+    """The workers that can do this job: helper processes where there is `memory` to share with them."""
+    if memory is not None:
+        return ProcessBackend(job, done, max_workers, memory=memory, queue_size=queue_size)
     if isinstance(job.writer, PathFunction) and job.writer.is_async:
         return LoopBackend(job, done, max_workers)
     return ThreadBackend(job, done, max_workers)

@@ -42,6 +42,12 @@ class UnitQueue(ABC):
         # Guarded by _lock:
         self._units: deque[Unit] = deque()
 
+    def start(self) -> None:
+        return  # threads are started as units come
+
+    def prepare(self, batch: Batch) -> None:
+        return  # threads see what this one sees
+
     def put(self, units: Sequence[Unit]) -> None:
         with self._lock:
             self._units.extend(units)
@@ -62,6 +68,16 @@ class UnitQueue(ABC):
             self._call_workers()  # which an exception of a signal's handler in put may have prevented
         # In slices: a signal that comes just before the wait begins is noticed only when it ends.
         changed.wait(_SECONDS_TO_NOTICE if timeout is None else min(timeout, _SECONDS_TO_NOTICE))
+
+    def collect(self) -> None:
+        return  # threads tell it themselves
+
+    def wake(self) -> None:
+        return  # who waits does so for the condition, which is notified
+
+    @property
+    def descriptor(self) -> int | None:
+        return None
 
     def drop(self) -> list[Unit]:
         with self._lock:

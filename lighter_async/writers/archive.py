@@ -11,19 +11,24 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from isal import isal_zlib
 
 from lighter_async.block import Block
 
-__all__ = ["encode_archive"]
+__all__ = ["Archives", "Template"]
 
 # Above this a template costs more than it saves: it takes two archives of the tensor's size to make.
-_LARGEST = 16 << 20
+_LARGEST = 64 << 20
 _MOST_TEMPLATES = 1024
+_TRIED_ALONE = 64
+
+Kind: TypeAlias = "tuple[str, tuple[int, ...]]"
+"""A tensor's dtype, as torch's name for it, and shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,34 +53,76 @@ class Template:
         return [memoryview(self.head), elements, memoryview(tail)]
 
 
-# By dtype and shape; None where there was one sample, or where a template gave another archive than torch.save.
-# A race makes a template twice, which is the same one.
-_templates: dict[tuple[str, tuple[int, ...]], Template | None] = {}
-_unfit: set[tuple[str, tuple[int, ...]]] = set()
+class Archives:
+    """Templates by dtype and shape, made when they are worth while.
 
-
-def encode_archive(block: Block) -> list[memoryview] | None:
-    """What `torch.save` writes for a dense tensor; None if `torch.save` is to be called.
-
-    That is so for the first tensor of a dtype and shape, since a template is not worth while for one, for very large
-    ones, and where PyTorch writes another layout than this knows.
+    A race makes a template twice, which is the same one.
     """
-    key = (block.dtype, block.shape)
-    template = _templates.get(key)
-    if template is None:
-        if block.memory.nbytes > _LARGEST or key in _unfit:
-            return None
-        if key not in _templates:
-            if len(_templates) >= _MOST_TEMPLATES:
-                _templates.clear()
-                _unfit.clear()
-            _templates[key] = None
-            return None
-        template = _templates[key] = _make(block.dtype, block.shape, block.memory.nbytes)
+
+    def __init__(self) -> None:
+        self._templates: dict[Kind, Template | None] = {}  # None where there was one sample
+        self._unfit: set[Kind] = set()
+        self._alone = 0  # templates made for others before a second sample came
+
+    def encode(self, block: Block) -> list[memoryview] | None:
+        """What `torch.save` writes for a dense tensor; None if `torch.save` is to be called.
+
+        That is so for the first tensor of a dtype and shape, since a template is not worth while for one, for very
+        large ones, and where PyTorch writes another layout than this knows.
+        """
+        key = (block.dtype, block.shape)
+        template = self._templates.get(key)
         if template is None:
-            _unfit.add(key)
-            return None
-    return template.fill(block.memory.data)
+            if block.memory.nbytes > _LARGEST or key in self._unfit:
+                return None
+            if key not in self._templates:
+                self._remember(key, None)
+                return None
+            template = self._made(key, block.memory.nbytes)
+            if template is None:
+                return None
+        return template.fill(block.memory.data)
+
+    def share(self, kinds: Mapping[Kind, int]) -> list[tuple[Kind, Template]]:
+        """Templates for the tensors of a batch, for a process that is to encode them without PyTorch.
+
+        Args:
+            kinds: The bytes of each kind of tensor.
+        """
+        found = []
+        for key, nbytes in kinds.items():
+            template = self._templates.get(key)
+            if template is None and nbytes <= _LARGEST and key not in self._unfit:
+                # At once, since the other process would import PyTorch for the first one; but not for every one of
+                # samples that are all of different shapes.
+                if key in self._templates or self._alone < _TRIED_ALONE:
+                    self._alone += key not in self._templates
+                    template = self._made(key, nbytes)
+                else:
+                    self._remember(key, None)
+            if template is not None:
+                found.append((key, template))
+        return found
+
+    def learn(self, templates: Iterable[tuple[Kind, Template]]) -> None:
+        """Take over what another process shared."""
+        for key, template in templates:
+            if self._templates.get(key) is None:
+                self._remember(key, template)
+
+    def _made(self, key: Kind, nbytes: int) -> Template | None:
+        template = _make(*key, nbytes)
+        if template is None:
+            self._unfit.add(key)
+        else:
+            self._remember(key, template)
+        return template
+
+    def _remember(self, key: Kind, template: Template | None) -> None:
+        if len(self._templates) >= _MOST_TEMPLATES:
+            self._templates.clear()
+            self._unfit.clear()
+        self._templates[key] = template
 
 
 def _make(dtype: str, shape: tuple[int, ...], nbytes: int) -> Template | None:

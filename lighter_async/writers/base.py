@@ -10,10 +10,10 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from lighter_async.block import Block
 from lighter_async.files import publish
@@ -23,6 +23,18 @@ __all__ = ["Encoded", "Encoder", "PathFunction", "Writer", "as_parts", "encoder"
 
 Encoded: TypeAlias = "bytes | bytearray | memoryview | Sequence[bytes | bytearray | memoryview]"
 """What an encoder returns: bytes-like, or several of them to be stored one behind the other."""
+
+
+class Templates(Protocol):
+    """What an encoder makes once per dtype and shape, in the user's process, and its helpers are given."""
+
+    def share(self, kinds: Mapping[tuple[str, tuple[int, ...]], int]) -> Sequence[Any]:
+        """The templates for tensors of these dtypes and shapes, of so many bytes each; they can be pickled."""
+        ...
+
+    def learn(self, templates: Iterable[Any]) -> None:
+        """Take over what `share` returned."""
+        ...
 
 
 class Encoder:
@@ -39,6 +51,7 @@ class Encoder:
         name: What errors call it; by default the function's name.
         encode_block: ``(block, **options) -> bytes``, tried first where the value is one dense tensor in host memory: a
             shorter way that needs no tensor made. It returns None where the value has to be encoded after all.
+        templates: What `encode_block` needs for some kinds of tensor and can be made in this process alone.
     """
 
     def __init__(
@@ -48,6 +61,7 @@ class Encoder:
         suffix: str,
         name: str | None = None,
         encode_block: Callable[..., Encoded | None] | None = None,
+        templates: Templates | None = None,
     ) -> None:
         if not callable(encode):
             raise TypeError(f"an encoder is a function (value) -> bytes, not {type(encode).__name__}")
@@ -61,6 +75,7 @@ class Encoder:
             raise ValueError(f"suffix {suffix!r} holds a '/' or NUL; it is the end of a file name, such as '.png'")
         self._encode = encode
         self._encode_block = encode_block
+        self._templates = templates
         self.suffix = suffix
         self.name: str = name or known.name
         self.__doc__ = encode.__doc__
@@ -89,6 +104,23 @@ class Encoder:
         encoded = None if self._encode_block is None else self._encode_block(block)
         return None if encoded is None else as_parts(encoded, self.name)
 
+    def share(self, kinds: Mapping[tuple[str, tuple[int, ...]], int]) -> Sequence[Any]:
+        """What a helper process needs to encode tensors of these dtypes and shapes, of so many bytes each."""
+        return [] if self._templates is None else self._templates.share(kinds)
+
+    def learn(self, shared: Sequence[Any]) -> None:
+        """Take over, in a helper process, what `share` returned."""
+        if self._templates is not None:
+            self._templates.learn(shared)
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether it is one of this package's own, with any options."""
+        function: Any = self._encode
+        while isinstance(function, functools.partial):
+            function = function.func
+        return str(getattr(function, "__module__", "")).startswith(f"{__package__}.")
+
     def with_options(self, *, suffix: str | None = None, **options: Any) -> Encoder:
         """This encoder with another suffix, or with keyword options of its function set."""
         encode, encode_block = self._encode, self._encode_block
@@ -96,7 +128,7 @@ class Encoder:
             encode = functools.partial(encode, **options)
             encode_block = encode_block and functools.partial(encode_block, **options)
         suffix = self.suffix if suffix is None else suffix
-        return Encoder(encode, suffix=suffix, name=self.name, encode_block=encode_block)
+        return Encoder(encode, suffix=suffix, name=self.name, encode_block=encode_block, templates=self._templates)
 
     def __call__(self, path: str | os.PathLike[str], value: Any, *, suffix: str | None = None, **options: Any) -> None:
         """Write `value` to `path`, with the suffix appended unless the path ends in it; whole or not at all.

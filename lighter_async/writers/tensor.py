@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from lighter_async.writers.archive import encode_archive
+from lighter_async.writers.archive import Archives
 from lighter_async.writers.base import Encoder
 
 __all__ = ["encode_tensor", "write_tensor"]
@@ -44,5 +44,8 @@ def _is_part_of_larger(tensor: Any) -> bool:
     return bool(tensor.untyped_storage().nbytes() != tensor.numel() * tensor.element_size())
 
 
-write_tensor = Encoder(encode_tensor, suffix=".pt", name="tensor", encode_block=encode_archive)
+_archives = Archives()
+
+
+write_tensor = Encoder(encode_tensor, suffix=".pt", name="tensor", encode_block=_archives.encode, templates=_archives)
 """``write_tensor(path, tensor, *, suffix=".pt")``: write what `torch.load` reads back."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ __all__ = ["BACKENDS", "refusal", "running_writer"]
 
 BACKENDS = ("thread", "process")
 """What workers can be, the cheaper first."""
-
-_CHOICE = "backend" in inspect.signature(BackgroundWriter).parameters
 
 
 def refusal(backend: str, writer: Callable[..., Any]) -> str | None:
@@ -50,8 +47,4 @@ def running_writer(
 
 
 def _make(writer: Callable[..., Any], folder: Path, *, backend: str, **options: Any) -> BackgroundWriter:
-    if _CHOICE:
-        return BackgroundWriter(writer, folder, **{"backend": backend, **options})
-    if backend != "thread":
-        raise ValueError("this version has worker threads only")
-    return BackgroundWriter(writer, folder, **options)
+    return BackgroundWriter(writer, folder, **{"backend": backend, **options})

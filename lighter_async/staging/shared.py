@@ -1,0 +1,149 @@
+"""Memory that helper processes share.
+
+One anonymous file in memory (`memfd_create`), which is not limited by a container's small ``/dev/shm``, has no name
+that could be left behind, and is gone with the last process that holds it. Slots are places in it. The part that the
+budget needs is mapped once, in twice its size: addresses cost nothing, and so slots of mixed sizes find a place. What
+is larger, or finds none, lies behind that part and is mapped by itself.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lighter_async.staging.memory import PAGE, Slot
+
+__all__ = ["SharedMemory", "SharedView"]
+
+
+class SharedMemory:
+    """Slots in a file in memory.
+
+    Args:
+        budget: Bytes that slots are expected to take together.
+        pin: Pins memory for an accelerator and returns what unpins it.
+
+    Attributes:
+        descriptor: The file, for processes that are to map it.
+        mapped: Bytes from its beginning that are mapped once and for all.
+    """
+
+    def __init__(self, budget: int, *, pin: Callable[[NDArray[np.uint8]], Callable[[], None]]) -> None:
+        self.mapped = 2 * -(-budget // PAGE) * PAGE + (16 << 20)
+        self._pin = pin
+        self._lock = threading.Lock()
+        # Guarded by _lock:
+        self.descriptor = -1
+        self._mapping: mmap.mmap | None = None
+        self._memory = np.empty(0, np.uint8)
+        self._gaps: list[tuple[int, int]] = []  # offset and size of what is free, in order, never side by side
+        self._apart: dict[int, mmap.mmap] = {}  # by offset, what lies behind the mapped part
+        self._end = self.mapped
+        self._unpin: dict[int, Callable[[], None]] = {}
+
+    def open(self) -> None:
+        """Make the file.
+
+        Raises:
+            OSError: The system has no descriptor or no addresses left.
+        """
+        self.descriptor = os.memfd_create("lighter-async", os.MFD_CLOEXEC)
+        os.ftruncate(self.descriptor, self.mapped)
+        self._mapping = mmap.mmap(self.descriptor, self.mapped)
+        self._memory = np.frombuffer(self._mapping, np.uint8)
+        self._gaps = [(0, self.mapped)]
+
+    def allocate(self, size: int, *, pinned: bool) -> Slot:
+        size = -(-size // PAGE) * PAGE
+        with self._lock:
+            offset = self._take(size)
+            if offset is None:
+                offset, memory = self._map_apart(size)
+            else:
+                memory = self._memory[offset : offset + size]
+        if pinned:
+            try:
+                unpin = self._pin(memory)
+            except BaseException:
+                self._give_back(offset, size)
+                raise
+            with self._lock:
+                self._unpin[offset] = unpin
+        return Slot(memory, pinned, offset)
+
+    def free(self, slot: Slot) -> None:
+        with self._lock:
+            unpin = self._unpin.pop(slot.offset, None)
+        if unpin is not None:
+            unpin()
+        self._give_back(slot.offset, slot.memory.nbytes)
+
+    def close(self) -> None:
+        """Let go of the file; its memory goes with the last slot and the last process that maps it."""
+        with self._lock:
+            if self.descriptor >= 0:
+                os.close(self.descriptor)
+                self.descriptor = -1
+            self._mapping = None
+            self._memory = np.empty(0, np.uint8)
+            self._apart.clear()
+
+    def _give_back(self, offset: int, size: int) -> None:
+        with self._lock:
+            apart = self._apart.pop(offset, None)
+            if apart is not None:
+                apart.madvise(mmap.MADV_REMOVE)
+                if not self._apart:
+                    self._end = self.mapped
+            elif self._mapping is not None:
+                self._mapping.madvise(mmap.MADV_REMOVE, offset, size)
+                self._put_back(offset, size)
+
+    def _take(self, size: int) -> int | None:
+        for index, (offset, free) in enumerate(self._gaps):
+            if free >= size:
+                self._gaps[index : index + 1] = [(offset + size, free - size)] if free > size else []
+                return offset
+        return None
+
+    def _put_back(self, offset: int, size: int) -> None:
+        gaps = sorted([*self._gaps, (offset, size)])
+        merged = gaps[:1]
+        for start, free in gaps[1:]:
+            before, length = merged[-1]
+            if before + length == start:
+                merged[-1] = before, length + free
+            else:
+                merged.append((start, free))
+        self._gaps = merged
+
+    def _map_apart(self, size: int) -> tuple[int, NDArray[np.uint8]]:
+        offset = self._end
+        os.ftruncate(self.descriptor, offset + size)
+        self._apart[offset] = mapping = mmap.mmap(self.descriptor, size, offset=offset)
+        self._end += size
+        return offset, np.frombuffer(mapping, np.uint8)
+
+
+class SharedView:
+    """The same memory, in a process that was given its descriptor.
+
+    Args:
+        descriptor: The file.
+        mapped: Bytes from its beginning that every process maps once.
+    """
+
+    def __init__(self, descriptor: int, mapped: int) -> None:
+        self._descriptor = descriptor
+        self._memory = np.frombuffer(mmap.mmap(descriptor, mapped), np.uint8)
+
+    def slot(self, offset: int, size: int) -> Slot:
+        """The slot at a place."""
+        if offset + size <= self._memory.nbytes:
+            return Slot(self._memory[offset : offset + size], False, offset)
+        return Slot(np.frombuffer(mmap.mmap(self._descriptor, size, offset=offset), np.uint8), False, offset)

@@ -1,0 +1,10 @@
+"""Workers that are helper processes, with an interpreter lock of their own.
+
+`backend` is what the user's process has of them, `helper` is one from inside, `book` is the queue between them,
+`letter` is what travels as pickles, and `launch` starts a helper.
+"""
+
+from lighter_async.workers.process.backend import ProcessBackend
+from lighter_async.workers.process.launch import supported
+
+__all__ = ["ProcessBackend", "supported"]

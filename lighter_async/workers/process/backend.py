@@ -1,0 +1,539 @@
+"""Workers that are processes of their own, seen from the process that they work for."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from lighter_async.errors import WorkerDiedError, WriteError
+from lighter_async.staging import SharedMemory
+from lighter_async.staging.memory import Slot, SlotPool, size_class
+from lighter_async.types import Batch, Result, Unit
+from lighter_async.workers.job import Job
+from lighter_async.workers.process.book import BROKEN, STARTING, Book, Outcome
+from lighter_async.workers.process.helper import Setting
+from lighter_async.workers.process.launch import Process, launch
+from lighter_async.workers.process.letter import open_failure, seal, seal_batch
+from lighter_async.workers.queue import uninterrupted
+
+__all__ = ["ProcessBackend"]
+
+_SECONDS_TO_NOTICE = 1.0
+_ATTEMPTS = 3  # of a sample whose helpers die
+_STARTS = 10  # in a row that come to nothing
+_LEAST_UNITS, _MOST_UNITS = 1024, 1 << 16  # in flight at once
+_LETTERS_KEPT = 8 << 20  # bytes of memory, for reuse
+
+
+@dataclass(slots=True, eq=False)
+class _Sent:
+    """A batch that helpers have, or are about to have.
+
+    Attributes:
+        letter: The slot that says what it is.
+        left: Samples that are not done.
+    """
+
+    batch: Batch
+    serial: int
+    letter: Slot
+    left: int
+
+
+@dataclass(slots=True, eq=False)
+class _Record:
+    """A range of a batch in the book, with its samples that are not done."""
+
+    sent: _Sent
+    left: int
+
+
+class ProcessBackend:
+    """Runs a job in `max_workers` helper processes, which read the samples from memory that they share.
+
+    Everything that was put stands in the book at once, so that helpers finish it whatever becomes of this process.
+    There is no thread that reads what they have done: whoever calls next does, or waits for it. A helper that dies is
+    replaced, and what it had in its hand is put into the book again.
+
+    Batches whose copy from an accelerator is still under way are held back until it has arrived, since a helper cannot
+    wait for that, and so are units beyond what the book holds.
+
+    Args:
+        job: What is done with a unit.
+        done: Called with each unit and its result, with no lock of ours held.
+        max_workers: Helpers.
+        memory: What slots lie in.
+        queue_size: Samples that may be in flight at once.
+
+    Raises:
+        TypeError: The job cannot be pickled.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        done: Callable[[Unit, Result], None],
+        max_workers: int,
+        *,
+        memory: SharedMemory,
+        queue_size: int,
+    ) -> None:
+        self._job = job
+        self._sealed_job = seal(job, f"writer {job.writer.name!r} or its target {type(job.target).__name__}")
+        self._done = done
+        self._max_workers = max_workers
+        self._memory = memory
+        self._letters = SlotPool(_LETTERS_KEPT, memory)
+        self._capacity = min(max(queue_size, _LEAST_UNITS), _MOST_UNITS)
+        # Each helper that dies makes three records of one.
+        self._records_in_all = self._capacity + 3 * max_workers
+        self._path = [entry for entry in sys.path if isinstance(entry, str)]
+        self._folder = _working_folder()
+        self._lock = threading.Lock()
+        # Guarded by _lock:
+        self._helpers: list[Process | None] = [None] * max_workers
+        self._records: dict[int, _Record] = {}
+        self._free_records = list(range(self._records_in_all))
+        self._held: deque[tuple[_Sent, int, int, int]] = deque()  # with start, stop and samples a unit
+        self._units = 0  # in the book
+        self._serial = 0
+        self._results = 0  # of the book that were read
+        self._tickets = [0] * max_workers  # the last that each helper has entered a result for
+        self._failures_read = [0] * max_workers  # bytes
+        self._deaths: dict[tuple[int, int], int] = {}  # by a batch's serial number and a sample's index
+        self._failed_starts = 0
+        self._broken: BaseException | None = None
+        # Guarded by the ledger's lock, which is held when wait and wake are called:
+        self._waiter: int | None = None
+        self._asleep = False
+
+    # Life
+
+    def start(self) -> None:
+        """Start the helpers, and do not wait for them.
+
+        Raises:
+            OSError: The system cannot start them.
+        """
+        self._memory.open()
+        self._book_file = _file("book", Book.size_of(self._max_workers, self._records_in_all))
+        self._book = Book(self._book_file, self._max_workers, self._records_in_all)
+        self._job_file = _file("job", 0)
+        job = memoryview(self._sealed_job)
+        while job:
+            job = job[os.write(self._job_file, job) :]
+        self._tokens = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._news = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._events = select.epoll()
+        self._events.register(self._news[0], select.EPOLLIN)
+        self._events.register(self._bell, select.EPOLLIN)
+        _running.add(self)
+        with self._lock:
+            try:
+                for helper in range(self._max_workers):
+                    self._launch(helper)
+            except BaseException:
+                self._close()
+                raise
+
+    def stop(self) -> None:
+        with uninterrupted(), self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        self._book.end()
+        _nudge(self._tokens[1])
+        for process in self._helpers:
+            if process is not None:
+                process.wait()
+        _running.discard(self)
+        self._letters.close()
+        self._book.close()
+        for descriptor in self._descriptors():
+            os.close(descriptor)
+        self._events.close()
+        self._memory.close()
+
+    def _descriptors(self) -> list[int]:
+        return [self._book_file, self._job_file, *self._tokens, *self._news, self._bell]
+
+    def forked(self) -> None:
+        """In a forked child: let go of what the parent and its helpers share, but for the slots' addresses."""
+        self._book.close()
+        for descriptor in self._descriptors():
+            os.close(descriptor)
+        for process in self._helpers:
+            if process is not None:
+                process.close()
+        self._events.close()
+        if self._memory.descriptor >= 0:
+            os.close(self._memory.descriptor)
+
+    # In
+
+    def prepare(self, batch: Batch) -> None:
+        names, values = seal_batch(batch, self._job)
+        batch.letter = b"".join([len(names).to_bytes(8, "little"), names, values])
+
+    def put(self, units: Sequence[Unit]) -> None:
+        batch, start, stop, per = units[0].batch, units[0].start, units[-1].stop, len(units[0])
+        with uninterrupted():
+            with self._lock:
+                self._serial += 1
+                sent = _Sent(batch, self._serial, self._letter_of(batch), stop - start)
+                batch.begun = True
+                finished: list[tuple[Unit, Result]] = []
+                if self._broken is not None:
+                    self._fail(sent, start, stop, self._broken, finished)
+                else:
+                    self._held.append((sent, start, stop, max(per, -(-(stop - start) // self._capacity))))
+                    self._send_held(finished)
+            self._tell(finished)
+
+    def took(self, batch: Batch) -> bool:
+        return batch.begun
+
+    def is_worker(self) -> bool:
+        return False
+
+    def drop(self) -> list[Unit]:
+        with uninterrupted(), self._lock:
+            dropped: list[Unit] = []
+            if self._events.closed:
+                return dropped
+            for record, start, stop in self._book.withdraw():
+                sent = self._records[record].sent
+                dropped.append(Unit(sent.batch, start, stop))
+                self._leave(record, stop - start)
+                self._done_with(sent, stop - start)
+            while self._held:
+                sent, start, stop, _ = self._held.popleft()
+                dropped.append(Unit(sent.batch, start, stop))
+                self._done_with(sent, stop - start)
+            return dropped
+
+    # Out
+
+    @property
+    def descriptor(self) -> int | None:
+        return self._events.fileno()
+
+    def collect(self) -> None:
+        try:
+            if not self._held and not self._events.poll(0):
+                return
+        except ValueError:  # stopped meanwhile
+            return
+        with uninterrupted():
+            with self._lock:
+                finished = [] if self._events.closed else self._collect()
+            self._tell(finished)
+
+    def wait(self, changed: threading.Condition, timeout: float | None) -> None:
+        timeout = _SECONDS_TO_NOTICE if timeout is None else min(timeout, _SECONDS_TO_NOTICE)
+        me = threading.get_ident()
+        try:
+            if self._waiter is None:
+                self._waiter = me
+            if self._waiter != me:
+                changed.wait(timeout)
+                return
+            self._asleep = True
+            changed.release()
+            try:
+                self._wait_for_held()
+                self._events.poll(timeout)
+            finally:
+                self._asleep = False
+            self.collect()
+            changed.acquire()
+            # Somebody else may have to wait on in our place.
+            changed.notify_all()
+        finally:
+            if self._waiter == me:
+                self._waiter = None
+
+    def wake(self) -> None:
+        if self._asleep:
+            os.eventfd_write(self._bell, 1)
+
+    def _wait_for_held(self) -> None:
+        with self._lock:
+            ready = self._held[0][0].batch.staged.ready if self._held and self._broken is None else None
+        if ready is not None:
+            try:
+                ready.synchronize()
+            except Exception:
+                pass  # its query tells
+
+    def _tell(self, finished: Sequence[tuple[Unit, Result]]) -> None:
+        for unit, result in finished:
+            self._done(unit, result)
+
+    # With _lock held
+
+    def _letter_of(self, batch: Batch) -> Slot:
+        letter = self._letters.acquire(size_class(len(batch.letter), _LETTERS_KEPT), pinned=False)
+        letter.memory[: len(batch.letter)] = memoryview(batch.letter)
+        batch.letter = b""
+        return letter
+
+    def _send_held(self, finished: list[tuple[Unit, Result]]) -> None:
+        """Put into the book what has arrived on the host, in order, as far as the book has room."""
+        while self._held and self._broken is None:
+            sent, start, stop, per = self._held[0]
+            if self._records and self._units - (start - stop) // per > self._capacity:
+                return
+            ready = sent.batch.staged.ready
+            try:
+                if ready is not None and not ready.query():
+                    return
+            except Exception as error:  # the device failed, and the copy with it
+                self._held.popleft()
+                self._fail(sent, start, stop, error, finished)
+                continue
+            self._send(sent, start, stop, per)
+            self._held.popleft()
+
+    def _send(self, sent: _Sent, start: int, stop: int, per: int) -> None:
+        number = self._free_records.pop()
+        slot = sent.batch.staged.slot
+        self._records[number] = _Record(sent, stop - start)
+        self._units += -(-(stop - start) // per)
+        somebody_sleeps = self._book.append(
+            number,
+            start,
+            stop,
+            per=per,
+            serial=sent.serial,
+            slot=(0, 0) if slot is None else (slot.offset, slot.memory.nbytes),
+            letter=(sent.letter.offset, sent.letter.memory.nbytes),
+        )
+        if somebody_sleeps:
+            _nudge(self._tokens[1])
+
+    def _collect(self) -> list[tuple[Unit, Result]]:
+        finished: list[tuple[Unit, Result]] = []
+        ready = {descriptor for descriptor, _ in self._events.poll(0)}
+        for descriptor in (self._news[0], self._bell):
+            if descriptor in ready:
+                _drain(descriptor)
+        self._read_results(finished)
+        for helper, process in enumerate(self._helpers):
+            if process is not None and process.alive in ready:
+                self._bury(helper, process, finished)
+        if self._broken is not None:
+            self._fail_everything(self._broken, finished)
+        self._send_held(finished)
+        return finished
+
+    def _read_results(self, finished: list[tuple[Unit, Result]]) -> None:
+        if self._book.results == self._results:
+            return
+        for outcome in self._book.outcomes(self._results):
+            self._results += 1
+            self._units -= 1
+            self._failed_starts = 0
+            self._tickets[outcome.helper] = outcome.ticket
+            self._enter(outcome, finished)
+
+    def _enter(self, outcome: Outcome, finished: list[tuple[Unit, Result]]) -> None:
+        sent = self._records[outcome.record].sent
+        result = Result(
+            written=outcome.written,
+            skipped=outcome.skipped,
+            failures=self._read_failures(outcome.helper, outcome.failures),
+            bytes_written=outcome.bytes_written,
+            encode_seconds=outcome.encode_ns / 1e9,
+            store_seconds=outcome.store_ns / 1e9,
+        )
+        finished.append((Unit(sent.batch, outcome.start, outcome.stop), result))
+        self._leave(outcome.record, outcome.stop - outcome.start)
+        self._done_with(sent, outcome.stop - outcome.start)
+
+    def _read_failures(self, helper: int, end: int) -> list[WriteError]:
+        process = self._helpers[helper]
+        assert process is not None
+        found = []
+        while self._failures_read[helper] < end:
+            begin = self._failures_read[helper] + 8
+            length = int.from_bytes(os.pread(process.failures, 8, begin - 8), "little")
+            found.append(open_failure(os.pread(process.failures, length, begin)))
+            self._failures_read[helper] = begin + length
+        return found
+
+    def _leave(self, number: int, samples: int) -> None:
+        """So many samples of a record are done, or in another record from now on."""
+        record = self._records[number]
+        record.left -= samples
+        if not record.left:
+            del self._records[number]
+            self._free_records.append(number)
+
+    def _done_with(self, sent: _Sent, samples: int) -> None:
+        sent.left -= samples
+        if not sent.left:
+            self._letters.release(sent.letter)
+
+    # Deaths
+
+    def _launch(self, helper: int) -> None:
+        failures = _file("failures", 0)
+        setting = Setting(
+            helper=helper,
+            helpers=self._max_workers,
+            records=self._records_in_all,
+            mapped=self._memory.mapped,
+            parent=os.getpid(),
+            book=self._book_file,
+            slots=self._memory.descriptor,
+            job=self._job_file,
+            failures=failures,
+            tokens=self._tokens,
+            news=self._news[1],
+        )
+        try:
+            process = launch(setting, folder=self._folder, path=self._path)
+        except BaseException:
+            os.close(failures)
+            raise
+        self._tickets[helper] = self._failures_read[helper] = 0
+        self._helpers[helper] = process
+        self._events.register(process.alive, select.EPOLLIN)
+
+    def _bury(self, helper: int, process: Process, finished: list[tuple[Unit, Result]]) -> None:
+        """Take over what a dead helper had in its hand, and start another one in its place."""
+        self._events.unregister(process.alive)
+        self._read_results(finished)  # it may have entered one since we looked
+        state, failures = self._book.state(helper), self._book.failures(helper)
+        hand = self._book.in_hand(helper)
+        cause: BaseException | None = None
+        if state == BROKEN:
+            cause = self._read_failures(helper, failures)[0].cause
+        elif hand is not None and hand.ticket != self._tickets[helper]:
+            self._take_over(hand, process.popen.wait(), finished)
+        self._helpers[helper] = None
+        status = process.wait()
+        if state == STARTING:
+            self._failed_starts += 1
+            if self._failed_starts >= _STARTS:
+                cause = WorkerDiedError(
+                    f"helper processes end before they are at work (the last one {_ending(status)}); what they print "
+                    "on stderr may say why, and backend='thread' does without them"
+                )
+        if cause is None:
+            try:
+                self._launch(helper)
+            except OSError as error:
+                if any(self._helpers):
+                    return
+                cause = error
+        self._broken = self._broken or cause
+
+    def _take_over(self, hand: Outcome, status: int, finished: list[tuple[Unit, Result]]) -> None:
+        """Book the samples that a dead helper has done, and send the others again, the one it was at by itself."""
+        sent = self._records[hand.record].sent
+        suspect = hand.start + hand.written + hand.skipped + hand.failed
+        self._units -= 1
+        if suspect > hand.start:
+            self._enter(replace(hand, stop=suspect), finished)
+        if suspect == hand.stop:
+            return
+        key = sent.serial, suspect
+        self._deaths[key] = self._deaths.get(key, 0) + 1
+        if self._deaths[key] < _ATTEMPTS:
+            self._send(sent, suspect, suspect + 1, 1)
+        if suspect + 1 < hand.stop:
+            self._send(sent, suspect + 1, hand.stop, hand.stop - suspect - 1)
+        self._leave(hand.record, hand.stop - suspect)
+        if self._deaths[key] == _ATTEMPTS:
+            del self._deaths[key]
+            error = WorkerDiedError(
+                f"each of the {_ATTEMPTS} helper processes that were writing it ended, the last one {_ending(status)}; "
+                "the sample or its writer makes them crash, or the machine is out of memory"
+            )
+            self._fail(sent, suspect, suspect + 1, error, finished, attempts=_ATTEMPTS)
+
+    def _fail(
+        self,
+        sent: _Sent,
+        start: int,
+        stop: int,
+        error: BaseException,
+        finished: list[tuple[Unit, Result]],
+        attempts: int = 1,
+    ) -> None:
+        writer = self._job.writer.name
+        failures = [
+            WriteError.of_sample(error, writer=writer, name=sent.batch.names[index], attempts=attempts)
+            for index in range(start, stop)
+        ]
+        finished.append((Unit(sent.batch, start, stop), Result(failures=failures)))
+        self._done_with(sent, stop - start)
+
+    def _fail_everything(self, error: BaseException, finished: list[tuple[Unit, Result]]) -> None:
+        for number, start, stop in self._book.withdraw():
+            sent = self._records[number].sent
+            self._leave(number, stop - start)
+            self._fail(sent, start, stop, error, finished)
+        while self._held:
+            sent, start, stop, _ = self._held.popleft()
+            self._fail(sent, start, stop, error, finished)
+
+
+# Whose descriptors a forked child has to close: a data loader's worker may live as long as the job, and would keep the
+# samples' memory.
+_running: weakref.WeakSet[ProcessBackend] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for backend in list(_running):
+        backend.forked()
+    _running.clear()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def _file(what: str, size: int) -> int:
+    descriptor = os.memfd_create(f"lighter-async-{what}", os.MFD_CLOEXEC)
+    os.ftruncate(descriptor, size)
+    return descriptor
+
+
+def _nudge(descriptor: int) -> None:
+    try:
+        os.write(descriptor, b"!")
+    except BlockingIOError:
+        pass  # nobody has looked yet at those that are under way
+
+
+def _drain(descriptor: int) -> None:
+    try:
+        os.read(descriptor, 1 << 16)
+    except BlockingIOError:
+        pass  # another thread has
+
+
+def _working_folder() -> str | None:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None
+
+
+def _ending(status: int) -> str:
+    if status >= 0:
+        return f"with exit status {status}"
+    try:
+        return f"by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"by signal {-status}"

@@ -1,0 +1,207 @@
+"""A helper process, from inside: takes units from the book and writes their samples, until there are no more.
+
+It needs PyTorch only where the writer does, or a user's function is handed a tensor. It ends when it is told to, or
+when its parent has died, in either case after the queue is empty.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import select
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lighter_async.errors import WriteError
+from lighter_async.staging import SharedView, Staged
+from lighter_async.types import Batch, Result, Unit
+from lighter_async.workers.job import Job
+from lighter_async.workers.process.book import Book, Claim
+from lighter_async.workers.process.letter import open_batch, seal_failure
+
+__all__ = ["Setting", "main"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a helper is told at its start. Descriptors are inherited under their numbers.
+
+    Attributes:
+        helper: Which of the helpers it is, from 0 on.
+        helpers: How many there are.
+        records: The book's size.
+        mapped: Bytes of the slots' memory that are mapped at once.
+        parent: The process that it works for.
+        book, slots, job, failures: Descriptors of files in memory: the queue, the samples, the pickled job, and where
+            this helper's failures are told.
+        tokens: Descriptors of the two ends of the pipe that wakes a helper that sleeps.
+        news: Descriptor to write to when something was done.
+    """
+
+    helper: int
+    helpers: int
+    records: int
+    mapped: int
+    parent: int
+    book: int
+    slots: int
+    job: int
+    failures: int
+    tokens: tuple[int, int]
+    news: int
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def main(setting: str) -> None:
+    """Work as the helper that `setting` says, in JSON."""
+    # Whoever interrupts or ends the job ends the parent; what it handed over is still to be stored. They came blocked
+    # into this process, so that none was missed.
+    signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    for number in signals:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+    sys.exit(Helper(Setting(**json.loads(setting))).run())
+
+
+class Helper:
+    """One helper."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._me = setting.helper
+        self._book = Book(setting.book, setting.helpers, setting.records)
+        self._slots = SharedView(setting.slots, setting.mapped)
+        self._job_file = setting.job
+        self._failures_file = setting.failures
+        self._failures_bytes = 0
+        self._tokens, self._waker = setting.tokens
+        self._news = setting.news
+        try:
+            self._parent = os.pidfd_open(setting.parent)
+        except ProcessLookupError:
+            self._parent = -1
+        # Looked at after the descriptor was opened, which may be another process's of that number otherwise.
+        self._orphan = os.getppid() != setting.parent
+        self._batch: tuple[int, Batch] | None = None  # the last one and its serial number
+
+    def run(self) -> int:
+        """Work until there is nothing more to do; returns the exit status."""
+        try:
+            job = self._open_job()
+        except BaseException as error:
+            self._tell_failure(WriteError.of_sample(error, writer="", name=""))
+            self._book.say_broken(self._me)
+            self._say_news()
+            return 1
+        try:
+            self._work(job)
+        finally:
+            job.target.close()
+        return 0
+
+    def _open_job(self) -> Job:
+        job = pickle.loads(os.pread(self._job_file, os.fstat(self._job_file).st_size, 0))
+        assert isinstance(job, Job)
+        job.target.open()
+        return job
+
+    def _work(self, job: Job) -> None:
+        waiting = select.poll()
+        waiting.register(self._tokens, select.POLLIN)
+        if self._parent >= 0:
+            waiting.register(self._parent, select.POLLIN)
+        worked = False
+        while True:
+            claim, wake_another = self._book.turn(self._me)
+            if worked:  # of which the turn has entered the result
+                self._say_news()
+            worked = claim is not None
+            if wake_another:
+                _nudge(self._waker)
+            if claim is not None:
+                self._write(job, claim)
+            elif self._book.ending or self._orphan:
+                _nudge(self._waker)  # this one may have taken what was to wake another
+                return
+            else:
+                self._batch = None
+                ready = {descriptor for descriptor, _ in waiting.poll()}
+                self._orphan = self._orphan or self._parent in ready
+                if self._tokens in ready:
+                    _drain(self._tokens)
+
+    def _write(self, job: Job, claim: Claim) -> None:
+        try:
+            batch = self._batch_of(job, claim)
+        except BaseException as error:
+            self._fail_all(job, claim, error)
+            return
+        for index in range(claim.start, claim.stop):
+            self._count(job.run(Unit(batch, index, index + 1)))
+
+    def _count(self, result: Result) -> None:
+        for failure in result.failures:
+            self._tell_failure(failure)
+        self._book.count(
+            self._me,
+            written=result.written,
+            skipped=result.skipped,
+            failed=len(result.failures),
+            nbytes=result.bytes_written,
+            encode_ns=int(result.encode_seconds * 1e9),
+            store_ns=int(result.store_seconds * 1e9),
+        )
+
+    def _batch_of(self, job: Job, claim: Claim) -> Batch:
+        if self._batch is None or self._batch[0] != claim.serial:
+            self._batch = None  # let go of the last one's memory first
+            names, letter = self._letter(claim)
+            rows, values, loose = open_batch(letter, job)
+            slot = self._slots.slot(*claim.slot) if claim.slot[1] else None
+            staged = Staged(slot, None, rows, values, loose)
+            self._batch = claim.serial, Batch(names, staged, 0, len(names))
+        return self._batch[1]
+
+    def _letter(self, claim: Claim) -> tuple[Sequence[str], Any]:
+        offset, size = claim.letter
+        letter = self._slots.slot(offset, size).memory.data
+        length = int.from_bytes(letter[:8], "little")
+        return pickle.loads(letter[8 : 8 + length]), letter[8 + length :]
+
+    def _fail_all(self, job: Job, claim: Claim, error: BaseException) -> None:
+        """A batch that cannot be made out here, for a user's class cannot be imported: each sample has failed."""
+        names, _ = self._letter(claim)
+        for index in range(claim.start, claim.stop):
+            failure = WriteError.of_sample(error, writer=job.writer.name, name=names[index])
+            self._count(Result(failures=[failure]))
+
+    def _tell_failure(self, failure: WriteError) -> None:
+        sealed = seal_failure(failure)
+        sealed = len(sealed).to_bytes(8, "little") + sealed
+        view = memoryview(sealed)
+        while view:
+            view = view[os.write(self._failures_file, view) :]
+        self._failures_bytes += len(sealed)
+        self._book.say_failures(self._me, self._failures_bytes)
+
+    def _say_news(self) -> None:
+        _nudge(self._news)
+
+
+def _nudge(descriptor: int) -> None:
+    try:
+        os.write(descriptor, b"!")
+    except OSError:
+        pass  # so many are under way that no more fits, or nobody is left to read them
+
+
+def _drain(descriptor: int) -> None:
+    try:
+        os.read(descriptor, 1 << 16)
+    except BlockingIOError:
+        pass  # another helper was quicker

@@ -1,0 +1,101 @@
+"""Starting a helper, and knowing when it has ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from lighter_async.workers.process.helper import Setting
+
+__all__ = ["Process", "launch", "supported"]
+
+_SECONDS_TO_END = 30.0  # for a helper that has nothing left to do; what a user's writer left running may hold it
+
+# A command instead of `-m`, since that would put the working folder before everything else on the path.
+_COMMAND = (
+    "import sys; setting, *sys.path = sys.argv[1:]; "
+    "from lighter_async.workers.process.helper import main; main(setting)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A helper process.
+
+    Attributes:
+        popen: The process.
+        alive: A descriptor that becomes readable when it has ended.
+        failures: A file in memory where it tells what failed.
+    """
+
+    popen: subprocess.Popen[bytes]
+    alive: int
+    failures: int
+
+    @property
+    def ended(self) -> bool:
+        return self.popen.poll() is not None
+
+    def wait(self) -> int:
+        """Wait until it has ended, and let go of it; returns its exit status, negative for a signal."""
+        try:
+            status = self.popen.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            status = self.popen.wait()
+        self.close()
+        return status
+
+    def close(self) -> None:
+        os.close(self.alive)
+        os.close(self.failures)
+
+
+def supported() -> bool:
+    """Whether this system has what helpers need: files in memory, and descriptors of processes (Linux 5.3)."""
+    if not (hasattr(os, "memfd_create") and hasattr(os, "pidfd_open")) or not sys.executable:
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return True
+
+
+def launch(setting: Setting, *, folder: str | None, path: list[str]) -> Process:
+    """Start a helper, and do not wait until it is at work.
+
+    It sees no accelerator, and computes with one thread. Ctrl-C does not reach it, and what it prints reaches the user.
+
+    Args:
+        setting: What it is told.
+        folder: The working folder; None if there is none any more.
+        path: Where modules are found.
+
+    Raises:
+        OSError: The system can start no more processes, or has no descriptor left.
+    """
+    hidden = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
+    one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    # Blocked until the helper ignores them, so that no Ctrl-C finds it unready; nor can one interrupt the start.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        popen = subprocess.Popen(
+            [sys.executable, "-c", _COMMAND, setting.to_json(), *path],
+            stdin=subprocess.DEVNULL,
+            cwd=folder,
+            env={**os.environ, **hidden, **one},
+            pass_fds=[setting.book, setting.slots, setting.job, setting.failures, *setting.tokens, setting.news],
+            start_new_session=True,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    try:
+        return Process(popen, os.pidfd_open(popen.pid), setting.failures)
+    except OSError:
+        popen.kill()
+        popen.wait()
+        raise

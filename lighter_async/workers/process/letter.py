@@ -1,0 +1,109 @@
+"""What travels between a process and its helpers as pickles: the job, what a batch is, and failures.
+
+Plain batches are pickled by `pickle` itself. Whatever may hold a user's own functions or classes goes by cloudpickle,
+which takes lambdas, closures, and what a script or a notebook defines.
+"""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from lighter_async.errors import LighterAsyncError, WriteError, describe
+from lighter_async.staging import Staged
+from lighter_async.types import Batch
+from lighter_async.workers.job import Job
+from lighter_async.writers import Encoder
+
+__all__ = ["HelperTraceback", "open_batch", "open_failure", "seal", "seal_batch", "seal_failure"]
+
+_LARGEST_FAILURE = 1 << 20
+_LONGEST_TEXT = 10_000
+
+
+class HelperTraceback(Exception):
+    """Where in a helper a failure was raised; the cause of the failure's cause, so that it is printed with it."""
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.args[0]}"""'
+
+
+def seal(thing: Any, what: str) -> bytes:
+    """A pickle of anything that a helper needs.
+
+    Raises:
+        TypeError: It cannot be pickled; the message says what and the way out.
+    """
+    import cloudpickle
+
+    try:
+        return bytes(cloudpickle.dumps(thing))
+    except Exception as error:
+        raise TypeError(
+            f"{what} cannot be sent to a helper process ({describe(error)}); what it refers to, such as an open file, "
+            "a lock or a model, has to be made where it is used, or choose backend='thread'"
+        ) from error
+
+
+def seal_batch(batch: Batch, job: Job) -> tuple[bytes, bytes]:
+    """The names of a batch, and what its samples are: all but the bytes in its slot.
+
+    Raises:
+        TypeError: A value cannot be pickled.
+    """
+    staged = batch.staged
+    contents = (staged.rows, staged.values, staged.loose, _templates(staged, job))
+    values = (
+        pickle.dumps(contents, 5) if staged.plain else seal(contents, f"a value of the batch of {batch.names[0]!r}")
+    )
+    return pickle.dumps(batch.names, 5), values
+
+
+def open_batch(letter: bytes, job: Job) -> tuple[Any, list[Any], list[Any]]:
+    """The layout, values and loose tensors of a batch."""
+    rows, values, loose, templates = pickle.loads(letter)
+    if templates:
+        assert isinstance(job.writer, Encoder)
+        job.writer.learn(templates)
+    return rows, values, loose
+
+
+def seal_failure(failure: WriteError) -> bytes:
+    """A failure, with where it was raised, in at most about `_LARGEST_FAILURE` bytes."""
+    cause = failure.cause
+    assert cause is not None
+    where = "".join(traceback.format_exception(type(cause), cause, cause.__traceback__))
+    try:
+        import cloudpickle
+
+        sealed = bytes(cloudpickle.dumps(cause))
+    except Exception:
+        sealed = b""
+    if len(sealed) > _LARGEST_FAILURE:
+        sealed = b""
+    return pickle.dumps((failure.writer, failure.name, sealed, _cut(describe(cause)), _cut(where)), 5)
+
+
+def open_failure(letter: bytes) -> WriteError:
+    """The failure, whose cause says where in the helper it was raised."""
+    writer, name, sealed, text, where = pickle.loads(letter)
+    cause: BaseException
+    try:
+        cause = pickle.loads(sealed)
+    except Exception:  # some exceptions cannot be pickled, and some cannot be made again
+        cause = LighterAsyncError(text)
+    cause.__cause__ = HelperTraceback(where)
+    return WriteError.of_sample(cause, writer=writer, name=name)
+
+
+def _cut(text: str) -> str:
+    """What a cause says may be as long as the value that could not be written."""
+    if len(text) <= 2 * _LONGEST_TEXT:
+        return text
+    return f"{text[:_LONGEST_TEXT]} ... {text[-_LONGEST_TEXT:]}"
+
+
+def _templates(staged: Staged, job: Job) -> Sequence[Any]:
+    return job.writer.share(staged.kinds()) if isinstance(job.writer, Encoder) else []

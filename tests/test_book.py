@@ -1,0 +1,203 @@
+"""The queue that helpers share, with processes that are killed in the middle of a change."""
+
+import itertools
+import os
+from contextlib import contextmanager
+
+import pytest
+
+from lighter_async.workers.process.book import BROKEN, STARTING, Book
+
+HELPERS, RECORDS = 3, 8
+PLACES = {"slot": (4096, 100), "letter": (8192, 50)}
+
+
+class Killed(BaseException):
+    """In the place of SIGKILL."""
+
+
+class DeadlyWords:
+    """A book's words, which kill their process at the n-th store."""
+
+    def __init__(self, words, stores):
+        self._words = words
+        self._left = stores
+
+    def __getitem__(self, key):
+        return self._words[key]
+
+    def __setitem__(self, key, value):
+        if not self._left:
+            raise Killed
+        self._left -= 1
+        self._words[key] = value
+
+
+@contextmanager
+def books():
+    """Makes views of one book, as several processes have them."""
+    descriptor = os.memfd_create("book")
+    os.ftruncate(descriptor, Book.size_of(HELPERS, RECORDS))
+    made = []
+
+    def make():
+        made.append(Book(descriptor, HELPERS, RECORDS))
+        return made[-1]
+
+    yield make
+    for book in made:
+        book.close()
+    os.close(descriptor)
+
+
+@pytest.fixture
+def make_book():
+    with books() as make:
+        yield make
+
+
+def deadly(book, stores):
+    book._words, words = DeadlyWords(book._words, stores), book._words
+    return words
+
+
+def do(book, helper, done):
+    """Take a unit and write its samples; returns whether there was one."""
+    claim, _ = book.turn(helper)
+    if claim is None:
+        return False
+    for index in range(claim.start, claim.stop):
+        done.append((claim.serial, index))
+        book.count(helper, written=1, skipped=0, failed=0, nbytes=10, encode_ns=2, store_ns=3)
+    return True
+
+
+def test_units_are_taken_in_order_and_their_results_told(make_book):
+    """The oldest batch first, so many samples at a time, each once."""
+    parent, helper = make_book(), make_book()
+    parent.append(5, 0, 5, per=2, serial=1, **PLACES)
+    parent.append(2, 10, 11, per=4, serial=2, **PLACES)
+    done = []
+    while do(helper, 0, done):
+        pass
+    assert done == [(1, 0), (1, 1), (1, 2), (1, 3), (1, 4), (2, 10)]
+    outcomes = parent.outcomes(0)
+    assert [(one.record, one.start, one.stop) for one in outcomes] == [(5, 0, 2), (5, 2, 4), (5, 4, 5), (2, 10, 11)]
+    assert [(one.written, one.bytes_written, one.encode_ns) for one in outcomes] == [
+        (2, 20, 4),
+        (2, 20, 4),
+        (1, 10, 2),
+        (1, 10, 2),
+    ]
+    assert parent.outcomes(3) == outcomes[3:]
+    assert parent.in_hand(0) is None
+
+
+def test_who_sleeps_is_woken_by_who_finds_more(make_book):
+    """The parent wakes one, and each that finds more than its own unit the next."""
+    parent, helper = make_book(), make_book()
+    assert not parent.append(0, 0, 1, per=1, serial=1, **PLACES)
+    assert helper.turn(0)[1] is False
+    assert helper.turn(1) == (None, False)
+    assert parent.append(1, 0, 3, per=1, serial=2, **PLACES)
+    assert helper.turn(0)[1] is True
+    assert helper.turn(1)[1] is False  # nobody sleeps any more
+    assert helper.turn(2)[1] is False
+
+
+def test_what_was_withdrawn_is_not_taken(make_book):
+    """The rest of a record that was begun too."""
+    parent, helper = make_book(), make_book()
+    parent.append(0, 0, 5, per=2, serial=1, **PLACES)
+    parent.append(1, 0, 1, per=1, serial=2, **PLACES)
+    helper.turn(0)
+    assert parent.withdraw() == [(0, 2, 5), (1, 0, 1)]
+    assert helper.turn(1) == (None, False)
+    assert parent.withdraw() == []
+
+
+def test_a_helper_says_how_it_is(make_book):
+    """And that the others are to end."""
+    parent, helper = make_book(), make_book()
+    assert parent.state(1) == STARTING
+    helper.say_broken(1)
+    assert parent.state(1) == BROKEN
+    helper.say_failures(1, 77)
+    assert parent.failures(1) == 77
+    assert not helper.ending
+    parent.end()
+    assert helper.ending
+
+
+def test_a_helper_killed_at_any_store_loses_and_doubles_nothing():
+    """Of its unit the parent learns which samples are done; all the others are taken by others, each once."""
+    for stores in itertools.count():
+        with books() as make_book:
+            if not killed_at(stores, make_book):
+                break
+    assert stores > 60
+
+
+def killed_at(stores, make_book):
+    """Kill a helper at its n-th store, and look at what becomes of the samples; returns whether it came so far."""
+    parent, victim, other = make_book(), make_book(), make_book()
+    parent.append(0, 0, 5, per=2, serial=1, **PLACES)
+    parent.append(1, 0, 2, per=2, serial=2, **PLACES)
+    words = deadly(victim, stores)
+    by_victim = []
+    died = False
+    try:
+        while do(victim, 0, by_victim):
+            pass
+    except Killed:
+        died = True
+    victim._words = words
+
+    # Another one goes on before the parent notices.
+    by_other = []
+    do(other, 1, by_other)
+    told = [(one.helper, one.ticket) for one in parent.outcomes(0)]
+    hand = parent.in_hand(0)
+    if hand is not None and (0, hand.ticket) not in told:
+        done = hand.start + hand.written + hand.skipped + hand.failed
+        # A sample that was written but not counted is written again: the same bytes under the same name.
+        again = [(hand.record + 1, index) for index in range(done, hand.stop)]
+        by_victim = [one for one in by_victim if one not in again]
+        if again:
+            parent.append(2, done, hand.stop, per=1, serial=hand.record + 1, **PLACES)
+    while do(other, 1, by_other):
+        pass
+    assert sorted(by_victim + by_other) == [(1, 0), (1, 1), (1, 2), (1, 3), (1, 4), (2, 0), (2, 1)]
+    return died
+
+
+@pytest.mark.parametrize("stores", range(12))
+def test_a_parent_killed_at_any_store_has_handed_all_over_or_nothing(make_book, stores):
+    """Helpers never see half a record."""
+    parent, helper = make_book(), make_book()
+    parent.append(0, 0, 1, per=1, serial=1, **PLACES)
+    words = deadly(parent, stores)
+    try:
+        parent.append(1, 0, 2, per=1, serial=2, **PLACES)
+        whole = True
+    except Killed:
+        whole = False
+    parent._words = words
+    done = []
+    while do(helper, 0, done):
+        pass
+    assert done == [(1, 0), *([(2, 0), (2, 1)] if whole else [])]
+    assert whole == (stores >= 10)
+
+
+def test_places_are_used_again(make_book):
+    """Any number of batches goes through a book of a fixed size."""
+    parent, helper = make_book(), make_book()
+    done, expected = [], []
+    for serial, record in zip(range(100), itertools.cycle(range(RECORDS)), strict=False):
+        parent.append(record, 0, 2, per=1, serial=serial, **PLACES)
+        expected += [(serial, 0), (serial, 1)]
+        while do(helper, serial % HELPERS, done):
+            pass
+    assert done == expected
+    assert parent.results == 200
