@@ -114,12 +114,10 @@ class Ledger:
 
     # Life
 
-    def open(
-        self, wait: Callable[[threading.Condition, float | None], None] | None = None, wake: Callable[[], None] = _wake
-    ) -> None:
+    def open(self, wait: Callable[[threading.Condition, float | None], None], wake: Callable[[], None]) -> None:
         """Begin; `wait` is how the backend in use waits for changes, and `wake` ends such a wait."""
         with self._lock:
-            self._wait = wait or _wait
+            self._wait = wait
             self._wake = wake
             self._opened = perf_counter()
 

@@ -85,7 +85,7 @@ class BackgroundWriter:
         self.queue_bytes = _at_least_one("queue_bytes", default_queue_bytes() if queue_bytes is None else queue_bytes)
         self._suffix = self.writer.suffix if isinstance(self.writer, Encoder) else ""
         self._one_by_one = isinstance(self.writer, PathFunction) and self.writer.is_async
-        self.backend = choose_backend(backend, self.writer, self.target, is_local=isinstance(self.target, LocalTarget))
+        self.backend = choose_backend(backend, self.writer, is_local=isinstance(self.target, LocalTarget))
         self._pool = StagingPool(self.queue_bytes, accelerator=accelerator, shared=self.backend == "process")
         self._ledger = Ledger(
             queue_size=self.queue_size,

@@ -434,3 +434,25 @@ def test_it_allocates_pinned_bytes_on_the_host(monkeypatch):
     monkeypatch.setattr(torch, "empty", empty)
     TorchAccelerator().allocate(100)
     assert asked == {"size": (100,), "dtype": torch.uint8, "device": "cpu", "pin_memory": True}
+
+
+def test_it_pins_shared_memory_where_it_lies(monkeypatch):
+    """By its address and size, and unpins it by the address; without CUDA there is nothing to do."""
+    called = []
+    runtime = SimpleNamespace(
+        cudaHostRegister=lambda *arguments: called.append(("register", *arguments)) or 0,
+        cudaHostUnregister=lambda *arguments: called.append(("unregister", *arguments)) or 0,
+    )
+    checked = []
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
+    monkeypatch.setattr(torch.cuda, "check_error", checked.append)
+    memory = np.zeros(8192, np.uint8)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    TorchAccelerator().pin(memory)()
+    assert called == []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    unpin = TorchAccelerator().pin(memory)
+    assert called == [("register", memory.ctypes.data, 8192, 0)]
+    unpin()
+    assert called[1:] == [("unregister", memory.ctypes.data)]
+    assert checked == [0, 0]

@@ -146,3 +146,17 @@ def test_the_writer_called_directly_writes_the_same():
     tensor = tensor_of("float16", (6, 2))
     content = b"".join(write_tensor.encode(tensor))
     assert archive._without_identifier(content) == archive._without_identifier(archive_of(tensor))
+
+
+def test_templates_are_shared_at_once_but_not_for_ever_new_shapes():
+    """A process without PyTorch needs one for the first tensor; one for each of many sizes would cost the loop."""
+    archives = archive.Archives()
+    ((kind, template),) = archives.share({("float32", (3,)): 12})
+    assert kind == ("float32", (3,))
+    learned = archive.Archives()
+    learned.learn([(kind, template)])
+    parts = learned.encode(block_of(torch.tensor([1.0, 2.0, 3.0])))
+    assert torch.load(io.BytesIO(b"".join(parts))).tolist() == [1, 2, 3]
+    others = {("uint8", (length,)): length for length in range(1, 2 * archive._TRIED_ALONE)}
+    assert len(archives.share(others)) == archive._TRIED_ALONE - 1
+    assert len(archives.share(others)) == len(others)  # seen before

@@ -246,10 +246,10 @@ def write(writer, way, case, value, folder):
     if way == "directly":
         writer_registry.get(writer)(folder / "case", value)
     elif way == "submit":
-        with BackgroundWriter(writer, folder) as background:
+        with BackgroundWriter(writer, folder, backend="thread") as background:
             background.submit("case", value)
     else:
-        with BackgroundWriter(writer, folder) as background:
+        with BackgroundWriter(writer, folder, backend="thread") as background:
             background.submit_batch(["other", "case"], case.stack(value))
     (file,) = folder.glob("case*")
     return file.read_bytes()
@@ -380,6 +380,39 @@ def test_a_text_file_holds_the_string_of_the_value(tmp_path, writer, way, name):
     if way != "directly" and isinstance(value, torch.Tensor):
         value = value.detach()
     assert content == str(value)
+
+
+@pytest.mark.parametrize("writer", SHAPES)
+def test_helpers_make_of_every_value_what_threads_make_of_it(tmp_path, writer):
+    """The same pixels, bits, texts and refusals, all of them in one batch."""
+    cases = {name: case for name, case in CASES.items() if not case.handed_over}
+    names = {f"{number:03}": name for number, name in enumerate(cases)}
+    values = {number: cases[name].make(SHAPES[writer]) for number, name in names.items()}
+    refused = {}
+    for backend in ("thread", "process"):
+        service = BackgroundWriter(writer, tmp_path / backend, backend=backend, max_workers=1, queue_size=1000)
+        service.submit_batch(list(values), list(values.values()))
+        failures = ()
+        try:
+            service.close()
+        except WriteError as error:
+            failures = error.failures
+        refused[backend] = {one.name: (type(one.cause), str(one.cause)) for one in failures}
+    assert refused["process"] == refused["thread"]
+    files = {path.name for path in (tmp_path / "thread").iterdir()}
+    assert files == {path.name for path in (tmp_path / "process").iterdir()}
+    assert len(files) + len(refused["thread"]) == len(cases)
+    for file in files:
+        number = file.split(".")[0]
+        one, other = ((tmp_path / backend / file).read_bytes() for backend in ("thread", "process"))
+        if writer.startswith("image"):
+            assert torch.equal(decoded(one), decoded(other)), names[number]
+        elif writer == "text":
+            # The sizes of jagged tensors are numbered by the process that they are in.
+            assert re.sub(rb"\bj\d+\b", b"j", one) == re.sub(rb"\bj\d+\b", b"j", other), names[number]
+        else:
+            loaded = torch.load(io.BytesIO(other), weights_only=cases[names[number]].weights_only)
+            check_same(loaded, values[number])
 
 
 @pytest.mark.parametrize("way", WAYS)

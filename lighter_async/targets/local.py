@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -56,12 +57,9 @@ class LocalTarget:
         # Folders that names may lie in. Only the submitting threads use it, and a race costs one more look.
         self._folders: set[str] = set()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> tuple[Any, ...]:
         # A copy in another process opens for itself: with a lock and temporary names of its own.
-        return {"directory": os.path.abspath(self.directory), "if_exists": self.if_exists}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+        return partial(type(self), if_exists=self.if_exists), (os.path.abspath(self.directory),)
 
     @property
     def location(self) -> str:

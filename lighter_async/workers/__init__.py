@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 from lighter_async.staging import SharedMemory
-from lighter_async.types import Backend, BackendName, Result, Target, Unit
+from lighter_async.types import Backend, BackendName, Result, Unit
 from lighter_async.workers.job import Job
 from lighter_async.workers.loop import LoopBackend
 from lighter_async.workers.process import ProcessBackend, supported
@@ -16,17 +16,14 @@ from lighter_async.writers import Encoder, PathFunction, Writer
 __all__ = ["Job", "choose_backend", "make_backend"]
 
 
-def choose_backend(
-    name: BackendName, writer: Writer, target: Target, *, is_local: bool
-) -> Literal["thread", "process"]:
+def choose_backend(name: BackendName, writer: Writer, *, is_local: bool) -> Literal["thread", "process"]:
     """What the workers are to be.
 
     Args:
         name: What the user chose. ``"auto"`` is helper processes for this package's own encoders that store in a local
             directory, where the system has what they need, and threads otherwise.
         writer: What they run.
-        target: Where they store.
-        is_local: Whether that is a local directory.
+        is_local: Whether they store in a local directory.
 
     Raises:
         ValueError: It is none of the names, or cannot be had for this writer or on this system.

@@ -24,8 +24,10 @@ __all__ = ["Archives", "Template"]
 
 # Above this a template costs more than it saves: it takes two archives of the tensor's size to make.
 _LARGEST = 64 << 20
+_LARGEST_SHARED = 16 << 20  # which takes a tenth of a second, of whoever hands the tensor over
 _MOST_TEMPLATES = 1024
 _TRIED_ALONE = 64
+_RANDOM = 65_521  # bytes; a prime, so that what is repeated is aligned to nothing
 
 Kind: TypeAlias = "tuple[str, tuple[int, ...]]"
 """A tensor's dtype, as torch's name for it, and shape."""
@@ -92,7 +94,7 @@ class Archives:
         found = []
         for key, nbytes in kinds.items():
             template = self._templates.get(key)
-            if template is None and nbytes <= _LARGEST and key not in self._unfit:
+            if template is None and nbytes <= _LARGEST_SHARED and key not in self._unfit:
                 # At once, since the other process would import PyTorch for the first one; but not for every one of
                 # samples that are all of different shapes.
                 if key in self._templates or self._alone < _TRIED_ALONE:
@@ -136,7 +138,8 @@ def _make(dtype: str, shape: tuple[int, ...], nbytes: int) -> Template | None:
 
 
 def _elements(seed: int, dtype: str, nbytes: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-    return np.random.default_rng(seed).integers(0, 2 if dtype == "bool" else 256, nbytes, np.uint8)
+    some = np.random.default_rng(seed).integers(0, 2 if dtype == "bool" else 256, min(nbytes, _RANDOM), np.uint8)
+    return np.resize(some, nbytes)  # repeated, since so many random numbers would take longer than all the rest
 
 
 def _save(elements: np.ndarray[tuple[int], np.dtype[np.uint8]], dtype: str, shape: Sequence[int]) -> bytes:

@@ -1,7 +1,7 @@
 """Workers that are helper processes, with an interpreter lock of their own.
 
 `backend` is what the user's process has of them, `helper` is one from inside, `book` is the queue between them,
-`letter` is what travels as pickles, and `launch` starts a helper.
+`letter` is what travels as pickles, `pipes` wake who sleeps, and `launch` starts a helper.
 """
 
 from lighter_async.workers.process.backend import ProcessBackend

@@ -21,6 +21,7 @@ from lighter_async.workers.process.book import BROKEN, STARTING, Book, Outcome
 from lighter_async.workers.process.helper import Setting
 from lighter_async.workers.process.launch import Process, launch
 from lighter_async.workers.process.letter import open_failure, seal, seal_batch
+from lighter_async.workers.process.pipes import drain, nudge
 from lighter_async.workers.queue import uninterrupted
 
 __all__ = ["ProcessBackend"]
@@ -150,7 +151,7 @@ class ProcessBackend:
 
     def _close(self) -> None:
         self._book.end()
-        _nudge(self._tokens[1])
+        nudge(self._tokens[1])
         for process in self._helpers:
             if process is not None:
                 process.wait()
@@ -318,14 +319,14 @@ class ProcessBackend:
             letter=(sent.letter.offset, sent.letter.memory.nbytes),
         )
         if somebody_sleeps:
-            _nudge(self._tokens[1])
+            nudge(self._tokens[1])
 
     def _collect(self) -> list[tuple[Unit, Result]]:
         finished: list[tuple[Unit, Result]] = []
         ready = {descriptor for descriptor, _ in self._events.poll(0)}
         for descriptor in (self._news[0], self._bell):
             if descriptor in ready:
-                _drain(descriptor)
+                drain(descriptor)
         self._read_results(finished)
         for helper, process in enumerate(self._helpers):
             if process is not None and process.alive in ready:
@@ -507,20 +508,6 @@ def _file(what: str, size: int) -> int:
     descriptor = os.memfd_create(f"lighter-async-{what}", os.MFD_CLOEXEC)
     os.ftruncate(descriptor, size)
     return descriptor
-
-
-def _nudge(descriptor: int) -> None:
-    try:
-        os.write(descriptor, b"!")
-    except BlockingIOError:
-        pass  # nobody has looked yet at those that are under way
-
-
-def _drain(descriptor: int) -> None:
-    try:
-        os.read(descriptor, 1 << 16)
-    except BlockingIOError:
-        pass  # another thread has
 
 
 def _working_folder() -> str | None:

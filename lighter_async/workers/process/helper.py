@@ -22,6 +22,7 @@ from lighter_async.types import Batch, Result, Unit
 from lighter_async.workers.job import Job
 from lighter_async.workers.process.book import Book, Claim
 from lighter_async.workers.process.letter import open_batch, seal_failure
+from lighter_async.workers.process.pipes import drain, nudge
 
 __all__ = ["Setting", "main"]
 
@@ -96,7 +97,7 @@ class Helper:
         except BaseException as error:
             self._tell_failure(WriteError.of_sample(error, writer="", name=""))
             self._book.say_broken(self._me)
-            self._say_news()
+            nudge(self._news)
             return 1
         try:
             self._work(job)
@@ -119,21 +120,21 @@ class Helper:
         while True:
             claim, wake_another = self._book.turn(self._me)
             if worked:  # of which the turn has entered the result
-                self._say_news()
+                nudge(self._news)
             worked = claim is not None
             if wake_another:
-                _nudge(self._waker)
+                nudge(self._waker)
             if claim is not None:
                 self._write(job, claim)
             elif self._book.ending or self._orphan:
-                _nudge(self._waker)  # this one may have taken what was to wake another
+                nudge(self._waker)  # this one may have taken what was to wake another
                 return
             else:
                 self._batch = None
                 ready = {descriptor for descriptor, _ in waiting.poll()}
                 self._orphan = self._orphan or self._parent in ready
                 if self._tokens in ready:
-                    _drain(self._tokens)
+                    drain(self._tokens)
 
     def _write(self, job: Job, claim: Claim) -> None:
         try:
@@ -188,20 +189,3 @@ class Helper:
             view = view[os.write(self._failures_file, view) :]
         self._failures_bytes += len(sealed)
         self._book.say_failures(self._me, self._failures_bytes)
-
-    def _say_news(self) -> None:
-        _nudge(self._news)
-
-
-def _nudge(descriptor: int) -> None:
-    try:
-        os.write(descriptor, b"!")
-    except OSError:
-        pass  # so many are under way that no more fits, or nobody is left to read them
-
-
-def _drain(descriptor: int) -> None:
-    try:
-        os.read(descriptor, 1 << 16)
-    except BlockingIOError:
-        pass  # another helper was quicker

@@ -35,10 +35,6 @@ class Process:
     alive: int
     failures: int
 
-    @property
-    def ended(self) -> bool:
-        return self.popen.poll() is not None
-
     def wait(self) -> int:
         """Wait until it has ended, and let go of it; returns its exit status, negative for a signal."""
         try:

@@ -47,6 +47,24 @@ def seal(thing: Any, what: str) -> bytes:
         ) from error
 
 
+class _OneDnn:
+    """In the place of a tensor in oneDNN's layout, which PyTorch does not pickle; unpickled it is the tensor."""
+
+    def __init__(self, tensor: Any) -> None:
+        self._dense = tensor.to_dense()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _to_one_dnn, (self._dense,)
+
+
+def _to_one_dnn(dense: Any) -> Any:
+    return dense.to_mkldnn()
+
+
+def _is_one_dnn(value: Any) -> bool:
+    return str(getattr(value, "layout", "")) == "torch._mkldnn"
+
+
 def seal_batch(batch: Batch, job: Job) -> tuple[bytes, bytes]:
     """The names of a batch, and what its samples are: all but the bytes in its slot.
 
@@ -54,7 +72,8 @@ def seal_batch(batch: Batch, job: Job) -> tuple[bytes, bytes]:
         TypeError: A value cannot be pickled.
     """
     staged = batch.staged
-    contents = (staged.rows, staged.values, staged.loose, _templates(staged, job))
+    loose = [_OneDnn(value) if _is_one_dnn(value) else value for value in staged.loose]
+    contents = (staged.rows, staged.values, loose, _templates(staged, job))
     values = (
         pickle.dumps(contents, 5) if staged.plain else seal(contents, f"a value of the batch of {batch.names[0]!r}")
     )
