@@ -37,9 +37,9 @@ def main() -> None:
     before = resident()
     seconds = []
     for start in range(0, options.names, PER_BATCH):
-        names = [f"case/{number:08d}" for number in range(start, start + PER_BATCH)]
+        names = [f"case/{number:08d}.pt" for number in range(start, start + PER_BATCH)]
         began = time.perf_counter()
-        claims.claim(names, ".pt")
+        claims.claim(names, names)
         seconds.append(time.perf_counter() - began)
     figures = {
         "names": options.names,

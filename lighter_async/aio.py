@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from time import perf_counter
 from types import TracebackType
 from typing import Any, TypeVar
@@ -211,11 +211,11 @@ class AsyncBackgroundWriter:
     def _changes(self) -> Iterator[Callable[[], Awaitable[None]]]:
         """While it is open: what to await for a change of what is pending."""
         backend = self._writer._backend
-        with self._writer._ledger.bell() as bell:
-            descriptor = None if backend is None else backend.descriptor
+        with self._writer._ledger.bell() as bell, nullcontext() if backend is None else backend.watch() as descriptor:
             if backend is None or descriptor is None:
                 yield lambda: _rung(bell)
                 return
+            backend.collect()  # what was done before it was watched is not told
             # One of our own, since an event loop watches a descriptor for one task at a time.
             news = os.dup(descriptor)
 

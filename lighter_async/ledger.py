@@ -15,6 +15,10 @@ from lighter_async.types import Batch, Result, Unit, WriterStats
 __all__ = ["Bell", "Ledger", "Room"]
 
 
+_MUCH = 8 << 20
+"""Bytes above which memory that is free again is rather used than more of it, since that is in no cache."""
+
+
 def _wait(changed: threading.Condition, timeout: float | None) -> None:
     changed.wait(timeout)
 
@@ -168,12 +172,7 @@ class Ledger:
                         self._waits += 1
                     self._wait_for_change(left)
                     self._check_open()
-                self._peak_samples = max(self._peak_samples, self._samples + count)
-                self._peak_bytes = max(self._peak_bytes, self._bytes + nbytes)
-                # No calls between these, so that no signal comes in between.
-                self._samples += count
-                self._bytes += nbytes
-                room.taken = True
+                self._give(room)
             finally:
                 if turn in self._line:
                     self._line.remove(turn)
@@ -181,6 +180,24 @@ class Ledger:
                     self._notify()  # it may be the next one's turn
                 if began is not None:
                     self._waited_seconds += perf_counter() - began
+
+    def is_crowded(self, room: Room) -> bool:
+        """Whether so much is admitted that it is time to look whether some of it is done."""
+        samples, nbytes = self._samples + room.count, self._bytes + room.nbytes
+        return 2 * samples > self._queue_size or nbytes > min(_MUCH, self._queue_bytes) or bool(self._line)
+
+    def take(self, room: Room) -> bool:
+        """Take room at once, if there is any and nobody waits for it.
+
+        Raises:
+            WriteError, ClosedError: As `check_open`.
+        """
+        with self._lock:
+            self._check_open()
+            if self._line or not self._fits(room.count, room.nbytes):
+                return False
+            self._give(room)
+            return True
 
     def withdraw(self, room: Room) -> None:
         """Give the room back, if it was taken, of a batch that was not accepted."""
@@ -212,9 +229,9 @@ class Ledger:
 
     # Out
 
-    def done(self, unit: Unit, result: Result) -> None:
-        """Book what became of a unit."""
-        batch = unit.batch
+    def done(self, batch: Batch, result: Result) -> None:
+        """Book what became of samples of a batch."""
+        count = result.samples
         with self._lock:
             self._written += result.written
             self._skipped += result.skipped
@@ -226,8 +243,8 @@ class Ledger:
                 self._first_failure = self._first_failure or result.failures[0]
                 self.failures += result.failures
                 self.untold += [describe(failure) for failure in result.failures]
-            last = self._took_from(batch, len(unit))
-        self._leave(batch, len(unit), last)
+            last = self._took_from(batch, count)
+        self._leave(batch, count, last)
 
     def drop(self, units: Sequence[Unit]) -> int:
         """Book units that were taken from the queue unwritten; returns how many samples they had."""
@@ -369,6 +386,14 @@ class Ledger:
         if not self._samples and not self._bytes:
             return True
         return self._samples + count <= self._queue_size and self._bytes + nbytes <= self._queue_bytes
+
+    def _give(self, room: Room) -> None:
+        self._peak_samples = max(self._peak_samples, self._samples + room.count)
+        self._peak_bytes = max(self._peak_bytes, self._bytes + room.nbytes)
+        # No calls between these, so that no signal comes in between.
+        self._samples += room.count
+        self._bytes += room.nbytes
+        room.taken = True
 
     def _full(self, count: int, nbytes: int, timeout: float | None) -> QueueFullError:
         waited = f" for {timeout:g} s" if timeout else ""

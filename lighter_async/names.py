@@ -10,17 +10,22 @@ import re
 import threading
 import weakref
 from collections.abc import Sequence
+from itertools import repeat
 from typing import overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lighter_async.errors import DuplicateNameError, InvalidNameError
 
-__all__ = ["RESERVED_PREFIX", "Claims", "Numbers", "check_name", "claims_of", "with_suffix"]
+__all__ = ["RESERVED_PREFIX", "Claims", "Numbers", "check_names", "claims_of", "with_suffix", "with_suffixes"]
 
 RESERVED_PREFIX = ".lighter-async"
 """Files and folders beginning with this are the library's own."""
 
+_MOST_LATEST = 1 << 16
+# Folders that have to be looked at one by one.
+_HARD_FOLDER = re.compile(r"//|/\.|/\0|\0/")
 _WINDOWS = os.name == "nt"
 _WINDOWS_REFUSED = re.compile(r'[<>:"\\|?*\x01-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE)
 
@@ -52,6 +57,37 @@ def with_suffix(name: str, suffix: str) -> str:
     So ``case.1`` and ``case.2`` stay two files, and ``photo.png`` does not become ``photo.png.png``.
     """
     return name if name.endswith(suffix) else name + suffix
+
+
+def with_suffixes(names: Sequence[str], suffix: str) -> list[str]:
+    """The file names of a batch."""
+    if not suffix:
+        return list(names)
+    if any(map(str.endswith, names, repeat(suffix))):
+        return [with_suffix(name, suffix) for name in names]
+    return [name + suffix for name in names]
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse names that cannot be one file each below a directory, whatever the file system.
+
+    Raises:
+        InvalidNameError: Empty, absolute, climbing out with ``..``, with an empty component or a NUL, not encodable,
+            or reserved.
+    """
+    # Nearly all names are of letters and digits, so they are looked at together first: the loop waits meanwhile.
+    text = "\0".join(("", *names, ""))
+    if (
+        text.isascii()
+        and text.count("\0") == len(names) + 1
+        and "\0\0" not in text
+        and "\0." not in text
+        and ("/" not in text or not _HARD_FOLDER.search(text))
+        and not _WINDOWS
+    ):
+        return
+    for name in names:
+        check_name(name)
 
 
 def check_name(name: str) -> None:
@@ -94,118 +130,117 @@ def check_name(name: str) -> None:
 class Claims:
     """The file names that a run has used, so that no sample overwrites another of the same run.
 
-    Ten million names cost 16 bytes for each of 16.7 million cells, 268 MB: a 64-bit hash and the position of the
-    sample that had it, in open-addressed tables. A full table stays as it is and one of twice its size is begun, so
-    that no hand-over ever waits for a rehash. Two different names have one hash with a chance of 3 in a million at ten
+    The latest ones are kept in a dict, with the sample that has each. When there are many, their 64-bit hashes are put
+    away in sorted arrays, each at least four times as long as the next: 8 bytes a name, so ten million names cost 80
+    MB, and a moment of the loop now and then. Two different names have one hash with a chance of 3 in a million at ten
     million names; the second would then be refused, never overwritten. A run of numbers costs nothing: it is kept as a
     range.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._tables: list[_Table] = []
+        self._latest: dict[str, int] = {}
+        self._hashes: list[NDArray[np.int64]] = []
         self._ranges: dict[str, list[range]] = {}
-        self._decimals = False
         self._count = 0
 
-    def claim(self, names: Sequence[str], suffix: str) -> None:
-        """Take the names' files for this run, all or none.
+    def claim(self, files: Sequence[str], names: Sequence[str]) -> None:
+        """Take files for this run, all or none.
+
+        Args:
+            files: Of a batch.
+            names: What the caller calls them, for the message.
 
         Raises:
-            DuplicateNameError: One of them is taken already, or stands twice among `names`.
+            DuplicateNameError: One of them is taken already, or stands twice among `files`.
         """
         with self._lock:
-            if isinstance(names, Numbers):
-                self._claim_range(names.range, suffix)
-            else:
-                self._claim_names(names, suffix)
-            self._count += len(names)
+            count = self._count
+            fresh = dict(zip(files, range(count, count + len(files))))
+            if len(fresh) < len(files) or not self._latest.keys().isdisjoint(fresh) or self._hashes or self._ranges:
+                self._check(files, names)
+            self._latest.update(fresh)
+            self._count += len(files)
+            if len(self._latest) >= _MOST_LATEST:
+                self._put_away()
 
-    def _claim_names(self, names: Sequence[str], suffix: str) -> None:
-        fresh: dict[int, int] = {}
-        for position, name in enumerate(names, self._count):
-            file = with_suffix(name, suffix)
-            key = hash(file) or 1
-            earlier = fresh.get(key)
-            if earlier is None:
-                earlier = self._find(key)
-            if earlier is not None:
-                raise _duplicate(name, file, f"sample {earlier} of this run", f"sample {position}")
-            if self._in_ranges(file):
-                raise _duplicate(name, file, "a numbered sample of this run", f"sample {position}")
-            fresh[key] = position
-            self._decimals = self._decimals or name[0].isdecimal()
-        for key, position in fresh.items():
-            if not self._tables or self._tables[-1].full:
-                self._tables.append(_Table(2 * self._tables[-1].cells if self._tables else 1 << 16))
-            self._tables[-1].add(key, position)
+    def claim_numbers(self, numbers: range, suffix: str) -> None:
+        """Take the files of numbered samples, all or none.
 
-    def _claim_range(self, numbers: range, suffix: str) -> None:
+        Raises:
+            DuplicateNameError: One of them is taken already.
+        """
         if not numbers:
             return
-        ranges = self._ranges.setdefault(suffix, [])
-        for taken in ranges:
-            if (both := _common(taken, numbers)) is not None:
-                raise _duplicate(str(both), f"{both}{suffix}", "an earlier numbered sample", "a later one")
-        # Rare: a run that mixes numbers with names that look like numbers is looked up number by number.
-        if self._decimals:
-            for number in numbers:
-                if (earlier := self._find(hash(f"{number}{suffix}") or 1)) is not None:
-                    raise _duplicate(
-                        str(number), f"{number}{suffix}", f"sample {earlier} of this run", "a numbered one"
-                    )
-        if ranges and ranges[-1].step == numbers.step and ranges[-1][-1] + numbers.step == numbers[0]:
-            ranges[-1] = range(ranges[-1].start, numbers[-1] + 1, numbers.step)
-        else:
-            ranges.append(numbers)
+        with self._lock:
+            ranges = self._ranges.setdefault(suffix, [])
+            for taken in ranges:
+                if (both := _common(taken, numbers)) is not None:
+                    raise _duplicate(str(both), f"{both}{suffix}", "an earlier numbered sample", "a later one")
+            # Rare: a run that has names too is looked up number by number.
+            if self._latest or self._hashes:
+                for number in numbers:
+                    if (earlier := self._find(f"{number}{suffix}")) is not None:
+                        raise _duplicate(str(number), f"{number}{suffix}", earlier, "a numbered one")
+            if ranges and ranges[-1].step == numbers.step and ranges[-1][-1] + numbers.step == numbers[0]:
+                ranges[-1] = range(ranges[-1].start, numbers[-1] + 1, numbers.step)
+            else:
+                ranges.append(numbers)
+            self._count += len(numbers)
 
-    def _find(self, key: int) -> int | None:
-        for table in self._tables:
-            if (position := table.find(key)) is not None:
-                return position
-        return None
+    # With _lock held
+
+    def _check(self, files: Sequence[str], names: Sequence[str]) -> None:
+        """Say which file is taken, if one is."""
+        fresh: dict[str, int] = {}
+        suspects = self._suspects(files)
+        for position, file in enumerate(files, self._count):
+            earlier = f"sample {fresh[file]} of this run" if file in fresh else self._latest_of(file)
+            if earlier is None and file in suspects:
+                earlier = "an earlier sample of this run"
+            if earlier is None and self._in_ranges(file):
+                earlier = "a numbered sample of this run"
+            if earlier is not None:
+                raise _duplicate(names[position - self._count], file, earlier, f"sample {position}")
+            fresh[file] = position
+
+    def _find(self, file: str) -> str | None:
+        return self._latest_of(file) or ("an earlier sample of this run" if self._suspects([file]) else None)
+
+    def _latest_of(self, file: str) -> str | None:
+        position = self._latest.get(file)
+        return None if position is None else f"sample {position} of this run"
+
+    def _suspects(self, files: Sequence[str]) -> set[str]:
+        """The files whose names were put away."""
+        found: set[str] = set()
+        if self._hashes:
+            sought = _hashes_of(files)
+            for hashes in self._hashes:
+                places = np.searchsorted(hashes, sought)
+                hits = hashes.take(places, mode="clip") == sought
+                if hits.any():
+                    found.update(file for file, hit in zip(files, hits.tolist()) if hit)
+        return found
 
     def _in_ranges(self, file: str) -> bool:
         for suffix, ranges in self._ranges.items():
             stem = file[: len(file) - len(suffix)]
             if file.endswith(suffix) and stem.isdecimal() and stem.isascii() and str(int(stem)) == stem:
-                return any(int(stem) in numbers for numbers in ranges)
+                if any(int(stem) in numbers for numbers in ranges):
+                    return True
         return False
 
+    def _put_away(self) -> None:
+        hashes = np.sort(_hashes_of(list(self._latest)))
+        while self._hashes and len(self._hashes[-1]) < 4 * len(hashes):
+            hashes = np.sort(np.concatenate([self._hashes.pop(), hashes]))
+        self._hashes.append(hashes)
+        self._latest.clear()
 
-class _Table:
-    """An open-addressed hash table of a fixed size. Keys are 64-bit hashes, never 0."""
 
-    __slots__ = ("_keys", "_mask", "_positions", "_room", "cells")
-
-    def __init__(self, cells: int) -> None:
-        self.cells = cells
-        self._mask = cells - 1
-        self._room = cells * 3 // 4
-        self._keys = np.zeros(cells, np.int64).data
-        self._positions = np.zeros(cells, np.int64).data
-
-    @property
-    def full(self) -> bool:
-        return self._room == 0
-
-    def find(self, key: int) -> int | None:
-        keys, mask = self._keys, self._mask
-        cell = key & mask
-        while taken := keys[cell]:
-            if taken == key:
-                return int(self._positions[cell])
-            cell = (cell + 1) & mask
-        return None
-
-    def add(self, key: int, position: int) -> None:
-        keys, mask = self._keys, self._mask
-        cell = key & mask
-        while keys[cell]:
-            cell = (cell + 1) & mask
-        keys[cell] = key
-        self._positions[cell] = position
-        self._room -= 1
+def _hashes_of(files: Sequence[str]) -> NDArray[np.int64]:
+    return np.fromiter(map(hash, files), np.int64, len(files))
 
 
 def _common(a: range, b: range) -> int | None:

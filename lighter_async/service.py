@@ -13,11 +13,11 @@ from lighter_async.errors import ClosedError, FlushTimeoutError, WriteError, att
 from lighter_async.leaving import Unclosed, tell
 from lighter_async.ledger import Ledger, Room
 from lighter_async.limits import DEFAULT_QUEUE_SIZE, default_queue_bytes, default_workers
-from lighter_async.names import Claims, Numbers, check_name, claims_of, with_suffix
+from lighter_async.names import Claims, Numbers, check_names, claims_of, with_suffixes
 from lighter_async.staging import Accelerator, Plan, StagingPool, plan_batch, plan_sample
 from lighter_async.targets import LocalTarget
 from lighter_async.types import Backend, BackendName, Batch, IfExists, PathTarget, Target, Unit, WriterStats
-from lighter_async.workers import Job, choose_backend, make_backend
+from lighter_async.workers import Job, choose_backend, make_backend, uninterrupted
 from lighter_async.writers import Encoder, PathFunction, resolve_writer
 
 __all__ = ["BackgroundWriter", "State"]
@@ -250,35 +250,50 @@ class BackgroundWriter:
 
     def _hand_over(self, names: Sequence[str], plan: Plan, timeout: float | None) -> None:
         backend = self._started()
-        backend.collect()
         if timeout != 0 and backend.is_worker():
             raise RuntimeError(
                 "submit() was called from one of the writer's own workers, which would wait for itself; "
                 "use submit_nowait() there"
             )
-        names = self._checked(names, plan.count)
+        names, files = self._checked(names, plan.count)
         if plan.count == 0:
             self._ledger.check_open()
             return
         nbytes = self._pool.bytes_of(plan)
         room = Room(plan.count, nbytes)
+        # The usual case in one piece, for Ctrl-C: nothing in it waits.
+        with uninterrupted():
+            if self._ledger.is_crowded(room) or backend.has_failures:
+                backend.collect()
+            if self._ledger.take(room):
+                try:
+                    self._enqueue(backend, names, files, plan, nbytes)
+                except BaseException:
+                    self._ledger.withdraw(room)
+                    raise
+                return
         try:
             self._ledger.admit(room, timeout)
-            self._enqueue(backend, names, plan, nbytes)
+            self._enqueue(backend, names, files, plan, nbytes)
         except _Taken as taken:
             raise taken.interruption from None
         except BaseException:
             self._ledger.withdraw(room)
             raise
 
-    def _enqueue(self, backend: Backend, names: Sequence[str], plan: Plan, nbytes: int) -> None:
+    def _enqueue(
+        self, backend: Backend, names: Sequence[str], files: Sequence[str], plan: Plan, nbytes: int
+    ) -> None:
         staged = self._pool.stage(plan)
         batch = Batch(names, staged, nbytes, plan.count)
         try:
             backend.prepare(batch)
             # Last, so that a batch whose copy fails can be handed over again under the same names.
             if (claims := self._claims) is not None:  # else closed meanwhile, as accept will say
-                claims.claim(names, self._suffix)
+                if isinstance(names, Numbers):
+                    claims.claim_numbers(names.range, self._suffix)
+                else:
+                    claims.claim(files, names)
             self._ledger.accept(batch)
             backend.put(self._units(batch))
         except BaseException as error:
@@ -298,21 +313,30 @@ class BackgroundWriter:
             per = max(1, min(share, _UNIT_BYTES * count // max(1, batch.nbytes)))
         return [Unit(batch, start, min(start + per, count)) for start in range(0, count, per)]
 
-    def _checked(self, names: Sequence[str], count: int) -> Sequence[str]:
-        """The names, as a sequence of our own: the caller may fill its list anew as soon as this returns."""
-        if isinstance(names, str) or not isinstance(names, Sequence):
+    def _checked(self, names: Sequence[str], count: int) -> tuple[Sequence[str], Sequence[str]]:
+        """The names, as a sequence of our own, and their files: the caller may fill its list anew at once.
+
+        Of numbers the last one's file is enough, since it is the longest.
+        """
+        if type(names) is not list and (isinstance(names, str) or not isinstance(names, Sequence)):
             raise TypeError(f"names are a sequence with a name per sample, not {type(names).__name__}: {names!r}")
         own = names if isinstance(names, Numbers) else tuple(names)
         if len(own) != count:
             raise ValueError(f"Length mismatch: {count} samples and {len(own)} names; every sample needs one name")
-        for name in own[-1:] if isinstance(own, Numbers) else own:
-            if not isinstance(name, str):
-                raise TypeError(f"a name is a str, not {type(name).__name__}: {name!r}; use str(name)")
-            if type(name) is not str:  # such as numpy's
-                return self._checked([str.__str__(name) for name in names], count)
-            check_name(name)
-            self.target.check(with_suffix(name, self._suffix))
-        return own
+        if not count:
+            return own, own
+        if isinstance(own, Numbers):
+            files = with_suffixes(own[-1:], self._suffix)
+        else:
+            if set(map(type, own)) != {str}:
+                for name in own:
+                    if not isinstance(name, str):
+                        raise TypeError(f"a name is a str, not {type(name).__name__}: {name!r}; use str(name)")
+                own = tuple(map(str.__str__, own))  # of subclasses, such as numpy's
+            check_names(own)
+            files = with_suffixes(own, self._suffix)
+        self.target.check(files)
+        return own, files
 
     # Life
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
@@ -40,11 +41,14 @@ class Target(Protocol):
         """Get ready to store. Called once, before the first `put`."""
         ...
 
-    def check(self, name: str) -> None:
-        """Refuse a name that can never be stored here. Called by the submitting thread, so it must be quick.
+    def check(self, names: Sequence[str]) -> None:
+        """Refuse names that can never be stored here. Called by the submitting thread, so it must be quick.
+
+        Args:
+            names: Of a batch; at least one.
 
         Raises:
-            InvalidNameError: It cannot be stored, with the reason and the way out.
+            InvalidNameError: One of them cannot be stored, with the reason and the way out.
         """
         ...
 
@@ -109,7 +113,7 @@ class Unit:
 
 @dataclass(slots=True)
 class Result:
-    """What became of the samples of a unit. Bytes are encoded bytes, times are seconds."""
+    """What became of some samples of a batch. Bytes are encoded bytes, times are seconds."""
 
     written: int = 0
     skipped: int = 0
@@ -117,6 +121,10 @@ class Result:
     bytes_written: int = 0
     encode_seconds: float = 0.0
     store_seconds: float = 0.0
+
+    @property
+    def samples(self) -> int:
+        return self.written + self.skipped + len(self.failures)
 
 
 class Backend(Protocol):
@@ -154,6 +162,11 @@ class Backend(Protocol):
         """Tell what was done and is not told yet, where workers cannot tell it themselves; never waits."""
         ...
 
+    @property
+    def has_failures(self) -> bool:
+        """Whether `collect` has a failure to tell. Quick: it is asked at every hand-over."""
+        ...
+
     def wait(self, changed: threading.Condition, timeout: float | None) -> None:
         """Return when something may have been done, or after `timeout` seconds. Called with `changed` held."""
         ...
@@ -162,9 +175,11 @@ class Backend(Protocol):
         """End a `wait` that is under way. Called with the same lock held."""
         ...
 
-    @property
-    def descriptor(self) -> int | None:
-        """What becomes readable when `collect` has something to tell; None where workers tell it themselves."""
+    def watch(self) -> AbstractContextManager[int | None]:
+        """While it is open: a descriptor that becomes readable when `collect` has something new to tell.
+
+        None where workers tell it themselves.
+        """
         ...
 
     def drop(self) -> list[Unit]:

@@ -190,7 +190,7 @@ class MemoryTarget:
     def open(self) -> None:
         pass
 
-    def check(self, name: str) -> None:
+    def check(self, names: Sequence[str]) -> None:
         pass
 
     def keeps(self, name: str) -> bool:
@@ -219,8 +219,8 @@ class GatedTarget:
     def open(self) -> None:
         self._target.open()
 
-    def check(self, name: str) -> None:
-        self._target.check(name)
+    def check(self, names: Sequence[str]) -> None:
+        self._target.check(names)
 
     def keeps(self, name: str) -> bool:
         return self._target.keeps(name)

@@ -63,7 +63,7 @@ def deadly(book, stores):
 
 def do(book, helper, done):
     """Take a unit and write its samples; returns whether there was one."""
-    claim, _ = book.turn(helper)
+    claim, _, _ = book.turn(helper)
     if claim is None:
         return False
     for index in range(claim.start, claim.stop):
@@ -96,13 +96,25 @@ def test_units_are_taken_in_order_and_their_results_told(make_book):
 def test_who_sleeps_is_woken_by_who_finds_more(make_book):
     """The parent wakes one, and each that finds more than its own unit the next."""
     parent, helper = make_book(), make_book()
-    assert not parent.append(0, 0, 1, per=1, serial=1, **PLACES)
-    assert helper.turn(0)[1] is False
-    assert helper.turn(1) == (None, False)
-    assert parent.append(1, 0, 3, per=1, serial=2, **PLACES)
-    assert helper.turn(0)[1] is True
-    assert helper.turn(1)[1] is False  # nobody sleeps any more
-    assert helper.turn(2)[1] is False
+    assert parent.append(0, 0, 1, per=1, serial=1, **PLACES) is None
+    assert helper.turn(0)[1] is None
+    assert helper.turn(1) == (None, None, False)
+    assert helper.turn(2) == (None, None, False)
+    assert parent.append(1, 0, 4, per=1, serial=2, **PLACES) == 1
+    assert helper.turn(0)[1] == 1
+    assert helper.turn(1)[1] == 2
+    assert helper.turn(2)[1] is None  # nobody sleeps any more
+
+
+def test_only_who_watches_is_told_of_what_was_done(make_book):
+    """A helper learns it when it enters a result."""
+    parent, helper = make_book(), make_book()
+    parent.append(0, 0, 4, per=1, serial=1, **PLACES)
+    assert [helper.turn(0)[2] for _ in range(2)] == [False, False]
+    parent.watch(1)
+    assert helper.turn(0)[2]
+    parent.watch(0)
+    assert not helper.turn(0)[2]
 
 
 def test_what_was_withdrawn_is_not_taken(make_book):
@@ -112,7 +124,7 @@ def test_what_was_withdrawn_is_not_taken(make_book):
     parent.append(1, 0, 1, per=1, serial=2, **PLACES)
     helper.turn(0)
     assert parent.withdraw() == [(0, 2, 5), (1, 0, 1)]
-    assert helper.turn(1) == (None, False)
+    assert helper.turn(1) == (None, None, False)
     assert parent.withdraw() == []
 
 

@@ -56,19 +56,19 @@ def test_what_is_above_a_bound_comes_in_when_nothing_else_is_there(ledger, count
     for room in (Room(1, 0), Room(count, nbytes)):
         with pytest.raises(QueueFullError):
             ledger.admit(room, 0)
-    ledger.done(Unit(big, 0, count), Result(written=count))
+    ledger.done(big, Result(written=count))
     ledger.admit(Room(count, nbytes), 0)
 
 
 def test_samples_free_their_place_one_by_one_and_their_bytes_together(ledger, released):
     """The batch's memory is one piece, which its last sample still needs."""
     batch = accept(ledger, batch_of(4, 100))
-    ledger.done(Unit(batch, 0, 3), Result(written=3))
+    ledger.done(batch, Result(written=3))
     assert released == []
     with pytest.raises(QueueFullError):
         ledger.admit(Room(1, 1), 0)
     ledger.admit(Room(3, 0), 0)
-    ledger.done(Unit(batch, 3, 4), Result(skipped=1))
+    ledger.done(batch, Result(skipped=1))
     assert released == [batch]
     ledger.admit(Room(1, 100), 0)
 
@@ -104,11 +104,11 @@ def test_one_who_gives_up_lets_the_next_one_in(ledger):
     until(lambda: ledger.stats().waits == 2)
     with pytest.raises(QueueFullError):
         ledger.admit(Room(2, 0), 0)  # although it would fit
-    ledger.done(Unit(busy, 0, 1), Result(written=1))
+    ledger.done(busy, Result(written=1))
     first.result()
     with pytest.raises(QueueFullError):
         ledger.admit(Room(1, 0), 0.01)
-    ledger.done(Unit(busy, 1, 2), Result(written=1))
+    ledger.done(busy, Result(written=1))
     assert second.running
     ledger.refuse("closed")
     with pytest.raises(ClosedError):
@@ -133,16 +133,16 @@ def test_a_mark_waits_for_what_was_accepted_before_it(ledger):
     after = accept(ledger, batch_of(2))
     assert ledger.wait_done(mark, 0) == ledger.pending(mark) == 2
     assert ledger.pending() == 4
-    ledger.done(Unit(after, 0, 2), Result(written=2))
+    ledger.done(after, Result(written=2))
     assert ledger.wait_done(mark, 0) == 2
-    ledger.done(Unit(before, 0, 2), Result(written=2))
+    ledger.done(before, Result(written=2))
     assert ledger.wait_done(mark, None) == 0
 
 
 def test_the_books_add_up_whatever_becomes_of_samples(ledger, released):
     """Written, skipped, failed and dropped ones are told apart, and each counts once."""
     batch = accept(ledger, batch_of(4))
-    ledger.done(Unit(batch, 0, 3), Result(written=1, skipped=1, failures=[failure("2")], bytes_written=7))
+    ledger.done(batch, Result(written=1, skipped=1, failures=[failure("2")], bytes_written=7))
     stats = ledger.stats()
     assert (stats.accepted, stats.pending, stats.bytes_written) == (4, 1, 7)
     assert ledger.drop([Unit(batch, 3, 4)]) == 1
@@ -154,7 +154,7 @@ def test_the_books_add_up_whatever_becomes_of_samples(ledger, released):
 def test_failures_are_raised_once_and_close_the_ledger(ledger):
     """Together, with what became of the others; afterwards the reason stands in the refusal."""
     batch = accept(ledger, batch_of(4))
-    ledger.done(Unit(batch, 0, 3), Result(written=1, failures=[failure("1"), failure("2")]))
+    ledger.done(batch, Result(written=1, failures=[failure("1"), failure("2")]))
     assert ledger.failed
     assert len(ledger.untold) == 2
     with pytest.raises(WriteError, match=r"2 samples were not written.*\[1 samples are stored, 1 are still") as caught:
@@ -173,7 +173,7 @@ def test_a_bell_rings_at_every_change_and_is_quiet_otherwise(ledger):
         with pytest.raises(BlockingIOError):
             bell.socket.recv(1)
         batch = accept(ledger, batch_of(2))
-        ledger.done(Unit(batch, 0, 1), Result(written=1))
+        ledger.done(batch, Result(written=1))
         ledger.drop([Unit(batch, 1, 2)])
         bell.silence()
         with pytest.raises(BlockingIOError):

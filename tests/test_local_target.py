@@ -205,12 +205,12 @@ def test_a_failing_encoder_leaves_no_file(tmp_path):
 def test_a_folder_that_somebody_removed_is_made_again(open_target):
     """As is the directory itself."""
     target = open_target()
-    target.check("a/b/x")
+    target.check(["a/b/x"])
     target.put("a/b/x", parts(b"1"))
     (target.directory / "a/b/x").unlink()
     (target.directory / "a/b").rmdir()
     (target.directory / "a").rmdir()
-    target.check("a/b/y")
+    target.check(["a/b/y"])
     assert target.put("a/b/y", parts(b"2"))
     assert (target.directory / "a/b/y").read_bytes() == b"2"
 
@@ -252,11 +252,11 @@ def test_a_file_name_is_measured_in_bytes(open_target):
     target = open_target()
     most = os.pathconf(target.directory, "PC_NAME_MAX")
     for fits in ("x" * most, "é" * (most // 2), "folder/" + "x" * most):
-        target.check(fits)
+        target.check([fits])
         assert target.put(fits, parts(b"abc"))
     for too_long in ("x" * (most + 1), "é" * (most // 2 + 1), "folder/" + "x" * (most + 1)):
         with pytest.raises(InvalidNameError, match=rf"has \d+ bytes, and .* takes {most}; shorten it"):
-            target.check(too_long)
+            target.check([too_long])
 
 
 @pytest.mark.parametrize("name", ["{}/x", "new/{}/x", "there/{}/x", "there/new/{}/x"])
@@ -265,9 +265,9 @@ def test_a_folders_name_is_measured_too(open_target, name):
     target = open_target()
     target.put("there/x", parts(b"abc"))
     most = os.pathconf(target.directory, "PC_NAME_MAX")
-    target.check(name.format("x" * most))
+    target.check([name.format("x" * most)])
     with pytest.raises(InvalidNameError, match=f"has over {most} bytes; shorten it"):
-        target.check(name.format("x" * (most + 1)))
+        target.check([name.format("x" * (most + 1))])
 
 
 def test_a_path_is_measured_with_the_temporary_ending(open_target):
@@ -281,7 +281,7 @@ def test_a_path_is_measured_with_the_temporary_ending(open_target):
         for file in ("x" * 100, "y"):
             name = f"{folder[: length - len(file)].rstrip('/')}/{file}"
             try:
-                target.check(name)
+                target.check([name])
             except InvalidNameError:
                 refused += 1
             else:
@@ -290,7 +290,7 @@ def test_a_path_is_measured_with_the_temporary_ending(open_target):
     assert accepted > 20
     assert refused > 20
     with pytest.raises(InvalidNameError, match=f"has over {most} bytes; shorten it"):
-        target.check(f"{folder}/x")
+        target.check([f"{folder}/x"])
 
 
 def test_a_file_where_a_folder_is_needed_is_refused(open_target):
@@ -301,9 +301,9 @@ def test_a_file_where_a_folder_is_needed_is_refused(open_target):
     (target.directory / "dangling").symlink_to(target.directory / "nowhere")
     for name in ("a/file/x", "a/file/b/c/x", "link/file/x", "dangling/x"):
         with pytest.raises(InvalidNameError, match=r"needs a folder .* but there is a file of that name; rename one"):
-            target.check(name)
+            target.check([name])
     for name in ("a/x", "link/x", "file/x"):
-        target.check(name)
+        target.check([name])
         assert target.put(name, parts(b"abc"))
 
 
@@ -312,7 +312,7 @@ def test_many_folders_are_remembered_within_bounds(open_target, monkeypatch):
     monkeypatch.setattr(local_module, "_KNOWN_FOLDERS", 10)
     target = open_target()
     for number in range(100):
-        target.check(f"{number}/x")
+        target.check([f"{number}/x"])
     assert len(target._folders) <= 10
 
 

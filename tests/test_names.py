@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lighter_async import BackgroundWriter, DuplicateNameError, InvalidNameError, LighterAsyncError
 from lighter_async import names as names_module
-from lighter_async.names import Claims, Numbers, check_name, claims_of, with_suffix
+from lighter_async.names import _MOST_LATEST, Claims, Numbers, check_names, claims_of, with_suffix, with_suffixes
 
 quick = settings(max_examples=300, deadline=None, database=None)
 
@@ -46,7 +46,7 @@ quick = settings(max_examples=300, deadline=None, database=None)
 )
 def test_names_that_are_one_file_below_the_directory_are_allowed(name):
     """Folders, dots, spaces, any script, and bytes that are no text."""
-    check_name(name)
+    check_names([name])
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_names_that_are_one_file_below_the_directory_are_allowed(name):
 def test_names_that_leave_the_directory_or_are_ambiguous_are_refused(name, message):
     """The error is of this package and a ValueError, and it says why."""
     with pytest.raises(InvalidNameError, match=message) as caught:
-        check_name(name)
+        check_names([name])
     assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, LighterAsyncError)
 
@@ -86,11 +86,11 @@ def test_names_that_leave_the_directory_or_are_ambiguous_are_refused(name, messa
 @pytest.mark.parametrize("name", ["a\\b", "c:x", "con", "NUL.txt", "a/com1.png", "x.", "x ", "a?", "a\x01"])
 def test_on_windows_what_is_no_file_name_there_is_refused(monkeypatch, name):
     """Backslashes, drives, devices, and endings that Windows drops."""
-    check_name(name)
+    check_names([name])
     monkeypatch.setattr(names_module, "_WINDOWS", True)
     with pytest.raises(InvalidNameError, match="not a file name on Windows"):
-        check_name(name)
-    check_name("a/b.txt")
+        check_names([name])
+    check_names(["a/b.txt"])
 
 
 PIECES = st.sampled_from(["..", ".", "/", "", "a", ".lighter-async", "\0", "~", "\\", " ", "é", "\udc80", "\ud800"])
@@ -101,9 +101,13 @@ PIECES = st.sampled_from(["..", ".", "/", "", "a", ".lighter-async", "\0", "~", 
 def test_whatever_is_accepted_stays_below_the_directory(name):
     """One name is one path, below the directory, and not one of the library's own."""
     try:
-        check_name(name)
+        check_names([name])
     except InvalidNameError:
+        for batch in (["a", name], [name, "a"], ["a", "b/c", name, "d"]):
+            with pytest.raises(InvalidNameError):
+                check_names(batch)
         assume(False)
+    check_names(["a", name, "b/c"])
     for suffix in ("", ".png"):
         path = posixpath.join("/data/out", with_suffix(name, suffix))
         assert posixpath.normpath(path) == path
@@ -165,10 +169,18 @@ def test_numbers_are_not_negative():
 # Claims
 
 
+def claim(claims, names, suffix):
+    """As the service does for a batch."""
+    if isinstance(names, Numbers):
+        claims.claim_numbers(names.range, suffix)
+    else:
+        claims.claim(with_suffixes(names, suffix), names)
+
+
 def claimed(*batches):
     claims = Claims()
     for names, suffix in batches:
-        claims.claim(names, suffix)
+        claim(claims, names, suffix)
     return claims
 
 
@@ -197,7 +209,7 @@ def test_two_samples_of_a_run_cannot_have_one_file(earlier, later):
     """Whether names are strings or numbers, and with or without the suffix."""
     claims = claimed(earlier)
     with pytest.raises(DuplicateNameError, match="two samples of one run are named"):
-        claims.claim(*later)
+        claim(claims, *later)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +241,7 @@ def test_the_error_names_both_samples():
         DuplicateNameError,
         match=r"named 'a': sample 1 of this run and sample 3 would both become 'a\.png'.*the source folder",
     ) as caught:
-        claims.claim(["b", "a"], ".png")
+        claim(claims, ["b", "a"], ".png")
     assert isinstance(caught.value, ValueError)
 
 
@@ -238,8 +250,8 @@ def test_a_batch_is_claimed_as_a_whole_or_not_at_all():
     claims = claimed((["a"], ".png"))
     for names in (["b", "a"], ["b", "b"], ["c", "b", "b.png"]):
         with pytest.raises(DuplicateNameError):
-            claims.claim(names, ".png")
-    claims.claim(["b", "c"], ".png")
+            claim(claims, names, ".png")
+    claim(claims, ["b", "c"], ".png")
 
 
 NAMES = st.one_of(
@@ -257,22 +269,26 @@ def test_claims_agree_with_a_set_of_file_names(batches):
     for names, suffix in batches:
         batch = [with_suffix(name, suffix) for name in names]
         if len({*batch, *files}) == len(batch) + len(files):
-            claims.claim(names, suffix)
+            claim(claims, names, suffix)
             files.update(batch)
         else:
             with pytest.raises(DuplicateNameError):
-                claims.claim(names, suffix)
+                claim(claims, names, suffix)
 
 
-def test_claims_grow_beyond_one_table():
-    """Names in a full table are still found; a new table is begun, none is rebuilt."""
+def test_names_that_were_put_away_are_still_known():
+    """When there are many, and in every array that they were put into."""
     claims = Claims()
-    for start in range(0, 120_000, 10_000):
-        claims.claim([f"n{number}" for number in range(start, start + 10_000)], "")
-    assert len(claims._tables) == 2
-    for number in (0, 49_151, 49_152, 119_999):
-        with pytest.raises(DuplicateNameError, match=f"sample {number} of this run and sample 120000"):
-            claims.claim([f"n{number}"], "")
+    count = 5 * _MOST_LATEST + 10
+    for start in range(0, count, 8192):
+        claim(claims, [f"n{number}" for number in range(start, min(start + 8192, count))], "")
+    assert len(claims._hashes) > 1
+    assert claims._latest
+    for number in (0, _MOST_LATEST, 5 * _MOST_LATEST - 1, count - 1):
+        with pytest.raises(DuplicateNameError, match=f"of this run and sample {count + 1} would both become 'n{number}'"):
+            claim(claims, ["new", f"n{number}"], "")
+    claims.claim_numbers(range(10), "")
+    claim(claims, ["new"], "")
 
 
 def test_a_million_numbers_cost_nothing():
@@ -281,30 +297,29 @@ def test_a_million_numbers_cost_nothing():
     tracemalloc.start()
     try:
         for start in range(0, 1_000_000, 1000):
-            claims.claim(Numbers(range(2 * start + 1, 2 * (start + 1000) + 1, 2)), ".pt")
+            claims.claim_numbers(range(2 * start + 1, 2 * (start + 1000) + 1, 2), ".pt")
         used, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert used < 100_000
-    with pytest.raises(DuplicateNameError, match="named '1999999'"):
-        claims.claim(["1999999"], ".pt")
+    with pytest.raises(DuplicateNameError, match=r"'1999999\.pt'"):
+        claim(claims, ["1999999"], ".pt")
 
 
-def test_many_names_cost_sixteen_bytes_a_cell():
-    """As documented: tables of twice the size each, three quarters full, and nothing of the names themselves."""
+def test_many_names_cost_eight_bytes_each():
+    """As documented, and nothing of the names themselves but for the latest."""
     claims = Claims()
-    count = 50_000
+    count = 4 * _MOST_LATEST
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        for start in range(0, count, 1000):
-            claims.claim([f"patient/{number}/slice" for number in range(start, start + 1000)], ".png")
+        for start in range(0, count, 1024):
+            claim(claims, [f"patient/{number}/slice.png" for number in range(start, start + 1024)], "")
         used = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    cells = sum(table.cells for table in claims._tables)
-    assert cells == (1 << 16) + (1 << 17)
-    assert 16 * cells <= used < 16 * cells + 50_000
+    assert not claims._latest
+    assert 8 * count <= used < 8 * count + 50_000
 
 
 def test_claims_are_taken_once_by_concurrent_threads():
@@ -317,7 +332,7 @@ def test_claims_are_taken_once_by_concurrent_threads():
         begin.wait()
         for number in range(500):
             try:
-                claims.claim([f"n{number}"], "")
+                claims.claim([f"n{number}"], [f"n{number}"])
             except DuplicateNameError:
                 continue
             won.append(number)
@@ -355,6 +370,6 @@ def test_claims_live_as_long_as_somebody_holds_them():
     claims = claims_of("somewhere")
     assert claims_of("somewhere") is claims
     assert claims_of("elsewhere") is not claims
-    claims.claim(["a"], "")
+    claim(claims, ["a"], "")
     del claims
-    claims_of("somewhere").claim(["a"], "")
+    claim(claims_of("somewhere"), ["a"], "")

@@ -8,6 +8,7 @@ more, and what can must be left alone by the caller.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from lighter_async.staging.accelerator import Ready
     from lighter_async.staging.memory import Slot
 
-__all__ = ["Plan", "Staged", "plan_batch", "plan_sample"]
+__all__ = ["Leaf", "Plan", "Staged", "plan_batch", "plan_sample"]
 
 _ALIGNMENT = 64  # of every leaf; a cache line, and more than any dtype's itemsize
 _NOTHING = np.empty(0, np.uint8)
@@ -101,10 +102,11 @@ class Plan:
     loose: list[Any] = field(default_factory=list)
 
     def place(self, array: Any, *, is_tensor: bool) -> Leaf:
-        dtype = str(array.dtype).removeprefix("torch.") if is_tensor else array.dtype
-        leaf = Leaf(dtype, tuple(array.shape), self.nbytes, array.nbytes, is_tensor)
+        dtype = _name_of(array.dtype) if is_tensor else array.dtype
+        nbytes = array.nbytes
+        leaf = Leaf(dtype, tuple(array.shape), self.nbytes, nbytes, is_tensor)
         self.sources.append((leaf, array))
-        self.nbytes += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+        self.nbytes += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
         return leaf
 
 
@@ -189,14 +191,16 @@ def plan_batch(values: Any) -> Plan:
         ValueError: A tensor has no data, or no batch dimension.
     """
     plan = Plan()
-    if _is_tensor(values) or isinstance(values, np.ndarray):
+    is_tensor = _is_tensor(values)
+    if is_tensor or isinstance(values, np.ndarray):
         if values.ndim == 0:
             raise ValueError("a batch needs a batch dimension, got a 0-d tensor; use submit() for one sample")
-        plain = _is_plain_tensor(values) if _is_tensor(values) else _is_plain_array(values)
-        if plain and len(values) > 0:
-            plan.count = len(values)
-            plan.rows = plan.place(values, is_tensor=_is_tensor(values))
-            return plan
+        if _is_plain_tensor(values) if is_tensor else _is_plain_array(values):
+            count = values.shape[0]
+            if count > 0:
+                plan.count = count
+                plan.rows = plan.place(values, is_tensor=is_tensor)
+                return plan
         values = _unbind(values)
     elif isinstance(values, (str, bytes, bytearray)) or not isinstance(values, Sequence):
         raise TypeError(
@@ -289,13 +293,17 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _is_plain_tensor(tensor: torch.Tensor) -> bool:
-    import torch
-
+    torch = sys.modules["torch"]
     return (
-        type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        (type(tensor) is torch.Tensor or type(tensor) is torch.nn.Parameter)
         and tensor.layout is torch.strided
         and not (tensor.is_quantized or tensor.is_nested or tensor.is_meta)
     )
+
+
+@functools.cache
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _is_plain_array(array: NDArray[Any]) -> bool:

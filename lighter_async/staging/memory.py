@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,11 +28,13 @@ class Slot:
         memory: Its bytes, writable.
         pinned: Whether an accelerator can copy into it without a detour.
         offset: Where it lies in memory that is shared with other processes.
+        seen_as: The tensor that it was last seen as, with what it was seen as: the next batch is mostly like it.
     """
 
     memory: NDArray[np.uint8]
     pinned: bool
     offset: int = 0
+    seen_as: list[Any] = field(default_factory=lambda: [None, None])
 
 
 class Memory(Protocol):

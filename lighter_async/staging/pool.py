@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lighter_async.staging.accelerator import Accelerator, TorchAccelerator
-from lighter_async.staging.layout import Plan, Staged
+from lighter_async.staging.layout import Leaf, Plan, Staged
 from lighter_async.staging.memory import Memory, PrivateMemory, Slot, SlotPool, size_class
 from lighter_async.staging.shared import SharedMemory
 
@@ -46,7 +46,7 @@ class StagingPool:
         loose = [_clone(value) for value in plan.loose]
         if plan.nbytes == 0:
             return Staged(None, None, plan.rows, plan.values, loose)
-        on_device = any(leaf.is_tensor and self._accelerator.owns(source) for leaf, source in plan.sources)
+        on_device = any([leaf.is_tensor and self._accelerator.owns(source) for leaf, source in plan.sources])
         slot = self._slots.acquire(size_class(plan.nbytes, self._slots.budget), pinned=on_device)
         try:
             ready = self._copy(plan, slot)
@@ -86,17 +86,26 @@ class StagingPool:
                 host = slot.memory[leaf.offset : leaf.offset + leaf.nbytes].view(leaf.dtype)
                 np.copyto(host.reshape(leaf.shape), source)
                 continue
-            import torch
-
-            # Slots outlive the batch, so their tensors must not become inference tensors, which nothing but
-            # inference mode may write to.
-            with torch.inference_mode(False), torch.no_grad():
-                host = leaf.view(slot.memory)
-                if self._accelerator.owns(source):
-                    on_device.append((host, source.detach()))
-                else:
-                    host.copy_(source.detach())
+            host = _host(slot, leaf)
+            if source.requires_grad:
+                source = source.detach()
+            if slot.pinned and self._accelerator.owns(source):
+                on_device.append((host, source))
+            else:
+                host.copy_(source)
         return self._accelerator.copy(on_device) if on_device else None
+
+
+def _host(slot: Slot, leaf: Leaf) -> Any:
+    """A slot's memory as a leaf's tensor."""
+    if slot.seen_as[0] != leaf:
+        import torch
+
+        # Slots outlive the batch, so their tensors must not become inference tensors, which nothing but inference
+        # mode may write to.
+        with torch.inference_mode(False):
+            slot.seen_as[:] = leaf, leaf.view(slot.memory)
+    return slot.seen_as[1]
 
 
 def _clone(value: Any) -> Any:

@@ -91,26 +91,33 @@ class LocalTarget:
             self.close()
             raise
 
-    def check(self, name: str) -> None:
-        """Refuse a name that this directory cannot hold.
+    def check(self, names: Sequence[str]) -> None:
+        """Refuse names that this directory cannot hold.
 
         Raises:
-            InvalidNameError: It, one of its folders, or the whole path is too long for the file system, or there is a
+            InvalidNameError: One, one of its folders, or the whole path is too long for the file system, or there is a
                 file where it needs a folder.
         """
-        folder, slash, file = name.rpartition("/")
-        # A character is at most four bytes, so most names need not be encoded to be measured.
-        if len(file) * 4 > self._name_max and len(os.fsencode(file)) > self._name_max:
+        # Together first, since nearly all are short: a character is at most four bytes.
+        most = max(map(len, names))
+        if most * 4 > self._name_max or (len(self._root) + most + _TEMPORARY_LENGTH) * 4 > self._path_max:
+            for name in names:
+                self._check_length(name)
+        for name in names:
+            if "/" in name and name.rpartition("/")[0] not in self._folders:
+                self._check_folder(name, name.rpartition("/")[0])
+
+    def _check_length(self, name: str) -> None:
+        folder, _, file = name.rpartition("/")
+        if len(os.fsencode(file)) > self._name_max:
             raise InvalidNameError(
                 f"file name {file[:40]!r}... has {len(os.fsencode(file))} bytes, and {self._root!r} takes "
                 f"{self._name_max}; shorten it"
             )
         # The temporary name beside it has to fit as well.
         longest = f"{self._root}/{folder}/{file if len(file) > _TEMPORARY_LENGTH else ' ' * _TEMPORARY_LENGTH}"
-        if len(longest) * 4 > self._path_max and len(os.fsencode(longest)) >= self._path_max:
+        if len(os.fsencode(longest)) >= self._path_max:
             raise InvalidNameError(f"the path of name {name[:40]!r}... has over {self._path_max} bytes; shorten it")
-        if slash and folder not in self._folders:
-            self._check_folder(name, folder)
 
     def keeps(self, name: str) -> bool:
         """Whether `put` would keep a file of an earlier run and leave the sample out."""

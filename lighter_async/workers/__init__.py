@@ -6,14 +6,15 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 from lighter_async.staging import SharedMemory
-from lighter_async.types import Backend, BackendName, Result, Unit
+from lighter_async.types import Backend, BackendName, Batch, Result
 from lighter_async.workers.job import Job
 from lighter_async.workers.loop import LoopBackend
 from lighter_async.workers.process import ProcessBackend, supported
+from lighter_async.workers.queue import uninterrupted
 from lighter_async.workers.thread import ThreadBackend
 from lighter_async.writers import Encoder, PathFunction, Writer
 
-__all__ = ["Job", "choose_backend", "make_backend"]
+__all__ = ["Job", "choose_backend", "make_backend", "uninterrupted"]
 
 
 def choose_backend(name: BackendName, writer: Writer, *, is_local: bool) -> Literal["thread", "process"]:
@@ -46,7 +47,7 @@ def choose_backend(name: BackendName, writer: Writer, *, is_local: bool) -> Lite
 
 def make_backend(
     job: Job,
-    done: Callable[[Unit, Result], None],
+    done: Callable[[Batch, Result], None],
     max_workers: int,
     *,
     memory: SharedMemory | None,

@@ -7,7 +7,7 @@ import os
 import weakref
 from collections.abc import Callable, Sequence
 
-from lighter_async.types import Result, Unit
+from lighter_async.types import Batch, Result, Unit
 from lighter_async.workers.job import Job
 from lighter_async.workers.queue import UnitQueue, uninterrupted
 
@@ -22,7 +22,7 @@ class LoopBackend(UnitQueue):
     rest only when it saw the deque empty under the lock, and `put` wakes or restarts it under the same lock.
     """
 
-    def __init__(self, job: Job, done: Callable[[Unit, Result], None], max_workers: int) -> None:
+    def __init__(self, job: Job, done: Callable[[Batch, Result], None], max_workers: int) -> None:
         super().__init__(job, done, max_workers, threads=1)
         self._loop = asyncio.new_event_loop()
         # For a writer that nobody closed: it is collected when nothing is pending, so the loop rests.
@@ -104,7 +104,7 @@ class LoopBackend(UnitQueue):
                 continue  # a writer cancelled every task that it found on the loop
 
     async def _write(self, unit: Unit) -> None:
-        self._done(unit, await self._job.run_async(unit))
+        self._done(unit.batch, await self._job.run_async(unit))
 
     def _finish(self) -> None:
         """End what a writer left running on the loop, as `asyncio.run` does."""

@@ -6,10 +6,11 @@ import signal
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from types import FrameType
+from contextlib import AbstractContextManager, nullcontext
+from types import FrameType, TracebackType
+from typing import Any
 
 from lighter_async.types import Batch, Result, Unit
 from lighter_async.workers.job import Job
@@ -27,12 +28,12 @@ class UnitQueue(ABC):
 
     Args:
         job: What is done with a unit.
-        done: Called with each unit and its result, by the thread that did it, with no lock of ours held.
+        done: Called with a unit's batch and what became of the unit, by the thread that did it, with no lock of ours held.
         max_workers: Samples at once.
         threads: Threads at most.
     """
 
-    def __init__(self, job: Job, done: Callable[[Unit, Result], None], max_workers: int, *, threads: int) -> None:
+    def __init__(self, job: Job, done: Callable[[Batch, Result], None], max_workers: int, *, threads: int) -> None:
         self._job = job
         self._done = done
         self._max_workers = max_workers
@@ -72,12 +73,15 @@ class UnitQueue(ABC):
     def collect(self) -> None:
         return  # threads tell it themselves
 
+    @property
+    def has_failures(self) -> bool:
+        return False  # the same
+
     def wake(self) -> None:
         return  # who waits does so for the condition, which is notified
 
-    @property
-    def descriptor(self) -> int | None:
-        return None
+    def watch(self) -> AbstractContextManager[int | None]:
+        return nullcontext()
 
     def drop(self) -> list[Unit]:
         with self._lock:
@@ -100,21 +104,35 @@ class UnitQueue(ABC):
         """Whether a worker will look at the deque again. Called with the lock held."""
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back for a moment: inside an executor it could leave the executor's locks locked."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.getsignal(signal.SIGINT)
-    if not callable(handler):  # ignored, left to the system, or not Python's
-        yield
-        return
-    held: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if held:
-            handler(*held[0])
+class uninterrupted:
+    """Hold Ctrl-C back for a moment, in which a change is made that must be whole. Within another one it does nothing."""
+
+    # The functions themselves, without the wrappers that make enumerations of numbers: the loop waits meanwhile.
+    _get = staticmethod(getattr(signal.getsignal, "__wrapped__", signal.getsignal))
+    _set = staticmethod(getattr(signal.signal, "__wrapped__", signal.signal))
+
+    __slots__ = ("_handler", "_held")
+
+    def __init__(self) -> None:
+        self._handler: Any = None
+        self._held: tuple[int, FrameType | None] | None = None
+
+    def __enter__(self) -> None:
+        if threading.get_ident() != threading.main_thread().ident:
+            return
+        handler = self._get(signal.SIGINT)
+        # Else it is ignored, left to the system, not Python's, or held back already.
+        if callable(handler) and type(handler) is not uninterrupted:
+            self._set(signal.SIGINT, self)
+            self._handler = handler
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self._held = number, frame
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._handler is not None:
+            self._set(signal.SIGINT, self._handler)
+            if self._held is not None:
+                self._handler(*self._held)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lighter_async.types import Result, Unit
+from lighter_async.types import Batch, Result
 from lighter_async.workers.job import Job
 from lighter_async.workers.queue import UnitQueue, uninterrupted
 
@@ -19,7 +19,7 @@ class ThreadBackend(UnitQueue):
     it has filled the deque.
     """
 
-    def __init__(self, job: Job, done: Callable[[Unit, Result], None], max_workers: int) -> None:
+    def __init__(self, job: Job, done: Callable[[Batch, Result], None], max_workers: int) -> None:
         super().__init__(job, done, max_workers, threads=max_workers)
         self._tasks: set[object] = set()  # guarded by _lock
 
@@ -48,6 +48,6 @@ class ThreadBackend(UnitQueue):
                     return
                 unit = self._units.popleft()
                 unit.batch.begun = True
-            self._done(unit, self._job.run(unit))
+            self._done(unit.batch, self._job.run(unit))
             # Let go before waiting for the lock: the batch's memory may be needed by whoever holds it.
             del unit

@@ -9,19 +9,21 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from lighter_async.errors import WorkerDiedError, WriteError
 from lighter_async.staging import SharedMemory
+from lighter_async.staging.layout import Leaf
 from lighter_async.staging.memory import Slot, SlotPool, size_class
 from lighter_async.types import Batch, Result, Unit
 from lighter_async.workers.job import Job
+from lighter_async.workers.process.bells import make_bell, ring, silence
 from lighter_async.workers.process.book import BROKEN, STARTING, Book, Outcome
 from lighter_async.workers.process.helper import Setting
 from lighter_async.workers.process.launch import Process, launch
-from lighter_async.workers.process.letter import open_failure, seal, seal_batch
-from lighter_async.workers.process.pipes import drain, nudge
+from lighter_async.workers.process.letter import open_failure, seal, seal_names, seal_values
 from lighter_async.workers.queue import uninterrupted
 
 __all__ = ["ProcessBackend"]
@@ -68,7 +70,7 @@ class ProcessBackend:
 
     Args:
         job: What is done with a unit.
-        done: Called with each unit and its result, with no lock of ours held.
+        done: Called with each batch that something became of, and what, with no lock of ours held.
         max_workers: Helpers.
         memory: What slots lie in.
         queue_size: Samples that may be in flight at once.
@@ -80,13 +82,14 @@ class ProcessBackend:
     def __init__(
         self,
         job: Job,
-        done: Callable[[Unit, Result], None],
+        done: Callable[[Batch, Result], None],
         max_workers: int,
         *,
         memory: SharedMemory,
         queue_size: int,
     ) -> None:
         self._job = job
+        self._rows: tuple[Leaf | None, bytes] = None, b""  # of the last batch; races cost a letter made anew
         self._sealed_job = seal(job, f"writer {job.writer.name!r} or its target {type(job.target).__name__}")
         self._done = done
         self._max_workers = max_workers
@@ -111,6 +114,7 @@ class ProcessBackend:
         self._deaths: dict[tuple[int, int], int] = {}  # by a batch's serial number and a sample's index
         self._failed_starts = 0
         self._broken: BaseException | None = None
+        self._watchers = 0
         # Guarded by the ledger's lock, which is held when wait and wake are called:
         self._waiter: int | None = None
         self._asleep = False
@@ -130,12 +134,10 @@ class ProcessBackend:
         job = memoryview(self._sealed_job)
         while job:
             job = job[os.write(self._job_file, job) :]
-        self._tokens = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._news = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._bells = tuple(make_bell() for _ in range(self._max_workers))
+        self._news = make_bell()
         self._events = select.epoll()
-        self._events.register(self._news[0], select.EPOLLIN)
-        self._events.register(self._bell, select.EPOLLIN)
+        self._events.register(self._news, select.EPOLLIN)
         _running.add(self)
         with self._lock:
             try:
@@ -151,7 +153,8 @@ class ProcessBackend:
 
     def _close(self) -> None:
         self._book.end()
-        nudge(self._tokens[1])
+        for bell in self._bells:
+            ring(bell)
         for process in self._helpers:
             if process is not None:
                 process.wait()
@@ -164,7 +167,7 @@ class ProcessBackend:
         self._memory.close()
 
     def _descriptors(self) -> list[int]:
-        return [self._book_file, self._job_file, *self._tokens, *self._news, self._bell]
+        return [self._book_file, self._job_file, *self._bells, self._news]
 
     def forked(self) -> None:
         """In a forked child: let go of what the parent and its helpers share, but for the slots' addresses."""
@@ -181,8 +184,21 @@ class ProcessBackend:
     # In
 
     def prepare(self, batch: Batch) -> None:
-        names, values = seal_batch(batch, self._job)
-        batch.letter = b"".join([len(names).to_bytes(8, "little"), names, values])
+        names = seal_names(batch.names)
+        batch.letter = b"".join([len(names).to_bytes(8, "little"), names, self._seal_values(batch)])
+
+    def _seal_values(self, batch: Batch) -> bytes:
+        rows = batch.staged.rows
+        if rows is None:
+            return seal_values(batch, self._job)
+        # A batch of rows is like the last one but for its names, mostly. Not the first, which may have come before
+        # there was a template for it.
+        known, values = self._rows
+        if known == rows and values:
+            return values
+        values = seal_values(batch, self._job)
+        self._rows = rows, values if known == rows else b""
+        return values
 
     def put(self, units: Sequence[Unit]) -> None:
         batch, start, stop, per = units[0].batch, units[0].start, units[-1].stop, len(units[0])
@@ -191,7 +207,7 @@ class ProcessBackend:
                 self._serial += 1
                 sent = _Sent(batch, self._serial, self._letter_of(batch), stop - start)
                 batch.begun = True
-                finished: list[tuple[Unit, Result]] = []
+                finished: list[tuple[Batch, Result]] = []
                 if self._broken is not None:
                     self._fail(sent, start, stop, self._broken, finished)
                 else:
@@ -223,13 +239,24 @@ class ProcessBackend:
 
     # Out
 
-    @property
-    def descriptor(self) -> int | None:
-        return self._events.fileno()
+    @contextmanager
+    def watch(self) -> Iterator[int | None]:
+        self._watch(1)
+        try:
+            yield self._events.fileno()
+        finally:
+            self._watch(-1)
+
+    def _watch(self, more: int) -> None:
+        # Helpers tell only who watches: telling costs both sides, and a loop that never waits looks for itself.
+        with uninterrupted(), self._lock:
+            if not self._events.closed:
+                self._watchers += more
+                self._book.watch(self._watchers)
 
     def collect(self) -> None:
         try:
-            if not self._held and not self._events.poll(0):
+            if self._book.results == self._results and not self._held and not self._events.poll(0):
                 return
         except ValueError:  # stopped meanwhile
             return
@@ -237,6 +264,13 @@ class ProcessBackend:
             with self._lock:
                 finished = [] if self._events.closed else self._collect()
             self._tell(finished)
+
+    @property
+    def has_failures(self) -> bool:
+        try:
+            return self._broken is not None or self._book.has_failures
+        except ValueError:  # stopped meanwhile
+            return False
 
     def wait(self, changed: threading.Condition, timeout: float | None) -> None:
         timeout = _SECONDS_TO_NOTICE if timeout is None else min(timeout, _SECONDS_TO_NOTICE)
@@ -251,7 +285,9 @@ class ProcessBackend:
             changed.release()
             try:
                 self._wait_for_held()
-                self._events.poll(timeout)
+                with self.watch():
+                    if self._book.results == self._results:
+                        self._events.poll(timeout)
             finally:
                 self._asleep = False
             self.collect()
@@ -264,7 +300,7 @@ class ProcessBackend:
 
     def wake(self) -> None:
         if self._asleep:
-            os.eventfd_write(self._bell, 1)
+            ring(self._news)
 
     def _wait_for_held(self) -> None:
         with self._lock:
@@ -275,9 +311,9 @@ class ProcessBackend:
             except Exception:
                 pass  # its query tells
 
-    def _tell(self, finished: Sequence[tuple[Unit, Result]]) -> None:
-        for unit, result in finished:
-            self._done(unit, result)
+    def _tell(self, finished: Sequence[tuple[Batch, Result]]) -> None:
+        for batch, result in finished:
+            self._done(batch, result)
 
     # With _lock held
 
@@ -287,7 +323,7 @@ class ProcessBackend:
         batch.letter = b""
         return letter
 
-    def _send_held(self, finished: list[tuple[Unit, Result]]) -> None:
+    def _send_held(self, finished: list[tuple[Batch, Result]]) -> None:
         """Put into the book what has arrived on the host, in order, as far as the book has room."""
         while self._held and self._broken is None:
             sent, start, stop, per = self._held[0]
@@ -309,7 +345,7 @@ class ProcessBackend:
         slot = sent.batch.staged.slot
         self._records[number] = _Record(sent, stop - start)
         self._units += -(-(stop - start) // per)
-        somebody_sleeps = self._book.append(
+        sleeper = self._book.append(
             number,
             start,
             stop,
@@ -318,15 +354,14 @@ class ProcessBackend:
             slot=(0, 0) if slot is None else (slot.offset, slot.memory.nbytes),
             letter=(sent.letter.offset, sent.letter.memory.nbytes),
         )
-        if somebody_sleeps:
-            nudge(self._tokens[1])
+        if sleeper is not None:
+            ring(self._bells[sleeper])
 
-    def _collect(self) -> list[tuple[Unit, Result]]:
-        finished: list[tuple[Unit, Result]] = []
+    def _collect(self) -> list[tuple[Batch, Result]]:
+        finished: list[tuple[Batch, Result]] = []
         ready = {descriptor for descriptor, _ in self._events.poll(0)}
-        for descriptor in (self._news[0], self._bell):
-            if descriptor in ready:
-                drain(descriptor)
+        if self._news in ready:
+            silence(self._news)
         self._read_results(finished)
         for helper, process in enumerate(self._helpers):
             if process is not None and process.alive in ready:
@@ -336,27 +371,29 @@ class ProcessBackend:
         self._send_held(finished)
         return finished
 
-    def _read_results(self, finished: list[tuple[Unit, Result]]) -> None:
+    def _read_results(self, finished: list[tuple[Batch, Result]]) -> None:
         if self._book.results == self._results:
             return
+        self._failed_starts = 0
         for outcome in self._book.outcomes(self._results):
             self._results += 1
             self._units -= 1
-            self._failed_starts = 0
             self._tickets[outcome.helper] = outcome.ticket
             self._enter(outcome, finished)
 
-    def _enter(self, outcome: Outcome, finished: list[tuple[Unit, Result]]) -> None:
+    def _enter(self, outcome: Outcome, finished: list[tuple[Batch, Result]]) -> None:
         sent = self._records[outcome.record].sent
-        result = Result(
-            written=outcome.written,
-            skipped=outcome.skipped,
-            failures=self._read_failures(outcome.helper, outcome.failures),
-            bytes_written=outcome.bytes_written,
-            encode_seconds=outcome.encode_ns / 1e9,
-            store_seconds=outcome.store_ns / 1e9,
-        )
-        finished.append((Unit(sent.batch, outcome.start, outcome.stop), result))
+        # The units of a batch mostly come together, and are booked as one.
+        if not finished or finished[-1][0] is not sent.batch:
+            finished.append((sent.batch, Result()))
+        result = finished[-1][1]
+        result.written += outcome.written
+        result.skipped += outcome.skipped
+        if outcome.failed:
+            result.failures += self._read_failures(outcome.helper, outcome.failures)
+        result.bytes_written += outcome.bytes_written
+        result.encode_seconds += outcome.encode_ns / 1e9
+        result.store_seconds += outcome.store_ns / 1e9
         self._leave(outcome.record, outcome.stop - outcome.start)
         self._done_with(sent, outcome.stop - outcome.start)
 
@@ -398,8 +435,8 @@ class ProcessBackend:
             slots=self._memory.descriptor,
             job=self._job_file,
             failures=failures,
-            tokens=self._tokens,
-            news=self._news[1],
+            bells=self._bells,
+            news=self._news,
         )
         try:
             process = launch(setting, folder=self._folder, path=self._path)
@@ -410,7 +447,7 @@ class ProcessBackend:
         self._helpers[helper] = process
         self._events.register(process.alive, select.EPOLLIN)
 
-    def _bury(self, helper: int, process: Process, finished: list[tuple[Unit, Result]]) -> None:
+    def _bury(self, helper: int, process: Process, finished: list[tuple[Batch, Result]]) -> None:
         """Take over what a dead helper had in its hand, and start another one in its place."""
         self._events.unregister(process.alive)
         self._read_results(finished)  # it may have entered one since we looked
@@ -439,13 +476,13 @@ class ProcessBackend:
                 cause = error
         self._broken = self._broken or cause
 
-    def _take_over(self, hand: Outcome, status: int, finished: list[tuple[Unit, Result]]) -> None:
+    def _take_over(self, hand: Outcome, status: int, finished: list[tuple[Batch, Result]]) -> None:
         """Book the samples that a dead helper has done, and send the others again, the one it was at by itself."""
         sent = self._records[hand.record].sent
         suspect = hand.start + hand.written + hand.skipped + hand.failed
         self._units -= 1
         if suspect > hand.start:
-            self._enter(replace(hand, stop=suspect), finished)
+            self._enter(hand._replace(stop=suspect), finished)
         if suspect == hand.stop:
             return
         key = sent.serial, suspect
@@ -469,7 +506,7 @@ class ProcessBackend:
         start: int,
         stop: int,
         error: BaseException,
-        finished: list[tuple[Unit, Result]],
+        finished: list[tuple[Batch, Result]],
         attempts: int = 1,
     ) -> None:
         writer = self._job.writer.name
@@ -477,10 +514,10 @@ class ProcessBackend:
             WriteError.of_sample(error, writer=writer, name=sent.batch.names[index], attempts=attempts)
             for index in range(start, stop)
         ]
-        finished.append((Unit(sent.batch, start, stop), Result(failures=failures)))
+        finished.append((sent.batch, Result(failures=failures)))
         self._done_with(sent, stop - start)
 
-    def _fail_everything(self, error: BaseException, finished: list[tuple[Unit, Result]]) -> None:
+    def _fail_everything(self, error: BaseException, finished: list[tuple[Batch, Result]]) -> None:
         for number, start, stop in self._book.withdraw():
             sent = self._records[number].sent
             self._leave(number, stop - start)

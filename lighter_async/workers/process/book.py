@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import mmap
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["BROKEN", "STARTING", "Book", "Claim", "Outcome"]
 
@@ -27,6 +27,8 @@ _RESULTS = 2  # results that were entered, ever
 _CLOSING = 3  # whether helpers are to end when the queue is empty
 _TICKETS = 4  # units that were taken, ever
 _INTENT = 5  # the helper that is taking a unit, plus one; else 0
+_WATCHERS = 6  # of the parent's, who want to be told when something was done
+_FAILED_EVER = 7  # whether a sample has failed, ever
 _BEGINNING = 8
 
 # A helper's cell:
@@ -62,8 +64,7 @@ _RESULT_WORDS = 12
 STARTING, AWAKE, ASLEEP, BROKEN = range(4)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """A unit in a helper's hand: samples ``start`` to ``stop`` of a batch, and where that lies."""
 
     serial: int
@@ -73,8 +74,7 @@ class Claim:
     letter: tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of a unit, in the order in which a result is entered."""
 
     helper: int
@@ -132,8 +132,8 @@ class Book:
         serial: int,
         slot: tuple[int, int],
         letter: tuple[int, int],
-    ) -> bool:
-        """Put a range into the queue under a record that is not in use; returns whether a helper sleeps."""
+    ) -> int | None:
+        """Put a range into the queue under a record that is not in use; returns a helper that sleeps, if any does."""
         words = self._words
         try:
             self._lock()
@@ -147,7 +147,7 @@ class Book:
             tail = words[_TAIL]
             words[self._ring + tail % self._capacity] = record
             words[_TAIL] = tail + 1
-            return self._somebody_sleeps()
+            return self._sleeper()
         finally:
             self._unlock()
 
@@ -170,6 +170,11 @@ class Book:
             self._unlock()
 
     @property
+    def has_failures(self) -> bool:
+        """Whether a sample has failed, ever."""
+        return bool(self._words[_FAILED_EVER])
+
+    @property
     def results(self) -> int:
         """How many results were entered, ever."""
         return self._words[_RESULTS]
@@ -182,7 +187,7 @@ class Book:
             found = []
             for number in range(first, words[_RESULTS]):
                 place = self._results + number % self._capacity * _RESULT_WORDS
-                found.append(Outcome(*words[place : place + _RESULT_WORDS]))
+                found.append(Outcome._make(words[place : place + _RESULT_WORDS]))
             return found
         finally:
             self._unlock()
@@ -211,25 +216,36 @@ class Book:
         """How many bytes of a helper's failures are whole."""
         return self._words[self._cell(helper) + _FAILURES]
 
+    def watch(self, watchers: int) -> None:
+        """So many wait for helpers to do something from now on; what was done before may not be told to them."""
+        try:
+            self._lock()
+            self._words[_WATCHERS] = watchers
+        finally:
+            self._unlock()
+
     def end(self) -> None:
         """Have the helpers end once the queue is empty."""
         self._words[_CLOSING] = 1
 
     # What a helper does
 
-    def turn(self, helper: int) -> tuple[Claim | None, bool]:
+    def turn(self, helper: int) -> tuple[Claim | None, int | None, bool]:
         """Enter what became of the unit in hand, and take the next one, if there is any.
 
         Returns:
-            The unit, and whether there are more and another helper sleeps, who is to be woken.
+            The unit; another helper, who sleeps and is to be woken because there are more; and whether the parent is
+            to be told that something was done.
         """
         words = self._words
         cell = self._cell(helper)
         try:
             self._lock()
             self._repair()
+            news = False
             if words[cell + _TICKET]:
                 self._enter_result(helper, cell)
+                news = words[_WATCHERS] > 0
             head, tail = words[_HEAD], words[_TAIL]
             while head < tail:
                 record = words[self._ring + head % self._capacity]
@@ -241,7 +257,7 @@ class Book:
             words[_HEAD] = head
             if head == tail:
                 words[cell + _STATE] = ASLEEP
-                return None, False
+                return None, None, news
             stop = min(start + words[place + _PER], last)
             words[cell + _STATE] = AWAKE
             words[cell + _RECORD] = record
@@ -256,7 +272,7 @@ class Book:
             more = stop < last or head + 1 < tail
             slot = words[place + _OFFSET], words[place + _SIZE]
             letter = words[place + _LETTER_OFFSET], words[place + _LETTER_SIZE]
-            return Claim(words[place + _SERIAL], start, stop, slot, letter), more and self._somebody_sleeps()
+            return Claim(words[place + _SERIAL], start, stop, slot, letter), self._sleeper() if more else None, news
         finally:
             self._unlock()
 
@@ -275,6 +291,7 @@ class Book:
     def say_failures(self, helper: int, nbytes: int) -> None:
         """So many bytes of this helper's failures are whole."""
         self._words[self._cell(helper) + _FAILURES] = nbytes
+        self._words[_FAILED_EVER] = 1
 
     def say_broken(self, helper: int) -> None:
         """This helper cannot work."""
@@ -311,8 +328,12 @@ class Book:
             words[self._records + words[cell + _RECORD] * _RECORD_WORDS + _NEXT] = words[cell + _STOP]
         words[_INTENT] = 0
 
-    def _somebody_sleeps(self) -> bool:
-        return any(self._words[self._cell(helper) + _STATE] == ASLEEP for helper in range(self._helpers))
+    def _sleeper(self) -> int | None:
+        # The first one, so that where one is enough, it is always the same, with what it needs still in its caches.
+        for helper in range(self._helpers):
+            if self._words[self._cell(helper) + _STATE] == ASLEEP:
+                return helper
+        return None
 
     def _cell(self, helper: int) -> int:
         return _BEGINNING + helper * _CELL

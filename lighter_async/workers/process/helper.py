@@ -22,7 +22,7 @@ from lighter_async.types import Batch, Result, Unit
 from lighter_async.workers.job import Job
 from lighter_async.workers.process.book import Book, Claim
 from lighter_async.workers.process.letter import open_batch, seal_failure
-from lighter_async.workers.process.pipes import drain, nudge
+from lighter_async.workers.process.bells import ring, silence
 
 __all__ = ["Setting", "main"]
 
@@ -39,8 +39,8 @@ class Setting:
         parent: The process that it works for.
         book, slots, job, failures: Descriptors of files in memory: the queue, the samples, the pickled job, and where
             this helper's failures are told.
-        tokens: Descriptors of the two ends of the pipe that wakes a helper that sleeps.
-        news: Descriptor to write to when something was done.
+        bells: Descriptors that wake a helper that sleeps, one for each.
+        news: Descriptor that tells the parent that something was done, if it waits for that.
     """
 
     helper: int
@@ -52,7 +52,7 @@ class Setting:
     slots: int
     job: int
     failures: int
-    tokens: tuple[int, int]
+    bells: tuple[int, ...]
     news: int
 
     def to_json(self) -> str:
@@ -63,6 +63,10 @@ def main(setting: str) -> None:
     """Work as the helper that `setting` says, in JSON."""
     # Whoever interrupts or ends the job ends the parent; what it handed over is still to be stored. They came blocked
     # into this process, so that none was missed.
+    _pol=os.environ.get('LA_POL','')
+    if _pol=='batch': os.sched_setscheduler(0,os.SCHED_BATCH,os.sched_param(0))
+    elif _pol=='idle': os.sched_setscheduler(0,os.SCHED_IDLE,os.sched_param(0))
+    elif _pol.startswith('nice'): os.nice(int(_pol[4:]))
     signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     for number in signals:
         signal.signal(number, signal.SIG_IGN)
@@ -80,7 +84,7 @@ class Helper:
         self._job_file = setting.job
         self._failures_file = setting.failures
         self._failures_bytes = 0
-        self._tokens, self._waker = setting.tokens
+        self._bells = setting.bells
         self._news = setting.news
         try:
             self._parent = os.pidfd_open(setting.parent)
@@ -97,7 +101,7 @@ class Helper:
         except BaseException as error:
             self._tell_failure(WriteError.of_sample(error, writer="", name=""))
             self._book.say_broken(self._me)
-            nudge(self._news)
+            ring(self._news)
             return 1
         try:
             self._work(job)
@@ -113,28 +117,26 @@ class Helper:
 
     def _work(self, job: Job) -> None:
         waiting = select.poll()
-        waiting.register(self._tokens, select.POLLIN)
+        mine = self._bells[self._me]
+        waiting.register(mine, select.POLLIN)
         if self._parent >= 0:
             waiting.register(self._parent, select.POLLIN)
-        worked = False
         while True:
-            claim, wake_another = self._book.turn(self._me)
-            if worked:  # of which the turn has entered the result
-                nudge(self._news)
-            worked = claim is not None
-            if wake_another:
-                nudge(self._waker)
+            claim, sleeper, news = self._book.turn(self._me)
+            if news:
+                ring(self._news)
+            if sleeper is not None:
+                ring(self._bells[sleeper])
             if claim is not None:
                 self._write(job, claim)
             elif self._book.ending or self._orphan:
-                nudge(self._waker)  # this one may have taken what was to wake another
                 return
             else:
                 self._batch = None
                 ready = {descriptor for descriptor, _ in waiting.poll()}
                 self._orphan = self._orphan or self._parent in ready
-                if self._tokens in ready:
-                    drain(self._tokens)
+                if mine in ready:
+                    silence(mine)
 
     def _write(self, job: Job, claim: Claim) -> None:
         try:

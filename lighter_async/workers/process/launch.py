@@ -84,7 +84,7 @@ def launch(setting: Setting, *, folder: str | None, path: list[str]) -> Process:
             stdin=subprocess.DEVNULL,
             cwd=folder,
             env={**os.environ, **hidden, **one},
-            pass_fds=[setting.book, setting.slots, setting.job, setting.failures, *setting.tokens, setting.news],
+            pass_fds=[setting.book, setting.slots, setting.job, setting.failures, *setting.bells, setting.news],
             start_new_session=True,
         )
     finally:

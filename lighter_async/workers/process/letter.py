@@ -17,7 +17,7 @@ from lighter_async.types import Batch
 from lighter_async.workers.job import Job
 from lighter_async.writers import Encoder
 
-__all__ = ["HelperTraceback", "open_batch", "open_failure", "seal", "seal_batch", "seal_failure"]
+__all__ = ["HelperTraceback", "open_batch", "open_failure", "seal", "seal_failure", "seal_names", "seal_values"]
 
 _LARGEST_FAILURE = 1 << 20
 _LONGEST_TEXT = 10_000
@@ -65,8 +65,13 @@ def _is_one_dnn(value: Any) -> bool:
     return str(getattr(value, "layout", "")) == "torch._mkldnn"
 
 
-def seal_batch(batch: Batch, job: Job) -> tuple[bytes, bytes]:
-    """The names of a batch, and what its samples are: all but the bytes in its slot.
+def seal_names(names: Sequence[str]) -> bytes:
+    """The names of a batch."""
+    return pickle.dumps(names, 5)
+
+
+def seal_values(batch: Batch, job: Job) -> bytes:
+    """What the samples of a batch are: all but the bytes in its slot.
 
     Raises:
         TypeError: A value cannot be pickled.
@@ -74,10 +79,9 @@ def seal_batch(batch: Batch, job: Job) -> tuple[bytes, bytes]:
     staged = batch.staged
     loose = [_OneDnn(value) if _is_one_dnn(value) else value for value in staged.loose]
     contents = (staged.rows, staged.values, loose, _templates(staged, job))
-    values = (
-        pickle.dumps(contents, 5) if staged.plain else seal(contents, f"a value of the batch of {batch.names[0]!r}")
-    )
-    return pickle.dumps(batch.names, 5), values
+    if staged.plain:
+        return pickle.dumps(contents, 5)
+    return seal(contents, f"a value of the batch of {batch.names[0]!r}")
 
 
 def open_batch(letter: bytes, job: Job) -> tuple[Any, list[Any], list[Any]]:
