@@ -1,0 +1,67 @@
+"""The whole suite, or parts of it, into one JSON file and a page of tables and plots.
+
+    python benchmarks/run.py [--only loops,encoders/png] [--quick | --smoke] [--json FILE] [--page FILE]
+
+Figures of an earlier run in the JSON file are kept where this one does not measure anew. Peers that are not installed
+are left out, and named as left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from measure import Plan, environment, tell, today
+
+PARTS = ("loops",)
+_DOCS = Path(__file__).parent.parent / "docs"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="parts, or cases of them (part/case), with commas between")
+    level = parser.add_mutually_exclusive_group()
+    level.add_argument("--quick", dest="level", action="store_const", const="quick", help="about five minutes")
+    level.add_argument("--smoke", dest="level", action="store_const", const="smoke", help="whether all of it runs")
+    parser.add_argument("--json", type=Path, default=_DOCS / "benchmarks" / "figures.json", help="the figures' file")
+    parser.add_argument("--list", action="store_true", help="name the cases, and run nothing")
+    options = parser.parse_args()
+    plan = Plan(options.level or "full")
+    chosen = [case for case in all_cases(plan) if wanted(case, options.only)]
+    if options.list:
+        print("\n".join(chosen))
+        return
+    measure(chosen, plan, options.json)
+
+
+def all_cases(plan: Plan) -> list[str]:
+    return [f"{part}/{case}" for part in PARTS for case in importlib.import_module(part).cases(plan)]
+
+
+def wanted(case: str, only: str) -> bool:
+    return not only or any(case == one or case.startswith(f"{one}/") for one in only.split(","))
+
+
+def measure(chosen: list[str], plan: Plan, file: Path) -> None:
+    """Run the cases, and keep each one's figures as soon as it is done."""
+    figures: dict[str, Any] = {"environments": {}, "cases": {}}
+    if file.exists():
+        figures = json.loads(file.read_text())
+    key, found = environment()
+    for case in chosen:
+        part, _, name = case.partition("/")
+        began = time.perf_counter()
+        result = importlib.import_module(part).run(name, plan)
+        tell(f"{case} took {time.perf_counter() - began:.1f} s")
+        figures["environments"][key] = found
+        figures["cases"][case] = {"date": today(), "on": key, "level": plan.level, **result}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
