@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -14,7 +15,9 @@ from measure import settle
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-__all__ = ["Model", "Times", "predict"]
+__all__ = ["Clock", "Times", "WarmUp", "predict", "quiet_trainer"]
+
+Outputs = Callable[[dict[str, Any]], dict[str, Any]]
 
 _LEAST_STEPS = 4
 _WARM_UPS = 3  # batches
@@ -42,17 +45,19 @@ class Times:
 class Model(pl.LightningModule):
     """Makes a step, and returns batches that exist already, in turn."""
 
-    def __init__(self, step: Callable[[], None], batches: Sequence[Tensor]) -> None:
+    def __init__(self, step: Callable[[], None], batches: Sequence[Tensor], outputs: Outputs | None = None) -> None:
         super().__init__()
         self._step = step
         self._batches = batches
+        self._outputs = outputs
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         self._step()
         return self.outputs(batch_idx)
 
     def outputs(self, batch_idx: int) -> dict[str, Any]:
-        return {"value": self._batches[batch_idx % len(self._batches)]}
+        found = {"value": self._batches[batch_idx % len(self._batches)]}
+        return found if self._outputs is None else self._outputs(found)
 
 
 class Steps(IterableDataset[int]):
@@ -112,6 +117,7 @@ def predict(
     *,
     steps: int,
     seconds: float,
+    outputs: Outputs | None = None,
 ) -> Times:
     """Run the loop once.
 
@@ -122,12 +128,22 @@ def predict(
         wait: Returns when what the writer was handed is written.
         steps: At most.
         seconds: After which no further step begins, but for the first few.
+        outputs: Adds to the outputs of a step, which are the batch as ``"value"``.
     """
     clock = Clock()
     callbacks = [*([] if writer is None else [writer]), WarmUp(writer, wait), clock]
+    with quiet_trainer(callbacks) as trainer:
+        loader = DataLoader(Steps(steps, seconds), batch_size=None)
+        trainer.predict(Model(step, batches, outputs), loader, return_predictions=False)
+    return Times(clock.steps, clock.loop, clock.stored, perf_counter() - clock.began)
+
+
+@contextmanager
+def quiet_trainer(callbacks: list[pl.Callback]) -> Iterator[pl.Trainer]:
+    """A trainer on one CPU that writes and tells nothing of its own."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice, and the old writer's on a folder that exists
-        trainer = pl.Trainer(
+        yield pl.Trainer(
             accelerator="cpu",
             devices=1,
             callbacks=callbacks,
@@ -136,6 +152,3 @@ def predict(
             enable_model_summary=False,
             enable_progress_bar=False,
         )
-        loader = DataLoader(Steps(steps, seconds), batch_size=None)
-        trainer.predict(Model(step, batches), loader, return_predictions=False)
-    return Times(clock.steps, clock.loop, clock.stored, perf_counter() - clock.began)

@@ -23,11 +23,14 @@ from typing import Any, Literal, TypeVar
 __all__ = [
     "MEMORY",
     "Plan",
+    "children",
     "environment",
     "folder_in",
     "installed",
     "median",
+    "processes_memory",
     "settle",
+    "smaps",
     "spread",
     "take_turns",
     "tell",
@@ -139,20 +142,41 @@ def settle(*, quiet: float = 0.06, timeout: float = 3.0) -> None:
             last, since = ticks, time.perf_counter()
 
 
-def _children_ticks() -> dict[int, int]:
-    """Processor time of the child processes and theirs, in the kernel's ticks."""
-    found: dict[int, int] = {}
-    waiting = [os.getpid()]
+def children(process: int | None = None) -> list[int]:
+    """The processes that this one, or another, has started, and theirs."""
+    found: list[int] = []
+    waiting = [process or os.getpid()]
     while waiting:
         for task in Path(f"/proc/{waiting.pop()}/task").glob("*/children"):
             try:
-                children = [int(child) for child in task.read_text().split()]
-                for child in children:
-                    fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
-                    found[child] = int(fields[11]) + int(fields[12])
-                waiting += children
+                started = [int(child) for child in task.read_text().split()]
             except OSError:
                 continue  # it has ended
+            found += started
+            waiting += started
+    return found
+
+
+def smaps(process: int) -> dict[str, int]:
+    """The bytes of a process's memory, by the kernel's kinds: ``"Rss"``, ``"Pss"``, ``"Private_Dirty"`` and so on."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]
+    return {line.partition(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+
+
+def processes_memory(kind: str) -> int:
+    """The memory of this process and those that it has started, in bytes."""
+    return sum(smaps(process)[kind] for process in (os.getpid(), *children()))
+
+
+def _children_ticks() -> dict[int, int]:
+    """Processor time of the child processes and theirs, in the kernel's ticks."""
+    found: dict[int, int] = {}
+    for child in children():
+        try:
+            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has ended
+        found[child] = int(fields[11]) + int(fields[12])
     return found
 
 

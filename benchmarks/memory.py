@@ -19,6 +19,17 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
+from typing import Any
+
+from measure import Plan, smaps, spread, take_turns
+
+__all__ = ["TITLE", "cases", "run"]
+
+TITLE = "Memory beside a slow target"
+
+_LOOK_SECONDS = 0.05
+_MOST_POINTS = 120
 
 OVERHEAD = 48 << 20
 """Bytes allowed beside the formula: threads, the allocator's slack, modules imported on the way."""
@@ -68,7 +79,7 @@ class SlowTarget:
         return True
 
 
-def run(way: str, options: argparse.Namespace) -> dict[str, float]:
+def one_run(way: str, options: argparse.Namespace) -> dict[str, float]:
     """One run, in this process."""
     import torch
 
@@ -76,6 +87,10 @@ def run(way: str, options: argparse.Namespace) -> dict[str, float]:
     batch = torch.zeros(rows, options.sample)
     batches = int(options.total // batch.nbytes)
     target = SlowTarget(options.rate)
+    if options.announce:
+        import lighter_async.service  # noqa: F401
+
+        print("ready", flush=True)
     started = peak()
     began = time.perf_counter()
     stats: dict[str, float] = {}
@@ -116,6 +131,47 @@ def run(way: str, options: argparse.Namespace) -> dict[str, float]:
     }
 
 
+def cases(plan: Plan) -> list[str]:
+    return ["slow-target"]
+
+
+def run(case: str, plan: Plan) -> dict[str, Any]:
+    total = plan.pick(1e9, 0.5e9, 1e8)
+    ways = {way: partial(watched, way, total) for way in ("lighter_async", "executor")}
+    rounds = take_turns(ways, plan.pick(3, 2, 1), "memory")
+    found = {}
+    for way in ways:
+        runs = [one[way][0] for one in rounds]
+        series = sorted(runs, key=lambda one: one["peak_mb"])[len(runs) // 2]["series"]
+        found[way] = {"peak_mb": spread(one["peak_mb"] for one in runs), "series": series}
+    return {
+        "title": f"{total / 1e9:g} GB in batches of 16 MiB, to a target of 200 MB/s; queue_bytes 128 MiB",
+        "ways": found,
+    }
+
+
+def watched(way: str, total: float) -> dict[str, Any]:
+    """A run in a process of its own whose resident memory is looked at every 50 ms, in MB beyond its start."""
+    command = [sys.executable, __file__, "--way", way, "--total", str(total), "--announce"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()  # it has loaded everything
+    began = time.perf_counter()
+    first = smaps(process.pid)["Rss"]
+    series = []
+    while process.poll() is None:
+        try:
+            series.append((round(time.perf_counter() - began, 2), round((smaps(process.pid)["Rss"] - first) / 1e6, 1)))
+        except OSError:
+            break  # it ends
+        time.sleep(_LOOK_SECONDS)
+    if process.wait():
+        raise RuntimeError(f"the run of {way} has failed")
+    process.stdout.close()
+    every = -(-len(series) // _MOST_POINTS)
+    return {"peak_mb": max(megabytes for _, megabytes in series), "series": series[::every]}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--total", type=float, default=2e9, help="bytes to hand over (default 2e9)")
@@ -126,9 +182,10 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", help="where to write all runs")
     parser.add_argument("--way", help=argparse.SUPPRESS)
+    parser.add_argument("--announce", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.way:
-        print(json.dumps(run(options.way, options)))
+        print(json.dumps(one_run(options.way, options)))
         return 0
 
     import torch

@@ -26,7 +26,7 @@ from workloads import Workload
 
 from lighter_async import FileWriter
 
-__all__ = ["OURS", "PEERS", "Peer", "Written", "peers_for", "save"]
+__all__ = ["OURS", "PEERS", "Peer", "Written", "peers_for", "process_executor", "save"]
 
 _WORKERS = 2
 
@@ -177,13 +177,16 @@ def thread_pool(folder: Path, workload: Workload) -> Written:
     return Written(pooled, pooled.wait)
 
 
-def process_pool(folder: Path, workload: Workload) -> Written:
-    """Samples travel as numpy arrays through the pool's pipe. Torch's own way takes a file descriptor a tensor."""
-    # From a server that has loaded torch: forking this process with its threads is no way to start workers.
+def process_executor() -> ProcessPoolExecutor:
+    """From a server that has loaded torch: forking this process with its threads is no way to start workers."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "PIL.PngImagePlugin", "pytorch_lightning"])
-    executor = ProcessPoolExecutor(_WORKERS, context, initializer=torch.set_num_threads, initargs=(1,))
-    pooled = Pooled(folder, workload, executor, lambda row: row.numpy().copy())
+    return ProcessPoolExecutor(_WORKERS, context, initializer=torch.set_num_threads, initargs=(1,))
+
+
+def process_pool(folder: Path, workload: Workload) -> Written:
+    """Samples travel as numpy arrays through the pool's pipe. Torch's own way takes a file descriptor a tensor."""
+    pooled = Pooled(folder, workload, process_executor(), lambda row: row.numpy().copy())
     return Written(pooled, pooled.wait)
 
 

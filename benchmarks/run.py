@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from measure import Plan, environment, tell, today
+from report import write_page
 
-PARTS = ("loops",)
+PARTS = ("loops", "handover", "saturated", "waits", "encoders", "minilm", "memory", "scale", "helpers")
 _DOCS = Path(__file__).parent.parent / "docs"
+_FIGURES = _DOCS / "benchmarks" / "figures.json"
 
 
 def main() -> None:
@@ -27,7 +29,10 @@ def main() -> None:
     level = parser.add_mutually_exclusive_group()
     level.add_argument("--quick", dest="level", action="store_const", const="quick", help="about five minutes")
     level.add_argument("--smoke", dest="level", action="store_const", const="smoke", help="whether all of it runs")
-    parser.add_argument("--json", type=Path, default=_DOCS / "benchmarks" / "figures.json", help="the figures' file")
+    parser.add_argument("--json", type=Path, default=_FIGURES, help="the figures' file")
+    parser.add_argument(
+        "--page", type=Path, default=None, help="the page (by default docs/benchmarks.md, or beside --json)"
+    )
     parser.add_argument("--list", action="store_true", help="name the cases, and run nothing")
     options = parser.parse_args()
     plan = Plan(options.level or "full")
@@ -36,6 +41,9 @@ def main() -> None:
         print("\n".join(chosen))
         return
     measure(chosen, plan, options.json)
+    page = options.page or (_DOCS / "benchmarks.md" if options.json == _FIGURES else options.json.with_suffix(".md"))
+    write_page(json.loads(options.json.read_text()), page)
+    print(f"{page} was written from {options.json}")
 
 
 def all_cases(plan: Plan) -> list[str]:
@@ -60,7 +68,16 @@ def measure(chosen: list[str], plan: Plan, file: Path) -> None:
         figures["environments"][key] = found
         figures["cases"][case] = {"date": today(), "on": key, "level": plan.level, **result}
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(figures, indent=1) + "\n")
+        file.write_text(compact(figures) + "\n")
+
+
+def compact(figures: dict[str, Any]) -> str:
+    """JSON with a line for each case."""
+    parts = []
+    for name, entries in figures.items():
+        lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(entry)}" for key, entry in entries.items())
+        parts.append(f" {json.dumps(name)}: {{\n{lines}\n }}")
+    return "{\n" + ",\n".join(parts) + "\n}"
 
 
 if __name__ == "__main__":

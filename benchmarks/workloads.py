@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["PHOTOGRAPHS", "WORKLOADS", "Workload", "photograph"]
+__all__ = ["PHOTOGRAPHS", "WORKLOADS", "Workload", "cutting"]
 
 # All of them are in scikit-image's wheel.
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket", "hubble_deep_field", "immunohistochemistry", "retina")
@@ -47,20 +47,26 @@ def photograph(name: str) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(getattr(data, name)()[..., :3])).movedim(-1, 0).contiguous()
 
 
+def cutting(name: str, side: int, place: float = 0.5) -> Tensor:
+    """A square of a photograph, which is mirrored where it is smaller: floats in [0, 1], (3, side, side).
+
+    Args:
+        name: The photograph.
+        side: In pixels.
+        place: From 0 to 1, from the upper left to the lower right.
+    """
+    pixels = photograph(name).numpy()
+    short = [max(0, side - length) for length in pixels.shape[1:]]
+    pixels = np.pad(pixels, [(0, 0), (0, short[0]), (0, short[1])], mode="reflect")
+    y, x = (round(place * (length - side)) for length in pixels.shape[1:])
+    return torch.from_numpy(pixels[:, y : y + side, x : x + side].astype(np.float32) / 255)
+
+
 def images(count: int, side: int) -> list[Tensor]:
-    """Batches of square cuttings of photographs: floats in [0, 1], (count, 3, side, side)."""
-    random = np.random.default_rng(20)
-    batches = []
-    for batch in range(_DIFFERENT):
-        rows = []
-        for row in range(count):
-            pixels = photograph(PHOTOGRAPHS[(batch * count + row) % len(PHOTOGRAPHS)]).numpy()
-            short = [max(0, side - length) for length in pixels.shape[1:]]
-            pixels = np.pad(pixels, [(0, 0), (0, short[0]), (0, short[1])], mode="reflect")
-            y, x = (random.integers(0, length - side + 1) for length in pixels.shape[1:])
-            rows.append(torch.from_numpy(pixels[:, y : y + side, x : x + side].astype(np.float32) / 255))
-        batches.append(torch.stack(rows))
-    return batches
+    """Batches of squares of photographs: floats in [0, 1], (count, 3, side, side)."""
+    places = np.random.default_rng(20).random(_DIFFERENT * count)
+    squares = [cutting(PHOTOGRAPHS[row % len(PHOTOGRAPHS)], side, place) for row, place in enumerate(places)]
+    return list(torch.stack(squares).split(count))
 
 
 def numbers(*shape: int) -> list[Tensor]:
