@@ -15,18 +15,27 @@ from lighter_async.writers.png import encode_png
 __all__ = ["encode_image_2d", "encode_image_3d", "to_pixels", "write_image_2d", "write_image_3d"]
 
 Codec = Literal["isal", "pillow"]
+Mode = Literal["L", "LA", "RGB", "RGBA", "I;16"]
 
-_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
+_CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "I;16": 1}
+_INFERRED = (1, 3, 4)  # without a mode; two channels are most often the probabilities of two classes
+
+# So many values are converted at once: they stay in a core's cache from one step to the next.
+_PIECE = 1 << 17
 
 
-def to_pixels(tensor: Any) -> Any:
-    """Pixel values as uint8, of the same shape.
+def to_pixels(tensor: Any, *, mode: Mode | None = None) -> Any:
+    """Pixel values as uint8, or uint16 for mode ``"I;16"``, of the same shape.
 
     Floats are clamped to [0, 1] and scaled to [0, 255], exactly as ``(x.float().clamp(0, 1) *
     255).to(torch.uint8)``; uint8 stays as it is, so that label maps survive; bool becomes 0 and 255.
 
+    For mode ``"I;16"`` they are scaled to [0, 65535], exactly as ``(x.double().clamp(0, 1) * 65535).to(torch.int32)``
+    (in double, where the product is exact); uint16 stays as it is; bool becomes 0 and 65535. NaN becomes 0 in both.
+
     Args:
         tensor: A tensor or a numpy array, of any shape.
+        mode: Pillow's name for the kind of image.
 
     Raises:
         TypeError: The dtype is another integer type or complex, or it is sparse, nested, quantised, or no tensor.
@@ -34,30 +43,47 @@ def to_pixels(tensor: Any) -> Any:
     import torch
 
     tensor = _as_tensor(tensor)
-    if tensor.dtype is torch.uint8:
+    wide = mode == "I;16"
+    if tensor.dtype is (torch.uint16 if wide else torch.uint8):
         return tensor
     if tensor.dtype is torch.bool:
-        return tensor.to(torch.uint8) * 255
+        return (tensor.to(torch.int32) * 65535).to(torch.uint16) if wide else tensor.to(torch.uint8) * 255
     if tensor.dtype.is_complex:
         raise TypeError(f"an image cannot hold {tensor.dtype}; write tensor.abs(), tensor.real or tensor.angle()")
     if not tensor.dtype.is_floating_point:
+        highest, kind = (65535, "uint16") if wide else (255, "uint8")
         raise TypeError(
-            f"an image of dtype {tensor.dtype} could mean labels or intensities; convert labels up to 255 with "
-            ".to(torch.uint8), and intensities with tensor / maximum to floats in [0, 1]"
+            f"an image of dtype {tensor.dtype} could mean labels or intensities; convert labels up to {highest} with "
+            f".to(torch.{kind}), and intensities with tensor / maximum to floats in [0, 1]"
+            + ("" if wide else '; with_options(mode="I;16") writes one channel of torch.uint16 as it is')
         )
+    if wide:
+        return (tensor.double().clamp(0, 1) * 65535).to(torch.int32).to(torch.uint16)
     return (tensor.float().clamp(0, 1) * 255).to(torch.uint8)
 
 
 def encode_image_2d(
-    tensor: Any, *, codec: Codec = "isal", compress_level: int | None = None, filter: str = "adaptive"
+    tensor: Any,
+    *,
+    codec: Codec = "isal",
+    compress_level: int | None = None,
+    filter: str = "adaptive",
+    mode: Mode | None = None,
 ) -> Encoded:
     """A PNG of an image.
 
     Args:
-        tensor: CHW with 1 (grey), 3 (RGB) or 4 (RGBA) channels; floats in [0, 1], uint8 or bool.
-        codec: ``"isal"`` is many times as fast as ``"pillow"``, at nearly the size.
-        compress_level: 0 to 3 for ``"isal"``, by default 1; 0 to 9 for ``"pillow"``, by default 6.
-        filter: ``"adaptive"``, ``"average"``, ``"sub"``, ``"up"`` or ``"none"``; Pillow chooses for itself.
+        tensor: CHW with 1 (grey), 3 (RGB) or 4 (RGBA) channels; floats in [0, 1], uint8 or bool. With mode ``"LA"``, 2
+            channels (grey and alpha); with mode ``"I;16"``, 1 channel of floats in [0, 1], uint16 or bool.
+        codec: ``"isal"``, ISA-L's deflate with libdeflate's for smooth images, is many times as fast as
+            ``"pillow"``, at nearly the size.
+        compress_level: 0 to 12 for ``"isal"``: 0 to 3 are ISA-L's levels, from 4 on libdeflate's; by default 1 for
+            textured images, and libdeflate's level 2 for smooth ones. 0 to 9 for ``"pillow"``, by default 6.
+        filter: ``"adaptive"`` (one for each strip of rows), ``"paeth"``, ``"average"``, ``"sub"``, ``"up"`` or
+            ``"none"``; Pillow chooses for itself.
+        mode: Pillow's name for the kind of image: ``"L"``, ``"LA"``, ``"RGB"``, ``"RGBA"`` of eight bits, or
+            ``"I;16"``, grey of sixteen, for which floats are scaled to 65535; see `to_pixels`. By default the number of
+            channels tells it.
 
     Raises:
         ValueError: It is of another rank, has another number of channels, or no pixels; or an option is out of range.
@@ -70,17 +96,23 @@ def encode_image_2d(
             + ("; tensor.unsqueeze(0) adds the channel" if tensor.ndim == 2 else "")
             + ("; write_image_3d takes CDHW" if tensor.ndim == 4 else "")
         )
-    return _png(tensor, codec, compress_level, filter)
+    return _encode_tensor(tensor, "write_image_2d", codec, compress_level, filter, mode)
 
 
 def encode_image_3d(
-    tensor: Any, *, codec: Codec = "isal", compress_level: int | None = None, filter: str = "adaptive"
+    tensor: Any,
+    *,
+    codec: Codec = "isal",
+    compress_level: int | None = None,
+    filter: str = "adaptive",
+    mode: Mode | None = None,
 ) -> Encoded:
     """A PNG of a volume, its D slices stacked vertically: D * H pixels high, W wide.
 
     Args:
-        tensor: CDHW with 1 (grey), 3 (RGB) or 4 (RGBA) channels; floats in [0, 1], uint8 or bool.
-        codec: As for `encode_image_2d`, as are `compress_level` and `filter`.
+        tensor: CDHW with 1 (grey), 3 (RGB) or 4 (RGBA) channels; floats in [0, 1], uint8 or bool. With mode ``"LA"``, 2
+            channels (grey and alpha); with mode ``"I;16"``, 1 channel of floats in [0, 1], uint16 or bool.
+        codec: As for `encode_image_2d`, as are `compress_level`, `filter` and `mode`.
 
     Raises:
         ValueError: It is of another rank, has another number of channels, or no pixels; or an option is out of range.
@@ -93,56 +125,63 @@ def encode_image_3d(
             + ("; tensor.unsqueeze(0) adds the channel" if tensor.ndim == 3 else "")
         )
     channels, depth, height, width = tensor.shape
-    return _png(tensor.reshape(channels, depth * height, width), codec, compress_level, filter)
+    stacked = tensor.reshape(channels, depth * height, width)
+    return _encode_tensor(stacked, "write_image_3d", codec, compress_level, filter, mode)
 
 
 def _encode_block_2d(block: Block, **options: Any) -> Encoded | None:
-    return _encode_planes(block, block.shape, **options) if len(block.shape) == 3 else None
+    return _encode_block(block, block.shape, **options) if len(block.shape) == 3 else None
 
 
 def _encode_block_3d(block: Block, **options: Any) -> Encoded | None:
     if len(block.shape) != 4:
         return None
     channels, depth, height, width = block.shape
-    return _encode_planes(block, (channels, depth * height, width), **options)
+    return _encode_block(block, (channels, depth * height, width), **options)
 
 
-def _encode_planes(
+def _encode_block(
     block: Block,
     shape: tuple[int, ...],
     *,
     codec: Codec = "isal",
     compress_level: int | None = None,
     filter: str = "adaptive",
+    mode: Mode | None = None,
 ) -> Encoded | None:
     """The same without a tensor; None for what is refused, which is told where there is one."""
-    planes = _planes(block)
-    if codec != "isal" or planes is None or shape[0] not in _CHANNELS:
+    if shape[0] != _CHANNELS.get(mode) if mode else shape[0] not in _INFERRED:
         return None
-    channels, height, width = shape
-    pixels = np.empty((height, width, channels), np.uint8)
-    for channel, plane in enumerate(planes.reshape(shape)):
-        pixels[..., channel] = plane
-    return encode_png(pixels, level=1 if compress_level is None else compress_level, filter=filter)
+    planes = _planes(block, mode)
+    return None if planes is None else _encode_planes(planes.reshape(shape), codec, compress_level, filter)
 
 
-def _planes(block: Block) -> NDArray[np.uint8] | None:
+def _planes(block: Block, mode: Mode | None = None) -> NDArray[Any] | None:
     """`to_pixels` of a block."""
-    if block.dtype == "uint8":
-        return block.memory
+    pixel, within, highest = (np.uint16, np.float64, 65535) if mode == "I;16" else (np.uint8, np.float32, 255)
+    if block.dtype == pixel.__name__:
+        return block.memory.view(pixel)
     if block.dtype == "bool":
-        return block.memory * np.uint8(255)
-    if block.dtype == "bfloat16":  # the upper half of a float32
-        values = (block.memory.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-    elif block.dtype in ("float16", "float32", "float64"):
-        with np.errstate(over="ignore"):  # infinite is what torch makes of it, too
-            values = block.memory.view(block.dtype).astype(np.float32, copy=False)
-    else:
+        return block.memory * pixel(highest)
+    if block.dtype not in ("bfloat16", "float16", "float32", "float64"):
         return None
-    with np.errstate(invalid="ignore"):  # NaN, which becomes 0
-        scaled = np.clip(values, 0, 1)
-        scaled *= 255
-        return scaled.astype(np.uint8)
+    values = block.memory.view(np.uint16 if block.dtype == "bfloat16" else block.dtype)
+    pixels = np.empty(values.size, pixel)
+    scaled = np.empty(min(_PIECE, values.size), within)
+    # What torch does silently, too: too large for float32 is infinite, and NaN becomes 0.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, values.size, _PIECE):
+            piece = values[start : start + _PIECE]
+            out = scaled[: piece.size]
+            if block.dtype == "bfloat16":  # the upper half of a float32
+                piece = (piece.astype(np.uint32) << 16).view(np.float32)
+            if piece.dtype != within:
+                out[...] = piece
+                piece = out
+            np.clip(piece, 0, 1, out=out)
+            np.multiply(out, highest, out=out)
+            pixels[start : start + _PIECE] = out
+    return pixels
 
 
 def _as_tensor(value: Any) -> Any:
@@ -167,25 +206,44 @@ def _as_tensor(value: Any) -> Any:
         raise TypeError(f"an image cannot hold numpy's {value.dtype}; convert it to float32 or uint8") from error
 
 
-def _png(image: Any, codec: Codec, compress_level: int | None, filter: str) -> Encoded:
-    if codec not in ("isal", "pillow"):
-        raise ValueError(f"codec is 'isal' or 'pillow', not {codec!r}")
+def _encode_tensor(
+    image: Any, writer: str, codec: Codec, compress_level: int | None, filter: str, mode: Mode | None
+) -> Encoded:
     channels, height, width = image.shape
-    if channels not in _CHANNELS:
-        hint = "; tensor.movedim(-1, 0) makes CHW of HWC" if width in _CHANNELS else ""
-        raise ValueError(f"an image has 1, 3 or 4 channels, got {channels} in shape {tuple(image.shape)}{hint}")
+    if mode is not None and mode not in _CHANNELS:
+        raise ValueError(f"mode is None or one of {', '.join(map(repr, _CHANNELS))}, not {mode!r}")
+    wanted = _INFERRED if mode is None else (_CHANNELS[mode],)
+    if channels not in wanted:
+        shape = tuple(image.shape)
+        hint = "; tensor.movedim(-1, 0) makes CHW of HWC" if width in wanted and writer == "write_image_2d" else ""
+        if mode is not None:
+            modes = " or ".join(f"mode={name!r}" for name, count in _CHANNELS.items() if count == channels)
+            others = f"; {modes} has {channels}" if modes else ""
+            raise ValueError(
+                f"an image of mode {mode!r} has channels: {wanted[0]}, got {channels} in shape {shape}{others}{hint}"
+            )
+        if channels == 2:
+            hint = f'; {writer}.with_options(mode="LA") takes grey and alpha' + hint
+        raise ValueError(f"an image has 1, 3 or 4 channels, got {channels} in shape {shape}{hint}")
     if height == 0 or width == 0:
         raise ValueError(f"an image needs at least one pixel, got shape {tuple(image.shape)}")
-    pixels = to_pixels(image).detach().cpu().movedim(0, -1).contiguous().numpy()
-    if codec == "isal":
-        return encode_png(pixels, level=1 if compress_level is None else compress_level, filter=filter)
-    from PIL import Image
+    planes = to_pixels(image, mode=mode).detach().cpu().contiguous().numpy()
+    return _encode_planes(planes, codec, compress_level, filter)
 
-    buffer = io.BytesIO()
+
+def _encode_planes(planes: NDArray[Any], codec: Codec, compress_level: int | None, filter: str) -> Encoded:
+    if codec == "isal":
+        return encode_png(planes, level=compress_level, filter=filter)
+    if codec != "pillow":
+        raise ValueError(f"codec is 'isal' or 'pillow', not {codec!r}")
     level = 6 if compress_level is None else compress_level
     if level not in range(10):
         raise ValueError(f"compress_level of codec 'pillow' is 0 to 9, not {compress_level!r}")
-    Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(buffer, "PNG", compress_level=level)
+    from PIL import Image
+
+    pixels = np.ascontiguousarray(np.moveaxis(planes, 0, -1))
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if len(planes) == 1 else pixels).save(buffer, "PNG", compress_level=level)
     return buffer.getbuffer()
 
 
