@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from time import perf_counter, sleep
+from threading import Event
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -115,10 +116,11 @@ def ours(
 def pool(workload: Workload, batches: list[torch.Tensor], workers: int, more: int) -> Iterator[Callable[[], bool]]:
     ending = ".png" if workload.is_image else ".pt"
     with folder_in(MEMORY) as folder, ThreadPoolExecutor(workers) as executor:
-        tasks = []
+        gate = Event()  # or they would be done with each task before the next one comes
+        tasks = [executor.submit(gate.wait) for _ in range(workers)]
         for number in range(more * _TASKS["png224" if workload.is_image else "embeddings"]):
             row = batches[0][number % len(batches[0])]
             tasks.append(executor.submit(save, str(Path(folder) / f"{number}{ending}"), row.clone()))
-        sleep(0.01)
+        gate.set()
         yield lambda: not tasks[-1].done()
         executor.shutdown(cancel_futures=True)
