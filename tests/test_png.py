@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
 
-from lighter_async import BackgroundWriter, write_image_2d
+from lighter_async import BackgroundWriter, WriteError, write_image_2d, write_image_3d
 from lighter_async.block import Block
+from lighter_async.writers.filters import filter_rows
 from lighter_async.writers.image import _encode_block_2d, _encode_block_3d, _planes, encode_image_2d, to_pixels
 from lighter_async.writers.png import FILTERS, LEVELS, encode_png
 
@@ -47,43 +48,123 @@ def check_chunks(content):
     return np.frombuffer(rows, np.uint8).reshape(height, -1)
 
 
-SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 2, 3, 4]))
+KINDS = {  # dtype, channels
+    "L": (np.uint8, 1),
+    "LA": (np.uint8, 2),
+    "RGB": (np.uint8, 3),
+    "RGBA": (np.uint8, 4),
+    "I;16": (np.uint16, 1),
+}
+SIDES = st.one_of(st.integers(1, 9), st.sampled_from([13, 31, 32, 37, 61, 127]))
 
 
-@settings(max_examples=150, deadline=None)
-@given(SHAPES, st.sampled_from(sorted(FILTERS)), st.sampled_from(LEVELS), st.integers(0, 3), st.integers(0, 99))
-def test_pixels_come_back_exactly(shape, filter, level, smooth, seed):
-    """Of every number of channels and every size, noisy or smooth, with each filter and level."""
-    noise = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-    pixels = (np.cumsum(noise // 64, axis=smooth).astype(np.uint8)) if smooth < 3 else noise
-    content = b"".join(encode_png(pixels, level=level, filter=filter))
+def some_planes(kind, height, width, smooth, seed):
+    """CHW pixels that are noise, or sums of small steps along one of the axes."""
+    dtype, channels = KINDS[kind]
+    noise = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, (channels, height, width), dtype)
+    return noise if smooth == 3 else np.cumsum(noise // 64, axis=smooth).astype(dtype)
+
+
+def planes_of(content):
+    """CHW pixels as Pillow reads them."""
+    pixels = read(content)
+    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(sorted(KINDS)),
+    SIDES,
+    SIDES,
+    st.sampled_from(sorted(FILTERS)),
+    st.sampled_from([None, *LEVELS]),
+    st.integers(0, 3),
+    st.integers(0, 99),
+)
+def test_pixels_come_back_exactly(kind, height, width, filter, level, smooth, seed):
+    """Of every kind and size, noisy or smooth, with each filter and level."""
+    planes = some_planes(kind, height, width, smooth, seed)
+    content = b"".join(encode_png(planes, level=level, filter=filter))
     assert set(check_chunks(content)[:, 0]) <= set(FILTERS[filter])
-    assert np.array_equal(read(content).reshape(shape), pixels)
+    assert np.array_equal(planes_of(content), planes)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 99))
-def test_sixteen_bit_grey_comes_back_exactly(height, width, seed):
-    """In the specification's byte order."""
-    pixels = np.random.default_rng(seed).integers(0, 1 << 16, (height, width), np.uint16)
-    content = b"".join(encode_png(pixels))
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted(KINDS)), SIDES, SIDES, st.integers(1, 999), st.integers(0, 3), st.integers(0, 99))
+def test_pixels_come_back_exactly_whatever_a_strip_is(kind, height, width, strip, smooth, seed):
+    """From a single row to all of them."""
+    planes = some_planes(kind, height, width, smooth, seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lighter_async.writers.filters._STRIP_BYTES", strip)
+        content = b"".join(encode_png(planes))
     check_chunks(content)
-    assert np.array_equal(read(content).astype(np.uint16), pixels)
+    assert np.array_equal(planes_of(content), planes)
+
+
+def paeth(left, up, corner):
+    """The predictor as the specification words it."""
+    estimate = left + up - corner
+    distances = [abs(estimate - left), abs(estimate - up), abs(estimate - corner)]
+    return (left, up, corner)[distances.index(min(distances))]
+
+
+def test_filters_are_the_specifications():
+    """Each byte less its prediction, modulo 256, with zeros beside and above the image."""
+    pixels = some_planes("RGB", 7, 11, 3, 0)
+    predictions = {
+        "none": lambda left, up, corner: 0,
+        "sub": lambda left, up, corner: left,
+        "up": lambda left, up, corner: up,
+        "average": lambda left, up, corner: (left + up) // 2,
+        "paeth": paeth,
+    }
+    padded = np.pad(pixels, ((0, 0), (1, 0), (1, 0))).astype(int)
+    for name, predict in predictions.items():
+        rows = check_chunks(b"".join(encode_png(pixels, filter=name)))
+        assert set(rows[:, 0]) == set(FILTERS[name])
+        for (channel, y, x), value in np.ndenumerate(pixels):
+            near = padded[channel, y : y + 2, x : x + 2]
+            expected = (int(value) - predict(int(near[1, 0]), int(near[0, 1]), int(near[0, 0]))) % 256
+            assert rows[y, 1 + 3 * x + channel] == expected
+
+
+def test_paeth_is_the_specifications_for_all_neighbours():
+    """All 2**24 of them, of which those are looked at that a step of five reaches, and the ends."""
+    steps = [*range(0, 256, 5), 1, 2, 254]
+    corner, up, left = (each.reshape(-1) for each in np.meshgrid(steps, steps, steps))
+    here = np.zeros(left.shape, np.uint8)
+    pixels = np.stack([np.stack([corner, up], axis=1), np.stack([left, here], axis=1)], axis=1).astype(np.uint8)
+    rows, _ = filter_rows(pixels, FILTERS["paeth"])  # a plane for each
+    expected = [-paeth(*near) % 256 for near in zip(left.tolist(), up.tolist(), corner.tolist(), strict=True)]
+    assert rows[1, 1 + left.size :].tolist() == expected
 
 
 @pytest.mark.parametrize("name", ["astronaut", "camera", "coins", "rocket", "text"])
 def test_photographs_come_back_exactly(name):
-    """Larger than one strip of rows, and with every filter in use."""
+    """Larger than one strip of rows."""
     pixels = getattr(data, name)()
-    content = b"".join(encode_png(pixels))
-    assert set(check_chunks(content)[:, 0]) == {1, 2, 3}
+    planes = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+    content = b"".join(encode_png(planes))
+    check_chunks(content)
     assert np.array_equal(read(content), pixels)
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "rocket", "retina"])
+def test_files_are_nearly_as_small_as_pillows(name):
+    """Within what the README says, for smooth and textured photographs."""
+    pixels = getattr(data, name)()[:512, :512]
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    planes = np.moveaxis(pixels, -1, 0)
+    sizes = {filter: sum(map(len, encode_png(planes, filter=filter))) for filter in FILTERS}
+    assert sizes["adaptive"] < 1.1 * buffer.tell()
+    assert sizes["adaptive"] < 1.01 * min(sizes.values())
 
 
 def test_a_long_stream_is_cut_into_chunks(monkeypatch):
     """A chunk has at most 2**31 - 1 bytes; here, ten."""
     monkeypatch.setattr("lighter_async.writers.png._MOST_IN_CHUNK", 10)
-    content = b"".join(encode_png(data.coins()))
+    content = b"".join(encode_png(data.coins()[None]))
     check_chunks(content)
     assert content.count(b"IDAT") > 100
     assert np.array_equal(read(content), data.coins())
@@ -93,35 +174,60 @@ def bits(dtype):
     """Every value of a 16-bit type, and of the wider ones those at which something may happen."""
     if dtype in ("float16", "bfloat16"):
         return torch.arange(1 << 16, dtype=torch.int32).to(torch.uint16).view(getattr(torch, dtype))
-    steps = torch.arange(0, 257, dtype=getattr(torch, dtype)) / 255
+    steps = torch.cat([torch.arange(top + 2, dtype=torch.float64) / top for top in (255, 65535)])
+    steps = steps.to(getattr(torch, dtype))
     beside = torch.cat([torch.nextafter(steps, steps + 1), torch.nextafter(steps, steps - 1)])
     special = [float("nan"), float("inf"), float("-inf"), -0.0, 1e-45, 1e300, -1e300, 255.0, 1e9, -1e9]
-    return torch.cat([steps, beside, torch.tensor(special, dtype=torch.float64).to(steps.dtype)])
+    special = torch.tensor(special, dtype=torch.float64).to(steps.dtype)
+    return torch.cat([steps, beside, special, special[:1].expand(200)])
 
 
+@pytest.mark.parametrize("piece", [1000, 1 << 17])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-def test_values_mean_the_same_pixels_with_and_without_torch(dtype):
-    """Exactly those of the documented formula, NaN included."""
+def test_values_mean_the_same_pixels_with_and_without_torch(dtype, piece, monkeypatch):
+    """Exactly those of the documented formulas, NaN included, of eight bits and of sixteen."""
+    monkeypatch.setattr("lighter_async.writers.image._PIECE", piece)
     values = bits(dtype)
-    memory = values.view(torch.uint8).numpy()
-    without = _planes(Block(dtype, tuple(values.shape), memory))
-    assert np.array_equal(without, to_pixels(values).numpy())
-    assert np.array_equal(without, (values.float().clamp(0, 1) * 255).to(torch.uint8).numpy())
+    block = Block(dtype, tuple(values.shape), values.view(torch.uint8).numpy())
+    assert np.array_equal(_planes(block), to_pixels(values).numpy())
+    assert np.array_equal(_planes(block), (values.float().clamp(0, 1) * 255).to(torch.uint8).numpy())
+    wide = _planes(block, "I;16")
+    assert wide.dtype == np.uint16
+    assert np.array_equal(wide, to_pixels(values, mode="I;16").numpy())
+    finite = ~values.isnan()
+    expected = (values.double().clamp(0, 1) * 65535).to(torch.int32)
+    assert np.array_equal(wide[finite], expected[finite].numpy())
+    assert not wide[~finite].any()
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "bool", "float16", "bfloat16", "float32", "float64"])
-@pytest.mark.parametrize("channels", [1, 3, 4])
-def test_both_ways_write_the_same_file(dtype, channels, tmp_path):
+@pytest.mark.parametrize("codec", ["isal", "pillow"])
+@pytest.mark.parametrize("dtype", ["uint8", "bool", "float16", "bfloat16", "float32", "float64", "uint16"])
+@pytest.mark.parametrize("mode", [None, *KINDS])
+def test_both_ways_write_the_same_pixels(dtype, mode, codec, tmp_path):
     """By a writer, which takes the tensor's memory, and by the function, which takes the tensor."""
-    image = (torch.rand(channels, 21, 34) * 1.2 * (255 if dtype == "uint8" else 1)).to(getattr(torch, dtype))
-    with BackgroundWriter("image_2d", tmp_path) as writer:
-        writer.submit_batch(["a", "b"], torch.stack([image, image.flip(-1)]))
-    write_image_2d(tmp_path / "c", image)
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "c.png").read_bytes()
-    volume = torch.stack([image, image], dim=1)
-    with BackgroundWriter("image_3d", tmp_path) as writer:
-        writer.submit("d", volume)
-    assert np.array_equal(read((tmp_path / "d.png").read_bytes())[:21], read((tmp_path / "c.png").read_bytes()))
+    channels = KINDS[mode][1] if mode else 3
+    if dtype in ("uint8", "uint16") and (dtype == "uint16") != (mode == "I;16"):
+        pytest.skip("refused, as another test says")
+    top = {"uint8": 255, "uint16": 65535}.get(dtype, 1.2)
+    image = (torch.rand(channels, 21, 34) * top).to(getattr(torch, dtype))
+    expected = to_pixels(image, mode=mode)
+    options = {"codec": codec, "mode": mode}
+    memory = image.contiguous().view(torch.uint8).numpy().reshape(-1)
+    block = Block(dtype, tuple(image.shape), memory)
+    assert write_image_2d.with_options(**options).encode_block(block) is not None
+    with BackgroundWriter(write_image_2d.with_options(**options), tmp_path) as writer:
+        writer.submit_batch(["a", "b"], torch.stack([image, image]))
+    write_image_2d(tmp_path / "c", image, **options)
+    with BackgroundWriter(write_image_3d.with_options(**options), tmp_path) as writer:
+        writer.submit("d", torch.stack([image, image], dim=1))
+    write_image_3d(tmp_path / "e", torch.stack([image, image], dim=1), **options)
+    for name in "abcde":
+        with Image.open(tmp_path / f"{name}.png") as stored:
+            assert stored.mode == (mode or "RGB")
+            planes = np.asarray(stored)
+        planes = planes[None] if planes.ndim == 2 else np.moveaxis(planes, -1, 0)
+        for start in range(0, planes.shape[1], 21):
+            assert np.array_equal(planes[:, start : start + 21], expected.numpy())
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 4), (5, 4, 4), (4, 4), (1, 1, 4, 4)])
@@ -134,11 +240,58 @@ def test_what_is_no_image_is_left_to_the_error(shape):
 
 
 @pytest.mark.parametrize(
+    ("mode", "value", "error", "message"),
+    [
+        (None, torch.zeros(2, 3, 5), ValueError, 'write_image_2d.with_options(mode="LA") takes grey and alpha'),
+        (
+            "RGB",
+            torch.zeros(1, 3, 5),
+            ValueError,
+            "mode 'RGB' has 3 channels, got 1 in shape (1, 3, 5); mode='L' takes 1; mode='I;16' takes 1",
+        ),
+        (
+            "LA",
+            torch.zeros(3, 3, 5),
+            ValueError,
+            "mode 'LA' has 2 channels, got 3 in shape (3, 3, 5); mode='RGB' takes 3",
+        ),
+        ("L", torch.zeros(7, 3, 5), ValueError, "mode 'L' has 1 channel, got 7 in shape (7, 3, 5)"),
+        ("RGB", torch.zeros(7, 6, 3), ValueError, "tensor.movedim(-1, 0) makes CHW of HWC"),
+        ("CMYK", torch.zeros(4, 3, 5), ValueError, "mode is None, 'L', 'LA', 'RGB', 'RGBA' or 'I;16', not 'CMYK'"),
+        (
+            None,
+            torch.zeros(1, 3, 5, dtype=torch.uint16),
+            TypeError,
+            'with_options(mode="I;16") writes one channel of torch.uint16',
+        ),
+        (None, torch.zeros(1, 3, 5, dtype=torch.int64), TypeError, 'with_options(mode="I;16")'),
+        ("I;16", torch.zeros(1, 3, 5, dtype=torch.uint8), TypeError, "labels up to 65535 with .to(torch.uint16)"),
+        ("L", torch.zeros(1, 3, 5, dtype=torch.uint16), TypeError, "labels up to 255 with .to(torch.uint8)"),
+    ],
+)
+def test_a_mode_that_does_not_fit_is_told_with_the_way_out(mode, value, error, message, tmp_path):
+    """By the function, and as the sample's failure."""
+    with pytest.raises(error, match=re.escape(message)):
+        encode_image_2d(value, mode=mode)
+    writer = BackgroundWriter(write_image_2d.with_options(mode=mode), tmp_path)
+    writer.submit("a", value)
+    with pytest.raises(WriteError, match=re.escape(message)) as raised:
+        writer.close()
+    assert type(raised.value.failures[0].cause) is error
+
+
+def test_a_volume_of_two_channels_is_told_of_its_own_writer():
+    """The remedy can be pasted."""
+    with pytest.raises(ValueError, match=re.escape('write_image_3d.with_options(mode="LA")')):
+        write_image_3d.encode(torch.zeros(2, 2, 3, 4))
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"compress_level": 4}, "compress_level is 0 to 3, not 4; codec='pillow' takes 0 to 9"),
+        ({"compress_level": 13}, "compress_level is 0 to 12, not 13; codec='pillow' takes 0 to 9"),
         ({"codec": "pillow", "compress_level": 10}, "compress_level of codec 'pillow' is 0 to 9, not 10"),
-        ({"filter": "paeth"}, "filter is one of 'none', 'sub', 'up', 'average', 'adaptive', not 'paeth'"),
+        ({"filter": "best"}, "filter is one of 'none', 'sub', 'up', 'average', 'paeth', 'adaptive', not 'best'"),
         ({"codec": "fast"}, "codec is 'isal' or 'pillow', not 'fast'"),
     ],
 )

@@ -9,6 +9,7 @@ more, and what can must be left alone by the caller.
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ __all__ = ["Leaf", "Plan", "Staged", "plan_batch", "plan_sample"]
 
 _ALIGNMENT = 64  # of every leaf; a cache line, and more than any dtype's itemsize
 _NOTHING = np.empty(0, np.uint8)
+_QUANTISED = frozenset({"qint8", "quint8", "qint32", "quint4x2", "quint2x4"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +104,13 @@ class Plan:
     loose: list[Any] = field(default_factory=list)
 
     def place(self, array: Any, *, is_tensor: bool) -> Leaf:
-        dtype = _name_of(array.dtype) if is_tensor else array.dtype
-        nbytes = array.nbytes
-        leaf = Leaf(dtype, tuple(array.shape), self.nbytes, nbytes, is_tensor)
+        shape = tuple(array.shape)
+        if is_tensor:
+            dtype, itemsize = _dtype_of(array.dtype)
+            nbytes = math.prod(shape) * itemsize
+        else:
+            dtype, nbytes = array.dtype, array.nbytes
+        leaf = Leaf(dtype, shape, self.nbytes, nbytes, is_tensor)
         self.sources.append((leaf, array))
         self.nbytes += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
         return leaf
@@ -193,14 +199,15 @@ def plan_batch(values: Any) -> Plan:
     plan = Plan()
     is_tensor = _is_tensor(values)
     if is_tensor or isinstance(values, np.ndarray):
+        if _is_plain_tensor(values) if is_tensor else _is_plain_array(values):
+            rows = plan.place(values, is_tensor=is_tensor)
+            if rows.shape and rows.shape[0] > 0:
+                plan.count = rows.shape[0]
+                plan.rows = rows
+                return plan
+            plan = Plan()
         if values.ndim == 0:
             raise ValueError("a batch needs a batch dimension, got a 0-d tensor; use submit() for one sample")
-        if _is_plain_tensor(values) if is_tensor else _is_plain_array(values):
-            count = values.shape[0]
-            if count > 0:
-                plan.count = count
-                plan.rows = plan.place(values, is_tensor=is_tensor)
-                return plan
         values = _unbind(values)
     elif isinstance(values, (str, bytes, bytearray)) or not isinstance(values, Sequence):
         raise TypeError(
@@ -297,13 +304,16 @@ def _is_plain_tensor(tensor: torch.Tensor) -> bool:
     return (
         (type(tensor) is torch.Tensor or type(tensor) is torch.nn.Parameter)
         and tensor.layout is torch.strided
-        and not (tensor.is_quantized or tensor.is_nested or tensor.is_meta)
+        and not tensor.is_nested
+        and _dtype_of(tensor.dtype)[0] not in _QUANTISED
+        and tensor.device.type != "meta"
     )
 
 
 @functools.cache
-def _name_of(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _dtype_of(dtype: torch.dtype) -> tuple[str, int]:
+    """torch's name for it, and the bytes of an element."""
+    return str(dtype).removeprefix("torch."), dtype.itemsize
 
 
 def _is_plain_array(array: NDArray[Any]) -> bool:

@@ -103,9 +103,11 @@ class LocalTarget:
         if most * 4 > self._name_max or (len(self._root) + most + _TEMPORARY_LENGTH) * 4 > self._path_max:
             for name in names:
                 self._check_length(name)
-        for name in names:
-            if "/" in name and name.rpartition("/")[0] not in self._folders:
-                self._check_folder(name, name.rpartition("/")[0])
+        if "/" in "".join(names):
+            for name in names:
+                folder, slash, _ = name.rpartition("/")
+                if slash and folder not in self._folders:
+                    self._check_folder(name, folder)
 
     def _check_length(self, name: str) -> None:
         folder, _, file = name.rpartition("/")

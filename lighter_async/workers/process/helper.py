@@ -63,15 +63,23 @@ def main(setting: str) -> None:
     """Work as the helper that `setting` says, in JSON."""
     # Whoever interrupts or ends the job ends the parent; what it handed over is still to be stored. They came blocked
     # into this process, so that none was missed.
-    _pol=os.environ.get('LA_POL','')
-    if _pol=='batch': os.sched_setscheduler(0,os.SCHED_BATCH,os.sched_param(0))
-    elif _pol=='idle': os.sched_setscheduler(0,os.SCHED_IDLE,os.sched_param(0))
-    elif _pol.startswith('nice'): os.nice(int(_pol[4:]))
+    _give_way()
     signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     for number in signals:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     sys.exit(Helper(Setting(**json.loads(setting))).run())
+
+
+def _give_way() -> None:
+    """Use only what cores nothing else wants, and leave one at once to whoever wants it: the loop goes first.
+
+    A lower priority alone would not do: a process that is at work keeps its core for a few milliseconds all the same.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    except OSError:
+        pass  # a sandbox may forbid it
 
 
 class Helper:

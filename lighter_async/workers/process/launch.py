@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 from lighter_async.workers.process.helper import Setting
 
@@ -19,6 +20,9 @@ _COMMAND = (
     "import sys; setting, *sys.path = sys.argv[1:]; "
     "from lighter_async.workers.process.helper import main; main(setting)"
 )
+
+
+_APART: Any = {"process_group": 0} if sys.version_info >= (3, 11) else {"start_new_session": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,9 @@ def launch(setting: Setting, *, folder: str | None, path: list[str]) -> Process:
             cwd=folder,
             env={**os.environ, **hidden, **one},
             pass_fds=[setting.book, setting.slots, setting.job, setting.failures, *setting.bells, setting.news],
-            start_new_session=True,
+            # A group of its own, for the terminal's signals, but no session, between which the system shares the cores
+            # evenly, however much their processes give way (autogroups).
+            **_APART,
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
