@@ -55,6 +55,7 @@ KINDS = {  # dtype, channels
     "RGBA": (np.uint8, 4),
     "I;16": (np.uint16, 1),
 }
+FLOATS = ["float16", "bfloat16", "float32", "float64"]
 SIDES = st.one_of(st.integers(1, 9), st.sampled_from([13, 31, 32, 37, 61, 127]))
 
 
@@ -183,7 +184,7 @@ def bits(dtype):
 
 
 @pytest.mark.parametrize("piece", [1000, 1 << 17])
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_values_mean_the_same_pixels_with_and_without_torch(dtype, piece, monkeypatch):
     """Exactly those of the documented formulas, NaN included, of eight bits and of sixteen."""
     monkeypatch.setattr("lighter_async.writers.image._PIECE", piece)
@@ -201,13 +202,13 @@ def test_values_mean_the_same_pixels_with_and_without_torch(dtype, piece, monkey
 
 
 @pytest.mark.parametrize("codec", ["isal", "pillow"])
-@pytest.mark.parametrize("dtype", ["uint8", "bool", "float16", "bfloat16", "float32", "float64", "uint16"])
-@pytest.mark.parametrize("mode", [None, *KINDS])
+@pytest.mark.parametrize(
+    ("mode", "dtype"),
+    [(mode, dtype) for mode in (None, *KINDS) for dtype in ("uint16" if mode == "I;16" else "uint8", "bool", *FLOATS)],
+)
 def test_both_ways_write_the_same_pixels(dtype, mode, codec, tmp_path):
     """By a writer, which takes the tensor's memory, and by the function, which takes the tensor."""
     channels = KINDS[mode][1] if mode else 3
-    if dtype in ("uint8", "uint16") and (dtype == "uint16") != (mode == "I;16"):
-        pytest.skip("refused, as another test says")
     top = {"uint8": 255, "uint16": 65535}.get(dtype, 1.2)
     image = (torch.rand(channels, 21, 34) * top).to(getattr(torch, dtype))
     expected = to_pixels(image, mode=mode)
@@ -215,10 +216,10 @@ def test_both_ways_write_the_same_pixels(dtype, mode, codec, tmp_path):
     memory = image.contiguous().view(torch.uint8).numpy().reshape(-1)
     block = Block(dtype, tuple(image.shape), memory)
     assert write_image_2d.with_options(**options).encode_block(block) is not None
-    with BackgroundWriter(write_image_2d.with_options(**options), tmp_path) as writer:
+    with BackgroundWriter(write_image_2d.with_options(**options), tmp_path, backend="thread") as writer:
         writer.submit_batch(["a", "b"], torch.stack([image, image]))
     write_image_2d(tmp_path / "c", image, **options)
-    with BackgroundWriter(write_image_3d.with_options(**options), tmp_path) as writer:
+    with BackgroundWriter(write_image_3d.with_options(**options), tmp_path, backend="thread") as writer:
         writer.submit("d", torch.stack([image, image], dim=1))
     write_image_3d(tmp_path / "e", torch.stack([image, image], dim=1), **options)
     for name in "abcde":
@@ -228,6 +229,15 @@ def test_both_ways_write_the_same_pixels(dtype, mode, codec, tmp_path):
         planes = planes[None] if planes.ndim == 2 else np.moveaxis(planes, -1, 0)
         for start in range(0, planes.shape[1], 21):
             assert np.array_equal(planes[:, start : start + 21], expected.numpy())
+
+
+@pytest.mark.parametrize("mode", ["LA", "I;16"])
+def test_helpers_write_what_is_asked_for_by_mode(mode, tmp_path):
+    """The option travels to them."""
+    image = torch.rand(KINDS[mode][1], 21, 34)
+    with BackgroundWriter(write_image_2d.with_options(mode=mode), tmp_path) as writer:
+        writer.submit("a", image)
+    assert np.array_equal(planes_of((tmp_path / "a.png").read_bytes()), to_pixels(image, mode=mode).numpy())
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 4), (5, 4, 4), (4, 4), (1, 1, 4, 4)])
@@ -273,7 +283,7 @@ def test_a_mode_that_does_not_fit_is_told_with_the_way_out(mode, value, error, m
     """By the function, and as the sample's failure."""
     with pytest.raises(error, match=re.escape(message)):
         encode_image_2d(value, mode=mode)
-    writer = BackgroundWriter(write_image_2d.with_options(mode=mode), tmp_path)
+    writer = BackgroundWriter(write_image_2d.with_options(mode=mode), tmp_path, backend="thread")
     writer.submit("a", value)
     with pytest.raises(WriteError, match=re.escape(message)) as raised:
         writer.close()
@@ -300,7 +310,7 @@ def test_options_out_of_range_are_told(options, message, tmp_path):
     image = torch.zeros(3, 4, 4)
     with pytest.raises(ValueError, match=re.escape(message)):
         encode_image_2d(image, **options)
-    writer = BackgroundWriter(write_image_2d.with_options(**options), tmp_path)
+    writer = BackgroundWriter(write_image_2d.with_options(**options), tmp_path, backend="thread")
     writer.submit("a", image)
     with pytest.raises(Exception, match="ValueError") as raised:
         writer.close()
@@ -312,7 +322,8 @@ def test_pillow_can_be_chosen(tmp_path):
     image = torch.from_numpy(data.astronaut()).movedim(-1, 0)
     sizes = []
     for options in ({}, {"codec": "pillow"}, {"codec": "pillow", "compress_level": 0}, {"compress_level": 0}):
-        with BackgroundWriter(write_image_2d.with_options(**options), tmp_path, if_exists="overwrite") as writer:
+        encoder = write_image_2d.with_options(**options)
+        with BackgroundWriter(encoder, tmp_path, backend="thread", if_exists="overwrite") as writer:
             writer.submit("a", image)
         content = (tmp_path / "a.png").read_bytes()
         assert np.array_equal(read(content), data.astronaut())

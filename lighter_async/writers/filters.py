@@ -22,7 +22,7 @@ FILTERS = {
     "up": (_UP,),
     "average": (_AVERAGE,),
     "paeth": (_PAETH,),
-    "adaptive": (_NONE, _SUB, _UP, _AVERAGE, _PAETH),
+    "adaptive": (_SUB, _UP, _AVERAGE, _PAETH),
 }
 """By name, the specification's filter types that rows may have."""
 
@@ -32,7 +32,7 @@ _STRIP_BYTES = 192 * 1024
 _GUESSED, _STEP = 8, 16
 # What a filter must be better by in smooth rows, on average over the bytes: predictions from the byte before break up
 # repeated strings, which deflate would have found.
-_HANDICAPS = np.array([0, 0.6, 0, 0.6, 0.6])
+_HANDICAPS = {_NONE: 0, _SUB: 0.6, _UP: 0, _AVERAGE: 0.6, _PAETH: 0.6}
 
 SMOOTH = 4.0
 """Rows are smooth if their filtered bytes are smaller on average: then repeated strings are what makes a file small."""
@@ -83,10 +83,10 @@ def _best(kinds: tuple[int, ...], here: NDArray[np.uint8], above: NDArray[np.uin
         _apply(kind, below[1:], below[:-1], above[1:], above[:-1], out)
     signed = tried.view(np.int8)
     np.abs(signed, out=signed)  # -128, which stays itself, is 128 in `tried`
-    costs = np.add.reduce(tried, axis=1, dtype=np.uint64) / tried.shape[1]
-    smooth = costs.min() < SMOOTH
-    best = int((costs + _HANDICAPS[list(kinds)] if smooth else costs).argmin())
-    return kinds[best], float(costs[best])
+    costs = dict(zip(kinds, (np.add.reduce(tried, axis=1, dtype=np.uint64) / tried.shape[1]).tolist(), strict=True))
+    smooth = min(costs.values()) < SMOOTH
+    best = min(costs, key=lambda kind: costs[kind] + smooth * _HANDICAPS[kind])
+    return best, costs[best]
 
 
 def _apply(kind: int, here: Bytes, left: Bytes, up: Bytes, corner: Bytes, out: Bytes) -> None:

@@ -150,7 +150,7 @@ def _encode_block(
     mode: Mode | None = None,
 ) -> Encoded | None:
     """The same without a tensor; None for what is refused, which is told where there is one."""
-    if shape[0] != _CHANNELS.get(mode) if mode else shape[0] not in _INFERRED:
+    if shape[0] not in (_INFERRED if mode is None else (_channels(mode),)):
         return None
     planes = _planes(block, mode)
     return None if planes is None else _encode_planes(planes.reshape(shape), codec, compress_level, filter)
@@ -210,25 +210,27 @@ def _encode_tensor(
     image: Any, writer: str, codec: Codec, compress_level: int | None, filter: str, mode: Mode | None
 ) -> Encoded:
     channels, height, width = image.shape
-    if mode is not None and mode not in _CHANNELS:
-        raise ValueError(f"mode is None or one of {', '.join(map(repr, _CHANNELS))}, not {mode!r}")
-    wanted = _INFERRED if mode is None else (_CHANNELS[mode],)
+    wanted = _INFERRED if mode is None else (_channels(mode),)
     if channels not in wanted:
-        shape = tuple(image.shape)
-        hint = "; tensor.movedim(-1, 0) makes CHW of HWC" if width in wanted and writer == "write_image_2d" else ""
+        has = "an image has 1, 3 or 4 channels"
+        hints = [f"mode={name!r} takes {channels}" for name, count in _CHANNELS.items() if count == channels]
         if mode is not None:
-            modes = " or ".join(f"mode={name!r}" for name, count in _CHANNELS.items() if count == channels)
-            others = f"; {modes} has {channels}" if modes else ""
-            raise ValueError(
-                f"an image of mode {mode!r} has channels: {wanted[0]}, got {channels} in shape {shape}{others}{hint}"
-            )
-        if channels == 2:
-            hint = f'; {writer}.with_options(mode="LA") takes grey and alpha' + hint
-        raise ValueError(f"an image has 1, 3 or 4 channels, got {channels} in shape {shape}{hint}")
+            has = f"an image of mode {mode!r} has {wanted[0]} channel{'s' if wanted[0] > 1 else ''}"
+        elif hints:
+            hints = [f'{writer}.with_options(mode="LA") takes grey and alpha']
+        if width in wanted:
+            hints.append("tensor.movedim(-1, 0) makes CHW of HWC")
+        raise ValueError("; ".join([f"{has}, got {channels} in shape {tuple(image.shape)}", *hints]))
     if height == 0 or width == 0:
         raise ValueError(f"an image needs at least one pixel, got shape {tuple(image.shape)}")
     planes = to_pixels(image, mode=mode).detach().cpu().contiguous().numpy()
     return _encode_planes(planes, codec, compress_level, filter)
+
+
+def _channels(mode: Mode) -> int:
+    if mode not in _CHANNELS:
+        raise ValueError(f"mode is None, 'L', 'LA', 'RGB', 'RGBA' or 'I;16', not {mode!r}")
+    return _CHANNELS[mode]
 
 
 def _encode_planes(planes: NDArray[Any], codec: Codec, compress_level: int | None, filter: str) -> Encoded:
