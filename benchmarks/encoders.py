@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import Plan, installed, median, spread, tell
+from measure import Plan, Quiet, installed, median, spread, tell
 from PIL import Image
 from torch import Tensor
 from workloads import PHOTOGRAPHS, cutting
@@ -47,9 +47,10 @@ def run(case: str, plan: Plan) -> dict[str, Any]:
 def run_png(side: int, plan: Plan) -> dict[str, Any]:
     repeats = plan.pick(9, 5, 1)
     by_photograph = {}
+    quiet = Quiet(plan.pick(30.0, 10.0, 0.0))
     for name in plan.pick(PHOTOGRAPHS, PHOTOGRAPHS, PHOTOGRAPHS[:1]):
         ways, missing = png_ways(cutting(name, side))
-        by_photograph[name] = compare(ways, repeats)
+        by_photograph[name] = quiet.run(partial(compare, ways, repeats))
         tell(f"encoders, PNG of {name}, {side} x {side}")
     pixels = 3 * side * side
     found: dict[str, Any] = {}
@@ -71,6 +72,7 @@ def run_png(side: int, plan: Plan) -> dict[str, Any]:
             },
         }
     return {
+        "others": spread(quiet.shares),
         "title": f"PNG of {side} x {side} RGB floats, {len(by_photograph)} photographs; medians of {repeats}",
         "ways": found,
         "left_out": missing,
@@ -80,6 +82,7 @@ def run_png(side: int, plan: Plan) -> dict[str, Any]:
 def run_pt(plan: Plan) -> dict[str, Any]:
     repeats = plan.pick(200, 60, 3)
     sizes = {}
+    quiet = Quiet(plan.pick(30.0, 10.0, 0.0))
     for size in _SIZES:
         tensor = torch.rand(size // 4)
         block = block_of(tensor)
@@ -93,7 +96,7 @@ def run_pt(plan: Plan) -> dict[str, Any]:
             from safetensors.torch import save
 
             ways["safetensors"] = lambda save=save, tensor=tensor: len(save({"value": tensor}))
-        found = compare(ways, repeats)
+        found = quiet.run(partial(compare, ways, repeats))
         tell(f"encoders, .pt of {size} bytes")
         first = found["torch.save"]
         sizes[str(size)] = {
@@ -105,7 +108,12 @@ def run_pt(plan: Plan) -> dict[str, Any]:
             for way, figure in found.items()
         }
     missing = [] if installed("safetensors") else ["safetensors"]
-    return {"title": f"Tensors of float32; medians of {repeats}", "sizes": sizes, "left_out": missing}
+    return {
+        "others": spread(quiet.shares),
+        "title": f"Tensors of float32; medians of {repeats}",
+        "sizes": sizes,
+        "left_out": missing,
+    }
 
 
 def png_ways(image: Tensor) -> tuple[dict[str, Way], list[str]]:

@@ -7,12 +7,13 @@ same batches, each after a moment of computing, since a core that has slept is s
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from time import perf_counter, sleep
 from typing import Any
 
 import torch
 from lightning_loop import predict
-from measure import MEMORY, Plan, folder_in, median, spread, tell
+from measure import MEMORY, Plan, Quiet, folder_in, median, spread, tell
 from torch import Tensor
 from workloads import WORKLOADS, Workload
 
@@ -37,9 +38,10 @@ def run(case: str, plan: Plan) -> dict[str, Any]:
     batches = workload.make()
     steps = max(8, round(plan.pick(2.0, 0.8, 0.1) / (_SLACK * workload.step_seconds)))
     found = {}
+    quiet = Quiet(plan.pick(30.0, 10.0, 0.0))
     for backend, named in itertools.product(("process", "thread"), (True, False)):
         how = f"{backend}, {'names' if named else 'numbers'}"
-        callback, copy = seconds_of(backend, named, workload, batches, steps)
+        callback, copy = quiet.run(partial(seconds_of, backend, named, workload, batches, steps))
         excess = median(callback) - _COPY_FACTOR * median(copy)
         found[how] = {
             "callback_us": spread(1e6 * one for one in callback),
@@ -47,7 +49,7 @@ def run(case: str, plan: Plan) -> dict[str, Any]:
             "excess_us": round(1e6 * excess, 2),
         }
         tell(f"hand-over {case}, {how}: {1e6 * median(callback):.0f} us, a copy {1e6 * median(copy):.0f} us")
-    return {"title": workload.title, "ways": found}
+    return {"others": spread(quiet.shares), "title": workload.title, "ways": found}
 
 
 def seconds_of(

@@ -33,12 +33,12 @@ def run(case: str, plan: Plan) -> dict[str, Any]:
     workload = WORKLOADS[case]
     batch = workload.make()[0]
     ways = {f"{workers} workers": partial(one_run, workload.format, batch, workers) for workers in (1, 2)}
-    rounds = take_turns(ways, plan.pick(9, 5, 1), f"helpers {case}")
+    rounds, others = take_turns(ways, plan.pick(9, 5, 1), f"helpers {case}", plan)
     found = {}
     for way in ways:
         runs = [one[way][0] for one in rounds]
         found[way] = {name: spread(value for one in runs for value in one[name]) for name in runs[0]}
-    return {"title": f"{workload.title}; memory after {_BATCHES} batches", "ways": found}
+    return {"others": others, "title": f"{workload.title}; memory after {_BATCHES} batches", "ways": found}
 
 
 def one_run(format: str, batch: torch.Tensor, workers: int) -> dict[str, list[float]]:

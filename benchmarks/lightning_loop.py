@@ -19,8 +19,8 @@ __all__ = ["Clock", "Times", "WarmUp", "predict", "quiet_trainer"]
 
 Outputs = Callable[[dict[str, Any]], dict[str, Any]]
 
-_LEAST_STEPS = 4
-_WARM_UPS = 3  # batches
+_LEAST_STEPS = 3
+_WARM_UPS = 2  # batches
 
 logging.disable(logging.INFO)  # each trainer would tell which accelerators there are
 

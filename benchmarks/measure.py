@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeVar
 __all__ = [
     "MEMORY",
     "Plan",
+    "Quiet",
     "children",
     "environment",
     "folder_in",
@@ -44,6 +45,8 @@ MEMORY = Path("/dev/shm") if os.path.isdir("/dev/shm") else Path(tempfile.gettem
 """A file system in memory, where there is one."""
 
 _SEED = 20
+_MOST_BY_OTHERS = 0.05  # of a core
+_LOOK_SECONDS = 0.2
 _VERSIONS_OF = (
     "torch",
     "numpy",
@@ -88,17 +91,58 @@ def median(values: Iterable[float]) -> float:
     return statistics.median(values)
 
 
+class Quiet:
+    """Sees to it that runs have the machine to themselves, as far as that can be had.
+
+    What other programs compute is what all processors did, less what this process and those it has started did. A run
+    beside which they used more than a little is repeated, after waiting for them.
+
+    Args:
+        patience: Seconds in all to wait and to repeat runs.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self.shares: list[float] = []
+
+    def run(self, way: Callable[[], T]) -> T:
+        """What `way` gives, in the run that others disturbed least."""
+        kept: list[tuple[float, T]] = []
+        while not kept or (min(share for share, _ in kept) > _MOST_BY_OTHERS and self._patience > 0):
+            if kept:
+                self._wait()
+            began, others = time.perf_counter(), _others_seconds()
+            result = way()
+            taken = time.perf_counter() - began
+            # The kernel counts in hundredths of a second, in some places by sampling.
+            kept.append((max(0.0, _others_seconds() - others - 0.02) / taken, result))
+            if len(kept) > 1:
+                self._patience -= taken
+        share, result = min(kept, key=lambda one: one[0])
+        self.shares.append(share)
+        return result
+
+    def _wait(self) -> None:
+        share = 1.0
+        while share > _MOST_BY_OTHERS and self._patience > 0:
+            others = _others_seconds()
+            time.sleep(_LOOK_SECONDS)
+            share = (_others_seconds() - others) / _LOOK_SECONDS
+            self._patience -= _LOOK_SECONDS
+
+
 def take_turns(
-    ways: dict[str, Callable[[], T]], rounds: int, title: str, *, twice: Iterable[str] = ()
-) -> list[dict[str, list[T]]]:
+    ways: dict[str, Callable[[], T]], rounds: int, title: str, plan: Plan, *, twice: Iterable[str] = ()
+) -> tuple[list[dict[str, list[T]]], dict[str, float]]:
     """Run every way once a round, those in `twice` twice, in an order shuffled anew (the same in every process).
 
     A line on stderr tells of each run.
 
     Returns:
-        For each round, what each way gave.
+        For each round, what each way gave; and what share of a core other programs used meanwhile.
     """
     shuffler = random.Random(_SEED)
+    quiet = Quiet(plan.pick(60.0, 20.0, 0.0))
     found = []
     for number in range(rounds):
         order = [*ways, *twice]
@@ -106,10 +150,11 @@ def take_turns(
         results: dict[str, list[T]] = {name: [] for name in ways}
         for name in order:
             began = time.perf_counter()
-            results[name].append(ways[name]())
-            tell(f"{title}, round {number + 1} of {rounds}: {name}, {time.perf_counter() - began:.2f} s")
+            results[name].append(quiet.run(ways[name]))
+            taken, others = time.perf_counter() - began, quiet.shares[-1]
+            tell(f"{title}, round {number + 1} of {rounds}: {name}, {taken:.2f} s; others used {others:.0%} of a core")
         found.append(results)
-    return found
+    return found, spread(quiet.shares)
 
 
 def tell(text: str) -> None:
@@ -170,14 +215,23 @@ def processes_memory(kind: str) -> int:
 
 def _children_ticks() -> dict[int, int]:
     """Processor time of the child processes and theirs, in the kernel's ticks."""
-    found: dict[int, int] = {}
-    for child in children():
-        try:
-            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it has ended
-        found[child] = int(fields[11]) + int(fields[12])
-    return found
+    return {child: sum(ticks[:2]) for child in children() if (ticks := _ticks(child))}
+
+
+def _ticks(process: int) -> list[int]:
+    """User and system time, of the process itself and of its children that have ended; nothing if it has ended."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+    return [int(field) for field in fields[11:15]]
+
+
+def _others_seconds() -> float:
+    """Processor time of all but this process and those it has started, since the machine's start."""
+    user, nice, system, _, _, interrupts, soft, stolen = map(int, Path("/proc/stat").read_text().split()[1:9])
+    ours = sum(sum(_ticks(process)) for process in (os.getpid(), *children()))
+    return (user + nice + system + interrupts + soft + stolen - ours) / os.sysconf("SC_CLK_TCK")
 
 
 def environment() -> tuple[str, dict[str, Any]]:

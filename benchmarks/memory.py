@@ -138,13 +138,14 @@ def cases(plan: Plan) -> list[str]:
 def run(case: str, plan: Plan) -> dict[str, Any]:
     total = plan.pick(1e9, 0.5e9, 1e8)
     ways = {way: partial(watched, way, total) for way in ("lighter_async", "executor")}
-    rounds = take_turns(ways, plan.pick(3, 2, 1), "memory")
+    rounds, others = take_turns(ways, plan.pick(3, 2, 1), "memory", plan)
     found = {}
     for way in ways:
         runs = [one[way][0] for one in rounds]
         series = sorted(runs, key=lambda one: one["peak_mb"])[len(runs) // 2]["series"]
         found[way] = {"peak_mb": spread(one["peak_mb"] for one in runs), "series": series}
     return {
+        "others": others,
         "title": f"{total / 1e9:g} GB in batches of 16 MiB, to a target of 200 MB/s; queue_bytes 128 MiB",
         "ways": found,
     }

@@ -45,7 +45,7 @@ def run(case: str, plan: Plan) -> dict[str, Any]:
     present = {name: PEERS[name] for name in _PEERS if installed(*PEERS[name].needs)}
     ways: dict[str, Callable[[], Times]] = {"nothing": partial(one_run, model, texts, None)}
     ways.update((name, partial(one_run, model, texts, name)) for name in present)
-    rounds = take_turns(ways, plan.pick(5, 3, 1), "minilm", twice=["nothing"])
+    rounds, others = take_turns(ways, plan.pick(5, 3, 1), "minilm", plan, twice=["nothing"])
     figures = {}
     for name in present:
         alone = [(median(times.loop for times in one["nothing"]), one[name][0]) for one in rounds]
@@ -56,6 +56,7 @@ def run(case: str, plan: Plan) -> dict[str, Any]:
         }
     without = [times.loop for one in rounds for times in one["nothing"]]
     return {
+        "others": others,
         "title": f"{len(texts)} sentences in batches of {_BATCH}, 384 float32 each, one torch thread",
         "without_ms": spread(1e3 * seconds / (len(texts) / _BATCH) for seconds in without),
         "sentences_per_s": spread(len(texts) / seconds for seconds in without),

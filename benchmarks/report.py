@@ -36,7 +36,7 @@ def write_page(figures: Figures, page: Path) -> None:
         own = {case.partition("/")[2]: found for case, found in cases.items() if case.partition("/")[0] == part}
         if own:
             sections += [f"## {title}\n", *(f"![{title}]({page.stem}/{name})\n" for name in plots.get(part, []))]
-            sections += [*body(own), *_left_out(own)]
+            sections += [*body(own), *_others(own), *_left_out(own)]
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text("\n".join(sections).rstrip() + "\n")
 
@@ -216,6 +216,17 @@ def _helpers(cases: dict[str, Figures]) -> list[str]:
         "unique, MB",
     )
     return [text, table(headings, rows)]
+
+
+def _others(cases: dict[str, Figures]) -> list[str]:
+    """What other programs took of the machine meanwhile, without which no spread can be judged."""
+    shares = [figures["others"] for figures in cases.values() if "others" in figures]
+    if not shares:
+        return []
+    middle, most = max(one["median"] for one in shares), max(one["most"] for one in shares)
+    return [
+        f"Other programs meanwhile used {middle:.1%} of a core (the median of the worst case), at most {most:.0%}.\n"
+    ]
 
 
 def _left_out(cases: dict[str, Figures]) -> list[str]:

@@ -83,8 +83,9 @@ def run(case: str, plan: Plan) -> dict[str, Any]:
             ways["process pool, 2"] = partial(pooled, what, processes, lambda row: row.numpy().copy())
             ways["process pool, 2"]()  # starts its processes
         nbytes = sum(file.stat().st_size for file in encoded) / len(encoded)
-        rounds = take_turns(ways, plan.pick(5, 3, 1), f"saturated {case}")
+        rounds, others = take_turns(ways, plan.pick(5, 3, 1), f"saturated {case}", plan)
     return {
+        "others": others,
         "title": f"{workload.title}, in {place}",
         "file_bytes": round(nbytes),
         "ways": {way: figures(way, rounds, nbytes) for way in ways},

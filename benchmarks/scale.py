@@ -33,7 +33,7 @@ def run(case: str, plan: Plan) -> dict[str, Any]:
         [1_000, 3_000, 10_000, 30_000, 100_000], [1_000, 3_000, 10_000, 30_000, 100_000], [200, 400, 1_000]
     )
     ways = {size: partial(one_run, elements, counts) for size, elements in _ELEMENTS.items()}
-    rounds = take_turns(ways, plan.pick(3, 1, 1), "scale")
+    rounds, others = take_turns(ways, plan.pick(3, 1, 1), "scale", plan)
     sizes = {}
     for size in ways:
         sizes[size] = [
@@ -44,7 +44,11 @@ def run(case: str, plan: Plan) -> dict[str, Any]:
             }
             for index, count in enumerate(counts)
         ]
-    return {"title": f"batches of {_BATCH} embeddings as .pt, process backend, default options", "sizes": sizes}
+    return {
+        "others": others,
+        "title": f"batches of {_BATCH} embeddings as .pt, process backend, default options",
+        "sizes": sizes,
+    }
 
 
 def one_run(elements: int, counts: list[int]) -> list[tuple[float, float]]:

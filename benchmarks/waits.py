@@ -50,7 +50,7 @@ def run(case: str, plan: Plan) -> dict[str, Any]:
             busy = partial(ours, workload, batches, backend, workers)
             ways[f"lighter_async, {backend}, {workers}"] = partial(calls_beside, busy)
         ways[f"thread pool, {workers}"] = partial(calls_beside, partial(pool, workload, batches, workers))
-    rounds = take_turns(ways, plan.pick(5, 3, 1), f"waits {case}")
+    rounds, others = take_turns(ways, plan.pick(5, 3, 1), f"waits {case}", plan)
     figures = {}
     for way in ways:
         alone = [one["nothing"][0] for one in rounds]
@@ -59,7 +59,7 @@ def run(case: str, plan: Plan) -> dict[str, Any]:
         for name in ("median_us", "mean_us"):
             waits = [one[name] - without[name] for one, without in zip(found, alone, strict=True)]
             figures[way][f"added_to_{name}"] = spread(waits)
-    return {"title": workload.title, "ways": figures}
+    return {"others": others, "title": workload.title, "ways": figures}
 
 
 def calls() -> dict[str, float]:
