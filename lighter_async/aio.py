@@ -16,7 +16,7 @@ from lighter_async.errors import FlushTimeoutError, QueueFullError, WriteError, 
 from lighter_async.ledger import Bell
 from lighter_async.limits import DEFAULT_QUEUE_SIZE
 from lighter_async.service import BackgroundWriter, State
-from lighter_async.staging import Accelerator, Plan, plan_batch, plan_sample
+from lighter_async.staging import Accelerator, Plan
 from lighter_async.types import BackendName, IfExists, Target, WriterStats
 
 __all__ = ["AsyncBackgroundWriter"]
@@ -93,7 +93,7 @@ class AsyncBackgroundWriter:
         Raises:
             InvalidNameError, DuplicateNameError, WriteError, ClosedError: As `BackgroundWriter.submit`.
         """
-        await self._hand_over([name], plan_sample(value))
+        await self._hand_over([name], self._writer._pool.plan_sample(value))
 
     async def submit_batch(self, names: Sequence[str], values: Any) -> None:
         """Hand a batch over, which is copied as a whole. Awaits while there is no room for all of it.
@@ -106,7 +106,7 @@ class AsyncBackgroundWriter:
             ValueError, TypeError, InvalidNameError, DuplicateNameError, WriteError, ClosedError: As
                 `BackgroundWriter.submit_batch`.
         """
-        await self._hand_over(tuple(names) if isinstance(names, list) else names, plan_batch(values))
+        await self._hand_over(tuple(names) if isinstance(names, list) else names, self._writer._pool.plan_batch(values))
 
     def submit_nowait(self, name: str, value: Any) -> None:
         """As `submit`, but copies on the event loop, and raises `QueueFullError` where that would wait."""

@@ -156,7 +156,7 @@ class Claims:
         """
         with self._lock:
             count = self._count
-            fresh = dict(zip(files, range(count, count + len(files))))
+            fresh = dict(zip(files, range(count, count + len(files)), strict=True))
             if len(fresh) < len(files) or not self._latest.keys().isdisjoint(fresh) or self._hashes or self._ranges:
                 self._check(files, names)
             self._latest.update(fresh)
@@ -220,15 +220,15 @@ class Claims:
                 places = np.searchsorted(hashes, sought)
                 hits = hashes.take(places, mode="clip") == sought
                 if hits.any():
-                    found.update(file for file, hit in zip(files, hits.tolist()) if hit)
+                    found.update(file for file, hit in zip(files, hits.tolist(), strict=True) if hit)
         return found
 
     def _in_ranges(self, file: str) -> bool:
         for suffix, ranges in self._ranges.items():
             stem = file[: len(file) - len(suffix)]
-            if file.endswith(suffix) and stem.isdecimal() and stem.isascii() and str(int(stem)) == stem:
-                if any(int(stem) in numbers for numbers in ranges):
-                    return True
+            is_number = file.endswith(suffix) and stem.isdecimal() and stem.isascii() and str(int(stem)) == stem
+            if is_number and any(int(stem) in numbers for numbers in ranges):
+                return True
         return False
 
     def _put_away(self) -> None:

@@ -14,7 +14,7 @@ from lighter_async.leaving import Unclosed, tell
 from lighter_async.ledger import Ledger, Room
 from lighter_async.limits import DEFAULT_QUEUE_SIZE, default_queue_bytes, default_workers
 from lighter_async.names import Claims, Numbers, check_names, claims_of, with_suffixes
-from lighter_async.staging import Accelerator, Plan, StagingPool, plan_batch, plan_sample
+from lighter_async.staging import Accelerator, Plan, StagingPool
 from lighter_async.targets import LocalTarget
 from lighter_async.types import Backend, BackendName, Batch, IfExists, PathTarget, Target, Unit, WriterStats
 from lighter_async.workers import Job, choose_backend, make_backend, uninterrupted
@@ -86,7 +86,12 @@ class BackgroundWriter:
         self._suffix = self.writer.suffix if isinstance(self.writer, Encoder) else ""
         self._one_by_one = isinstance(self.writer, PathFunction) and self.writer.is_async
         self.backend = choose_backend(backend, self.writer, is_local=isinstance(self.target, LocalTarget))
-        self._pool = StagingPool(self.queue_bytes, accelerator=accelerator, shared=self.backend == "process")
+        self._pool = StagingPool(
+            self.queue_bytes,
+            accelerator=accelerator,
+            shared=self.backend == "process",
+            reduce=self.writer.reduce if isinstance(self.writer, Encoder) else None,
+        )
         self._ledger = Ledger(
             queue_size=self.queue_size,
             queue_bytes=self.queue_bytes,
@@ -131,7 +136,7 @@ class BackgroundWriter:
             WriteError: Earlier samples were not written; this one was not taken.
             ClosedError: The writer takes no more samples.
         """
-        self._hand_over([name], plan_sample(value), timeout)
+        self._hand_over([name], self._pool.plan_sample(value), timeout)
 
     def submit_batch(self, names: Sequence[str], values: Any, *, timeout: float | None = None) -> None:
         """Hand a batch over, which is copied as a whole. Waits while there is no room for all of it.
@@ -148,15 +153,15 @@ class BackgroundWriter:
             InvalidNameError, DuplicateNameError, QueueFullError, WriteError, ClosedError: As `submit`; all or none
                 of the batch is taken.
         """
-        self._hand_over(names, plan_batch(values), timeout)
+        self._hand_over(names, self._pool.plan_batch(values), timeout)
 
     def submit_nowait(self, name: str, value: Any) -> None:
         """As `submit`, but raises `QueueFullError` at once where that would wait."""
-        self._hand_over([name], plan_sample(value), 0)
+        self._hand_over([name], self._pool.plan_sample(value), 0)
 
     def submit_batch_nowait(self, names: Sequence[str], values: Any) -> None:
         """As `submit_batch`, but raises `QueueFullError` at once where that would wait."""
-        self._hand_over(names, plan_batch(values), 0)
+        self._hand_over(names, self._pool.plan_batch(values), 0)
 
     def flush(self, *, timeout: float | None = None) -> None:
         """Wait until every sample accepted before this call is stored.
@@ -281,9 +286,7 @@ class BackgroundWriter:
             self._ledger.withdraw(room)
             raise
 
-    def _enqueue(
-        self, backend: Backend, names: Sequence[str], files: Sequence[str], plan: Plan, nbytes: int
-    ) -> None:
+    def _enqueue(self, backend: Backend, names: Sequence[str], files: Sequence[str], plan: Plan, nbytes: int) -> None:
         staged = self._pool.stage(plan)
         batch = Batch(names, staged, nbytes, plan.count)
         try:

@@ -10,6 +10,8 @@ from harness import in_thread
 
 from lighter_async import BackgroundWriter, FlushTimeoutError, QueueFullError, WriteError
 from lighter_async.staging import StagingPool, TorchAccelerator, plan_batch, plan_sample
+from lighter_async.writers import write_image_2d, write_image_3d
+from lighter_async.writers.image import to_pixels
 
 PATIENCE = 30  # seconds, for what happens in another thread
 
@@ -99,6 +101,34 @@ def arriving(device):
 
 
 # Staging
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("writer", [write_image_2d, write_image_3d])
+def test_images_are_scaled_on_the_device_before_they_are_copied(device, writer, dtype):
+    """To the very pixels that they have otherwise; the tensor is left as it was."""
+    batch = torch.linspace(-0.5, 1.5, 4096).to(dtype).reshape(4, 1, 32, 32)
+    batch[0, 0, 0, :3] = torch.tensor([float("nan"), float("inf"), -float("inf")])
+    before = batch.clone()
+    pool = StagingPool(1 << 20, accelerator=device, reduce=lambda tensor: device.tensor(writer.reduce(tensor)))
+    for values in (device.tensor(batch), [device.tensor(batch[0]), batch[1]]):
+        plan = pool.plan_batch(values)
+        reduced = [source for _, source in plan.sources if device.owns(source)]
+        assert [source.dtype for source in reduced] == [torch.uint8]
+        assert torch.equal(reduced[0], to_pixels(values if isinstance(values, torch.Tensor) else values[0]))
+    assert torch.equal(batch, before) or torch.equal(batch.nan_to_num(), before.nan_to_num())
+    assert pool.plan_sample(batch[2]).sources[0][1].dtype is dtype  # of the host: as it is
+
+
+def test_what_is_no_float_image_is_copied_as_it_is():
+    """Label maps, masks, sixteen bits, and what a worker refuses."""
+    for dtype in (torch.uint8, torch.int64, torch.bool, torch.complex64):
+        tensor = torch.zeros(1, 2, 2, dtype=dtype)
+        assert write_image_2d.reduce(tensor) is tensor
+    wide = write_image_2d.with_options(mode="I;16")
+    tensor = torch.rand(1, 2, 2)
+    assert wide.reduce(tensor) is tensor
+    assert write_image_2d.with_options(mode="L", filter="up").reduce(tensor).dtype is torch.uint8
 
 
 def test_a_copy_is_begun_and_not_waited_for(device):

@@ -285,7 +285,7 @@ def test_names_that_were_put_away_are_still_known():
     assert len(claims._hashes) > 1
     assert claims._latest
     for number in (0, _MOST_LATEST, 5 * _MOST_LATEST - 1, count - 1):
-        with pytest.raises(DuplicateNameError, match=f"of this run and sample {count + 1} would both become 'n{number}'"):
+        with pytest.raises(DuplicateNameError, match=f"run and sample {count + 1} would both become 'n{number}'"):
             claim(claims, ["new", f"n{number}"], "")
     claims.claim_numbers(range(10), "")
     claim(claims, ["new"], "")

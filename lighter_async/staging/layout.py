@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lighter_async.staging.accelerator import Ready
     from lighter_async.staging.memory import Slot
 
-__all__ = ["Leaf", "Plan", "Staged", "plan_batch", "plan_sample"]
+__all__ = ["Leaf", "Plan", "Staged", "is_tensor", "plan_batch", "plan_sample"]
 
 _ALIGNMENT = 64  # of every leaf; a cache line, and more than any dtype's itemsize
 _NOTHING = np.empty(0, np.uint8)
@@ -197,10 +197,10 @@ def plan_batch(values: Any) -> Plan:
         ValueError: A tensor has no data, or no batch dimension.
     """
     plan = Plan()
-    is_tensor = _is_tensor(values)
-    if is_tensor or isinstance(values, np.ndarray):
-        if _is_plain_tensor(values) if is_tensor else _is_plain_array(values):
-            rows = plan.place(values, is_tensor=is_tensor)
+    tensor = is_tensor(values)
+    if tensor or isinstance(values, np.ndarray):
+        if _is_plain_tensor(values) if tensor else _is_plain_array(values):
+            rows = plan.place(values, is_tensor=tensor)
             if rows.shape and rows.shape[0] > 0:
                 plan.count = rows.shape[0]
                 plan.rows = rows
@@ -222,7 +222,7 @@ def plan_batch(values: Any) -> Plan:
 def _unbind(values: Any) -> list[Any]:
     """The rows of a batch that is no plain block of memory."""
     try:
-        return list(values.unbind()) if _is_tensor(values) else list(values)
+        return list(values.unbind()) if is_tensor(values) else list(values)
     except (RuntimeError, NotImplementedError) as error:
         raise ValueError(
             f"a batch of type {type(values).__name__}, dtype {values.dtype} and layout "
@@ -233,7 +233,7 @@ def _unbind(values: Any) -> list[Any]:
 
 def _walk(value: Any, plan: Plan) -> Any:
     """`value` with a place instead of each tensor and array."""
-    if _is_tensor(value):
+    if is_tensor(value):
         if value.is_meta:
             raise ValueError(
                 f"a tensor of shape {tuple(value.shape)} is on the meta device and has no data to write; "
@@ -293,7 +293,8 @@ def _own(value: Any) -> Any:
     return value.copy() if isinstance(value, np.ndarray) else value.clone()
 
 
-def _is_tensor(value: Any) -> bool:
+def is_tensor(value: Any) -> bool:
+    """Whether it is a tensor of PyTorch's."""
     # Who has a tensor has imported torch; who writes only texts need not.
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from lighter_async.staging.accelerator import Accelerator, TorchAccelerator
-from lighter_async.staging.layout import Leaf, Plan, Staged
+from lighter_async.staging.layout import Leaf, Plan, Staged, is_tensor, plan_batch, plan_sample
 from lighter_async.staging.memory import Memory, PrivateMemory, Slot, SlotPool, size_class
 from lighter_async.staging.shared import SharedMemory
 
@@ -21,16 +22,40 @@ class StagingPool:
         budget: Bytes of host memory to keep for reuse.
         accelerator: How device tensors are copied; None for PyTorch's own devices.
         shared: Whether other processes are to read the slots.
+        reduce: What to compute of a device tensor before it is copied from there; None for nothing.
 
     Attributes:
         shared: The memory that they map; None if they are not to.
     """
 
-    def __init__(self, budget: int, *, accelerator: Accelerator | None = None, shared: bool = False) -> None:
+    def __init__(
+        self,
+        budget: int,
+        *,
+        accelerator: Accelerator | None = None,
+        shared: bool = False,
+        reduce: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self._reduce = reduce
         self._accelerator: Accelerator = accelerator or TorchAccelerator()
         self.shared = SharedMemory(budget, pin=self._accelerator.pin) if shared else None
         memory: Memory = self.shared or PrivateMemory(self._accelerator.allocate)
         self._slots = SlotPool(budget, memory)
+
+    def plan_batch(self, values: Any) -> Plan:
+        """What staging a batch will take, as `layout.plan_batch` has it."""
+        if type(values) is list or type(values) is tuple:
+            values = [self._reduced(value) for value in values]
+        return plan_batch(self._reduced(values))
+
+    def plan_sample(self, value: Any) -> Plan:
+        """The same for one sample."""
+        return plan_sample(self._reduced(value))
+
+    def _reduced(self, value: Any) -> Any:
+        if self._reduce is None or not is_tensor(value) or not self._accelerator.owns(value):
+            return value
+        return self._reduce(value)
 
     @property
     def total_bytes(self) -> int:
@@ -46,7 +71,7 @@ class StagingPool:
         loose = [_clone(value) for value in plan.loose]
         if plan.nbytes == 0:
             return Staged(None, None, plan.rows, plan.values, loose)
-        on_device = any([leaf.is_tensor and self._accelerator.owns(source) for leaf, source in plan.sources])
+        on_device = any(leaf.is_tensor and self._accelerator.owns(source) for leaf, source in plan.sources)
         slot = self._slots.acquire(size_class(plan.nbytes, self._slots.budget), pinned=on_device)
         try:
             ready = self._copy(plan, slot)

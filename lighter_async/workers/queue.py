@@ -28,7 +28,7 @@ class UnitQueue(ABC):
 
     Args:
         job: What is done with a unit.
-        done: Called with a unit's batch and what became of the unit, by the thread that did it, with no lock of ours held.
+        done: Called with a unit's batch and what became of it, by the thread that did it, with no lock of ours held.
         max_workers: Samples at once.
         threads: Threads at most.
     """
@@ -105,7 +105,7 @@ class UnitQueue(ABC):
 
 
 class uninterrupted:
-    """Hold Ctrl-C back for a moment, in which a change is made that must be whole. Within another one it does nothing."""
+    """Hold Ctrl-C back for a moment, in which a change is made that must be whole; within another, do nothing."""
 
     # The functions themselves, without the wrappers that make enumerations of numbers: the loop waits meanwhile.
     _get = staticmethod(getattr(signal.getsignal, "__wrapped__", signal.getsignal))

@@ -51,6 +51,8 @@ class Encoder:
         name: What errors call it; by default the function's name.
         encode_block: ``(block, **options) -> bytes``, tried first where the value is one dense tensor in host memory: a
             shorter way that needs no tensor made. It returns None where the value has to be encoded after all.
+        reduce: ``(tensor, **options) -> tensor``: what is computed of a tensor on an accelerator before it is copied
+            from there, where that leaves fewer bytes to copy; encoded, both give the same.
         templates: What `encode_block` needs for some kinds of tensor and can be made in this process alone.
     """
 
@@ -61,6 +63,7 @@ class Encoder:
         suffix: str,
         name: str | None = None,
         encode_block: Callable[..., Encoded | None] | None = None,
+        reduce: Callable[..., Any] | None = None,
         templates: Templates | None = None,
     ) -> None:
         if not callable(encode):
@@ -76,6 +79,7 @@ class Encoder:
         self._encode = encode
         self._encode_block = encode_block
         self._templates = templates
+        self.reduce = reduce
         self.suffix = suffix
         self.name: str = name or known.name
         self.__doc__ = encode.__doc__
@@ -123,12 +127,19 @@ class Encoder:
 
     def with_options(self, *, suffix: str | None = None, **options: Any) -> Encoder:
         """This encoder with another suffix, or with keyword options of its function set."""
-        encode, encode_block = self._encode, self._encode_block
+        encode, encode_block, reduce = self._encode, self._encode_block, self.reduce
         if options:
             encode = functools.partial(encode, **options)
             encode_block = encode_block and functools.partial(encode_block, **options)
-        suffix = self.suffix if suffix is None else suffix
-        return Encoder(encode, suffix=suffix, name=self.name, encode_block=encode_block, templates=self._templates)
+            reduce = reduce and functools.partial(reduce, **options)
+        return Encoder(
+            encode,
+            suffix=self.suffix if suffix is None else suffix,
+            name=self.name,
+            encode_block=encode_block,
+            reduce=reduce,
+            templates=self._templates,
+        )
 
     def __call__(self, path: str | os.PathLike[str], value: Any, *, suffix: str | None = None, **options: Any) -> None:
         """Write `value` to `path`, with the suffix appended unless the path ends in it; whole or not at all.

@@ -249,8 +249,21 @@ def _encode_planes(planes: NDArray[Any], codec: Codec, compress_level: int | Non
     return buffer.getbuffer()
 
 
-write_image_2d = Encoder(encode_image_2d, suffix=".png", name="image_2d", encode_block=_encode_block_2d)
+def _reduce(tensor: Any, *, mode: Mode | None = None, **options: Any) -> Any:
+    """`to_pixels` on an accelerator: a quarter of a float32's bytes are left to copy from there."""
+    import torch
+
+    if mode == "I;16" or not tensor.is_floating_point() or tensor.layout is not torch.strided or tensor.is_nested:
+        return tensor  # which has few bytes already, or is refused where a sample can fail
+    tensor = tensor.detach()
+    values = tensor.float()
+    # In place where it is a tensor of our own: the model needs the device's memory.
+    values = values.clamp(0, 1) if values is tensor else values.clamp_(0, 1)
+    return values.mul_(255).to(torch.uint8)
+
+
+write_image_2d = Encoder(encode_image_2d, suffix=".png", name="image_2d", encode_block=_encode_block_2d, reduce=_reduce)
 """``write_image_2d(path, tensor, *, suffix=".png")``: write a CHW image as PNG."""
 
-write_image_3d = Encoder(encode_image_3d, suffix=".png", name="image_3d", encode_block=_encode_block_3d)
+write_image_3d = Encoder(encode_image_3d, suffix=".png", name="image_3d", encode_block=_encode_block_3d, reduce=_reduce)
 """``write_image_3d(path, tensor, *, suffix=".png")``: write a CDHW volume as PNG, its slices stacked vertically."""

@@ -20,9 +20,9 @@ from lighter_async.errors import WriteError
 from lighter_async.staging import SharedView, Staged
 from lighter_async.types import Batch, Result, Unit
 from lighter_async.workers.job import Job
+from lighter_async.workers.process.bells import ring, silence
 from lighter_async.workers.process.book import Book, Claim
 from lighter_async.workers.process.letter import open_batch, seal_failure
-from lighter_async.workers.process.bells import ring, silence
 
 __all__ = ["Setting", "main"]
 
