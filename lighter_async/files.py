@@ -17,6 +17,8 @@ PART_ENDING = ".part"
 
 _PARTS_PER_WRITE = 1024  # IOV_MAX on Linux and macOS
 
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+
 _counter = itertools.count()
 
 
@@ -45,12 +47,11 @@ def publish(path: Path | str, parts: Sequence[memoryview], *, token: str | None 
         FileExistsError: There is a file of that name, and it may not be replaced.
         OSError: The file could not be written. Nothing is left behind.
     """
-    folder, _ = os.path.split(path)
+    path = os.fspath(path)
+    folder = path[: path.rfind("/") + 1] if os.sep == "/" else os.path.join(os.path.dirname(path), "")
     # The process is part of the name, since a fork copies the counter and the token.
-    temporary = os.path.join(
-        folder, f"{RESERVED_PREFIX}-{token or _direct}-{os.getpid()}-{next(_counter)}{PART_ENDING}"
-    )
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    temporary = f"{folder}{RESERVED_PREFIX}-{token or _direct}-{os.getpid()}-{next(_counter)}{PART_ENDING}"
+    descriptor = os.open(temporary, _NEW, 0o666)
     try:
         try:
             _write_all(descriptor, parts)

@@ -206,10 +206,15 @@ def as_parts(encoded: Encoded, writer: str) -> list[memoryview]:
     """
     parts: Sequence[Any] = encoded if isinstance(encoded, (list, tuple)) else [encoded]
     try:
-        # A view with a 0 in its shape cannot be cast.
-        return [memoryview(part).cast("B") if memoryview(part).nbytes else memoryview(b"") for part in parts]
+        return [memoryview(part) if type(part) is bytes else _flat(memoryview(part)) for part in parts]
     except (TypeError, ValueError, BufferError) as error:
         raise TypeError(
             f"encoder {writer!r} returned {type(encoded).__name__}; it must return bytes, bytearray, memoryview, or a "
             "list of them"
         ) from error
+
+
+def _flat(view: memoryview) -> memoryview:
+    if view.format == "B" and view.ndim == 1 and view.contiguous:
+        return view
+    return view.cast("B") if view.nbytes else memoryview(b"")  # one with a 0 in its shape cannot be cast
