@@ -40,7 +40,7 @@ def run(case: str, plan: Plan) -> dict[str, Any]:
         return {"title": "MiniLM", "peers": {}, "left_out": ["MiniLM"]}
     torch.set_num_threads(1)
     os.environ["HF_HUB_OFFLINE"] = "1"
-    texts = sentences(plan.pick(1024, 512, 64))
+    texts = sentences(plan.pick(256, 128, 64))
     model = MiniLM()
     present = {name: PEERS[name] for name in _PEERS if installed(*PEERS[name].needs)}
     ways: dict[str, Callable[[], Times]] = {"nothing": partial(one_run, model, texts, None)}

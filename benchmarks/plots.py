@@ -64,10 +64,13 @@ def saturated(cases: dict[str, Figures]) -> Any:
     """Bars of the ratio to the floor."""
     ways = list(dict.fromkeys(way for figures in cases.values() for way in figures["ways"] if "floor" not in way))
     known: dict[str, str] = {}
-    figure, axes = plt.subplots(figsize=(11, 4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(11, 4.5), layout="constrained")
     _bars(axes, cases, ways, lambda found: found["to_floor"], known, "ways")
+    axes.set_yscale("log")
     axes.axhline(1, color="black", linewidth=0.8)
-    axes.set_ylabel("files a second, as a share of the floor's\nwith as many workers")
+    axes.set_yticks([0.003, 0.01, 0.03, 0.1, 0.3, 1, 3], ["0.003", "0.01", "0.03", "0.1", "0.3", "1", "3"])
+    axes.minorticks_off()
+    axes.set_ylabel("files a second, as a share of the floor's\nwith as many workers (log)")
     axes.legend(ncols=4, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     return figure
 
@@ -101,13 +104,16 @@ def _bars(
 
 
 def _wrapped(case: str) -> str:
-    return {
+    place, _, name = case.rpartition("/")
+    where = f"\nin {place}" if place == "memory" else f"\non {place}" if place else ""
+    named = {
         "tensors": "8 tensors\nof 600 kB",
         "embeddings": "64 embeddings\nof 1.5 kB",
         "png224": "16 PNGs\nof 224 x 224",
         "png512": "8 PNGs\nof 512 x 512",
         "volume": "one volume\nof 33 MB",
-    }.get(case, case.replace("/", "\n"))
+    }
+    return named.get(name, name) + where
 
 
 def encoders(cases: dict[str, Figures]) -> Any:
@@ -126,7 +132,8 @@ def encoders(cases: dict[str, Figures]) -> Any:
         axes.errorbar(
             x, y, spread_y, spread_x, fmt="o", color=tint, elinewidth=0.7, capsize=2, label=f"{index + 1}  {way}"
         )
-        axes.annotate(str(index + 1), (x, y), (5, 5), textcoords="offset points", fontsize=10, fontweight="bold")
+        place = (5, -15) if index % 2 else (-14, 5)  # on two sides, for neighbours lie close to each other
+        axes.annotate(str(index + 1), (x, y), place, textcoords="offset points", fontsize=10, fontweight="bold")
     axes.set_xscale("log")
     axes.axhline(1.05, color="black", linewidth=0.6, linestyle=":")
     axes.set_xlabel("MB of pixels a second (log)")

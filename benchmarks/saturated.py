@@ -30,6 +30,7 @@ __all__ = ["TITLE", "cases", "run"]
 TITLE = "Saturated throughput"
 
 _PLACES = {"memory": MEMORY, "disk": Path(__file__).parent.parent}
+_WHERE = {"memory": "in memory", "disk": "on disk"}
 _BATCHES = {  # of the full runs
     ("memory", "embeddings"): 160,
     ("memory", "tensors"): 50,
@@ -86,7 +87,7 @@ def run(case: str, plan: Plan) -> dict[str, Any]:
         rounds, others = take_turns(ways, plan.pick(5, 3, 1), f"saturated {case}", plan)
     return {
         "others": others,
-        "title": f"{workload.title}, in {place}",
+        "title": f"{workload.title}, {_WHERE[place]}",
         "file_bytes": round(nbytes),
         "ways": {way: figures(way, rounds, nbytes) for way in ways},
     }

@@ -26,8 +26,8 @@ class Workload:
         title: What a batch is.
         format: The registered writer: ``"tensor"`` or ``"image_2d"``.
         make: Makes different batches, the same ones in every process.
-        step_seconds: A step's length for the loops: such that a disk keeps up, too, with at most 340 MB and 3,200 files a
-            second. The workers use a tenth to two thirds of a core then.
+        step_seconds: A step's length for the loops: such that a disk keeps up, too, with at most 340 MB and 3,200
+            files a second. The workers use a tenth to two thirds of a core then.
     """
 
     title: str
