@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import select
 import statistics
 import subprocess
 import sys
@@ -160,15 +161,12 @@ def watched(way: str, total: float) -> dict[str, Any]:
     began = time.perf_counter()
     first = smaps(process.pid)["Rss"]
     series = []
-    while process.poll() is None:
-        try:
-            series.append((round(time.perf_counter() - began, 2), round((smaps(process.pid)["Rss"] - first) / 1e6, 1)))
-        except OSError:
-            break  # it ends
-        time.sleep(_LOOK_SECONDS)
+    while not select.select([process.stdout], [], [], _LOOK_SECONDS)[0]:  # until it tells its result
+        series.append((round(time.perf_counter() - began, 2), round((smaps(process.pid)["Rss"] - first) / 1e6, 1)))
+    process.stdout.read()
+    process.stdout.close()
     if process.wait():
         raise RuntimeError(f"the run of {way} has failed")
-    process.stdout.close()
     every = -(-len(series) // _MOST_POINTS)
     return {"peak_mb": max(megabytes for _, megabytes in series), "series": series[::every]}
 

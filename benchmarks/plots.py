@@ -168,17 +168,18 @@ def scale(cases: dict[str, Figures]) -> Any:
     for figures in cases.values():
         for (size, points), tint in zip(figures["sizes"].items(), (_OURS, _OTHERS[0]), strict=True):
             files = [point["files"] for point in points]
-            for axes, name in ((cost, "us_per_file"), (rss, "rss_mb")):
+            for axes, name in ((cost, "us_per_file"), (rss, "grown_mb")):
                 middle = [point[name]["median"] for point in points]
                 axes.plot(files, middle, "o-", color=tint, label=size)
                 edges = [[point[name][edge] for point in points] for edge in ("least", "most")]
                 axes.fill_between(files, *edges, color=tint, alpha=0.2, linewidth=0)
-    for axes, label in ((cost, "us a file"), (rss, "resident memory of all processes, MB")):
+    for axes, label in ((cost, "us a file"), (rss, "MB that all processes have grown by")):
         axes.set_xscale("log")
         axes.set_ylim(bottom=0)
         axes.set_xlabel("files stored")
         axes.set_ylabel(label)
         axes.grid(linewidth=0.3)
+    rss.set_ylim(top=max(10, rss.get_ylim()[1]))
     cost.legend(frameon=False)
     return figure
 

@@ -189,13 +189,13 @@ def _memory(cases: dict[str, Figures]) -> list[str]:
 
 def _scale(cases: dict[str, Figures]) -> list[str]:
     rows = [
-        (size, f"{point['files']:,}", show(point["us_per_file"], ".1f"), show(point["rss_mb"], ",.0f"))
+        (size, f"{point['files']:,}", show(point["us_per_file"], ".1f"), show(point["grown_mb"], ".1f"))
         for figures in cases.values()
         for size, points in figures["sizes"].items()
         for point in points
     ]
     titles = [f"{figures['title']}; each stretch by itself.\n" for figures in cases.values()]
-    return [*titles, table(("", "files", "us a file", "resident, all processes, MB"), rows)]
+    return [*titles, table(("", "files", "us a file", "all processes have grown by, MB"), rows)]
 
 
 def _helpers(cases: dict[str, Figures]) -> list[str]:

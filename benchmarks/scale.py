@@ -40,7 +40,7 @@ def run(case: str, plan: Plan) -> dict[str, Any]:
             {
                 "files": count,
                 "us_per_file": spread(one[size][0][index][0] for one in rounds),
-                "rss_mb": spread(one[size][0][index][1] for one in rounds),
+                "grown_mb": spread(one[size][0][index][1] for one in rounds),
             }
             for index, count in enumerate(counts)
         ]
@@ -52,7 +52,8 @@ def run(case: str, plan: Plan) -> dict[str, Any]:
 
 
 def one_run(elements: int, counts: list[int]) -> list[tuple[float, float]]:
-    """For each count of files: microseconds a file since the count before, and megabytes of all processes."""
+    """For each count of files: microseconds a file since the count before, and by how many megabytes all
+    processes together have grown."""
     batch = torch.rand(_BATCH, elements)
     found = []
     with folder_in(MEMORY) as folder, BackgroundWriter("tensor", folder / "files", backend="process") as writer:
@@ -60,13 +61,13 @@ def one_run(elements: int, counts: list[int]) -> list[tuple[float, float]]:
             writer.submit_batch([f"warm-up-{number}-{row}" for row in range(_BATCH)], batch)
         writer.flush()
         settle()
-        done = 0
+        done, before = 0, processes_memory("Rss")
         for count in counts:
             began = perf_counter()
             for start in range(done, count, _BATCH):
                 writer.submit_batch([f"{number:08}" for number in range(start, start + _BATCH)], batch)
             writer.flush()
             taken = perf_counter() - began
-            found.append((1e6 * taken / (count - done), processes_memory("Rss") / 1e6))
+            found.append((1e6 * taken / (count - done), (processes_memory("Rss") - before) / 1e6))
             done = count
     return found
