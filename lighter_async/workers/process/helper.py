@@ -26,6 +26,8 @@ from lighter_async.workers.process.letter import open_batch, seal_failure
 
 __all__ = ["Setting", "main"]
 
+_NICENESS = 10  # a tenth of a core that others want, too
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -63,7 +65,6 @@ def main(setting: str) -> None:
     """Work as the helper that `setting` says, in JSON."""
     # Whoever interrupts or ends the job ends the parent; what it handed over is still to be stored. They came blocked
     # into this process, so that none was missed.
-    _give_way()
     signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     for number in signals:
         signal.signal(number, signal.SIG_IGN)
@@ -71,13 +72,17 @@ def main(setting: str) -> None:
     sys.exit(Helper(Setting(**json.loads(setting))).run())
 
 
-def _give_way() -> None:
-    """Use only what cores nothing else wants, and leave one at once to whoever wants it: the loop goes first.
+def _give_way(helper: int) -> None:
+    """Let the loop go first.
 
-    A lower priority alone would not do: a process that is at work keeps its core for a few milliseconds all the same.
+    All helpers but the first use only what cores nothing else wants, and leave one at once to whoever wants it. The
+    first has a low priority instead, so that a machine that other programs keep wholly busy stores samples, too.
     """
     try:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        if helper:
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        else:
+            os.nice(_NICENESS)
     except OSError:
         pass  # a sandbox may forbid it
 
@@ -111,6 +116,7 @@ class Helper:
             self._book.say_broken(self._me)
             ring(self._news)
             return 1
+        _give_way(self._me)  # only now, for whoever waits for the first sample
         try:
             self._work(job)
         finally:
