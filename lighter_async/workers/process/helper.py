@@ -23,6 +23,7 @@ from lighter_async.workers.job import Job
 from lighter_async.workers.process.bells import ring, silence
 from lighter_async.workers.process.book import Book, Claim
 from lighter_async.workers.process.letter import open_batch, seal_failure
+from lighter_async.writers import Encoder
 
 __all__ = ["Setting", "main"]
 
@@ -69,7 +70,15 @@ def main(setting: str) -> None:
     for number in signals:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-    sys.exit(Helper(Setting(**json.loads(setting))).run())
+    helper = Helper(Setting(**json.loads(setting)))
+    status = helper.run()
+    if helper.is_plain:
+        # There is nothing that the interpreter's own end would have to tidy up, and it takes longer than all the rest
+        # of closing a writer.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _give_way(helper: int) -> None:
@@ -106,6 +115,7 @@ class Helper:
         # Looked at after the descriptor was opened, which may be another process's of that number otherwise.
         self._orphan = os.getppid() != setting.parent
         self._batch: tuple[int, Batch] | None = None  # the last one and its serial number
+        self.is_plain = False  # whether it runs code of this package alone
 
     def run(self) -> int:
         """Work until there is nothing more to do; returns the exit status."""
@@ -127,6 +137,8 @@ class Helper:
         job = pickle.loads(os.pread(self._job_file, os.fstat(self._job_file).st_size, 0))
         assert isinstance(job, Job)
         job.target.open()
+        own_target = type(job.target).__module__.startswith("lighter_async.")
+        self.is_plain = own_target and isinstance(job.writer, Encoder) and job.writer.is_built_in
         return job
 
     def _work(self, job: Job) -> None:
