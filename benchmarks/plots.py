@@ -36,7 +36,7 @@ def colour(name: str, known: dict[str, str]) -> str:
     """The same one for the same name: ours in blue, the others in turn."""
     if name.startswith("lighter_async"):
         return _OURS if "process" in name or name == "lighter_async" else _OURS_TOO
-    if name.startswith("floor"):
+    if name.startswith(("floor", "one copy")):
         return _FLOOR
     return known.setdefault(name, _OTHERS[len(known) % len(_OTHERS)])
 

@@ -132,7 +132,7 @@ class Claims:
 
     The latest ones are kept in a dict, with the sample that has each. When there are many, their 64-bit hashes are put
     away in sorted arrays, each at least four times as long as the next: 8 bytes a name, so ten million names cost 80
-    MB, and a moment of the loop now and then. Two different names have one hash with a chance of 3 in a million at ten
+    MB and the latest ones, and a moment of the loop now and then. Two different names have one hash with a chance of 3 in a million at ten
     million names; the second would then be refused, never overwritten. A run of numbers costs nothing: it is kept as a
     range.
     """
@@ -234,7 +234,8 @@ class Claims:
     def _put_away(self) -> None:
         hashes = np.sort(_hashes_of(list(self._latest)))
         while self._hashes and len(self._hashes[-1]) < 4 * len(hashes):
-            hashes = np.sort(np.concatenate([self._hashes.pop(), hashes]))
+            # Two sorted runs, which this kind of sort only merges.
+            hashes = np.sort(np.concatenate([self._hashes.pop(), hashes]), kind="stable")
         self._hashes.append(hashes)
         self._latest.clear()
 
