@@ -131,10 +131,10 @@ class Claims:
     """The file names that a run has used, so that no sample overwrites another of the same run.
 
     The latest ones are kept in a dict, with the sample that has each. When there are many, their 64-bit hashes are put
-    away in sorted arrays, each at least four times as long as the next: 8 bytes a name, so ten million names cost 80
-    MB and the latest ones, and a moment of the loop now and then. Two different names have one hash with a chance of 3 in a million at ten
-    million names; the second would then be refused, never overwritten. A run of numbers costs nothing: it is kept as a
-    range.
+    away in sorted arrays, each at least four times as long as the next: 8 bytes a name, so ten million names cost 80 MB
+    beside the latest ones, and a moment of the loop now and then. Two different names have one hash with a chance of 3
+    in a million at ten million names; the second would then be refused, never overwritten. A run of numbers costs
+    nothing: it is kept as a range.
     """
 
     def __init__(self) -> None:
