@@ -23,7 +23,7 @@ _INTRO = """# Benchmarks
 `make bench` measures all of this in an environment of its own, and writes this page from `benchmarks/figures.json`.
 What each part does stands at the head of its file in `benchmarks/`. Ways that are compared take turns within one run;
 a figure is a median, in brackets the least, the most and the number of values. Ratios are to the baseline of the same
-round.
+round. Cases can be measured one by one, so two of them may be of different runs and commits.
 """
 
 

@@ -37,6 +37,15 @@ def in_helper(look, folder, value="value"):
     return (folder / "seen").read_text()
 
 
+def test_helpers_let_the_loop_go_first(tmp_path):
+    """All but the first use only what cores nothing else wants; the first keeps a share of a busy machine."""
+    with BackgroundWriter("text", tmp_path, backend="process", max_workers=3) as writer:
+        first, *others = (helper.pid for helper in helpers_of(writer))
+        until(lambda: os.getpriority(os.PRIO_PROCESS, first) == os.getpriority(os.PRIO_PROCESS, 0) + 10)
+        assert os.sched_getscheduler(first) == os.SCHED_OTHER
+        until(lambda: [os.sched_getscheduler(other) for other in others] == [os.SCHED_IDLE, os.SCHED_IDLE])
+
+
 # Which workers
 
 

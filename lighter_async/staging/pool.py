@@ -44,7 +44,7 @@ class StagingPool:
 
     def plan_batch(self, values: Any) -> Plan:
         """What staging a batch will take, as `layout.plan_batch` has it."""
-        if type(values) is list or type(values) is tuple:
+        if self._reduce is not None and type(values) in (list, tuple):
             values = [self._reduced(value) for value in values]
         return plan_batch(self._reduced(values))
 
