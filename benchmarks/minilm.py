@@ -40,12 +40,12 @@ def run(case: str, plan: Plan) -> dict[str, Any]:
         return {"title": "MiniLM", "peers": {}, "left_out": ["MiniLM"]}
     torch.set_num_threads(1)
     os.environ["HF_HUB_OFFLINE"] = "1"
-    texts = sentences(plan.pick(256, 128, 64))
+    texts = sentences(plan.pick(2048, 128, 64))
     model = MiniLM()
     present = {name: PEERS[name] for name in _PEERS if installed(*PEERS[name].needs)}
     ways: dict[str, Callable[[], Times]] = {"nothing": partial(one_run, model, texts, None)}
     ways.update((name, partial(one_run, model, texts, name)) for name in present)
-    rounds, others = take_turns(ways, plan.pick(5, 3, 1), "minilm", plan, twice=["nothing"])
+    rounds, others = take_turns(ways, plan.pick(3, 3, 1), "minilm", plan, twice=["nothing"])
     figures = {}
     for name in present:
         alone = [(median(times.loop for times in one["nothing"]), one[name][0]) for one in rounds]
@@ -69,7 +69,7 @@ def sentences(count: int) -> list[str]:
     from pydoc_data.topics import topics
 
     text = re.sub(r"\s+", " ", " ".join(topics[name] for name in sorted(topics)))
-    found = [one for one in re.split(r"(?<=[.:!?]) (?=[A-Z])", text) if 40 <= len(one) <= 200]
+    found = [one for one in re.split(r"(?<=[.:!?]) (?=[A-Z])", text) if 20 <= len(one) <= 100]
     return (found * (1 + count // len(found)))[:count]
 
 
