@@ -18,13 +18,17 @@ if TYPE_CHECKING:
         FlushTimeoutError,
         InvalidNameError,
         LighterAsyncError,
+        NameTakenError,
         QueueFullError,
         WorkerDiedError,
         WriteError,
+        WriteTimeoutError,
     )
+    from lighter_async.manifest import Manifest, Record, RunRecord, read_manifest
+    from lighter_async.resume import PendingSampler, pending
     from lighter_async.service import BackgroundWriter
     from lighter_async.targets import LocalTarget
-    from lighter_async.types import PathTarget, Target, WriterStats
+    from lighter_async.types import Origin, PathTarget, Run, Target, WriterStats
     from lighter_async.writers import (
         Encoder,
         WriterRegistry,
@@ -47,13 +51,17 @@ _ROOMS = {
         "FlushTimeoutError",
         "InvalidNameError",
         "LighterAsyncError",
+        "NameTakenError",
         "QueueFullError",
         "WorkerDiedError",
         "WriteError",
+        "WriteTimeoutError",
     ],
+    "manifest": ["Manifest", "Record", "RunRecord", "read_manifest"],
+    "resume": ["PendingSampler", "pending"],
     "service": ["BackgroundWriter"],
     "targets": ["LocalTarget"],
-    "types": ["PathTarget", "Target", "WriterStats"],
+    "types": ["Origin", "PathTarget", "Run", "Target", "WriterStats"],
     "writers": [
         "Encoder",
         "WriterRegistry",
@@ -79,14 +87,24 @@ __all__ = [
     "InvalidNameError",
     "LighterAsyncError",
     "LocalTarget",
+    "Manifest",
+    "NameTakenError",
+    "Origin",
     "PathTarget",
+    "PendingSampler",
     "QueueFullError",
+    "Record",
+    "Run",
+    "RunRecord",
     "Target",
     "WorkerDiedError",
     "WriteError",
+    "WriteTimeoutError",
     "WriterRegistry",
     "WriterStats",
     "encoder",
+    "pending",
+    "read_manifest",
     "write_image_2d",
     "write_image_3d",
     "write_tensor",

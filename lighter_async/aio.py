@@ -14,10 +14,10 @@ from anyio import CapacityLimiter, to_thread
 
 from lighter_async.errors import FlushTimeoutError, QueueFullError, WriteError, attach
 from lighter_async.ledger import Bell
-from lighter_async.limits import DEFAULT_QUEUE_SIZE
+from lighter_async.limits import DEFAULT_ATTEMPTS, DEFAULT_QUEUE_SIZE
 from lighter_async.service import BackgroundWriter, State
 from lighter_async.staging import Accelerator, Plan
-from lighter_async.types import BackendName, IfExists, Target, WriterStats
+from lighter_async.types import BackendName, Durability, IfExists, OnError, Origin, Run, Target, WriterStats
 
 __all__ = ["AsyncBackgroundWriter"]
 
@@ -50,6 +50,14 @@ class AsyncBackgroundWriter:
         queue_size: Samples that may be queued or being written.
         queue_bytes: Bytes of host memory that they may hold.
         if_exists: What becomes of a file of an earlier run under a sample's name.
+        durability: What a stored file outlives: ``"rename"`` or ``"fsync"``.
+        manifest: Whether to record what is stored.
+        resume: Go on with what earlier runs have stored.
+        on_error: Whether a sample that could not be written stops the run: ``"stop"`` or ``"continue"``.
+        attempts: How often storing a sample is tried where the error may pass by itself.
+        wait_for_space: Seconds to wait for room on a full disk.
+        write_timeout: Seconds that an attempt to write a sample may take.
+        run: Which rank of which run this is.
         accelerator: How device tensors come to the host.
 
     Raises:
@@ -67,6 +75,14 @@ class AsyncBackgroundWriter:
         queue_size: int = DEFAULT_QUEUE_SIZE,
         queue_bytes: int | None = None,
         if_exists: IfExists | None = None,
+        durability: Durability | None = None,
+        manifest: bool = True,
+        resume: bool = False,
+        on_error: OnError = "stop",
+        attempts: int = DEFAULT_ATTEMPTS,
+        wait_for_space: float = 0.0,
+        write_timeout: float | None = None,
+        run: Run | None = None,
         accelerator: Accelerator | None = None,
     ) -> None:
         self._writer = BackgroundWriter(
@@ -78,43 +94,54 @@ class AsyncBackgroundWriter:
             queue_size=queue_size,
             queue_bytes=queue_bytes,
             if_exists=if_exists,
+            durability=durability,
+            manifest=manifest,
+            resume=resume,
+            on_error=on_error,
+            attempts=attempts,
+            wait_for_space=wait_for_space,
+            write_timeout=write_timeout,
+            run=run,
             accelerator=accelerator,
         )
         self._turn = anyio.Lock()
         self._waiting = False  # whoever has the turn waits for room, and so does whoever waits for the turn
 
-    async def submit(self, name: str, value: Any) -> None:
+    async def submit(self, name: str, value: Any, *, origin: Origin | None = None) -> None:
         """Hand one sample over. Awaits while there is no room.
 
         Args:
             name: As for `BackgroundWriter.submit`.
             value: As for `BackgroundWriter.submit`.
+            origin: As for `BackgroundWriter.submit`.
 
         Raises:
             InvalidNameError, DuplicateNameError, WriteError, ClosedError: As `BackgroundWriter.submit`.
         """
-        await self._hand_over([name], self._writer._pool.plan_sample(value))
+        await self._hand_over([name], self._writer._pool.plan_sample(value), origin)
 
-    async def submit_batch(self, names: Sequence[str], values: Any) -> None:
+    async def submit_batch(self, names: Sequence[str], values: Any, *, origin: Origin | None = None) -> None:
         """Hand a batch over, which is copied as a whole. Awaits while there is no room for all of it.
 
         Args:
             names: As for `BackgroundWriter.submit_batch`.
             values: As for `BackgroundWriter.submit_batch`.
+            origin: As for `BackgroundWriter.submit_batch`.
 
         Raises:
             ValueError, TypeError, InvalidNameError, DuplicateNameError, WriteError, ClosedError: As
                 `BackgroundWriter.submit_batch`.
         """
-        await self._hand_over(tuple(names) if isinstance(names, list) else names, self._writer._pool.plan_batch(values))
+        own = tuple(names) if isinstance(names, list) else names
+        await self._hand_over(own, self._writer._pool.plan_batch(values), origin)
 
-    def submit_nowait(self, name: str, value: Any) -> None:
+    def submit_nowait(self, name: str, value: Any, *, origin: Origin | None = None) -> None:
         """As `submit`, but copies on the event loop, and raises `QueueFullError` where that would wait."""
-        self._writer.submit_nowait(name, value)
+        self._writer.submit_nowait(name, value, origin=origin)
 
-    def submit_batch_nowait(self, names: Sequence[str], values: Any) -> None:
+    def submit_batch_nowait(self, names: Sequence[str], values: Any, *, origin: Origin | None = None) -> None:
         """As `submit_batch`, but copies on the event loop, and raises `QueueFullError` where that would wait."""
-        self._writer.submit_batch_nowait(names, values)
+        self._writer.submit_batch_nowait(names, values, origin=origin)
 
     async def flush(self, *, timeout: float | None = None) -> None:
         """Wait until every sample accepted before this call is stored.
@@ -188,18 +215,18 @@ class AsyncBackgroundWriter:
                 raise
             attach(error, exception)
 
-    async def _hand_over(self, names: Sequence[str], plan: Plan) -> None:
+    async def _hand_over(self, names: Sequence[str], plan: Plan, origin: Origin | None) -> None:
         began = perf_counter()
         waited = self._waiting
         try:
             async with self._turn:
-                if await self._tried(names, plan):
+                if await self._tried(names, plan, origin):
                     return
                 waited = self._waiting = True
                 try:
                     with self._changes() as change:
                         # Tried again after the bell was hung up, since room that came before did not ring it.
-                        while not await self._tried(names, plan):
+                        while not await self._tried(names, plan, origin):
                             await change()
                 finally:
                     self._waiting = False
@@ -229,13 +256,13 @@ class AsyncBackgroundWriter:
             finally:
                 os.close(news)
 
-    async def _tried(self, names: Sequence[str], plan: Plan) -> bool:
+    async def _tried(self, names: Sequence[str], plan: Plan, origin: Origin | None) -> bool:
         copies = len(plan.sources) + len(plan.loose)
         try:
             if plan.nbytes + plan.other_bytes + copies * _BYTES_PER_COPY <= _COPIED_ON_THE_LOOP:
-                self._writer._hand_over(names, plan, 0)
+                self._writer._hand_over(names, plan, 0, origin)
             else:
-                await _in_thread(lambda: self._writer._hand_over(names, plan, 0))
+                await _in_thread(lambda: self._writer._hand_over(names, plan, 0, origin))
         except QueueFullError:
             return False
         return True

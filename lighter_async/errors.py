@@ -16,6 +16,7 @@ Errors carry what they tell as attributes too, so that a program need not parse 
 
 from __future__ import annotations
 
+import errno
 import pickle
 from collections.abc import Sequence
 
@@ -25,12 +26,15 @@ __all__ = [
     "FlushTimeoutError",
     "InvalidNameError",
     "LighterAsyncError",
+    "NameTakenError",
     "QueueFullError",
     "WorkerDiedError",
     "WriteError",
+    "WriteTimeoutError",
 ]
 
 _LISTED_FAILURES = 5
+_NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 class LighterAsyncError(Exception):
@@ -45,6 +49,7 @@ class WriteError(LighterAsyncError):
         name: The sample's name, of the first failure where there are several.
         attempts: How often storing it was tried.
         cause: The exception that the writer or the target raised.
+        kept: The folder in which the value is kept beside its error (``on_error="continue"``), or None.
         failures: One `WriteError` per sample that is not stored, this one included where it is alone.
     """
 
@@ -64,6 +69,7 @@ class WriteError(LighterAsyncError):
         self.attempts = attempts
         self.cause = cause
         self.__cause__ = cause
+        self.kept: str | None = None
         self._failures = tuple(failures)
 
     @property
@@ -83,7 +89,7 @@ class WriteError(LighterAsyncError):
         )
 
     @classmethod
-    def of_run(cls, failures: Sequence[WriteError], *, written: int, pending: int) -> WriteError:
+    def of_run(cls, failures: Sequence[WriteError], *, written: int, nbytes: int, pending: int) -> WriteError:
         """All failures of a run that were not raised yet, with what became of the other samples."""
         first = failures[0]
         listed = "; ".join(str(failure) for failure in failures[:_LISTED_FAILURES])
@@ -91,8 +97,19 @@ class WriteError(LighterAsyncError):
         rest = f"; and {more} more (see .failures)" if more > 0 else ""
         still = f", {pending} are still being written" if pending else ""
         samples = "sample was" if len(failures) == 1 else "samples were"
+        size = f" ({nbytes / 1e6:.1f} MB)" if nbytes else ""
+        kept = sum(failure.kept is not None for failure in failures)
+        where = f"; {kept} values are kept, and lighter-async replay DIR writes them" if kept else ""
+        full = any(isinstance(one.cause, OSError) and one.cause.errno in _NO_ROOM for one in failures)
+        way_out = (
+            "; the disk is full: make room and run again with resume=True, which computes only what is missing, or "
+            "give wait_for_space=SECONDS"
+            if full
+            else ""
+        )
         return cls(
-            f"{len(failures)} {samples} not written: {listed}{rest} [{written} samples are stored{still}]",
+            f"{len(failures)} {samples} not written: {listed}{rest}{where}{way_out} "
+            f"[{written} samples are stored{size}{still}]",
             writer=first.writer,
             name=first.name,
             attempts=first.attempts,
@@ -108,7 +125,8 @@ class WriteError(LighterAsyncError):
             cause = self.cause
         except Exception:
             cause = None
-        return _rebuild_write_error, (self.args[0], self.writer, self.name, self.attempts, cause, self._failures)
+        known = self.args[0], self.writer, self.name, self.attempts, cause, self._failures, self.kept
+        return _rebuild_write_error, known
 
 
 def _rebuild_write_error(
@@ -118,8 +136,11 @@ def _rebuild_write_error(
     attempts: int,
     cause: BaseException | None,
     failures: tuple[WriteError, ...],
+    kept: str | None,
 ) -> WriteError:
-    return WriteError(message, writer=writer, name=name, attempts=attempts, cause=cause, failures=failures)
+    error = WriteError(message, writer=writer, name=name, attempts=attempts, cause=cause, failures=failures)
+    error.kept = kept
+    return error
 
 
 class InvalidNameError(LighterAsyncError, ValueError):
@@ -155,6 +176,29 @@ class FlushTimeoutError(LighterAsyncError, TimeoutError):
 
 class WorkerDiedError(LighterAsyncError):
     """Helper processes ended again and again, so that a sample could not be written: the cause of its `WriteError`."""
+
+
+class NameTakenError(LighterAsyncError, FileExistsError):
+    """Another rank of this run has stored a different sample under the name: the cause of a `WriteError`."""
+
+
+class WriteTimeoutError(LighterAsyncError, TimeoutError):
+    """Writing a sample took longer than ``write_timeout``: the cause of its `WriteError`.
+
+    Attributes:
+        stack: Where the writer was at that time, as text.
+    """
+
+    def __init__(self, message: str, *, stack: str = "") -> None:
+        super().__init__(message)
+        self.stack = stack
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_write_timeout, (self.args[0], self.stack)
+
+
+def _rebuild_write_timeout(message: str, stack: str) -> WriteTimeoutError:
+    return WriteTimeoutError(message, stack=stack)
 
 
 def _rebuild_flush_timeout(message: str, pending: int) -> FlushTimeoutError:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lighter_async.names import RESERVED_PREFIX
 
-__all__ = ["PART_ENDING", "new_token", "publish"]
+__all__ = ["PART_ENDING", "is_temporary", "name_part", "new_token", "publish", "remove", "write_part"]
 
 PART_ENDING = ".part"
 """How the names of unfinished files end."""
@@ -48,25 +48,62 @@ def publish(path: Path | str, parts: Sequence[memoryview], *, token: str | None 
         OSError: The file could not be written. Nothing is left behind.
     """
     path = os.fspath(path)
+    temporary, descriptor = write_part(path, parts, token=token)
+    try:
+        os.close(descriptor)
+        name_part(temporary, path, replace=replace)
+    except BaseException:
+        remove(temporary)
+        raise
+
+
+def write_part(path: str, parts: Sequence[memoryview], *, token: str | None = None) -> tuple[str, int]:
+    """Write `parts` to a temporary file beside `path`; returns its path, and its descriptor, still open.
+
+    Raises:
+        OSError: The file could not be written. Nothing is left behind.
+    """
     folder = path[: path.rfind("/") + 1] if os.sep == "/" else os.path.join(os.path.dirname(path), "")
     # The process is part of the name, since a fork copies the counter and the token.
     temporary = f"{folder}{RESERVED_PREFIX}-{token or _direct}-{os.getpid()}-{next(_counter)}{PART_ENDING}"
     descriptor = os.open(temporary, _NEW, 0o666)
     try:
-        try:
-            _write_all(descriptor, parts)
-        finally:
-            os.close(descriptor)
-        if replace:
-            os.replace(temporary, path)
-        else:
-            _link(temporary, path)
+        _write_all(descriptor, parts)
     except BaseException:
-        try:
-            os.unlink(temporary)
-        except FileNotFoundError:
-            pass
+        os.close(descriptor)
+        remove(temporary)
         raise
+    return temporary, descriptor
+
+
+def name_part(temporary: str, path: str, *, replace: bool) -> None:
+    """Give a temporary file its name in one step.
+
+    Raises:
+        FileExistsError: There is a file of that name, and it may not be replaced. The temporary file is still there.
+        OSError: It could not be named, likewise.
+    """
+    if replace:
+        os.replace(temporary, path)
+    else:
+        _link(temporary, path)
+
+
+def is_temporary(file: str) -> str | None:
+    """The token of the writer whose temporary file it is; None if it is no temporary file of ours."""
+    beginning = RESERVED_PREFIX + "-"
+    if not (file.startswith(beginning) and file.endswith(PART_ENDING)):
+        return None
+    return file[len(beginning) :].split("-", 1)[0]
+
+
+def remove(path: str) -> bool:
+    """Remove a file; returns whether there was one."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _write_all(descriptor: int, parts: Sequence[memoryview]) -> None:

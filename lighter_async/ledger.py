@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from time import monotonic, perf_counter
 
 from lighter_async.errors import ClosedError, QueueFullError, WriteError, describe
-from lighter_async.types import Batch, Result, Unit, WriterStats
+from lighter_async.types import Batch, OnError, Result, Unit, WriterStats
 
 __all__ = ["Bell", "Ledger", "Room"]
 
@@ -78,16 +78,25 @@ class Ledger:
         queue_bytes: Bytes that may be admitted at once. A batch above either bound comes in alone.
         max_workers: Only reported.
         location: Where the samples go, for messages.
+        on_error: Whether a sample that failed stops the run, even if its value is kept.
         release: Gives a batch's memory back once its last sample is done.
     """
 
     def __init__(
-        self, *, queue_size: int, queue_bytes: int, max_workers: int, location: str, release: Callable[[Batch], None]
+        self,
+        *,
+        queue_size: int,
+        queue_bytes: int,
+        max_workers: int,
+        location: str,
+        release: Callable[[Batch], None],
+        on_error: OnError = "stop",
     ) -> None:
         self._queue_size = queue_size
         self._queue_bytes = queue_bytes
         self._max_workers = max_workers
         self._location = location
+        self._on_error = on_error
         self._release = release
         # Entered as a lock, never through the condition, whose methods are Python: Ctrl-C could come in there, between
         # the lock and the body, and leave it locked. An RLock, since the condition takes one back in one step.
@@ -240,7 +249,8 @@ class Ledger:
             self._encode_seconds += result.encode_seconds
             self._store_seconds += result.store_seconds
             if result.failures:
-                self._first_failure = self._first_failure or result.failures[0]
+                stopping = [one for one in result.failures if self._on_error == "stop" or one.kept is None]
+                self._first_failure = self._first_failure or next(iter(stopping), None)
                 self.failures += result.failures
                 self.untold += [describe(failure) for failure in result.failures]
             last = self._took_from(batch, count)
@@ -366,7 +376,8 @@ class Ledger:
             raise
 
     def _check_open(self) -> None:
-        self._raise_failures()
+        if self._first_failure is not None:
+            self._raise_failures()
         if self._refusal is not None:
             raise ClosedError(self._refusal)
         if self._first_failure is not None:
@@ -380,7 +391,9 @@ class Ledger:
             failures = self.failures.copy()
             self.failures.clear()
             self.untold.clear()
-            raise WriteError.of_run(failures, written=self._written, pending=self._pending(None))
+            raise WriteError.of_run(
+                failures, written=self._written, nbytes=self._bytes_written, pending=self._pending(None)
+            )
 
     def _fits(self, count: int, nbytes: int) -> bool:
         if not self._samples and not self._bytes:

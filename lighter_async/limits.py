@@ -5,9 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["DEFAULT_QUEUE_SIZE", "default_queue_bytes", "default_workers", "memory_bytes", "usable_cores"]
+__all__ = [
+    "DEFAULT_ATTEMPTS",
+    "DEFAULT_QUEUE_SIZE",
+    "default_queue_bytes",
+    "default_workers",
+    "memory_bytes",
+    "usable_cores",
+]
 
 DEFAULT_QUEUE_SIZE = 256
+DEFAULT_ATTEMPTS = 4
 
 _MEBI = 1 << 20
 _MOST_WORKERS = 4

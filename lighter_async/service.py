@@ -7,17 +7,31 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar, get_args
 
 from lighter_async.errors import ClosedError, FlushTimeoutError, WriteError, attach
 from lighter_async.leaving import Unclosed, tell
 from lighter_async.ledger import Ledger, Room
-from lighter_async.limits import DEFAULT_QUEUE_SIZE, default_queue_bytes, default_workers
+from lighter_async.limits import DEFAULT_ATTEMPTS, DEFAULT_QUEUE_SIZE, default_queue_bytes, default_workers
+from lighter_async.manifest import ManifestLog
 from lighter_async.names import Claims, Numbers, check_names, claims_of, with_suffixes
 from lighter_async.staging import Accelerator, Plan, StagingPool
 from lighter_async.targets import LocalTarget
-from lighter_async.types import Backend, BackendName, Batch, IfExists, PathTarget, Target, Unit, WriterStats
-from lighter_async.workers import Job, choose_backend, make_backend, uninterrupted
+from lighter_async.types import (
+    Backend,
+    BackendName,
+    Batch,
+    Durability,
+    IfExists,
+    OnError,
+    Origin,
+    PathTarget,
+    Run,
+    Target,
+    Unit,
+    WriterStats,
+)
+from lighter_async.workers import Job, Patience, Quarantine, choose_backend, make_backend, uninterrupted
 from lighter_async.writers import Encoder, PathFunction, resolve_writer
 
 __all__ = ["BackgroundWriter", "State"]
@@ -56,6 +70,19 @@ class BackgroundWriter:
             and at most 1 GiB. What the workers' encoders allocate for `max_workers` samples comes on top.
         if_exists: What becomes of a file of an earlier run under a sample's name: ``"overwrite"`` it, ``"skip"`` the
             sample, or fail it with an ``"error"``. A function ``(path, value)`` decides that for itself.
+        durability: ``"rename"``: what is stored outlives the end of any process. ``"fsync"``: and a loss of power.
+        manifest: Whether to record what is stored, in ``.lighter-async/manifest-RANK.jsonl`` below the directory: the
+            base of `read_manifest`, of resuming, and of ``lighter-async verify``.
+        resume: Go on with what earlier runs have stored, instead of counting all of it as not done. What is done is
+            for the caller to leave out: see `pending` and `read_manifest`.
+        on_error: ``"stop"``: after a sample that could not be written no more are taken. ``"continue"``: they are, and
+            its value is kept beside its error for ``lighter-async replay``; `flush` and `close` raise in either case.
+            A value that cannot be kept, as on a full disk, stops the run all the same.
+        attempts: How often storing a sample is tried where the error may pass by itself, as those of a network do.
+        wait_for_space: Seconds to wait for room on a full disk; the caller waits meanwhile, once the queue is full.
+        write_timeout: Seconds that an attempt to write a sample may take. A helper process that takes longer is ended,
+            and the sample tried again, three times in all; a thread that takes longer is given up. None: no limit.
+        run: Which rank of which run this is, where several ranks store in one directory.
         accelerator: How device tensors come to the host; PyTorch's own devices by default.
 
     Raises:
@@ -74,10 +101,26 @@ class BackgroundWriter:
         queue_size: int = DEFAULT_QUEUE_SIZE,
         queue_bytes: int | None = None,
         if_exists: IfExists | None = None,
+        durability: Durability | None = None,
+        manifest: bool = True,
+        resume: bool = False,
+        on_error: OnError = "stop",
+        attempts: int = DEFAULT_ATTEMPTS,
+        wait_for_space: float = 0.0,
+        write_timeout: float | None = None,
+        run: Run | None = None,
         accelerator: Accelerator | None = None,
     ) -> None:
         self.writer = resolve_writer(writer)
-        self.target = _target_of(directory, target, if_exists)
+        self.target = _target_of(directory, target, if_exists=if_exists, durability=durability, run=run)
+        if on_error not in get_args(OnError):
+            raise ValueError(f"on_error is one of {', '.join(map(repr, get_args(OnError)))}, not {on_error!r}")
+        self._patience = Patience(
+            _at_least_one("attempts", attempts),
+            _seconds("wait_for_space", wait_for_space, least=0.0),
+            None if write_timeout is None else _seconds("write_timeout", write_timeout, least=0.001),
+        )
+        self._log, self._quarantine = self._records(manifest, resume=resume, on_error=on_error)
         if isinstance(self.writer, PathFunction):
             _check_path_function(self.writer, self.target)
         self.max_workers = _at_least_one("max_workers", default_workers() if max_workers is None else max_workers)
@@ -98,6 +141,7 @@ class BackgroundWriter:
             max_workers=self.max_workers,
             location=self.target.location,
             release=self._release if self.backend == "thread" else partial(_release, self._pool),
+            on_error=on_error,
         )
         # Starting and finishing; never held while waiting for a sample.
         self._life = threading.Lock()
@@ -120,7 +164,7 @@ class BackgroundWriter:
         if self._state in ("draining", "closed"):
             self._ledger.check_open()
 
-    def submit(self, name: str, value: Any, *, timeout: float | None = None) -> None:
+    def submit(self, name: str, value: Any, *, timeout: float | None = None, origin: Origin | None = None) -> None:
         """Hand one sample over. Waits while there is no room.
 
         Args:
@@ -129,6 +173,7 @@ class BackgroundWriter:
             value: What the writer writes. Tensors and arrays, also inside lists, tuples and dicts, are copied; any
                 other object is handed over as it is and must not be changed any more.
             timeout: Seconds to wait for room. None waits without limit.
+            origin: Where it comes from, for the manifest: `Origin` of one index.
 
         Raises:
             InvalidNameError, DuplicateNameError: The name cannot be used; the message tells why.
@@ -136,9 +181,11 @@ class BackgroundWriter:
             WriteError: Earlier samples were not written; this one was not taken.
             ClosedError: The writer takes no more samples.
         """
-        self._hand_over([name], self._pool.plan_sample(value), timeout)
+        self._hand_over([name], self._pool.plan_sample(value), timeout, origin)
 
-    def submit_batch(self, names: Sequence[str], values: Any, *, timeout: float | None = None) -> None:
+    def submit_batch(
+        self, names: Sequence[str], values: Any, *, timeout: float | None = None, origin: Origin | None = None
+    ) -> None:
         """Hand a batch over, which is copied as a whole. Waits while there is no room for all of it.
 
         Args:
@@ -146,22 +193,23 @@ class BackgroundWriter:
             values: A tensor or array with a batch dimension, of shape ``(len(names), ...)`` and any dtype, or a
                 sequence of samples, which may differ in shape.
             timeout: Seconds to wait for room. None waits without limit.
+            origin: Where the samples come from, for the manifest.
 
         Raises:
-            ValueError: There are not as many names as samples.
+            ValueError: There are not as many names, or indices, as samples.
             TypeError: The values are neither a tensor nor a sequence.
             InvalidNameError, DuplicateNameError, QueueFullError, WriteError, ClosedError: As `submit`; all or none
                 of the batch is taken.
         """
-        self._hand_over(names, self._pool.plan_batch(values), timeout)
+        self._hand_over(names, self._pool.plan_batch(values), timeout, origin)
 
-    def submit_nowait(self, name: str, value: Any) -> None:
+    def submit_nowait(self, name: str, value: Any, *, origin: Origin | None = None) -> None:
         """As `submit`, but raises `QueueFullError` at once where that would wait."""
-        self._hand_over([name], self._pool.plan_sample(value), 0)
+        self._hand_over([name], self._pool.plan_sample(value), 0, origin)
 
-    def submit_batch_nowait(self, names: Sequence[str], values: Any) -> None:
+    def submit_batch_nowait(self, names: Sequence[str], values: Any, *, origin: Origin | None = None) -> None:
         """As `submit_batch`, but raises `QueueFullError` at once where that would wait."""
-        self._hand_over(names, self._pool.plan_batch(values), 0)
+        self._hand_over(names, self._pool.plan_batch(values), 0, origin)
 
     def flush(self, *, timeout: float | None = None) -> None:
         """Wait until every sample accepted before this call is stored.
@@ -218,6 +266,40 @@ class BackgroundWriter:
         self._end()
         return dropped
 
+    def close_by(self, seconds: float) -> int:
+        """Close before the process is killed: accept no more samples, and wait for the accepted ones for a time.
+
+        What is not stored by then goes on being stored by helper processes, which this process does not wait for;
+        threads store what is in their hands, and the rest is dropped. What becomes of the samples is told on stderr,
+        failures too, for there is nobody left to raise to.
+
+        Args:
+            seconds: How long to wait.
+
+        Returns:
+            How many samples are not stored.
+        """
+        self._check_caller("close_by")
+        try:
+            self.close(timeout=seconds)
+            return 0
+        except FlushTimeoutError as error:
+            pending = error.pending
+        except Exception as error:
+            tell(error)
+            return self.stats().failed
+        if self.backend == "process":
+            tell(f"{pending} samples are left to helper processes, which go on storing to {self.target.location!r}")
+            self._unclosed.forget()
+            return pending
+        try:
+            self.abort()
+        except Exception as error:
+            tell(error)
+        dropped = self.stats().dropped
+        tell(f"{dropped} samples were dropped, for which there was no time: {self.target.location!r}")
+        return dropped
+
     def stats(self) -> WriterStats:
         """What was done so far."""
         self._collect()
@@ -251,9 +333,44 @@ class BackgroundWriter:
     def __repr__(self) -> str:
         return f"<BackgroundWriter {self.writer.name!r} to {self.target.location!r}, {self.state}>"
 
+    def _records(
+        self, manifest: bool, *, resume: bool, on_error: OnError
+    ) -> tuple[ManifestLog | None, Quarantine | None]:
+        """Where it is recorded what is stored, and where values are kept that could not be."""
+        target = self.target
+        if not isinstance(target, LocalTarget):
+            if resume:
+                raise ValueError(
+                    f"resume=True needs a manifest, which goes with a directory, not {type(target).__name__}"
+                )
+            if on_error == "continue":
+                raise ValueError(
+                    "on_error='continue' keeps values that could not be written below the directory, and "
+                    f"{type(target).__name__} has none; give a directory"
+                )
+            return None, None
+        if resume and not manifest:
+            raise ValueError("resume=True goes on from the manifest; leave manifest at True")
+        if resume and target.if_exists != "overwrite":
+            raise ValueError(
+                "resume=True decides by the manifest what is done, and overwrites what is not; leave if_exists at "
+                f"'overwrite' instead of {target.if_exists!r}"
+            )
+        directory = os.path.abspath(target.directory)
+        log = ManifestLog(
+            directory,
+            target.run,
+            writer=self.writer.name,
+            suffix=self.writer.suffix if isinstance(self.writer, Encoder) else "",
+            resume=resume,
+            sync=target.durability == "fsync",
+        )
+        quarantine = Quarantine(directory, target.run) if on_error == "continue" else None
+        return log if manifest else None, quarantine
+
     # The way of a sample, on the caller's side
 
-    def _hand_over(self, names: Sequence[str], plan: Plan, timeout: float | None) -> None:
+    def _hand_over(self, names: Sequence[str], plan: Plan, timeout: float | None, origin: Origin | None) -> None:
         backend = self._started()
         if timeout != 0 and backend.is_worker():
             raise RuntimeError(
@@ -261,6 +378,10 @@ class BackgroundWriter:
                 "use submit_nowait() there"
             )
         names, files = self._checked(names, plan.count)
+        if origin is not None and origin.indices is not None and len(origin.indices) != plan.count:
+            raise ValueError(
+                f"Length mismatch: {plan.count} samples and {len(origin.indices)} indices; every sample has one"
+            )
         if plan.count == 0:
             self._ledger.check_open()
             return
@@ -272,23 +393,31 @@ class BackgroundWriter:
                 backend.collect()
             if self._ledger.take(room):
                 try:
-                    self._enqueue(backend, names, files, plan, nbytes)
+                    self._enqueue(backend, names, files, plan, nbytes, origin)
                 except BaseException:
                     self._ledger.withdraw(room)
                     raise
                 return
         try:
             self._ledger.admit(room, timeout)
-            self._enqueue(backend, names, files, plan, nbytes)
+            self._enqueue(backend, names, files, plan, nbytes, origin)
         except _Taken as taken:
             raise taken.interruption from None
         except BaseException:
             self._ledger.withdraw(room)
             raise
 
-    def _enqueue(self, backend: Backend, names: Sequence[str], files: Sequence[str], plan: Plan, nbytes: int) -> None:
+    def _enqueue(
+        self,
+        backend: Backend,
+        names: Sequence[str],
+        files: Sequence[str],
+        plan: Plan,
+        nbytes: int,
+        origin: Origin | None,
+    ) -> None:
         staged = self._pool.stage(plan)
-        batch = Batch(names, staged, nbytes, plan.count)
+        batch = Batch(names, staged, nbytes, plan.count, origin=origin)
         try:
             backend.prepare(batch)
             # Last, so that a batch whose copy fails can be handed over again under the same names.
@@ -353,25 +482,31 @@ class BackgroundWriter:
             if self._backend is None:
                 if self._state != "new":
                     self._ledger.check_open()
-                backend = make_backend(
-                    Job(self.writer, self.target),
-                    self._ledger.done,
-                    self.max_workers,
-                    memory=self._pool.shared,
-                    queue_size=self.queue_size,
-                )
+                job = Job(self.writer, self.target, self._log, self._patience, self._quarantine)
                 self._claims = claims_of(self.target.location)
+                # Before the helpers get their copies of it.
                 self.target.open()
                 try:
+                    if self._log is not None:
+                        assert isinstance(self.target, LocalTarget)
+                        self._log.begin(self.target.since or 0)
+                    backend = make_backend(
+                        job,
+                        self._ledger.done,
+                        self.max_workers,
+                        memory=self._pool.shared,
+                        queue_size=self.queue_size,
+                    )
                     backend.start()
                 except BaseException:
-                    self.target.close()
+                    job.close()
                     raise
                 self._ledger.open(backend.wait, backend.wake)
                 self._backend = backend
                 self._state = "running"
                 finish = partial(_finish, self._ledger, backend) if self.backend == "process" else None
-                self._unclosed = Unclosed(self, self._close_at_exit, self.target, self._ledger.untold, finish)
+                self._job = job
+                self._unclosed = Unclosed(self, self._close_at_exit, job, self._ledger.untold, finish)
             return self._backend
 
     def _collect(self) -> None:
@@ -381,7 +516,7 @@ class BackgroundWriter:
 
     def _release(self, batch: Batch) -> None:
         # A method, since threads at work hold the ledger, and thereby keep the writer as long as anything is pending.
-        self._pool.release(batch.staged)
+        _release(self._pool, batch)
 
     def _drain(self) -> None:
         with self._life:
@@ -403,7 +538,7 @@ class BackgroundWriter:
             try:
                 self._backend.stop()
             finally:
-                self.target.close()
+                self._job.close()
 
     def _end(self) -> None:
         try:
@@ -476,7 +611,8 @@ class BackgroundWriter:
 
 
 def _release(pool: StagingPool, batch: Batch) -> None:
-    pool.release(batch.staged)
+    if not batch.is_kept:
+        pool.release(batch.staged)
 
 
 def _finish(ledger: Ledger, backend: Backend) -> None:
@@ -491,7 +627,14 @@ class _Taken(Exception):
         self.interruption = interruption
 
 
-def _target_of(directory: str | os.PathLike[str] | None, target: Target | None, if_exists: IfExists | None) -> Target:
+def _target_of(
+    directory: str | os.PathLike[str] | None,
+    target: Target | None,
+    *,
+    if_exists: IfExists | None,
+    durability: Durability | None,
+    run: Run | None,
+) -> Target:
     if (directory is None) == (target is None):
         raise ValueError(
             "give a directory, or a target instead of it"
@@ -500,9 +643,10 @@ def _target_of(directory: str | os.PathLike[str] | None, target: Target | None, 
         )
     if target is None:
         assert directory is not None
-        return LocalTarget(directory, if_exists=if_exists or "overwrite")
-    if if_exists is not None:
-        raise ValueError("if_exists goes with a directory; a target has its own rule, so set it there")
+        return LocalTarget(directory, if_exists=if_exists or "overwrite", durability=durability or "rename", run=run)
+    for option, value in (("if_exists", if_exists), ("durability", durability), ("run", run)):
+        if value is not None:
+            raise ValueError(f"{option} goes with a directory; a target has its own rule, so set it there")
     return target
 
 
@@ -517,6 +661,14 @@ def _check_path_function(writer: PathFunction, target: Target) -> None:
             f"if_exists={target.if_exists!r} cannot be kept for writer {writer.name!r}, a function (path, value) that "
             "writes where it likes; register an encoder (value) -> bytes instead"
         )
+
+
+def _seconds(option: str, value: float, *, least: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{option} is a number of seconds, not {type(value).__name__}: {value!r}")
+    if not value >= least:
+        raise ValueError(f"{option} is at least {least:g} seconds, not {value}")
+    return float(value)
 
 
 def _at_least_one(option: str, value: int) -> int:

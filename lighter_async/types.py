@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -14,14 +15,71 @@ from lighter_async.errors import WriteError
 if TYPE_CHECKING:
     from lighter_async.staging import Staged
 
-__all__ = ["Backend", "BackendName", "Batch", "IfExists", "PathTarget", "Result", "Target", "Unit", "WriterStats"]
+__all__ = [
+    "Backend",
+    "BackendName",
+    "Batch",
+    "Durability",
+    "Group",
+    "IfExists",
+    "OnError",
+    "Origin",
+    "PathTarget",
+    "Result",
+    "Run",
+    "Target",
+    "Unit",
+    "WriterStats",
+]
 
 IfExists = Literal["overwrite", "skip", "error"]
 """What becomes of a file of an earlier run under the same name."""
 
-
 BackendName = Literal["auto", "thread", "process"]
 """What workers are: threads of this process, or helper processes."""
+
+Durability = Literal["rename", "fsync"]
+"""What a stored file outlives: the end of any process, or the loss of power, too."""
+
+OnError = Literal["stop", "continue"]
+"""Whether a sample that could not be written stops the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the samples of a batch come from.
+
+    Attributes:
+        indices: The index of each in the data set.
+        loader: The number of the data loader, of several.
+        batch: The number of the batch in its loader.
+    """
+
+    indices: Sequence[int] | None = None
+    loader: int = 0
+    batch: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Which run a writer belongs to, and which of its ranks it is. All ranks of a run share `id` and `since`.
+
+    Attributes:
+        id: A word that no other run has.
+        rank: This process's rank.
+        world_size: How many ranks there are.
+        key: What tells the series of samples from others that the same kind of writer stores in the same directory.
+        since: Nanoseconds, by the file system's clock: a file that is at least as new is this run's own. None takes the
+            moment when the directory is opened, which is right for one rank.
+        numbered: Whether samples are named by their index in the data set, so that a file tells which sample it is.
+    """
+
+    id: str = field(default_factory=lambda: secrets.token_hex(6))
+    rank: int = 0
+    world_size: int = 1
+    key: str = ""
+    since: int | None = None
+    numbered: bool = False
 
 
 @runtime_checkable
@@ -69,6 +127,27 @@ class Target(Protocol):
         ...
 
 
+class Group(Protocol):
+    """Samples that are stored together, for that costs less than storing each by itself."""
+
+    def put(self, name: str, parts: Sequence[memoryview], *, again: bool) -> None:
+        """Get ready to store the concatenated `parts` under `name`.
+
+        Args:
+            name: The name.
+            parts: Its bytes; they need not outlive the call.
+            again: Whether a worker that has died may have stored it already.
+
+        Raises:
+            OSError: It cannot be stored. It is not in the group.
+        """
+        ...
+
+    def settle(self) -> list[bool | BaseException]:
+        """Store what was put, and say of each in its order: as `Target.put` returns, or what it raises."""
+        ...
+
+
 @runtime_checkable
 class PathTarget(Target, Protocol):
     """A target whose samples are files of this machine, so that a path function can write them itself."""
@@ -89,6 +168,8 @@ class Batch:
         left: Samples that are not stored yet. Guarded by the ledger's lock.
         begun: Whether a worker has taken a part of it. Guarded by the backend's lock.
         letter: What the backend has made of it to hand it to another process.
+        origin: Where its samples come from, if that is known.
+        is_kept: Whether its memory is not to be used again, since a thread that hangs may still read it.
     """
 
     names: Sequence[str]
@@ -97,15 +178,21 @@ class Batch:
     left: int
     begun: bool = False
     letter: bytes = b""
+    origin: Origin | None = None
+    is_kept: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unit:
-    """The samples ``start`` to ``stop`` of a batch: what a worker takes at a time."""
+    """The samples ``start`` to ``stop`` of a batch: what a worker takes at a time.
+
+    It is there `again` if a worker had it that has died, and may have stored some of it.
+    """
 
     batch: Batch
     start: int
     stop: int
+    again: bool = False
 
     def __len__(self) -> int:
         return self.stop - self.start

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import secrets
+import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,6 +18,8 @@ from lighter_async.names import RESERVED_PREFIX
 __all__ = ["BaseWriter"]
 
 _instances = itertools.count()
+
+_SECONDS_OF_A_MARKER = 86400.0  # of a run that has crashed
 
 
 class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
@@ -31,6 +35,8 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
         super().__init__()
         self.path = Path(path)
         self._instance = next(_instances)
+        self._run_id = ""
+        self._since: int | None = None
 
     @abstractmethod
     def write(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
@@ -68,7 +74,7 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
         if stage != "predict":
             return
         # Rank 0's, since a path with a date or a random part differs from rank to rank.
-        self.path = trainer.strategy.broadcast(self.path, src=0)
+        self.path, self._run_id = trainer.strategy.broadcast((self.path, secrets.token_hex(6)), src=0)
         if trainer.is_global_zero:
             try:
                 self.directory.mkdir(parents=True, exist_ok=True)
@@ -81,12 +87,42 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
                 warnings.warn(
                     f"{self.path} already exists, existing predictions will be overwritten.", UserWarning, stacklevel=2
                 )
+            self._mark()
         trainer.strategy.barrier()
-        if not self.directory.is_dir():
+        try:
+            self._since = os.stat(self._marker).st_mtime_ns
+        except OSError as error:
             raise RuntimeError(
-                f"rank {trainer.global_rank} does not see {os.fspath(self.directory)!r}, which rank 0 made: the nodes "
-                "do not share storage; choose a directory on a file system that all nodes mount"
-            )
+                f"rank {trainer.global_rank} does not see what rank 0 put into {os.fspath(self.directory)!r}: the "
+                "nodes do not share storage; choose a directory on a file system that all nodes mount"
+            ) from error
+        if trainer.world_size == 1:
+            self._unmark()
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Remove what the ranks found each other by."""
+        if stage == "predict" and trainer.is_global_zero:
+            self._unmark()
+
+    @property
+    def _marker(self) -> Path:
+        """A file by which ranks see that they share the directory; its time is when the run began."""
+        return self.directory / RESERVED_PREFIX / f"run-{self._run_id}"
+
+    def _mark(self) -> None:
+        self._marker.parent.mkdir(exist_ok=True)
+        for old in self._marker.parent.glob("run-*"):
+            if time.time() - old.stat().st_mtime > _SECONDS_OF_A_MARKER:
+                old.unlink(missing_ok=True)
+        self._marker.touch()
+
+    def _unmark(self) -> None:
+        if self._run_id:
+            self._marker.unlink(missing_ok=True)
+            try:
+                self._marker.parent.rmdir()
+            except OSError:
+                pass  # it is in use
 
     def on_predict_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0

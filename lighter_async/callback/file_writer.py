@@ -15,11 +15,14 @@ from typing import Any
 from lighter_async.callback.base import BaseWriter
 from lighter_async.callback.progress import Progress, progress_of
 from lighter_async.callback.samples import entry, names_of, samples_of
+from lighter_async.callback.share import Known, Share, choose
+from lighter_async.callback.termination import Termination
 from lighter_async.errors import LighterAsyncError
-from lighter_async.limits import DEFAULT_QUEUE_SIZE, default_workers
+from lighter_async.limits import DEFAULT_ATTEMPTS, DEFAULT_QUEUE_SIZE, default_workers
 from lighter_async.names import Numbers
 from lighter_async.service import BackgroundWriter
-from lighter_async.types import BackendName, IfExists, WriterStats
+from lighter_async.targets.local import wait_until_free
+from lighter_async.types import BackendName, Durability, IfExists, OnError, Run, WriterStats
 
 __all__ = ["FileWriter"]
 
@@ -50,6 +53,19 @@ class FileWriter(BaseWriter):
             and at most 1 GiB.
         if_exists: What becomes of a file of an earlier run: ``"overwrite"`` it, ``"skip"`` the sample, or fail it with
             an ``"error"``.
+        durability: ``"rename"``: what is stored outlives the end of any process. ``"fsync"``: and a loss of power.
+        manifest: Whether to record what is stored, in ``.lighter-async/manifest-RANK.jsonl`` below the directory.
+        resume: Go on with what earlier runs have stored: what the manifest says is stored is left out, and numbers are
+            the samples' indices in the data set (below a folder per loader, where there are several), so that they are
+            the same whatever the batch size or the number of ranks. A sampler made by `pending` leaves those samples
+            out before they are computed.
+        on_error: ``"stop"``: a sample that could not be written makes the next batch raise. ``"continue"``: the run
+            goes on, the value is kept beside its error for ``lighter-async replay``, and the run's end raises.
+        attempts: How often storing a sample is tried where the error may pass by itself.
+        wait_for_space: Seconds to wait for room on a full disk; the loop waits meanwhile, once the queue is full.
+        write_timeout: Seconds that an attempt to write a sample may take; None: no limit.
+        sigterm_grace: Seconds, from a SIGTERM on, for storing what was handed over. The loop stops at its next batch,
+            and the process ends with status 143. None leaves the signal alone.
         return_predictions: False keeps Lightning from collecting the predictions in memory, True makes it, whatever the
             call of `predict` says. None leaves it as it is, and warns once if they are collected.
 
@@ -70,6 +86,14 @@ class FileWriter(BaseWriter):
         queue_size: int = DEFAULT_QUEUE_SIZE,
         queue_bytes: int | None = None,
         if_exists: IfExists = "overwrite",
+        durability: Durability = "rename",
+        manifest: bool = True,
+        resume: bool = False,
+        on_error: OnError = "stop",
+        attempts: int = DEFAULT_ATTEMPTS,
+        wait_for_space: float = 0.0,
+        write_timeout: float | None = None,
+        sigterm_grace: float | None = 25.0,
         return_predictions: bool | None = None,
     ) -> None:
         super().__init__(directory)
@@ -81,6 +105,14 @@ class FileWriter(BaseWriter):
         self.queue_size = queue_size
         self.queue_bytes = queue_bytes
         self.if_exists = if_exists
+        self.durability = durability
+        self.manifest = manifest
+        self.resume = resume
+        self.on_error = on_error
+        self.attempts = attempts
+        self.wait_for_space = wait_for_space
+        self.write_timeout = write_timeout
+        self.sigterm_grace = sigterm_grace
         self.return_predictions = return_predictions
         self._warned = False
         self._counter = 0
@@ -88,8 +120,11 @@ class FileWriter(BaseWriter):
         self._writer: BackgroundWriter | None = None
         self._progress: Progress | None = None
         self._stats: WriterStats | None = None
+        self._share: Share | None = None
+        self._known: Known | None = None
+        self._termination: Termination | None = None
         # Nothing exists before setup, so that the callback can be pickled; but what is wrong is told now.
-        self._background_writer(local_ranks=1)
+        self._background_writer(local_ranks=1, run=None)
 
     @property
     def directory(self) -> Path:
@@ -98,7 +133,7 @@ class FileWriter(BaseWriter):
 
     @property
     def replaces(self) -> bool:
-        return self.if_exists == "overwrite"
+        return self.if_exists == "overwrite" and not self.resume
 
     def stats(self) -> WriterStats:
         """What was done in the prediction run that is under way, or in the last one.
@@ -129,18 +164,51 @@ class FileWriter(BaseWriter):
         self._step = trainer.world_size
         if self.return_predictions is not None:
             trainer.predict_loop.return_predictions = self.return_predictions
-        self._writer = self._background_writer(local_ranks=trainer.num_devices)
+        run = Run(
+            id=self._run_id,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+            key=self.value_key,
+            since=self._since,
+            numbered=self.resume and self.name_key is None,
+        )
+        self._writer = self._background_writer(local_ranks=trainer.num_devices, run=run)
+        if self.resume:
+            # Before the workers begin, whose lines are none of an earlier run's.
+            wait_until_free(self.path)
+            known = Known(self.path, writer=self._writer.writer.name, key=self.value_key)
+            if trainer.is_global_zero:
+                known.adopt()
+            self._known = known
+        self._share = Share(trainer)
         self._writer.start()
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
         """Show the queues of all the trainer's `FileWriter`s together, beside its progress bar."""
         together = [callback for callback in trainer.callbacks if isinstance(callback, FileWriter)]
         first = bool(together) and together[0] is self
+        graces = [one.sigterm_grace for one in together if one.sigterm_grace is not None]
+        if first and graces:
+            termination = Termination(min(graces))
+            termination.install()
+            for callback in together:
+                callback._termination = termination
         writers = [callback._writer for callback in together if callback._writer is not None]
         self._progress = progress_of(trainer, writers if first else [])
         # Not in setup, since another one's may come later and settle it.
         if first and all(callback.return_predictions is None for callback in together):
             self._warn_of_collected_predictions(trainer)
+
+    def on_predict_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """After a SIGTERM: store what was handed over, and end.
+
+        Raises:
+            SystemExit: With status 143.
+        """
+        if self._termination is not None and self._termination.received:
+            self._end_early(trainer, self._termination)
 
     def on_predict_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -161,9 +229,13 @@ class FileWriter(BaseWriter):
         """
         if self._writer is None:
             raise RuntimeError("FileWriter.write was called outside of trainer.predict(); use BackgroundWriter there")
+        assert self._share is not None
         values = samples_of(entry(outputs, self.value_key, "value_key"))
+        origin = self._share.origin(len(values), batch_idx, dataloader_idx)
         names: Sequence[str]
-        if self.name_key is None:
+        if self.name_key is None and self.resume:
+            names = self._share.numbers(origin)
+        elif self.name_key is None:
             numbers = range(self._counter, self._counter + len(values) * self._step, self._step)
             names = Numbers(numbers)
         else:
@@ -173,8 +245,13 @@ class FileWriter(BaseWriter):
                     f"Length mismatch between value key '{self.value_key}' ({len(values)}) and name key "
                     f"'{self.name_key}' ({len(names)}); every sample needs one name"
                 )
-        self._writer.submit_batch(names, values)
         self._counter += len(values) * self._step
+        kept = self._share.first_of_padding(len(values), dataloader_idx)
+        keep = range(kept) if self._known is None else self._known.missing(names, origin, kept)
+        if len(keep) < len(values):
+            names, values, origin = choose(keep, names, values, origin)
+        if len(keep):
+            self._writer.submit_batch(names, values, origin=origin)
 
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
         """Wait until everything is stored.
@@ -183,10 +260,13 @@ class FileWriter(BaseWriter):
             WriteError: Samples were not written.
         """
         if self._writer is not None and self._progress is not None:
-            self._progress.flush(self._writer)
+            self._progress.flush(self._writer, self._wants_to_end)
+        if self._termination is not None and self._termination.received:
+            self._end_early(trainer, self._termination)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Let the workers go."""
+        super().teardown(trainer, pl_module, stage)
         if self._writer is not None and stage == "predict":
             try:
                 self._writer.close()
@@ -205,6 +285,7 @@ class FileWriter(BaseWriter):
         try:
             with _interruptible():
                 writer.__exit__(type(exception), exception, None)
+            super().teardown(trainer, pl_module, "predict")
         finally:
             self._forget()
             if isinstance(exception, KeyboardInterrupt):
@@ -213,12 +294,32 @@ class FileWriter(BaseWriter):
                     _tell(text)
 
     def _forget(self) -> None:
+        self._forget_writer()
+        self._progress = None
+        self._known = self._share = None
+        if self._termination is not None:
+            self._termination.uninstall()
+            self._termination = None
+
+    def _wants_to_end(self) -> bool:
+        return self._termination is not None and self._termination.received
+
+    def _end_early(self, trainer: Any, termination: Termination) -> None:
+        """Store what all writers of the trainer were handed, as long as there is time, and end."""
+        termination.begin(trainer.strategy.launcher)
+        for callback in trainer.callbacks:
+            if isinstance(callback, FileWriter) and callback._writer is not None:
+                callback._writer.close_by(termination.seconds_left)
+                callback._forget_writer()
+                BaseWriter.teardown(callback, trainer, None, "predict")
+        termination.leave()
+
+    def _forget_writer(self) -> None:
         if self._writer is not None:
             self._stats = self._writer.stats()
-        self._writer = None
-        self._progress = None
+            self._writer = None
 
-    def _background_writer(self, *, local_ranks: int) -> BackgroundWriter:
+    def _background_writer(self, *, local_ranks: int, run: Run | None) -> BackgroundWriter:
         return BackgroundWriter(
             self.writer_fn,
             self.path,
@@ -227,6 +328,14 @@ class FileWriter(BaseWriter):
             queue_size=self.queue_size,
             queue_bytes=self.queue_bytes,
             if_exists=self.if_exists,
+            durability=self.durability,
+            manifest=self.manifest,
+            resume=self.resume,
+            on_error=self.on_error,
+            attempts=self.attempts,
+            wait_for_space=self.wait_for_space,
+            write_timeout=self.write_timeout,
+            run=run,
         )
 
     def _warn_of_collected_predictions(self, trainer: Any) -> None:

@@ -53,14 +53,23 @@ class Progress:
             beside = f" ({text})" if text else ""
             progress.update(task, description=f"{self._bar.predict_description}{beside}")
 
-    def flush(self, writer: BackgroundWriter) -> None:
+    def flush(self, writer: BackgroundWriter, is_over: Callable[[], bool]) -> None:
         """Flush a writer, with a bar of what is left to write where that takes a while.
+
+        Args:
+            writer: The writer.
+            is_over: Asked now and then: whether to leave the rest.
 
         Raises:
             WriteError: As `BackgroundWriter.flush`.
         """
         if self._bar is None:
-            writer.flush()
+            while not is_over():
+                try:
+                    writer.flush(timeout=_SECONDS_BETWEEN)
+                    return
+                except FlushTimeoutError:
+                    continue
             return
         self._show("")  # or the bar would end with how full the queue was at the loop's end
         try:
@@ -69,7 +78,7 @@ class Progress:
         except FlushTimeoutError as error:
             left = error.pending
         with self._bar_of_what_is_left(left) as show:
-            while left:
+            while left and not is_over():
                 try:
                     writer.flush(timeout=_SECONDS_BETWEEN)
                     left = 0

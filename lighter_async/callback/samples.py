@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from lighter_async.staging import is_tensor
 
 __all__ = ["entry", "names_of", "samples_of"]
 
@@ -36,7 +37,7 @@ def samples_of(value: Any) -> Any:
     A tensor with a batch dimension is one sample per row, a sequence one per item. A 0-d tensor, a text, bytes and any
     other object, a numpy array included, are one sample.
     """
-    if _is_tensor(value):
+    if is_tensor(value):
         return value if value.ndim else [value]
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)):
         return value
@@ -51,7 +52,7 @@ def names_of(value: Any, key: str) -> list[str]:
     Raises:
         TypeError: One of them is neither text, number nor path; it names the position.
     """
-    if _is_tensor(value):
+    if is_tensor(value):
         value = value.tolist()  # in one go, since each item of a device tensor would be a transfer of its own
         return [
             _name(item, key, position) for position, item in enumerate(value if isinstance(value, list) else [value])
@@ -72,8 +73,3 @@ def _name(item: Any, key: str, position: int) -> str:
         f"name {position} of the batch, under name_key {key!r}, is {type(item).__name__}: {item!r:.100}; "
         "a name is a text, a number, a path or a scalar tensor"
     )
-
-
-def _is_tensor(value: Any) -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)

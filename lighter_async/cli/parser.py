@@ -39,6 +39,9 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     _add_demo(commands)
     _add_bench(commands)
+    _add_verify(commands)
+    _add_replay(commands)
+    _add_manifest(commands)
     return parser
 
 
@@ -178,6 +181,70 @@ def _run_bench(options: argparse.Namespace, parser: argparse.ArgumentParser) -> 
         )
     except BadOption as error:
         parser.error(str(error))
+
+
+def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    verify = commands.add_parser(
+        "verify",
+        help="check that everything that was stored is there, whole and unchanged",
+        description="Compare every file with the manifest: missing, of the wrong size or checksum, unreadable, or not "
+        "known. The exit status is 0 if all is sound, 1 if something is damaged, 2 if there is no manifest.",
+    )
+    verify.add_argument("directory", type=Path, metavar="DIR", help="where the results are")
+    verify.add_argument("--json", action="store_true", help="print one JSON object, with every finding")
+    verify.add_argument(
+        "--repair",
+        action="store_true",
+        help="drop what is damaged from directory and manifest, so that a run with resume=True computes it again",
+    )
+    verify.add_argument("--workers", type=_count, metavar="N", help="files read at once (default: two per core)")
+    verify.set_defaults(run=_run_verify)
+
+
+def _run_verify(options: argparse.Namespace) -> int:
+    from lighter_async.cli.verify import run_verify
+
+    return run_verify(options.directory, as_json=options.json, repair=options.repair, workers=options.workers)
+
+
+def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    replay = commands.add_parser(
+        "replay",
+        help="write the values that could not be written",
+        description="With on_error='continue', values that could not be written are kept beside their errors. This "
+        "writes them, and removes those that are stored. Values are unpickled: replay only what is your own.",
+    )
+    replay.add_argument("directory", type=Path, metavar="DIR", help="where the results are")
+    replay.add_argument(
+        "--writer", metavar="NAME", help="a registered name, or module:name (default: the writer that failed)"
+    )
+    replay.add_argument("--list", action="store_true", help="only say what there is, and why")
+    replay.set_defaults(run=_run_replay)
+
+
+def _run_replay(options: argparse.Namespace) -> int:
+    from lighter_async.cli.replay import run_replay
+
+    return run_replay(options.directory, writer=options.writer, list_only=options.list)
+
+
+def _add_manifest(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    manifest = commands.add_parser(
+        "manifest",
+        help="print what was stored, over all ranks, in the data set's order",
+        description="Merge the ranks' manifests, in the data set's order.",
+    )
+    manifest.add_argument("directory", type=Path, metavar="DIR", help="where the results are")
+    manifest.add_argument(
+        "--output", type=Path, metavar="FILE", help="a .csv, .parquet or .jsonl file (default: JSON lines on stdout)"
+    )
+    manifest.set_defaults(run=_run_manifest)
+
+
+def _run_manifest(options: argparse.Namespace) -> int:
+    from lighter_async.cli.manifest import run_manifest
+
+    return run_manifest(options.directory, options.output)
 
 
 def _count(text: str) -> int:

@@ -5,7 +5,7 @@ batch, into a slot; a worker reads sample after sample from there; `StagingPool.
 """
 
 from lighter_async.staging.accelerator import Accelerator, Ready, TorchAccelerator
-from lighter_async.staging.layout import Plan, Staged, plan_batch, plan_sample
+from lighter_async.staging.layout import Plan, Staged, is_tensor, plan_batch, plan_sample
 from lighter_async.staging.pool import StagingPool
 from lighter_async.staging.shared import SharedMemory, SharedView
 
@@ -18,6 +18,7 @@ __all__ = [
     "Staged",
     "StagingPool",
     "TorchAccelerator",
+    "is_tensor",
     "plan_batch",
     "plan_sample",
 ]

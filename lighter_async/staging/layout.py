@@ -130,6 +130,7 @@ class Staged:
     rows: Leaf | None
     values: list[Any]
     loose: list[Any]
+    _row_kind: tuple[str, tuple[int, ...]] | None = field(default=None, init=False)
 
     def value(self, index: int) -> Any:
         """Sample `index`. Its tensors and arrays are views of the slot, valid until the batch is done.
@@ -148,6 +149,15 @@ class Staged:
             return self.rows.row_block(self.slot.memory, index)
         value = self.values[index]
         return value.block(self.slot.memory) if isinstance(value, Leaf) else None
+
+    def kind(self, index: int) -> tuple[str, tuple[int, ...]] | None:
+        """The dtype and shape of sample `index`, if it is a tensor or an array in the slot."""
+        if self.rows is not None:
+            if self._row_kind is None:
+                object.__setattr__(self, "_row_kind", (_dtype_text(self.rows.dtype), self.rows.shape[1:]))
+            return self._row_kind
+        value = self.values[index]
+        return (_dtype_text(value.dtype), value.shape) if isinstance(value, Leaf) else None
 
     def kinds(self) -> dict[tuple[str, tuple[int, ...]], int]:
         """The dtypes and shapes for which `block` gives something, and the bytes of one of each."""
@@ -287,6 +297,10 @@ def _view(memory: NDArray[np.uint8], dtype: Any, shape: tuple[int, ...], is_tens
     if not memory.size:
         return torch.empty(shape, dtype=getattr(torch, dtype), device="cpu")
     return torch.from_numpy(memory).view(getattr(torch, dtype)).view(shape)
+
+
+def _dtype_text(dtype: Any) -> str:
+    return dtype if isinstance(dtype, str) else str(dtype)
 
 
 def _own(value: Any) -> Any:

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from filelock import FileLock, Timeout
-
-from lighter_async.errors import InvalidNameError
-from lighter_async.files import PART_ENDING, new_token, publish
+from lighter_async.errors import InvalidNameError, NameTakenError
+from lighter_async.files import PART_ENDING, name_part, new_token, remove, write_part
+from lighter_async.locks import Owner, RunLock, this_process, wait_for_the_dead
 from lighter_async.names import RESERVED_PREFIX
-from lighter_async.types import IfExists
+from lighter_async.targets.group import SyncedGroup
+from lighter_async.targets.leftovers import LOCK_ENDING, clear_leftovers
+from lighter_async.types import Durability, Group, IfExists, Run
 
-__all__ = ["LocalTarget"]
+__all__ = ["LocalTarget", "wait_until_free"]
 
-_log = logging.getLogger(__name__)
-
-_LOCK_ENDING = ".lock"
 _KNOWN_FOLDERS = 100_000
 _TEMPORARY_LENGTH = 64  # at most, of a temporary file's name
+_SECONDS_FOR_THE_DEAD = 600.0
 
 
 class LocalTarget:
     """Stores each sample as a file below a directory: first under a temporary name in its folder, then renamed.
 
     Whatever ends the process, there are only whole files under final names. What a crash leaves are temporary
-    files: while a writer is open it holds a lock in ``.lighter-async/`` that the kernel releases when its process
-    ends, and the next writer on the directory clears the temporary files of those whose lock is free. Power loss is
-    not covered: nothing is synced.
+    files: while a writer is open it holds a lock in ``.lighter-async/`` that the kernel releases when its process and
+    its helpers have ended, and the next writer on the directory clears the temporary files of those whose lock is free.
 
     Args:
         directory: Made if it does not exist. A relative one is below the working directory of the moment `open` is
@@ -39,38 +37,62 @@ class LocalTarget:
         if_exists: What becomes of a file of an earlier run under a sample's name: ``"overwrite"`` replaces it,
             ``"skip"`` keeps it and leaves the sample out, ``"error"`` keeps it and fails the sample with
             `FileExistsError`.
+        durability: ``"rename"``: a file outlives the end of any process, but a loss of power may cost the last ones
+            or leave them empty. ``"fsync"``: what is reported as stored outlives that, too.
+        run: Which of several ranks stores here. Of two that store a sample under one name the second one is refused.
 
     Raises:
-        ValueError: `if_exists` is none of the three.
+        ValueError: `if_exists` or `durability` is none of its values.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, if_exists: IfExists = "overwrite") -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        if_exists: IfExists = "overwrite",
+        durability: Durability = "rename",
+        run: Run | None = None,
+    ) -> None:
         if if_exists not in get_args(IfExists):
             raise ValueError(f"if_exists is one of {', '.join(map(repr, get_args(IfExists)))}, not {if_exists!r}")
+        if durability not in get_args(Durability):
+            raise ValueError(f"durability is one of {', '.join(map(repr, get_args(Durability)))}, not {durability!r}")
         self.directory = Path(directory)
         self.if_exists = if_exists
+        self.durability = durability
+        self.run = run or Run()
+        self.since = self.run.since
+        self._owner: Owner | None = None  # of a copy in a helper: the process that it works for
         self._root = ""
         self._token = ""
         self._name_max = 255
         self._path_max = 4096
-        self._lock: FileLock | None = None
+        self._lock: RunLock | None = None
         # Folders that names may lie in. Only the submitting threads use it, and a race costs one more look.
         self._folders: set[str] = set()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy in another process opens for itself: with a lock and temporary names of its own.
-        return partial(type(self), if_exists=self.if_exists), (os.path.abspath(self.directory),)
+        make = partial(type(self), if_exists=self.if_exists, durability=self.durability, run=self.run)
+        state = {"since": self.since, "_owner": self._owner or this_process()}
+        return make, (os.path.abspath(self.directory),), state
 
     @property
     def location(self) -> str:
         """The directory's real path, so that two ways to one directory are one location."""
         return os.path.realpath(self.directory)
 
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What helpers are to inherit, so that the lock is held until they have ended, too."""
+        return () if self._lock is None else (self._lock.descriptor,)
+
     def open(self) -> None:
-        """Make the directory, clear what a crash has left in it, and mark it as in use.
+        """Make the directory, wait for helpers of a process that has died, clear what a crash has left, and lock.
 
         Raises:
             NotADirectoryError: There is a file where the directory, or a folder above it, should be.
+            TimeoutError: Helpers of a process that has died have been at work here for ten minutes.
             OSError: The directory cannot be made or written to.
         """
         try:
@@ -84,9 +106,15 @@ class LocalTarget:
         if hasattr(os, "pathconf"):
             self._name_max = os.pathconf(self._root, "PC_NAME_MAX")
             self._path_max = os.pathconf(self._root, "PC_PATH_MAX")
-        self._lock = self._acquire_lock()
+        folder = os.path.join(self._root, RESERVED_PREFIX)
+        if self._owner is None:
+            wait_for_the_dead(folder, LOCK_ENDING, timeout=_SECONDS_FOR_THE_DEAD)
+        self._lock = self._acquire_lock(folder)
+        _open_here.add(self)
+        if self.since is None:
+            self.since = os.fstat(self._lock.descriptor).st_mtime_ns
         try:
-            self._clear_leftovers()
+            clear_leftovers(self._root, but=self._token)
         except BaseException:
             self.close()
             raise
@@ -109,21 +137,10 @@ class LocalTarget:
                 if slash and folder not in self._folders:
                     self._check_folder(name, folder)
 
-    def _check_length(self, name: str) -> None:
-        folder, _, file = name.rpartition("/")
-        if len(os.fsencode(file)) > self._name_max:
-            raise InvalidNameError(
-                f"file name {file[:40]!r}... has {len(os.fsencode(file))} bytes, and {self._root!r} takes "
-                f"{self._name_max}; shorten it"
-            )
-        # The temporary name beside it has to fit as well.
-        longest = f"{self._root}/{folder}/{file if len(file) > _TEMPORARY_LENGTH else ' ' * _TEMPORARY_LENGTH}"
-        if len(os.fsencode(longest)) >= self._path_max:
-            raise InvalidNameError(f"the path of name {name[:40]!r}... has over {self._path_max} bytes; shorten it")
-
     def keeps(self, name: str) -> bool:
         """Whether `put` would keep a file of an earlier run and leave the sample out."""
-        return self.if_exists == "skip" and _is_sample(f"{self._root}/{name}")
+        path = f"{self._root}/{name}"
+        return self.if_exists == "skip" and (_is_sample(path) if self._is_alone else self._is_of_earlier_run(path))
 
     def put(self, name: str, parts: Sequence[memoryview]) -> bool:
         """Write a file, whole or not at all, and make its folder if there is none.
@@ -133,26 +150,18 @@ class LocalTarget:
 
         Raises:
             FileExistsError: There is one of an earlier run, and ``if_exists="error"``.
+            NameTakenError: Another rank of this run has stored a sample under the name.
             OSError: It could not be written. Nothing is left behind.
         """
-        path = f"{self._root}/{name}"
-        replace = self.if_exists == "overwrite"
-        try:
-            try:
-                publish(path, parts, token=self._token, replace=replace)
-            except FileNotFoundError:
-                # The first sample of a folder makes it, and so does the next one if somebody removes it.
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                publish(path, parts, token=self._token, replace=replace)
-        except FileExistsError as error:
-            if self.if_exists == "skip" and _is_sample(path):
-                return False
-            if self.if_exists == "error" and os.path.lexists(path):
-                raise FileExistsError(
-                    f"{path!r} exists already; remove it, or choose if_exists='overwrite' or 'skip'"
-                ) from error
-            raise
-        return True
+        return self._put(name, parts, again=False)
+
+    def put_again(self, name: str, parts: Sequence[memoryview]) -> bool:
+        """As `put`, of a sample that an earlier attempt may have stored: a file of this run is replaced."""
+        return self._put(name, parts, again=True)
+
+    def group(self) -> Group | None:
+        """Where samples are put that are to be synced together; None if they need not be synced."""
+        return SyncedGroup(self.write, self.name) if self.durability == "fsync" else None
 
     def path(self, name: str) -> Path:
         """The final path of a sample, with its folders made, for functions that write there themselves."""
@@ -165,7 +174,114 @@ class LocalTarget:
         if self._lock is None:
             return
         lock, self._lock = self._lock, None
-        _release(lock)
+        _open_here.discard(self)
+        lock.release()
+        try:
+            os.rmdir(os.path.dirname(lock.path))
+        except OSError:
+            pass  # other writers are at work, or there is a manifest
+
+    def forked(self) -> None:
+        """In a forked child: let go of the lock, which the parent keeps."""
+        if self._lock is not None:
+            self._lock.forget()
+
+    # The two steps of storing a file
+
+    def write(self, name: str, parts: Sequence[memoryview]) -> tuple[str, int]:
+        """Write the temporary file of a sample; returns its path, and its descriptor, still open.
+
+        Raises:
+            OSError: It could not be written. Nothing is left behind.
+        """
+        path = f"{self._root}/{name}"
+        try:
+            return write_part(path, parts, token=self._token)
+        except FileNotFoundError:
+            # The first sample of a folder makes it, and so does the next one if somebody removes it.
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            return write_part(path, parts, token=self._token)
+
+    def name(self, temporary: str, name: str, *, again: bool) -> bool:
+        """Give a temporary file its name, or remove it; returns and raises as `put`."""
+        path = f"{self._root}/{name}"
+        try:
+            if self.if_exists == "overwrite" and self._is_alone:
+                name_part(temporary, path, replace=True)
+                return True
+            try:
+                name_part(temporary, path, replace=False)
+                return True
+            except FileExistsError as error:
+                stored = self._name_beside(temporary, path, error, again=again)
+                if not stored:
+                    remove(temporary)
+                return stored
+        except BaseException:
+            remove(temporary)
+            raise
+
+    def _put(self, name: str, parts: Sequence[memoryview], *, again: bool) -> bool:
+        temporary, descriptor = self.write(name, parts)
+        os.close(descriptor)
+        return self.name(temporary, name, again=again)
+
+    def _name_beside(self, temporary: str, path: str, error: FileExistsError, *, again: bool) -> bool:
+        """Where there is a file: replace it, keep it, or say whose it is."""
+        if not _is_sample(path):
+            raise error
+        if not self._is_of_earlier_run(path):
+            if again:
+                name_part(temporary, path, replace=True)
+                return True
+            if not self._is_alone:
+                raise NameTakenError(f"another rank of this run has stored a sample as {path!r}") from None
+        if self.if_exists == "skip":
+            return False
+        if self.if_exists == "error":
+            raise FileExistsError(
+                f"{path!r} exists already; remove it, or choose if_exists='overwrite' or 'skip'"
+            ) from error
+        # Moved away first and looked at then, so that of two ranks that replace it only one does.
+        away = temporary.removesuffix(PART_ENDING) + "-old" + PART_ENDING
+        try:
+            os.rename(path, away)
+        except FileNotFoundError:
+            pass
+        else:
+            if not self._is_of_earlier_run(away):
+                os.rename(away, path)
+                raise NameTakenError(f"another rank of this run has stored a sample as {path!r}") from None
+            remove(away)
+        try:
+            name_part(temporary, path, replace=False)
+        except FileExistsError:
+            raise NameTakenError(f"another rank of this run has stored a sample as {path!r}") from None
+        return True
+
+    def _is_of_earlier_run(self, path: str) -> bool:
+        """Whether there is a file that is older than this run."""
+        try:
+            status = os.lstat(path)
+        except OSError:
+            return False
+        return not os.path.isdir(path) and (self.since is None or status.st_mtime_ns < self.since)
+
+    @property
+    def _is_alone(self) -> bool:
+        return self.run.world_size == 1
+
+    def _check_length(self, name: str) -> None:
+        folder, _, file = name.rpartition("/")
+        if len(os.fsencode(file)) > self._name_max:
+            raise InvalidNameError(
+                f"file name {file[:40]!r}... has {len(os.fsencode(file))} bytes, and {self._root!r} takes "
+                f"{self._name_max}; shorten it"
+            )
+        # The temporary name beside it has to fit as well.
+        longest = f"{self._root}/{folder}/{file if len(file) > _TEMPORARY_LENGTH else ' ' * _TEMPORARY_LENGTH}"
+        if len(os.fsencode(longest)) >= self._path_max:
+            raise InvalidNameError(f"the path of name {name[:40]!r}... has over {self._path_max} bytes; shorten it")
 
     def _check_folder(self, name: str, folder: str) -> None:
         """Refuse a name whose folder cannot be made, because it or a folder above it is a file."""
@@ -188,59 +304,27 @@ class LocalTarget:
             self._folders.clear()
         self._folders.add(folder)
 
-    def _acquire_lock(self) -> FileLock:
-        folder = os.path.join(self._root, RESERVED_PREFIX)
+    def _acquire_lock(self, folder: str) -> RunLock:
         while True:
             self._token = new_token()
-            lock = _file_lock(folder, self._token)
+            lock = RunLock(os.path.join(folder, self._token + LOCK_ENDING))
             try:
                 os.makedirs(folder, exist_ok=True)
-                lock.acquire(timeout=0)
-            except (FileExistsError, FileNotFoundError, Timeout):
+                if lock.acquire(self._owner or this_process()):
+                    return lock
+            except (FileExistsError, FileNotFoundError):
                 if os.path.isfile(folder) or os.path.islink(folder):
                     raise
-                continue  # another writer has removed the empty folder, or took our file for a dead writer's
-            if os.path.exists(lock.lock_file):
-                return lock
-            lock.release()  # the same, a moment later
-
-    def _clear_leftovers(self) -> None:
-        """Remove the temporary files of writers that ended without closing."""
-        dead: dict[str, FileLock] = {}
-        folder = os.path.join(self._root, RESERVED_PREFIX)
-        for entry in os.listdir(folder):
-            token = entry.removesuffix(_LOCK_ENDING)
-            if token == entry or token == self._token:
-                continue
-            lock = _file_lock(folder, token)
-            try:
-                lock.acquire(timeout=0)
-            except (Timeout, OSError):
-                continue  # its writer lives, or another one is clearing up after it
-            dead[token] = lock
-        if not dead:
-            return
-        try:
-            removed = sum(_remove(path) for path in self._temporary_files(dead))
-        finally:
-            for lock in dead.values():
-                _release(lock)
-        if removed:
-            _log.info("removed %d temporary files that an earlier run left in %s when it ended", removed, self._root)
-
-    def _temporary_files(self, tokens: dict[str, FileLock]) -> Iterator[str]:
-        beginning = RESERVED_PREFIX + "-"
-        for folder, _, files in os.walk(self._root):
-            for file in files:
-                ours = file.startswith(beginning) and file.endswith(PART_ENDING)
-                if ours and file[len(beginning) :].split("-", 1)[0] in tokens:
-                    yield os.path.join(folder, file)
+            # Another writer has removed the empty folder, or took our file for a dead writer's.
 
 
-def _file_lock(folder: str, token: str) -> FileLock:
-    # Not the process's singleton, since several targets of one process each need a lock of their own, and not the
-    # thread's, since one thread may open a target and another close it.
-    return FileLock(os.path.join(folder, token + _LOCK_ENDING), is_singleton=False, thread_local=False)
+def wait_until_free(directory: str | os.PathLike[str]) -> None:
+    """Wait until helpers of processes that have died have stored what those handed over to a directory.
+
+    Raises:
+        TimeoutError: They have been at work for ten minutes.
+    """
+    wait_for_the_dead(os.path.join(directory, RESERVED_PREFIX), LOCK_ENDING, timeout=_SECONDS_FOR_THE_DEAD)
 
 
 def _is_sample(path: str) -> bool:
@@ -248,23 +332,15 @@ def _is_sample(path: str) -> bool:
     return os.path.lexists(path) and not os.path.isdir(path)
 
 
-def _remove(path: str) -> bool:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return False
-    return True
+# Whose locks a forked child has to let go of: a data loader's worker would hold them beyond its parent's death.
+_open_here: weakref.WeakSet[LocalTarget] = weakref.WeakSet()
 
 
-def _release(lock: FileLock) -> None:
-    """Remove a lock's file, then let go of it, and remove the folder if it was the last one."""
-    try:
-        # In this order, so that nobody else can lock a file that is about to go.
-        _remove(lock.lock_file)
-    except OSError:
-        pass  # Windows removes no open file; the next writer finds it free and removes it
-    lock.release()
-    try:
-        os.rmdir(os.path.dirname(lock.lock_file))
-    except OSError:
-        pass  # other writers are at work
+def _forked() -> None:
+    for target in list(_open_here):
+        target.forked()
+    _open_here.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -3,90 +3,142 @@
 from __future__ import annotations
 
 import inspect
-import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lighter_async.errors import WriteError
+import anyio
+
+from lighter_async.errors import WriteError, WriteTimeoutError
+from lighter_async.manifest import ManifestLog, Stored
 from lighter_async.names import with_suffix
 from lighter_async.types import PathTarget, Result, Target, Unit
+from lighter_async.workers.patience import Patience
+from lighter_async.workers.quarantine import Quarantine
+from lighter_async.workers.work import Work, ready
 from lighter_async.writers import Encoder, PathFunction, Writer
-
-if TYPE_CHECKING:
-    from lighter_async.staging import Staged
 
 __all__ = ["Job"]
 
 
+def _untold(_: int | None) -> None:
+    return
+
+
 @dataclass(frozen=True)
 class Job:
-    """Writes the samples of a unit with one writer to one target.
+    """Writes the samples of a unit with one writer to one target, and records them.
 
     Nothing that a writer raises gets out: it becomes the sample's failure, and the next sample is written.
+
+    Attributes:
+        writer: Makes bytes of a value, or files.
+        target: Where bytes go.
+        log: Where it is recorded what is stored, if it is.
+        patience: What is tried again, and how long.
+        quarantine: Where values are kept that could not be written, if they are.
     """
 
     writer: Writer
     target: Target
+    log: ManifestLog | None = None
+    patience: Patience = field(default_factory=Patience)
+    quarantine: Quarantine | None = None
 
-    def run(self, unit: Unit) -> Result:
-        """Write the samples one after the other, with an encoder or a plain path function."""
-        result = Result()
+    @property
+    def location(self) -> str:
+        """Where it stores, for messages."""
+        return self.target.location
+
+    def open(self) -> None:
+        """Get ready, in a helper process."""
+        self.target.open()
+        if self.log is not None:
+            self.log.open()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        if self.log is not None:
+            self.log.close()
+        self.target.close()
+
+    def run(self, unit: Unit, at: Callable[[int | None], None] = _untold) -> Result:
+        """Write the samples one after the other, with an encoder or a plain path function.
+
+        Args:
+            unit: The samples.
+            at: Called with the index of a sample when an attempt to write it begins, and with None before a wait.
+        """
+        work = Work(self, unit, at=at)
         write = self._encode_and_put if isinstance(self.writer, Encoder) else self._call
         for index in range(unit.start, unit.stop):
+            work.begin(index)
             try:
-                write(unit, index, result)
+                write(work, index)
             except BaseException as error:
-                result.failures.append(self._failure(unit.batch.names[index], error))
+                _drop_own_frame(error)
+                work.fail(index, error)
         del unit  # the frames of a failure that is kept keep this one too, which called them
-        return result
+        return work.settle()
 
     async def run_async(self, unit: Unit) -> Result:
         """Write the samples one after the other with an async path function."""
-        result = Result()
+        work = Work(self, unit)
         for index in range(unit.start, unit.stop):
+            work.begin(index)
             try:
-                await self._await(unit, index, result)
+                await self._await(work, index)
             except BaseException as error:
-                result.failures.append(self._failure(unit.batch.names[index], error))
+                _drop_own_frame(error)
+                work.fail(index, error)
         del unit  # the frames of a failure that is kept keep this one too, which called them
-        return result
+        return work.settle()
 
-    def _encode_and_put(self, unit: Unit, index: int, result: Result) -> None:
+    def fail(self, unit: Unit, error: BaseException, attempts: int) -> Result:
+        """Say of all samples of a unit that they are not written."""
+        work = Work(self, unit, attempts)
+        for index in range(unit.start, unit.stop):
+            work.fail(index, error)
+        return work.result
+
+    def encode(self, unit: Unit, index: int) -> list[memoryview]:
+        """The bytes of a sample, with an encoder."""
         assert isinstance(self.writer, Encoder)
-        name = with_suffix(unit.batch.names[index], self.writer.suffix)
-        if self.target.keeps(name):
+        staged = ready(unit)
+        block = staged.block(index) if self.writer.takes_blocks else None
+        parts = None if block is None else self.writer.encode_block(block)
+        return self.writer.encode(staged.value(index)) if parts is None else parts
+
+    def _encode_and_put(self, work: Work, index: int) -> None:
+        unit, result = work.unit, work.result
+        name = with_suffix(unit.batch.names[index], self.writer.suffix) if isinstance(self.writer, Encoder) else ""
+        if not unit.again and self.target.keeps(name):
             result.skipped += 1
             return
         began = perf_counter()
         try:
-            staged = _ready(unit)
-            block = staged.block(index) if self.writer.takes_blocks else None
-            parts = None if block is None else self.writer.encode_block(block)
-            if parts is None:
-                parts = self.writer.encode(staged.value(index))
+            parts = self.encode(unit, index)
         finally:
             encoded = perf_counter()
             result.encode_seconds += encoded - began
         try:
-            stored = self.target.put(name, parts)
+            work.put(index, name, parts)
         finally:
             result.store_seconds += perf_counter() - encoded
-        if stored:
-            result.written += 1
-            result.bytes_written += sum(part.nbytes for part in parts)
-        else:
-            result.skipped += 1
 
-    def _call(self, unit: Unit, index: int, result: Result) -> None:
-        function, path, value = self._call_of(unit, index)
+    def _call(self, work: Work, index: int) -> None:
         began = perf_counter()
         try:
-            returned = function(path, value)
+            work.attempt(lambda: self._call_once(work.unit, index))
         finally:
-            result.store_seconds += perf_counter() - began
+            work.result.store_seconds += perf_counter() - began
+        work.stored.append(Stored(index, None, None, None))
+
+    def _call_once(self, unit: Unit, index: int) -> None:
+        function, path, value = self._call_of(unit, index)
+        returned = function(path, value)
         if inspect.isawaitable(returned):
             if inspect.iscoroutine(returned):
                 returned.close()
@@ -94,39 +146,41 @@ class Job:
                 f"writer {self.writer.name!r} returned an awaitable, but it is no async function, so nobody awaits it; "
                 "define it with 'async def'"
             )
-        result.written += 1
 
-    async def _await(self, unit: Unit, index: int, result: Result) -> None:
-        function, path, value = self._call_of(unit, index)
+    async def _await(self, work: Work, index: int) -> None:
         began = perf_counter()
+
+        async def once() -> None:
+            function, path, value = self._call_of(work.unit, index)
+            limit = self.patience.write_timeout
+            if limit is None:
+                await function(path, value)
+                return
+            try:
+                with anyio.fail_after(limit) as scope:
+                    await function(path, value)
+            except TimeoutError as error:
+                if not scope.cancelled_caught:
+                    raise
+                raise WriteTimeoutError(f"writing took longer than write_timeout={limit:g} s") from error
+
         try:
-            await function(path, value)
+            await work.attempt_async(once)
         finally:
-            result.store_seconds += perf_counter() - began
-        result.written += 1
+            work.result.store_seconds += perf_counter() - began
+        work.stored.append(Stored(index, None, None, None))
 
     def _call_of(self, unit: Unit, index: int) -> tuple[Callable[[Path, Any], Any], Path, Any]:
         assert isinstance(self.writer, PathFunction)
         assert isinstance(self.target, PathTarget)
-        return self.writer.function, self.target.path(unit.batch.names[index]), _ready(unit).own_value(index)
+        return self.writer.function, self.target.path(unit.batch.names[index]), ready(unit).own_value(index)
 
-    def _failure(self, name: str, error: BaseException) -> WriteError:
-        # A failure is kept until the caller asks, and the frames of its traceback would keep the sample with it:
-        # views of a slot that the next batch overwrites, or a value as large as the batch.
-        if error.__traceback__ is not None:
-            error.__traceback__ = error.__traceback__.tb_next  # the frame that catches still runs
-        seen: set[int] = set()
-        link: BaseException | None = error
-        while link is not None and id(link) not in seen:
-            seen.add(id(link))
-            traceback.clear_frames(link.__traceback__)
-            link = link.__cause__ or link.__context__
-        return WriteError.of_sample(error, writer=self.writer.name, name=name)
+    def failure(self, name: str, error: BaseException, attempts: int) -> WriteError:
+        """What is reported of a sample that was not written."""
+        return WriteError.of_sample(error, writer=self.writer.name, name=name, attempts=attempts)
 
 
-def _ready(unit: Unit) -> Staged:
-    """The unit's values, once an accelerator's copy of them has arrived."""
-    staged = unit.batch.staged
-    if staged.ready is not None:
-        staged.ready.synchronize()
-    return staged
+def _drop_own_frame(error: BaseException) -> None:
+    # The frame that catches still runs, so it cannot be cleared.
+    if error.__traceback__ is not None:
+        error.__traceback__ = error.__traceback__.tb_next

@@ -18,6 +18,7 @@ from lighter_async.workers.job import Job
 __all__ = ["UnitQueue", "uninterrupted"]
 
 _SECONDS_TO_NOTICE = 1.0
+_MOST_HANGING = 64
 
 
 class UnitQueue(ABC):
@@ -37,11 +38,14 @@ class UnitQueue(ABC):
         self._job = job
         self._done = done
         self._max_workers = max_workers
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="lighter-async")
+        # More than it ever has, but for those that hang and are replaced.
+        self._executor = ThreadPoolExecutor(threads + _MOST_HANGING, thread_name_prefix="lighter-async")
         self._here = threading.local()
         self._lock = threading.Lock()
         # Guarded by _lock:
         self._units: deque[Unit] = deque()
+        self._hurried = False  # whether to wait for nothing any more
+        job.patience.is_over = lambda: self._hurried
 
     def start(self) -> None:
         return  # threads are started as units come
@@ -87,6 +91,7 @@ class UnitQueue(ABC):
         with self._lock:
             dropped = list(self._units)
             self._units.clear()
+            self._hurried = True
             return dropped
 
     def is_worker(self) -> bool:

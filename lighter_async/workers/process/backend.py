@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import monotonic_ns
 
-from lighter_async.errors import WorkerDiedError, WriteError
+from lighter_async.errors import WorkerDiedError, WriteError, WriteTimeoutError
 from lighter_async.staging import SharedMemory
 from lighter_async.staging.layout import Leaf
 from lighter_async.staging.memory import Slot, SlotPool, size_class
@@ -96,8 +97,8 @@ class ProcessBackend:
         self._memory = memory
         self._letters = SlotPool(_LETTERS_KEPT, memory)
         self._capacity = min(max(queue_size, _LEAST_UNITS), _MOST_UNITS)
-        # Each helper that dies makes three records of one.
-        self._records_in_all = self._capacity + 3 * max_workers
+        # Each helper that dies makes three records of one, which is there until then.
+        self._records_in_all = self._capacity + 4 * max_workers
         self._path = [entry for entry in sys.path if isinstance(entry, str)]
         self._folder = _working_folder()
         self._lock = threading.Lock()
@@ -112,6 +113,8 @@ class ProcessBackend:
         self._tickets = [0] * max_workers  # the last that each helper has entered a result for
         self._failures_read = [0] * max_workers  # bytes
         self._deaths: dict[tuple[int, int], int] = {}  # by a batch's serial number and a sample's index
+        self._killed: dict[int, WriteTimeoutError] = {}  # helpers that took too long
+        self._late: dict[tuple[int, int], WriteTimeoutError] = {}  # by a batch's serial number and a sample's index
         self._failed_starts = 0
         self._broken: BaseException | None = None
         self._watchers = 0
@@ -128,6 +131,8 @@ class ProcessBackend:
             OSError: The system cannot start them.
         """
         self._memory.open()
+        # So that whoever waits for the locks of the dead waits for helpers, too.
+        self._inherited: tuple[int, ...] = getattr(self._job.target, "descriptors", ())
         self._book_file = _file("book", Book.size_of(self._max_workers, self._records_in_all))
         self._book = Book(self._book_file, self._max_workers, self._records_in_all)
         self._job_file = _file("job", 0)
@@ -184,7 +189,7 @@ class ProcessBackend:
     # In
 
     def prepare(self, batch: Batch) -> None:
-        names = seal_names(batch.names)
+        names = seal_names(batch.names, batch.origin)
         batch.letter = b"".join([len(names).to_bytes(8, "little"), names, self._seal_values(batch)])
 
     def _seal_values(self, batch: Batch) -> bytes:
@@ -256,7 +261,8 @@ class ProcessBackend:
 
     def collect(self) -> None:
         try:
-            if self._book.results == self._results and not self._held and not self._events.poll(0):
+            nothing_new = self._book.results == self._results and not self._held and not self._events.poll(0)
+            if nothing_new and not self._late_helpers():
                 return
         except ValueError:  # stopped meanwhile
             return
@@ -268,7 +274,7 @@ class ProcessBackend:
     @property
     def has_failures(self) -> bool:
         try:
-            return self._broken is not None or self._book.has_failures
+            return self._broken is not None or self._book.has_failures or bool(self._late_helpers())
         except ValueError:  # stopped meanwhile
             return False
 
@@ -340,7 +346,7 @@ class ProcessBackend:
             self._send(sent, start, stop, per)
             self._held.popleft()
 
-    def _send(self, sent: _Sent, start: int, stop: int, per: int) -> None:
+    def _send(self, sent: _Sent, start: int, stop: int, per: int, *, again: bool = False) -> None:
         number = self._free_records.pop()
         slot = sent.batch.staged.slot
         self._records[number] = _Record(sent, stop - start)
@@ -353,6 +359,7 @@ class ProcessBackend:
             serial=sent.serial,
             slot=(0, 0) if slot is None else (slot.offset, slot.memory.nbytes),
             letter=(sent.letter.offset, sent.letter.memory.nbytes),
+            again=again,
         )
         if sleeper is not None:
             ring(self._bells[sleeper])
@@ -363,6 +370,8 @@ class ProcessBackend:
         if self._news in ready:
             silence(self._news)
         self._read_results(finished)
+        for helper in self._late_helpers():
+            self._kill(helper)
         for helper, process in enumerate(self._helpers):
             if process is not None and process.alive in ready:
                 self._bury(helper, process, finished)
@@ -423,8 +432,34 @@ class ProcessBackend:
 
     # Deaths
 
+    def _late_helpers(self) -> list[int]:
+        """Those that have been at one sample for longer than `write_timeout`."""
+        limit = self._job.patience.write_timeout
+        if limit is None:
+            return []
+        before = monotonic_ns() - int(limit * 1e9)
+        return [
+            helper
+            for helper in range(self._max_workers)
+            if 0 < self._book.since(helper) < before and helper not in self._killed
+        ]
+
+    def _kill(self, helper: int) -> None:
+        """End a helper that takes too long, once it has told where it is."""
+        process = self._helpers[helper]
+        if process is None:
+            return
+        limit = self._job.patience.write_timeout
+        stack = process.stack()
+        process.popen.kill()
+        self._killed[helper] = WriteTimeoutError(
+            f"writing took longer than write_timeout={limit:g} s, and the helper process was ended in\n{stack}",
+            stack=stack,
+        )
+
     def _launch(self, helper: int) -> None:
         failures = _file("failures", 0)
+        stack = _file("stack", 0)
         setting = Setting(
             helper=helper,
             helpers=self._max_workers,
@@ -435,13 +470,15 @@ class ProcessBackend:
             slots=self._memory.descriptor,
             job=self._job_file,
             failures=failures,
+            stack=stack,
             bells=self._bells,
             news=self._news,
         )
         try:
-            process = launch(setting, folder=self._folder, path=self._path)
+            process = launch(setting, folder=self._folder, path=self._path, inherited=self._inherited)
         except BaseException:
             os.close(failures)
+            os.close(stack)
             raise
         self._tickets[helper] = self._failures_read[helper] = 0
         self._helpers[helper] = process
@@ -454,10 +491,13 @@ class ProcessBackend:
         state, failures = self._book.state(helper), self._book.failures(helper)
         hand = self._book.in_hand(helper)
         cause: BaseException | None = None
+        late = self._killed.pop(helper, None)
+        if late is not None and hand is not None:
+            self._late[self._records[hand[0].record].sent.serial, hand[2]] = late
         if state == BROKEN:
             cause = self._read_failures(helper, failures)[0].cause
-        elif hand is not None and hand.ticket != self._tickets[helper]:
-            self._take_over(hand, process.popen.wait(), finished)
+        elif hand is not None and hand[0].ticket != self._tickets[helper]:
+            self._take_over(*hand, process.popen.wait(), finished)
         self._helpers[helper] = None
         status = process.wait()
         if state == STARTING:
@@ -476,29 +516,29 @@ class ProcessBackend:
                 cause = error
         self._broken = self._broken or cause
 
-    def _take_over(self, hand: Outcome, status: int, finished: list[tuple[Batch, Result]]) -> None:
-        """Book the samples that a dead helper has done, and send the others again, the one it was at by itself."""
-        sent = self._records[hand.record].sent
-        suspect = hand.start + hand.written + hand.skipped + hand.failed
+    def _take_over(
+        self, hand: Outcome, is_done: bool, at: int, status: int, finished: list[tuple[Batch, Result]]
+    ) -> None:
+        """Book what a dead helper has done, or send it again, the sample that it was at by itself."""
         self._units -= 1
-        if suspect > hand.start:
-            self._enter(hand._replace(stop=suspect), finished)
-        if suspect == hand.stop:
+        if is_done:
+            self._enter(hand, finished)
             return
-        key = sent.serial, suspect
+        sent = self._records[hand.record].sent
+        key = sent.serial, at
         self._deaths[key] = self._deaths.get(key, 0) + 1
-        if self._deaths[key] < _ATTEMPTS:
-            self._send(sent, suspect, suspect + 1, 1)
-        if suspect + 1 < hand.stop:
-            self._send(sent, suspect + 1, hand.stop, hand.stop - suspect - 1)
-        self._leave(hand.record, hand.stop - suspect)
-        if self._deaths[key] == _ATTEMPTS:
+        is_last = self._deaths[key] == _ATTEMPTS
+        for start, stop in ((hand.start, at), (at, at if is_last else at + 1), (at + 1, hand.stop)):
+            if start < stop:
+                self._send(sent, start, stop, stop - start, again=True)
+        self._leave(hand.record, hand.stop - hand.start)
+        if is_last:
             del self._deaths[key]
-            error = WorkerDiedError(
+            error = self._late.pop(key, None) or WorkerDiedError(
                 f"each of the {_ATTEMPTS} helper processes that were writing it ended, the last one {_ending(status)}; "
                 "the sample or its writer makes them crash, or the machine is out of memory"
             )
-            self._fail(sent, suspect, suspect + 1, error, finished, attempts=_ATTEMPTS)
+            self._fail(sent, at, at + 1, error, finished, attempts=_ATTEMPTS)
 
     def _fail(
         self,
@@ -509,12 +549,8 @@ class ProcessBackend:
         finished: list[tuple[Batch, Result]],
         attempts: int = 1,
     ) -> None:
-        writer = self._job.writer.name
-        failures = [
-            WriteError.of_sample(error, writer=writer, name=sent.batch.names[index], attempts=attempts)
-            for index in range(start, stop)
-        ]
-        finished.append((sent.batch, Result(failures=failures)))
+        unit = Unit(sent.batch, start, stop)
+        finished.append((sent.batch, self._job.fail(unit, error, attempts)))
         self._done_with(sent, stop - start)
 
     def _fail_everything(self, error: BaseException, finished: list[tuple[Batch, Result]]) -> None:

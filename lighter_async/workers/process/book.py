@@ -4,8 +4,8 @@ Everything that changes hands does so under one file lock, which the kernel rele
 may be killed at any moment, in the middle of a change too, and the others go on from what stands in the book:
 
 - A *record* is a range of a batch's samples. Helpers take a unit of it at a time, the oldest record first.
-- A *cell* is a helper's own: the unit in its hand, and what became of its samples so far. Each sample is counted by one
-  store of one word, so it is known of a dead helper which of its samples are done.
+- A *cell* is a helper's own: the unit in its hand, which sample it is at, and what became of them. They are done
+  together, by one store of one word, once all are stored and recorded: what a dead helper had not done is done again.
 - A *result* is what became of a unit. Its helper enters it when it takes the next.
 
 There are as many results as there may be units in flight, so that helpers never wait for the parent to read them, and
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import mmap
+from time import monotonic_ns
 from typing import NamedTuple
 
 __all__ = ["BROKEN", "STARTING", "Book", "Claim", "Outcome"]
@@ -29,7 +30,8 @@ _TICKETS = 4  # units that were taken, ever
 _INTENT = 5  # the helper that is taking a unit, plus one; else 0
 _WATCHERS = 6  # of the parent's, who want to be told when something was done
 _FAILED_EVER = 7  # whether a sample has failed, ever
-_BEGINNING = 8
+_HURRY = 8  # whether helpers are to wait for nothing any more, since what is queued was dropped
+_BEGINNING = 9
 
 # A helper's cell:
 _TICKET = 0  # of the unit in hand, 0 if there is none
@@ -44,6 +46,9 @@ _ENCODE_NS = 8
 _STORE_NS = 9
 _FAILURES = 10  # bytes of the helper's failures that are whole
 _STATE = 11
+_DONE = 12  # whether the samples of the unit in hand are counted
+_AT = 13  # the sample that is being written
+_SINCE = 14  # when that was begun, in nanoseconds of the monotonic clock; 0 between units
 _CELL = 16
 
 # A record:
@@ -55,7 +60,8 @@ _NEXT = 4  # the first sample that nobody has taken
 _LAST = 5  # the sample behind the last one
 _PER = 6  # samples a unit
 _SERIAL = 7  # of the batch
-_RECORD_WORDS = 8
+_AGAIN = 8  # whether a helper had it that has died
+_RECORD_WORDS = 9
 
 # A result: the helper, the ticket, the record, and the cell from _START to _FAILURES.
 _RESULT_WORDS = 12
@@ -65,13 +71,17 @@ STARTING, AWAKE, ASLEEP, BROKEN = range(4)
 
 
 class Claim(NamedTuple):
-    """A unit in a helper's hand: samples ``start`` to ``stop`` of a batch, and where that lies."""
+    """A unit in a helper's hand: samples ``start`` to ``stop`` of a batch, and where that lies.
+
+    It is there `again` if a helper had it that has died.
+    """
 
     serial: int
     start: int
     stop: int
     slot: tuple[int, int]
     letter: tuple[int, int]
+    again: bool
 
 
 class Outcome(NamedTuple):
@@ -132,6 +142,7 @@ class Book:
         serial: int,
         slot: tuple[int, int],
         letter: tuple[int, int],
+        again: bool = False,
     ) -> int | None:
         """Put a range into the queue under a record that is not in use; returns a helper that sleeps, if any does."""
         words = self._words
@@ -144,6 +155,7 @@ class Book:
             words[place + _LAST] = stop
             words[place + _PER] = per
             words[place + _SERIAL] = serial
+            words[place + _AGAIN] = again
             tail = words[_TAIL]
             words[self._ring + tail % self._capacity] = record
             words[_TAIL] = tail + 1
@@ -165,6 +177,7 @@ class Book:
                     left.append((record, words[place + _NEXT], words[place + _LAST]))
                     words[place + _NEXT] = words[place + _LAST]
             words[_HEAD] = words[_TAIL]
+            words[_HURRY] = 1
             return left
         finally:
             self._unlock()
@@ -192,8 +205,11 @@ class Book:
         finally:
             self._unlock()
 
-    def in_hand(self, helper: int) -> Outcome | None:
-        """What a dead helper had in its hand, and what became of it so far. Its cell is free for the next."""
+    def in_hand(self, helper: int) -> tuple[Outcome, bool, int] | None:
+        """What a dead helper had in its hand, whether that is done, and else at which sample it was.
+
+        Its cell is free for the next.
+        """
         words = self._words
         cell = self._cell(helper)
         try:
@@ -201,7 +217,8 @@ class Book:
             self._repair()
             found = None
             if words[cell + _TICKET]:
-                found = Outcome(helper, words[cell + _TICKET], *words[cell + _RECORD : cell + _FAILURES + 1])
+                outcome = Outcome(helper, words[cell + _TICKET], *words[cell + _RECORD : cell + _FAILURES + 1])
+                found = outcome, bool(words[cell + _DONE]), words[cell + _AT]
             for word in range(cell, cell + _CELL):
                 words[word] = 0
             return found
@@ -263,6 +280,8 @@ class Book:
             words[cell + _RECORD] = record
             words[cell + _START] = start
             words[cell + _STOP] = stop
+            words[cell + _DONE] = 0
+            words[cell + _AT] = start
             # Were this process killed between these, whoever has the lock next would complete them.
             words[_INTENT] = helper + 1
             words[_TICKETS] += 1
@@ -272,21 +291,45 @@ class Book:
             more = stop < last or head + 1 < tail
             slot = words[place + _OFFSET], words[place + _SIZE]
             letter = words[place + _LETTER_OFFSET], words[place + _LETTER_SIZE]
-            return Claim(words[place + _SERIAL], start, stop, slot, letter), self._sleeper() if more else None, news
+            claim = Claim(words[place + _SERIAL], start, stop, slot, letter, bool(words[place + _AGAIN]))
+            return claim, self._sleeper() if more else None, news
         finally:
             self._unlock()
 
     def count(
         self, helper: int, *, written: int, skipped: int, failed: int, nbytes: int, encode_ns: int, store_ns: int
     ) -> None:
-        """Count one sample of the unit in hand, which was written, skipped or failed."""
+        """Say what became of the samples of the unit in hand: so many were written, skipped and failed."""
         words = self._words
         cell = self._cell(helper)
-        words[cell + _BYTES] += nbytes
-        words[cell + _ENCODE_NS] += encode_ns
-        words[cell + _STORE_NS] += store_ns
-        # Last, and one store: the sample is done.
-        words[cell + (_WRITTEN if written else _SKIPPED if skipped else _FAILED)] += 1
+        words[cell + _SINCE] = 0
+        words[cell + _WRITTEN] = written
+        words[cell + _SKIPPED] = skipped
+        words[cell + _FAILED] = failed
+        words[cell + _BYTES] = nbytes
+        words[cell + _ENCODE_NS] = encode_ns
+        words[cell + _STORE_NS] = store_ns
+        # Last, and one store: they are done.
+        words[cell + _DONE] = 1
+
+    def at(self, helper: int, index: int | None) -> None:
+        """This helper begins to write a sample of the unit in its hand, or to wait for another attempt (None)."""
+        words = self._words
+        cell = self._cell(helper)
+        if index is None:
+            words[cell + _SINCE] = 0
+        else:
+            words[cell + _AT] = index
+            words[cell + _SINCE] = monotonic_ns()
+
+    def since(self, helper: int) -> int:
+        """When a helper began with the sample that it is at, by `time.monotonic_ns`; 0 if it is at none."""
+        return self._words[self._cell(helper) + _SINCE]
+
+    @property
+    def hurried(self) -> bool:
+        """Whether helpers are to wait for nothing any more."""
+        return bool(self._words[_HURRY])
 
     def say_failures(self, helper: int, nbytes: int) -> None:
         """So many bytes of this helper's failures are whole."""

@@ -6,6 +6,7 @@ when its parent has died, in either case after the queue is empty.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import pickle
@@ -14,11 +15,12 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from lighter_async.errors import WriteError
 from lighter_async.staging import SharedView, Staged
-from lighter_async.types import Batch, Result, Unit
+from lighter_async.types import Batch, Origin, Result, Unit
 from lighter_async.workers.job import Job
 from lighter_async.workers.process.bells import ring, silence
 from lighter_async.workers.process.book import Book, Claim
@@ -40,8 +42,8 @@ class Setting:
         records: The book's size.
         mapped: Bytes of the slots' memory that are mapped at once.
         parent: The process that it works for.
-        book, slots, job, failures: Descriptors of files in memory: the queue, the samples, the pickled job, and where
-            this helper's failures are told.
+        book, slots, job, failures, stack: Descriptors of files in memory: the queue, the samples, the pickled job, and
+            where this helper's failures are told, and where it is.
         bells: Descriptors that wake a helper that sleeps, one for each.
         news: Descriptor that tells the parent that something was done, if it waits for that.
     """
@@ -55,6 +57,7 @@ class Setting:
     slots: int
     job: int
     failures: int
+    stack: int
     bells: tuple[int, ...]
     news: int
 
@@ -70,7 +73,9 @@ def main(setting: str) -> None:
     for number in signals:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-    helper = Helper(Setting(**json.loads(setting)))
+    known = Setting(**json.loads(setting))
+    faulthandler.register(signal.SIGUSR1, file=known.stack)
+    helper = Helper(known)
     status = helper.run()
     if helper.is_plain:
         # There is nothing that the interpreter's own end would have to tidy up, and it takes longer than all the rest
@@ -130,13 +135,14 @@ class Helper:
         try:
             self._work(job)
         finally:
-            job.target.close()
+            job.close()
         return 0
 
     def _open_job(self) -> Job:
         job = pickle.loads(os.pread(self._job_file, os.fstat(self._job_file).st_size, 0))
         assert isinstance(job, Job)
-        job.target.open()
+        job.open()
+        job.patience.is_over = lambda: self._book.hurried
         own_target = type(job.target).__module__.startswith("lighter_async.")
         self.is_plain = own_target and isinstance(job.writer, Encoder) and job.writer.is_built_in
         return job
@@ -170,8 +176,7 @@ class Helper:
         except BaseException as error:
             self._fail_all(job, claim, error)
             return
-        for index in range(claim.start, claim.stop):
-            self._count(job.run(Unit(batch, index, index + 1)))
+        self._count(job.run(Unit(batch, claim.start, claim.stop, claim.again), partial(self._book.at, self._me)))
 
     def _count(self, result: Result) -> None:
         for failure in result.failures:
@@ -189,14 +194,14 @@ class Helper:
     def _batch_of(self, job: Job, claim: Claim) -> Batch:
         if self._batch is None or self._batch[0] != claim.serial:
             self._batch = None  # let go of the last one's memory first
-            names, letter = self._letter(claim)
+            (names, origin), letter = self._letter(claim)
             rows, values, loose = open_batch(letter, job)
             slot = self._slots.slot(*claim.slot) if claim.slot[1] else None
             staged = Staged(slot, None, rows, values, loose)
-            self._batch = claim.serial, Batch(names, staged, 0, len(names))
+            self._batch = claim.serial, Batch(names, staged, 0, len(names), origin=origin)
         return self._batch[1]
 
-    def _letter(self, claim: Claim) -> tuple[Sequence[str], Any]:
+    def _letter(self, claim: Claim) -> tuple[tuple[Sequence[str], Origin | None], Any]:
         offset, size = claim.letter
         letter = self._slots.slot(offset, size).memory.data
         length = int.from_bytes(letter[:8], "little")
@@ -204,10 +209,9 @@ class Helper:
 
     def _fail_all(self, job: Job, claim: Claim, error: BaseException) -> None:
         """A batch that cannot be made out here, for a user's class cannot be imported: each sample has failed."""
-        names, _ = self._letter(claim)
-        for index in range(claim.start, claim.stop):
-            failure = WriteError.of_sample(error, writer=job.writer.name, name=names[index])
-            self._count(Result(failures=[failure]))
+        (names, _), _ = self._letter(claim)
+        failures = [job.failure(names[index], error, 1) for index in range(claim.start, claim.stop)]
+        self._count(Result(failures=failures))
 
     def _tell_failure(self, failure: WriteError) -> None:
         sealed = seal_failure(failure)

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,11 +35,28 @@ class Process:
         popen: The process.
         alive: A descriptor that becomes readable when it has ended.
         failures: A file in memory where it tells what failed.
+        stack_file: One where it tells where it is, when it gets SIGUSR1.
     """
 
     popen: subprocess.Popen[bytes]
     alive: int
     failures: int
+    stack_file: int
+
+    def stack(self) -> str:
+        """Where all of its threads are, as text; empty if it does not tell within a second."""
+        try:
+            self.popen.send_signal(signal.SIGUSR1)
+        except ProcessLookupError:
+            return ""
+        size = -1
+        for _ in range(50):
+            time.sleep(0.02)
+            now = os.fstat(self.stack_file).st_size
+            if now and now == size:
+                break
+            size = now
+        return os.pread(self.stack_file, max(0, size), 0).decode(errors="replace")
 
     def wait(self) -> int:
         """Wait until it has ended, and let go of it; returns its exit status, negative for a signal."""
@@ -52,6 +71,7 @@ class Process:
     def close(self) -> None:
         os.close(self.alive)
         os.close(self.failures)
+        os.close(self.stack_file)
 
 
 def supported() -> bool:
@@ -65,7 +85,7 @@ def supported() -> bool:
     return True
 
 
-def launch(setting: Setting, *, folder: str | None, path: list[str]) -> Process:
+def launch(setting: Setting, *, folder: str | None, path: list[str], inherited: Sequence[int] = ()) -> Process:
     """Start a helper, and do not wait until it is at work.
 
     It sees no accelerator, and computes with one thread. Ctrl-C does not reach it, and what it prints reaches the user.
@@ -74,6 +94,7 @@ def launch(setting: Setting, *, folder: str | None, path: list[str]) -> Process:
         setting: What it is told.
         folder: The working folder; None if there is none any more.
         path: Where modules are found.
+        inherited: Descriptors that it keeps open, and does nothing with.
 
     Raises:
         OSError: The system can start no more processes, or has no descriptor left.
@@ -88,7 +109,16 @@ def launch(setting: Setting, *, folder: str | None, path: list[str]) -> Process:
             stdin=subprocess.DEVNULL,
             cwd=folder,
             env={**os.environ, **hidden, **one},
-            pass_fds=[setting.book, setting.slots, setting.job, setting.failures, *setting.bells, setting.news],
+            pass_fds=[
+                setting.book,
+                setting.slots,
+                setting.job,
+                setting.failures,
+                setting.stack,
+                *setting.bells,
+                setting.news,
+                *inherited,
+            ],
             # A group of its own, for the terminal's signals, but no session, between which the system shares the cores
             # evenly, however much their processes give way (autogroups).
             **_APART,
@@ -96,7 +126,7 @@ def launch(setting: Setting, *, folder: str | None, path: list[str]) -> Process:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     try:
-        return Process(popen, os.pidfd_open(popen.pid), setting.failures)
+        return Process(popen, os.pidfd_open(popen.pid), setting.failures, setting.stack)
     except OSError:
         popen.kill()
         popen.wait()

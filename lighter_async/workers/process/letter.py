@@ -13,7 +13,7 @@ from typing import Any
 
 from lighter_async.errors import LighterAsyncError, WriteError, describe
 from lighter_async.staging import Staged
-from lighter_async.types import Batch
+from lighter_async.types import Batch, Origin
 from lighter_async.workers.job import Job
 from lighter_async.writers import Encoder
 
@@ -65,9 +65,9 @@ def _is_one_dnn(value: Any) -> bool:
     return str(getattr(value, "layout", "")) == "torch._mkldnn"
 
 
-def seal_names(names: Sequence[str]) -> bytes:
-    """The names of a batch."""
-    return pickle.dumps(names, 5)
+def seal_names(names: Sequence[str], origin: Origin | None) -> bytes:
+    """The names of a batch, and where its samples come from."""
+    return pickle.dumps((names, origin), 5)
 
 
 def seal_values(batch: Batch, job: Job) -> bytes:
@@ -106,19 +106,22 @@ def seal_failure(failure: WriteError) -> bytes:
         sealed = b""
     if len(sealed) > _LARGEST_FAILURE:
         sealed = b""
-    return pickle.dumps((failure.writer, failure.name, sealed, _cut(describe(cause)), _cut(where)), 5)
+    about = failure.writer, failure.name, failure.attempts, failure.kept
+    return pickle.dumps((about, sealed, _cut(describe(cause)), _cut(where)), 5)
 
 
 def open_failure(letter: bytes) -> WriteError:
     """The failure, whose cause says where in the helper it was raised."""
-    writer, name, sealed, text, where = pickle.loads(letter)
+    (writer, name, attempts, kept), sealed, text, where = pickle.loads(letter)
     cause: BaseException
     try:
         cause = pickle.loads(sealed)
     except Exception:  # some exceptions cannot be pickled, and some cannot be made again
         cause = LighterAsyncError(text)
     cause.__cause__ = HelperTraceback(where)
-    return WriteError.of_sample(cause, writer=writer, name=name)
+    failure = WriteError.of_sample(cause, writer=writer, name=name, attempts=attempts)
+    failure.kept = kept
+    return failure
 
 
 def _cut(text: str) -> str:

@@ -1,0 +1,20 @@
+"""The manifest: what is stored, one line per sample, next to the results.
+
+It is the base of resuming and verifying: a line is written only after its file is stored, so it says what is done, and
+what was stored. There is one file per rank, ``.lighter-async/manifest-RANK.jsonl``, that only ever grows.
+"""
+
+from lighter_async.manifest.line import Kind, Stored, checksum
+from lighter_async.manifest.log import ManifestLog
+from lighter_async.manifest.reader import Manifest, Record, RunRecord, read_manifest
+
+__all__ = [
+    "Kind",
+    "Manifest",
+    "ManifestLog",
+    "Record",
+    "RunRecord",
+    "Stored",
+    "checksum",
+    "read_manifest",
+]

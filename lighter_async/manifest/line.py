@@ -1,0 +1,115 @@
+"""What a manifest's lines say, and how they are made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii as _text
+from typing import TypeAlias
+
+import xxhash
+
+from lighter_async.types import Origin, Run
+
+__all__ = ["FORMAT", "Kind", "Stored", "checksum", "header_line", "sample_lines"]
+
+FORMAT = 1
+"""Version of the lines; readers refuse later ones."""
+
+Kind: TypeAlias = "tuple[str, tuple[int, ...]] | None"
+"""A sample's dtype and shape, where it is a tensor or an array."""
+
+
+@dataclass(slots=True)
+class Stored:
+    """A sample that is stored: its index in its batch, its file, and the file's bytes and checksum.
+
+    The last three are None of a function ``(path, value)``, of whose files nothing is known.
+    """
+
+    index: int
+    file: str | None
+    nbytes: int | None
+    xxh3: str | None
+
+
+def checksum(parts: Sequence[memoryview]) -> str:
+    """XXH3, of 64 bits, of the concatenated parts, in hexadecimal: https://xxhash.com."""
+    if len(parts) == 1:
+        return xxhash.xxh3_64_hexdigest(parts[0])
+    state = xxhash.xxh3_64()
+    for part in parts:
+        state.update(part)
+    return state.hexdigest()
+
+
+def header_line(run: Run, *, writer: str, suffix: str, resume: bool, since: int, boot: str, time: float) -> str:
+    """The line that a writer begins with."""
+    return (
+        json.dumps(
+            {
+                "format": FORMAT,
+                "run": run.id,
+                "writer": writer,
+                "key": run.key,
+                "suffix": suffix,
+                "rank": run.rank,
+                "world_size": run.world_size,
+                "resume": resume,
+                "numbered": run.numbered,
+                "since": since,
+                "boot": boot,
+                "time": round(time, 3),
+            },
+            separators=(",", ":"),
+        )
+        + "\n"
+    )
+
+
+def sample_lines(
+    stored: Sequence[Stored],
+    names: Sequence[str],
+    kinds: Sequence[Kind],
+    origin: Origin,
+    *,
+    run: str,
+    rank: int,
+    time: float,
+) -> str:
+    """The lines of samples of one batch.
+
+    Args:
+        stored: The samples.
+        names: Of the whole batch.
+        kinds: One for each of `stored`.
+        origin: Of the batch.
+        run: The run's id.
+        rank: The rank.
+        time: Seconds since the epoch.
+    """
+    batch = "null" if origin.batch is None else origin.batch
+    rest = f',"rank":{rank},"loader":{origin.loader},"batch":{batch},"time":{time:.3f},"run":"{run}"}}\n'
+    lines: list[str] = []
+    last: object = lines  # no kind
+    tail = ""
+    for one, kind in zip(stored, kinds, strict=True):
+        # Samples of a batch are mostly of one kind, so its text is made once: this runs for every sample.
+        if kind is not last:
+            last = kind
+            tail = _kind_text(kind) + rest
+        index = "null" if origin.indices is None else origin.indices[one.index]
+        if one.file is None:
+            what = '"file":null,"bytes":null,"xxh3":null'
+        else:
+            what = f'"file":{_text(one.file)},"bytes":{one.nbytes},"xxh3":"{one.xxh3}"'
+        lines.append(f'{{"name":{_text(names[one.index])},{what},"index":{index}{tail}')
+    return "".join(lines)
+
+
+def _kind_text(kind: Kind) -> str:
+    if kind is None:
+        return ',"shape":null,"dtype":null'
+    dtype, shape = kind
+    return f',"shape":{json.dumps(shape, separators=(",", ":"))},"dtype":{_text(dtype)}'

@@ -1,0 +1,120 @@
+"""What is still to be computed, and in which order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sized
+from typing import Any
+
+import torch.distributed
+from torch.utils.data import DistributedSampler
+
+from lighter_async.manifest.adopt import adoptable
+from lighter_async.manifest.reader import read_manifest
+from lighter_async.targets.local import wait_until_free
+
+__all__ = ["PendingSampler", "pending"]
+
+
+def pending(
+    dataset: Sized,
+    *directories: str | os.PathLike[str],
+    loader: int = 0,
+    writer: str | None = None,
+    batch_size: int | None = None,
+) -> PendingSampler:
+    """A sampler of the samples that are not stored yet: the data set's own indices, in its order.
+
+    Give it to the `DataLoader`, and ``resume=True`` to the `FileWriter`; then the same script, run again after any
+    crash, computes and stores only what is missing. It shares its indices out among the ranks, as `Trainer.predict`
+    does, and a rank may be left with none. Make it before the run's first sample is stored, on all ranks: what it says
+    is settled when it is made.
+
+    Args:
+        dataset: Anything with a length.
+        directories: Where the results are. Of several, a sample is pending that is missing in one of them.
+        loader: The number of the data loader, of several.
+        writer: Look at the samples of this writer alone, such as ``"tensor"``, where several store in one directory.
+        batch_size: Batches of an undisturbed run in which a sample is missing are computed again as a whole, so that
+            each sample is computed beside the same others; for a model that computes the same from the same batch,
+            results are then equal byte for byte to those of an undisturbed run on as many ranks.
+
+    Raises:
+        ValueError: There is no directory, or `batch_size` is less than 1.
+        TimeoutError: Helpers of a run that has died have been at work for ten minutes.
+    """
+    if not directories:
+        raise ValueError("pending() needs a directory to look at, or several")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size is at least 1, not {batch_size}")
+    done: set[int] | None = None
+    for directory in directories:
+        wait_until_free(directory)
+        manifest = read_manifest(directory)
+        found = manifest.done(loader=loader, writer=writer)
+        stored = [record for record, _ in adoptable(manifest, writer=writer) if record.loader == loader]
+        found |= {record.index for record in stored if record.index is not None}
+        done = found if done is None else done & found
+    assert done is not None
+    return PendingSampler(dataset, [index for index in range(len(dataset)) if index not in done], batch_size)
+
+
+class PendingSampler(DistributedSampler[Any]):
+    """Yields the indices of a data set that are still to do; of several ranks, each yields its share.
+
+    It counts as a distributed sampler, so that Lightning leaves it as it is.
+
+    Args:
+        dataset: The data set.
+        indices: What is to do, in order.
+        batch_size: As for `pending`.
+    """
+
+    def __init__(self, dataset: Sized, indices: list[int], batch_size: int | None = None) -> None:
+        # Not the parent's, which asks for the number of ranks now: they may be started later.
+        self.dataset = dataset  # type: ignore[assignment]
+        self.indices = indices
+        self.batch_size = batch_size
+        self.shuffle = False
+        self.drop_last = False
+        self.seed = self.epoch = 0
+
+    @property
+    def num_replicas(self) -> int:  # type: ignore[override]
+        """How many ranks share the indices."""
+        return torch.distributed.get_world_size() if _is_distributed() else 1
+
+    @property
+    def rank(self) -> int:  # type: ignore[override]
+        """Which of them this one is."""
+        return torch.distributed.get_rank() if _is_distributed() else 0
+
+    def __len__(self) -> int:
+        return len(self._share())
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._share())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Does nothing: the order is the data set's."""
+
+    def _share(self) -> list[int]:
+        rank, ranks = self.rank, self.num_replicas
+        if self.batch_size is None:
+            return self.indices[rank::ranks]
+        size, count = self.batch_size, len(self.dataset)  # type: ignore[arg-type]
+        # A batch of an undisturbed run: the rank that computed it, and its number there.
+        wanted = sorted({(index // ranks // size, index % ranks) for index in self.indices})
+        whole: list[list[int]] = []
+        mine: list[int] = []
+        for number, first in wanted:
+            batch = list(range(first + number * size * ranks, count, ranks))[:size]
+            if len(batch) == size:
+                whole.append(batch)
+            elif first == rank:
+                mine = batch  # the rank's last one, and shorter: behind the others, it stays one batch
+        return [index for batch in whole[rank::ranks] for index in batch] + mine
+
+
+def _is_distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
