@@ -10,11 +10,20 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from lighter_async.errors import describe
-from lighter_async.workers import Job
 
 __all__ = ["Unclosed", "tell"]
+
+
+class Place(Protocol):
+    """Where a writer stores, as far as its leave needs to know."""
+
+    @property
+    def location(self) -> str: ...
+
+    def close(self) -> None: ...
 
 
 class Unclosed:
@@ -27,7 +36,7 @@ class Unclosed:
     Args:
         writer: The running writer.
         close: Closes it at exit; must not raise.
-        job: What its workers do, and where.
+        place: Where it stores.
         untold: The failures that were not raised yet, at any time, as text.
         finish: Waits until nothing is pending and lets the workers go; None if nothing can be pending any more. It
             must not refer to the writer.
@@ -37,12 +46,12 @@ class Unclosed:
         self,
         writer: object,
         close: Callable[[], None],
-        job: Job,
+        place: Place,
         untold: Sequence[str],
         finish: Callable[[], None] | None = None,
     ) -> None:
         self._close = weakref.WeakMethod(close)
-        self._collected = weakref.finalize(writer, _take_leave, job, untold, finish, os.getpid())
+        self._collected = weakref.finalize(writer, _take_leave, place, untold, finish, os.getpid())
         _unclosed.add(self)
 
     def forget(self) -> None:
@@ -62,28 +71,28 @@ def tell(what: BaseException | str) -> None:
     print(f"lighter_async: {text}", file=sys.stderr, flush=True)
 
 
-def _take_leave(job: Job, untold: Sequence[str], finish: Callable[[], None] | None, process: int) -> None:
+def _take_leave(place: Place, untold: Sequence[str], finish: Callable[[], None] | None, process: int) -> None:
     if process != os.getpid():
         return
     if finish is None:
-        _last_words(job, untold, None)
+        _last_words(place, untold, None)
         return
     # The collector may have come in the middle of anything, which must not wait for a disk.
-    thread = threading.Thread(target=_last_words, args=(job, untold, finish), name="lighter-async-leaving")
+    thread = threading.Thread(target=_last_words, args=(place, untold, finish), name="lighter-async-leaving")
     try:
         thread.start()
     except RuntimeError:  # the interpreter is shutting down
-        _last_words(job, untold, finish)
+        _last_words(place, untold, finish)
 
 
-def _last_words(job: Job, untold: Sequence[str], finish: Callable[[], None] | None) -> None:
+def _last_words(place: Place, untold: Sequence[str], finish: Callable[[], None] | None) -> None:
     if finish is not None:
         finish()
     for failure in untold:
         tell(failure)
-    job.close()
+    place.close()
     warnings.warn(
-        f"the writer for {job.location!r} was never closed; use it in a with statement, or call close()",
+        f"the writer for {place.location!r} was never closed; use it in a with statement, or call close()",
         ResourceWarning,
         stacklevel=2,
     )

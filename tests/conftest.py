@@ -15,6 +15,8 @@ import pytest
 
 pytest.register_assert_rewrite("harness", "service_contract")
 
+from harness import leftovers  # noqa: E402
+
 _DEADLINE = 10.0  # seconds; threads of an executor end a moment after it was told to
 _FAILED = pytest.StashKey[bool]()
 
@@ -119,7 +121,4 @@ def _descriptors() -> dict[object, str]:
 def _temporary_files(folder: Path | None) -> dict[object, str]:
     if folder is None:
         return {}
-    # The demo marks the folders that it made with a file of its own, which stays, and so do manifests and what is kept.
-    ours = [path for path in folder.rglob(".lighter-async*") if path.name != ".lighter-async-demo" and path.is_file()]
-    ours += [path for ending in ("*.lock", "run-*") for path in folder.rglob(f".lighter-async/{ending}")]
-    return {str(path): str(path) for path in ours}
+    return {path: path for path in leftovers(folder)}

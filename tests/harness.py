@@ -281,7 +281,7 @@ class ServiceHarness(ABC):
 
     def leftovers(self) -> list[str]:
         """Temporary files, and whatever else is there that is no sample, while no service is open."""
-        return [str(path) for path in self.directory.rglob(".lighter-async*")]
+        return leftovers(self.directory)
 
     @abstractmethod
     def _make(self, options: dict[str, Any]) -> BackgroundWriter: ...
@@ -460,6 +460,13 @@ def content(value: Any) -> bytes:
     if isinstance(value, np.ndarray) or hasattr(value, "numpy"):
         return np.asarray(value).tobytes()
     return repr(value).encode()
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Our temporary files, locks and markers. Manifests stay, as does the demo's mark of the folders that it made."""
+    parts = [path for path in folder.rglob(".lighter-async*") if path.is_file() and path.name != ".lighter-async-demo"]
+    own = [path for ending in ("*.lock", "run-*") for path in folder.rglob(f".lighter-async/{ending}")]
+    return [str(path) for path in (*parts, *own)]
 
 
 def _files(folder: Path) -> dict[str, bytes]:

@@ -345,7 +345,7 @@ def test_a_copy_that_cannot_be_begun_is_raised_and_leaves_room_and_names(tmp_pat
         device.copy = real_copy
         writer.submit_batch(["a", "b"], batch)
         device.copies[0].arrive()
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.pt", "b.pt"]
+    assert sorted(file.name for file in tmp_path.glob("[!.]*")) == ["a.pt", "b.pt"]
 
 
 # PyTorch's own devices, with the log of what they are told in the place of them

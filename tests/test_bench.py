@@ -45,7 +45,7 @@ def disk(tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
     yield folder
-    assert not [*folder.iterdir()]
+    assert not [*folder.glob("[!.]*")]
 
 
 def bench(disk, *arguments):
@@ -401,7 +401,7 @@ def test_a_second_ctrl_c_does_not_keep_the_files(tmp_path, monkeypatch):
         with fresh_folder(tmp_path) as folder:
             (folder / "large").write_bytes(b"")
     assert len(calls) == 2
-    assert not [*tmp_path.iterdir()]
+    assert not [*tmp_path.glob("[!.]*")]
 
 
 def test_insisting_calls_once_where_nothing_interrupts():

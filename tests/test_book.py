@@ -67,8 +67,10 @@ def do(book, helper, done):
     if claim is None:
         return False
     for index in range(claim.start, claim.stop):
+        book.at(helper, index)
         done.append((claim.serial, index))
-        book.count(helper, written=1, skipped=0, failed=0, nbytes=10, encode_ns=2, store_ns=3)
+    count = claim.stop - claim.start
+    book.count(helper, written=count, skipped=0, failed=0, nbytes=10 * count, encode_ns=2 * count, store_ns=3 * count)
     return True
 
 
@@ -142,7 +144,7 @@ def test_a_helper_says_how_it_is(make_book):
 
 
 def test_a_helper_killed_at_any_store_loses_and_doubles_nothing():
-    """Of its unit the parent learns which samples are done; all the others are taken by others, each once."""
+    """The parent learns whether its unit is done; what is not is taken by others, each once."""
     for stores in itertools.count():
         with books() as make_book:
             if not killed_at(stores, make_book):
@@ -169,21 +171,22 @@ def killed_at(stores, make_book):
     by_other = []
     do(other, 1, by_other)
     told = [(one.helper, one.ticket) for one in parent.outcomes(0)]
-    hand = parent.in_hand(0)
-    if hand is not None and (0, hand.ticket) not in told:
-        done = hand.start + hand.written + hand.skipped + hand.failed
-        # A sample that was written but not counted is written again: the same bytes under the same name.
-        again = [(hand.record + 1, index) for index in range(done, hand.stop)]
+    found = parent.in_hand(0)
+    if found is not None and (0, found[0].ticket) not in told:
+        hand, is_done, at = found
+        assert hand.start <= at < hand.stop
+        # Samples that were written but not counted are written again: the same bytes under the same names.
+        again = [(hand.record + 1, index) for index in range(hand.start, hand.stop) if not is_done]
         by_victim = [one for one in by_victim if one not in again]
         if again:
-            parent.append(2, done, hand.stop, per=1, serial=hand.record + 1, **PLACES)
+            parent.append(2, hand.start, hand.stop, per=1, serial=hand.record + 1, again=True, **PLACES)
     while do(other, 1, by_other):
         pass
     assert sorted(by_victim + by_other) == [(1, 0), (1, 1), (1, 2), (1, 3), (1, 4), (2, 0), (2, 1)]
     return died
 
 
-@pytest.mark.parametrize("stores", range(12))
+@pytest.mark.parametrize("stores", range(13))
 def test_a_parent_killed_at_any_store_has_handed_all_over_or_nothing(make_book, stores):
     """Helpers never see half a record."""
     parent, helper = make_book(), make_book()
@@ -199,7 +202,7 @@ def test_a_parent_killed_at_any_store_has_handed_all_over_or_nothing(make_book, 
     while do(helper, 0, done):
         pass
     assert done == [(1, 0), *([(2, 0), (2, 1)] if whole else [])]
-    assert whole == (stores >= 10)
+    assert whole == (stores >= 11)
 
 
 def test_places_are_used_again(make_book):

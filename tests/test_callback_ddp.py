@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from ddp_script import SAMPLES
+from harness import leftovers
 
 from lighter_async.limits import default_workers
 
@@ -55,7 +56,7 @@ def test_the_ranks_were_two_processes(run):
         names = ["numbers", "numbers", "names"]
         assert report["one"]["directories"] == [str(folder / "by-0" / name) for name in names]
     assert not (folder / "by-1").exists()
-    assert list(folder.rglob(".lighter-async*")) == []
+    assert leftovers(folder) == []
 
 
 def test_every_sample_is_written_once_and_numbers_are_indices(run):

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from harness import run_script, script_running
+from harness import leftovers, run_script, script_running
 
 # Five writers of every way of working, with everything still queued when the script ends: their gate is opened by the
 # interpreter's exit. The last argument is how it ends.
@@ -80,7 +80,7 @@ def test_what_was_handed_over_is_stored_although_nobody_closed(tmp_path, ending,
         expected = {str(i) for i in range(count)} - ({"7", "8"} if kind == "failing" else set())
         files = {path.name: path.read_text() for path in (tmp_path / kind).iterdir() if path.is_file()}
         assert files == {name: "x" * 50_000 + name for name in expected}, kind
-    assert list(tmp_path.rglob(".lighter-async*")) == []
+    assert leftovers(tmp_path) == []
     told = [line for line in done.stderr.splitlines() if line.startswith("lighter_async: ")]
     assert "no way to write fail 7" in "".join(told)
     assert "no way to write fail 8" in "".join(told)
@@ -158,7 +158,7 @@ def test_ctrl_c_stores_what_was_accepted_and_a_second_one_drops_it(tmp_path, tim
         _, errors = process.communicate("o")
     assert process.returncode == -signal.SIGINT
     assert "KeyboardInterrupt" in errors
-    files = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    files = {path.name: path.read_text() for path in tmp_path.glob("[!.]*")}
     if times == 1:
         assert files == {str(i): f"text {i}" for i in range(10)}
         assert "dropped" not in errors
@@ -209,7 +209,7 @@ def test_a_forked_child_that_ends_takes_nothing_from_its_parent(tmp_path):
     """It neither hangs on workers that it does not have, nor frees what the parent's writers hold."""
     done = run_script(FORKS, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+    assert {path.name: path.read_text() for path in tmp_path.glob("[!.]*")} == {
         "a": "text a",
         "b": "text b",
         "c.txt": "text c",
@@ -244,7 +244,7 @@ def test_failures_of_a_collected_writer_are_told(tmp_path):
     assert "no way to write words" in told
     assert "ResourceWarning" in told
     assert "never closed" in told
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("[!.]*")) == []
 
 
 def test_our_exit_hook_runs_before_the_executors_own(tmp_path):
@@ -262,4 +262,4 @@ def test_our_exit_hook_runs_before_the_executors_own(tmp_path):
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    assert len([path for path in (tmp_path / "out").iterdir() if path.read_text() == "words"]) == 20
+    assert len([path for path in (tmp_path / "out").glob("[!.]*") if path.read_text() == "words"]) == 20

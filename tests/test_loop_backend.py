@@ -29,7 +29,7 @@ def write_text(path, value):
 
 
 def stored(folder):
-    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+    return {path.name: path.read_text() for path in folder.glob("[!.]*") if path.is_file()}
 
 
 def names(count):

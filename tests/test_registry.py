@@ -208,7 +208,7 @@ def test_the_encoder_decorator_makes_a_writer(registry, tmp_path):
     encode_csv(tmp_path / "b", torch.arange(3), separator=";", suffix=".txt")
     with BackgroundWriter("csv", tmp_path) as background:
         background.submit_batch(["c", "d"], torch.arange(4).view(2, 2))
-    texts = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    texts = {file.name: file.read_text() for file in tmp_path.glob("[!.]*")}
     assert texts == {"a.csv": "0,1,2", "b.txt": "0;1;2", "c.csv": "0,1", "d.csv": "2,3"}
 
 
@@ -246,7 +246,7 @@ def test_an_encoder_returns_bytes_or_several_parts(tmp_path, returned, content, 
             background.submit("a", None)
             background.flush()
             assert background.stats().bytes_written == len(content)
-    assert [file.name for file in tmp_path.iterdir()] == ["a.x"]
+    assert [file.name for file in tmp_path.glob("[!.]*")] == ["a.x"]
     assert (tmp_path / "a.x").read_bytes() == content
 
 
@@ -268,7 +268,7 @@ def test_an_encoder_that_returns_no_bytes_is_a_type_error_that_names_it(tmp_path
             with BackgroundWriter(write, tmp_path) as background:
                 background.submit("a", None)
         assert isinstance(caught.value.cause, TypeError)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("[!.]*")) == []
 
 
 @pytest.mark.parametrize("encode", [awaited, functools.partial(awaited), AsyncCallable()], ids=str)

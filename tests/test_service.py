@@ -134,7 +134,7 @@ def test_an_encoder_that_returns_no_bytes_fails_its_sample(tmp_path):
     writer.submit_batch(["a", "b"], [3, b"bytes"])
     with pytest.raises(WriteError, match="must return bytes"):
         writer.close()
-    assert [path.name for path in tmp_path.iterdir()] == ["b.bin"]
+    assert [path.name for path in tmp_path.glob("[!.]*")] == ["b.bin"]
 
 
 @pytest.mark.parametrize("make_harness", [TargetHarness, PathHarness, AsyncHarness])
@@ -245,4 +245,4 @@ def test_names_are_taken_over_with_the_batch(tmp_path):
     with BackgroundWriter("text", tmp_path) as writer:
         writer.submit_batch(names, ["1", "2"])
         names[:] = ["c", "d"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["a.txt", "b.txt"]

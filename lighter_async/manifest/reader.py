@@ -93,6 +93,7 @@ class RunRecord:
 
     @property
     def series(self) -> tuple[str, str]:
+        """The writer and the key: samples of one series are of one kind, one for each item of the data set."""
         return self.writer, self.key
 
 

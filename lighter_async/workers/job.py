@@ -9,8 +9,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import anyio
-
 from lighter_async.errors import WriteError, WriteTimeoutError
 from lighter_async.manifest import ManifestLog, Stored
 from lighter_async.names import with_suffix
@@ -156,6 +154,8 @@ class Job:
             if limit is None:
                 await function(path, value)
                 return
+            import anyio  # which helpers do without
+
             try:
                 with anyio.fail_after(limit) as scope:
                     await function(path, value)
