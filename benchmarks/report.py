@@ -198,6 +198,15 @@ def _scale(cases: dict[str, Figures]) -> list[str]:
     return [*titles, table(("", "files", "us a file", "all processes have grown by, MB"), rows)]
 
 
+def _records(cases: dict[str, Figures]) -> list[str]:
+    rows = [
+        (figures["title"], way, show(found["files_per_s"], ",.0f"), show(found["to_plain"], ".3f"))
+        for figures in cases.values()
+        for way, found in figures["ways"].items()
+    ]
+    return [table(("", "", "files/s", "to that without a manifest"), rows)]
+
+
 def _helpers(cases: dict[str, Figures]) -> list[str]:
     names = ("start_returns_s", "first_stored_s", "rss_mb", "pss_mb", "uss_mb")
     rows = [
@@ -243,6 +252,7 @@ _PARTS: dict[str, tuple[str, Callable[[dict[str, Figures]], list[str]]]] = {
     "minilm": ("A real model: MiniLM", _minilm),
     "memory": ("Memory beside a slow target", _memory),
     "scale": ("Cost per file, over long runs", _scale),
+    "records": ("Records and durability", _records),
     "helpers": ("Helpers", _helpers),
 }
 

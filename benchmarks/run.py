@@ -18,7 +18,7 @@ from typing import Any
 from measure import Plan, environment, tell, today
 from report import write_page
 
-PARTS = ("loops", "handover", "saturated", "waits", "encoders", "minilm", "memory", "scale", "helpers")
+PARTS = ("loops", "handover", "saturated", "waits", "encoders", "minilm", "memory", "scale", "records", "helpers")
 _DOCS = Path(__file__).parent.parent / "docs"
 _FIGURES = _DOCS / "benchmarks" / "figures.json"
 

@@ -462,6 +462,16 @@ def content(value: Any) -> bytes:
     return repr(value).encode()
 
 
+def results(folder: Path) -> list[Path]:
+    """The files below a folder that are no manifest, nor anything else of ours."""
+    return [
+        path
+        for path in folder.rglob("*")
+        if (path.is_file() or path.is_symlink())
+        and not any(part.startswith(".lighter-async") for part in path.relative_to(folder).parts)
+    ]
+
+
 def leftovers(folder: Path) -> list[str]:
     """Our temporary files, locks and markers. Manifests stay, as does the demo's mark of the folders that it made."""
     parts = [path for path in folder.rglob(".lighter-async*") if path.is_file() and path.name != ".lighter-async-demo"]
@@ -470,11 +480,7 @@ def leftovers(folder: Path) -> list[str]:
 
 
 def _files(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and not path.relative_to(folder).parts[0].startswith(".lighter-async")
-    }
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in results(folder)}
 
 
 # Processes

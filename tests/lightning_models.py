@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from harness import results
 from torch.utils.data import DataLoader
 
 with warnings.catch_warnings():
@@ -144,4 +145,4 @@ def predict_outputs(package: Any, outputs: Sequence[Any], *callbacks: Any) -> No
 
 def files_in(directory: Path) -> dict[str, str]:
     """The texts of all files below a directory, the library's own included, by their relative paths."""
-    return {path.relative_to(directory).as_posix(): path.read_text() for path in directory.rglob("*") if path.is_file()}
+    return {path.relative_to(directory).as_posix(): path.read_text() for path in results(directory)}

@@ -326,7 +326,7 @@ def test_a_device_that_fails_fails_its_samples(tmp_path, device, backend):
     assert writer._pool.total_bytes == 0
     assert writer.stats().pending_bytes == 0
     writer.close()
-    assert not list(tmp_path.glob("*"))
+    assert not list(tmp_path.glob("[!.]*"))
 
 
 def test_a_copy_that_cannot_be_begun_is_raised_and_leaves_room_and_names(tmp_path, device):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-PARTS = {"loops", "handover", "saturated", "waits", "encoders", "minilm", "memory", "scale", "helpers"}
+PARTS = {"loops", "handover", "saturated", "waits", "encoders", "minilm", "memory", "scale", "records", "helpers"}
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it looks at processes through /proc")
 

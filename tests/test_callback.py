@@ -218,12 +218,14 @@ def test_a_trainer_predicts_twice(package, tmp_path):
 def fake_trainer(directory, *, rank, ranks):
     """As much of a trainer of one rank of several as setup asks for."""
     return SimpleNamespace(
-        strategy=SimpleNamespace(broadcast=lambda path, src: directory, barrier=lambda: None),
+        strategy=SimpleNamespace(broadcast=lambda _, src: (directory, "the-run"), barrier=lambda: None),
         is_global_zero=rank == 0,
         global_rank=rank,
         world_size=ranks,
         num_devices=ranks,
         predict_loop=SimpleNamespace(return_predictions=False),
+        predict_dataloaders=None,
+        num_predict_batches=[3],
         callbacks=[],
         progress_bar_callback=None,
     )
@@ -231,10 +233,11 @@ def fake_trainer(directory, *, rank, ranks):
 
 def test_every_rank_takes_its_own_numbers(tmp_path):
     """Rank r of n takes r, r + n, r + 2n and so on, over all batches, below the directory that rank 0 says."""
-    for rank in range(3):
-        trainer = fake_trainer(tmp_path / "zero", rank=rank, ranks=3)
-        callback = FileWriter(tmp_path / f"{rank}", "pred", "text")
+    trainers = [fake_trainer(tmp_path / "zero", rank=rank, ranks=3) for rank in range(3)]
+    callbacks = [FileWriter(tmp_path / f"{rank}", "pred", "text") for rank in range(3)]
+    for trainer, callback in zip(trainers, callbacks, strict=True):
         callback.setup(trainer, None, "predict")
+    for rank, (trainer, callback) in enumerate(zip(trainers, callbacks, strict=True)):
         for index, count in enumerate([2, 1, 3]):
             callback.on_predict_batch_end(trainer, None, {"pred": [f"rank {rank}"] * count}, None, index)
         callback.teardown(trainer, None, "predict")

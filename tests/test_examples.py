@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from harness import DEADLINE, until
+from harness import DEADLINE, results, until
 from PIL import Image
 from skimage import data
 
@@ -41,7 +41,7 @@ def run_example(monkeypatch, tmp_path, capsys):
 
 
 def files_below(folder):
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return {path.relative_to(folder).as_posix() for path in results(folder)}
 
 
 def grey(tensor):

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from harness import HelperHarness, content, leftovers, run_script, script_running, until
+from harness import HelperHarness, content, leftovers, results, run_script, script_running, until
 from PIL import Image
 
 from lighter_async import BackgroundWriter, Encoder, WorkerDiedError, WriteError, encoder
@@ -26,7 +26,7 @@ def helpers_of(writer):
 
 
 def read(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in results(folder)}
 
 
 def in_helper(look, folder, value="value"):

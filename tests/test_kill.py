@@ -4,7 +4,7 @@ import os
 import shutil
 
 import pytest
-from harness import leftovers, script_running, until
+from harness import leftovers, results, script_running, until
 
 from lighter_async import BackgroundWriter
 
@@ -51,6 +51,6 @@ def test_a_killed_process_leaves_only_whole_files(tmp_path):
         assert set(files) >= {f"{step}/{i}" for step in range(steps + 1) for i in range(20)}
         for name, path in files.items():
             assert path.read_text() == f"{name} " * 100_000
-        assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".txt"}
+        assert {path.suffix for path in results(folder)} == {".txt"}
         shutil.rmtree(folder)
     assert interrupted, "no kill came in the middle of a file, so nothing was tested"

@@ -21,8 +21,12 @@ def parts(*contents):
 
 
 def files(folder):
-    """Every file below a folder, the library's own included."""
-    return sorted(file.relative_to(folder).as_posix() for file in Path(folder).rglob("*") if not file.is_dir())
+    """Every file below a folder, the library's own included, but for manifests."""
+    return sorted(
+        file.relative_to(folder).as_posix()
+        for file in Path(folder).rglob("*")
+        if not file.is_dir() and file.suffix != ".jsonl"
+    )
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from harness import results
 from PIL import Image
 
 from lighter_async import BackgroundWriter, WriteError, writer_registry
@@ -268,7 +269,7 @@ def check_refused(refusal, writer, way, case, value, folder):
         for failure in failures:
             assert isinstance(failure.cause, kind)
             assert re.search(text, str(failure.cause))
-    assert [file for file in folder.rglob("*") if file.is_file()] == []
+    assert [file for file in results(folder)] == []
 
 
 def bits(tensor):

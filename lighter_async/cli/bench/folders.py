@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lighter_async.names import RESERVED_PREFIX
+
 __all__ = ["fresh_folder", "insist", "stored_bytes"]
 
 _PREFIX = "lighter-async-bench-"
@@ -41,6 +43,7 @@ def insist(call: Callable[[], object]) -> None:
 
 
 def stored_bytes(folder: Path, *, block: int = 1) -> int:
-    """What the files in a folder hold, each rounded up to a multiple of `block` bytes."""
-    sizes = (path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """What the results in a folder hold, each rounded up to a multiple of `block` bytes."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != RESERVED_PREFIX)
+    sizes = (path.stat().st_size for path in files)
     return sum(-(-size // block) * block for size in sizes)
