@@ -20,6 +20,10 @@ __all__ = ["BaseWriter"]
 _instances = itertools.count()
 
 _SECONDS_OF_A_MARKER = 86400.0  # of a run that has crashed
+_LONGEST_TICK = 2.5  # seconds: a clock of whole seconds, or of two as FAT has
+# A network file system's client remembers for up to half a minute that there was no such folder, as it was told when
+# `pending` looked for it.
+_SECONDS_TO_SEE = 35.0
 
 
 class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
@@ -67,37 +71,43 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Agree on the path of rank 0, make the directory, and see that every rank can see it.
 
+        What is wrong on one rank is raised on all of them, so that none waits for another that has given up.
+
         Raises:
             NotADirectoryError: There is a file where the directory should be.
-            RuntimeError: This rank does not share storage with rank 0.
+            OSError: Rank 0 cannot make the directory, or cannot write to it.
+            RuntimeError: A rank does not share storage with rank 0.
         """
         if stage != "predict":
             return
-        # Rank 0's, since a path with a date or a random part differs from rank to rank.
-        self.path, self._run_id = trainer.strategy.broadcast((self.path, secrets.token_hex(6)), src=0)
+        failure: OSError | None = None
+        exists = False
         if trainer.is_global_zero:
-            try:
-                self.directory.mkdir(parents=True, exist_ok=True)
-            except (FileExistsError, NotADirectoryError) as error:
-                raise NotADirectoryError(
-                    f"{type(self).__name__} writes to the directory {os.fspath(self.directory)!r}, but there is a file "
-                    "in its way; choose another directory"
-                ) from error
-            if self.replaces and _holds_files(self.path):
-                warnings.warn(
-                    f"{self.path} already exists, existing predictions will be overwritten.", UserWarning, stacklevel=2
-                )
-            self._mark()
-        trainer.strategy.barrier()
-        try:
-            self._since = os.stat(self._marker).st_mtime_ns
-        except OSError as error:
-            raise RuntimeError(
-                f"rank {trainer.global_rank} does not see what rank 0 put into {os.fspath(self.directory)!r}: the "
-                "nodes do not share storage; choose a directory on a file system that all nodes mount"
-            ) from error
-        if trainer.world_size == 1:
+            self._run_id = secrets.token_hex(6)
+            exists = self.replaces and _holds_files(self.path)
+            failure = self._prepare()
+        # Rank 0's, since a path with a date or a random part differs from rank to rank.
+        self.path, self._run_id, self._since, failure = trainer.strategy.broadcast(
+            (self.path, self._run_id, self._since, failure), src=0
+        )
+        if failure is not None:
+            raise failure
+        is_seen = self._is_marker_seen()
+        if trainer.is_global_zero and trainer.world_size == 1:
             self._unmark()
+        if not trainer.strategy.reduce_boolean_decision(is_seen):
+            if trainer.is_global_zero:
+                self._unmark()
+            who = "another rank" if is_seen else f"rank {trainer.global_rank}"
+            raise RuntimeError(
+                f"{who} does not see what rank 0 put into {os.fspath(self.directory)!r}: the nodes do not share "
+                "storage, or the path is a relative one and their working directories differ; choose an absolute path "
+                "on a file system that all nodes mount"
+            )
+        if exists:
+            warnings.warn(
+                f"{self.path} already exists, existing predictions will be overwritten.", UserWarning, stacklevel=2
+            )
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Remove what the ranks found each other by."""
@@ -109,12 +119,43 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
         """A file by which ranks see that they share the directory; its time is when the run began."""
         return self.directory / RESERVED_PREFIX / f"run-{self._run_id}"
 
+    def _prepare(self) -> OSError | None:
+        """Make the directory and the marker in it; returns what went wrong."""
+        try:
+            try:
+                self.directory.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError):
+                return NotADirectoryError(
+                    f"{type(self).__name__} writes to the directory {os.fspath(self.directory)!r}, but there is a file "
+                    "in its way; choose another directory"
+                )
+            self._mark()
+        except OSError as error:
+            return error
+        return None
+
     def _mark(self) -> None:
         self._marker.parent.mkdir(exist_ok=True)
         for old in self._marker.parent.glob("run-*"):
             if time.time() - old.stat().st_mtime > _SECONDS_OF_A_MARKER:
                 old.unlink(missing_ok=True)
         self._marker.touch()
+        first = self._since = self._marker.stat().st_mtime_ns
+        # Later than whatever an earlier run has stored, also where the file system's clock ticks rarely: a file of the
+        # marker's own tick would be taken for this run's.
+        deadline = time.monotonic() + _LONGEST_TICK
+        while self._since == first and time.monotonic() < deadline:
+            time.sleep(0.001)
+            self._marker.touch()
+            self._since = self._marker.stat().st_mtime_ns
+
+    def _is_marker_seen(self) -> bool:
+        deadline = time.monotonic() + _SECONDS_TO_SEE
+        while not self._marker.exists():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.1)
+        return True
 
     def _unmark(self) -> None:
         if self._run_id:

@@ -174,6 +174,8 @@ class FileWriter(BaseWriter):
         )
         self._writer = self._background_writer(local_ranks=trainer.num_devices, run=run)
         if self.resume:
+            # A rank may have nothing left to do, which Lightning refuses unless the model says that it may be.
+            pl_module.allow_zero_length_dataloader_with_multiple_devices = True
             # Before the workers begin, whose lines are none of an earlier run's.
             wait_until_free(self.path)
             known = Known(self.path, writer=self._writer.writer.name, key=self.value_key)
@@ -246,7 +248,7 @@ class FileWriter(BaseWriter):
                     f"'{self.name_key}' ({len(names)}); every sample needs one name"
                 )
         self._counter += len(values) * self._step
-        kept = self._share.first_of_padding(len(values), dataloader_idx)
+        kept = self._share.without_padding(len(values), batch_idx, dataloader_idx)
         keep = range(kept) if self._known is None else self._known.missing(names, origin, kept)
         if len(keep) < len(values):
             names, values, origin = choose(keep, names, values, origin)

@@ -23,7 +23,7 @@ class Share:
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
-        self._seen: dict[int, int] = {}
+        self._before: dict[int, tuple[int, int]] = {}  # of each loader, its next batch and the items before that
 
     def origin(self, count: int, batch_idx: int, dataloader_idx: int) -> Origin:
         """Where the samples of a batch come from, with their indices in the data set where Lightning knows them.
@@ -33,7 +33,7 @@ class Share:
             batch_idx: Its number in its loader.
             dataloader_idx: The loader's number.
         """
-        seen = getattr(getattr(self._loader(dataloader_idx), "batch_sampler", None), "seen_batch_indices", ())
+        seen = self._indices(dataloader_idx)
         indices = seen[batch_idx] if batch_idx < len(seen) else None
         if indices is not None and len(indices) != count:
             indices = None  # a sample is not an item of the data set
@@ -54,26 +54,52 @@ class Share:
         loaders = len(self._trainer.num_predict_batches)
         return [number_name(index, origin.loader, loaders) for index in origin.indices]
 
-    def first_of_padding(self, count: int, dataloader_idx: int) -> int:
-        """How many of a batch's samples are not there a second time, to give all ranks the same number of samples."""
+    def without_padding(self, count: int, batch_idx: int, dataloader_idx: int) -> int:
+        """How many of a batch's samples are not there a second time, to give all ranks the same number of items.
+
+        Args:
+            count: Samples of the batch, of which an item of the data set may give none, one or several.
+            batch_idx: Its number in its loader.
+            dataloader_idx: The loader's number.
+        """
         from torch.utils.data import DistributedSampler
 
-        sampler = getattr(self._loader(dataloader_idx), "sampler", None)
-        seen = self._seen.get(dataloader_idx, 0)
-        self._seen[dataloader_idx] = seen + count
-        if not isinstance(sampler, DistributedSampler) or sampler.drop_last:
+        # Not the loader's own, which Lightning has made anew with a batch sampler alone.
+        sampler: Any = getattr(getattr(self._loader(dataloader_idx), "batch_sampler", None), "sampler", None)
+        # Of a subclass with an order of its own it is not known which items are the padding.
+        if getattr(type(sampler), "__iter__", None) is not DistributedSampler.__iter__ or sampler.drop_last:
             return count
-        size, total = len(sampler.dataset), getattr(sampler, "total_size", 0)  # type: ignore[arg-type]
-        if total <= size:
+        seen = self._indices(dataloader_idx)
+        if batch_idx >= len(seen):
             return count
-        own = len(range(sampler.rank, size, sampler.num_replicas))
-        return max(0, min(count, own - seen))
+        batch, items = self._before.get(dataloader_idx, (0, 0))
+        items += sum(map(len, seen[batch:batch_idx]))
+        self._before[dataloader_idx] = batch_idx, items
+        own = len(range(sampler.rank, len(sampler.dataset), sampler.num_replicas)) - items
+        size = len(seen[batch_idx])
+        if own >= size:
+            return count
+        if own <= 0:
+            return 0
+        # Where samples and items are not one to one, it is not known which of them are the padding's; better one twice
+        # than one not at all.
+        return own if count == size else count
+
+    def _indices(self, dataloader_idx: int) -> Sequence[Sequence[int]]:
+        """The indices of the items of each batch so far, which Lightning notes down."""
+        return getattr(getattr(self._loader(dataloader_idx), "batch_sampler", None), "seen_batch_indices", ())
 
     def _loader(self, dataloader_idx: int) -> Any:
-        loaders = self._trainer.predict_dataloaders
-        if isinstance(loaders, Mapping):
-            loaders = list(loaders.values())
-        return loaders[dataloader_idx] if isinstance(loaders, Sequence) else loaders
+        return _flat(self._trainer.predict_dataloaders)[dataloader_idx]
+
+
+def _flat(loaders: Any) -> list[Any]:
+    """The loaders of a collection of them, in Lightning's order."""
+    if isinstance(loaders, Mapping):
+        loaders = list(loaders.values())
+    if isinstance(loaders, (list, tuple)):
+        return [loader for one in loaders for loader in _flat(one)]
+    return [loaders]
 
 
 class Known:
