@@ -127,8 +127,9 @@ class BackgroundWriter:
         self.queue_size = _at_least_one("queue_size", queue_size)
         self.queue_bytes = _at_least_one("queue_bytes", default_queue_bytes() if queue_bytes is None else queue_bytes)
         self._suffix = self.writer.suffix if isinstance(self.writer, Encoder) else ""
-        self._one_by_one = isinstance(self.writer, PathFunction) and self.writer.is_async
         self.backend = choose_backend(backend, self.writer, is_local=isinstance(self.target, LocalTarget))
+        # What a dead helper had not done is done again as a unit: a function may not like that, unlike an encoder.
+        self._one_by_one = isinstance(self.writer, PathFunction) and (self.writer.is_async or self.backend == "process")
         self._pool = StagingPool(
             self.queue_bytes,
             accelerator=accelerator,
@@ -292,12 +293,14 @@ class BackgroundWriter:
             tell(f"{pending} samples are left to helper processes, which go on storing to {self.target.location!r}")
             self._unclosed.forget()
             return pending
+        assert self._backend is not None
+        dropped = self._ledger.drop(self._backend.drop())
+        # Before waiting for what is in the threads' hands, which may take longer than this process has left.
+        tell(f"{dropped} samples were dropped, for which there was no time: {self.target.location!r}")
         try:
             self.abort()
         except Exception as error:
             tell(error)
-        dropped = self.stats().dropped
-        tell(f"{dropped} samples were dropped, for which there was no time: {self.target.location!r}")
         return dropped
 
     def stats(self) -> WriterStats:
@@ -385,6 +388,7 @@ class BackgroundWriter:
         if plan.count == 0:
             self._ledger.check_open()
             return
+        origin = _own(origin)
         nbytes = self._pool.bytes_of(plan)
         room = Room(plan.count, nbytes)
         # The usual case in one piece, for Ctrl-C: nothing in it waits.
@@ -483,6 +487,13 @@ class BackgroundWriter:
                 if self._state != "new":
                     self._ledger.check_open()
                 job = Job(self.writer, self.target, self._log, self._patience, self._quarantine)
+                backend = make_backend(
+                    job,
+                    self._ledger.done,
+                    self.max_workers,
+                    memory=self._pool.shared,
+                    queue_size=self.queue_size,
+                )
                 self._claims = claims_of(self.target.location)
                 # Before the helpers get their copies of it.
                 self.target.open()
@@ -490,13 +501,6 @@ class BackgroundWriter:
                     if self._log is not None:
                         assert isinstance(self.target, LocalTarget)
                         self._log.begin(self.target.since or 0)
-                    backend = make_backend(
-                        job,
-                        self._ledger.done,
-                        self.max_workers,
-                        memory=self._pool.shared,
-                        queue_size=self.queue_size,
-                    )
                     backend.start()
                 except BaseException:
                     job.close()
@@ -608,6 +612,15 @@ class BackgroundWriter:
             tell(error)
         except KeyboardInterrupt:
             tell(self._abort_after_interrupt())
+
+
+def _own(origin: Origin | None) -> Origin | None:
+    """The origin with indices of our own: the caller may fill its list, or tensor, anew at once."""
+    if origin is None or origin.indices is None or type(origin.indices) in (tuple, range):
+        return origin
+    indices: Any = origin.indices
+    own = indices.tolist() if hasattr(indices, "tolist") else indices
+    return Origin(tuple(own), origin.loader, origin.batch)
 
 
 def _release(pool: StagingPool, batch: Batch) -> None:

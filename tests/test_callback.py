@@ -218,7 +218,7 @@ def test_a_trainer_predicts_twice(package, tmp_path):
 def fake_trainer(directory, *, rank, ranks):
     """As much of a trainer of one rank of several as setup asks for."""
     return SimpleNamespace(
-        strategy=SimpleNamespace(broadcast=lambda _, src: (directory, "the-run"), barrier=lambda: None),
+        strategy=SimpleNamespace(broadcast=lambda own, src: (directory, *own[1:]), barrier=lambda: None),
         is_global_zero=rank == 0,
         global_rank=rank,
         world_size=ranks,

@@ -1,6 +1,7 @@
 """The local directory as a target."""
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lighter_async import BackgroundWriter, Encoder, InvalidNameError, LocalTarget, PathTarget, Target, WriteError
+from lighter_async.targets import leftovers as leftovers_module
 from lighter_async.targets import local as local_module
 
 real_writev = os.writev
@@ -393,11 +395,11 @@ def test_an_opening_that_fails_lets_go_of_its_lock(tmp_path, monkeypatch):
     (tmp_path / ".lighter-async/0123456789ab.lock").touch()
     target = LocalTarget(tmp_path)
 
-    def fail(self, tokens):
+    def fail(root, tokens):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalTarget, "_temporary_files", fail)
+        patch.setattr(leftovers_module, "_temporary_files", fail)
         with pytest.raises(PermissionError):
             target.open()
     assert files(tmp_path) == []
@@ -444,26 +446,19 @@ def test_a_folder_that_vanishes_while_it_is_opened_is_made_again(tmp_path, monke
 def test_a_lock_that_another_writer_clears_at_the_wrong_moment_is_made_again(tmp_path, monkeypatch):
     """One that looks for dead writers may take and remove our file between its making and its locking."""
     target = LocalTarget(tmp_path)
-    real_lock = local_module._file_lock
-    locks = []
+    real_flock = fcntl.flock
+    locked = []
 
-    def cleared(folder, token):
-        lock = real_lock(folder, token)
-        if not locks:
-            acquire = lock.acquire
+    def cleared(descriptor, operation):
+        real_flock(descriptor, operation)
+        locked.append(descriptor)
+        if len(locked) == 1:
+            (lock,) = (tmp_path / ".lighter-async").iterdir()
+            lock.unlink()
 
-            def acquire_then_lose(**options):
-                acquire(**options)
-                os.unlink(lock.lock_file)
-
-            lock.acquire = acquire_then_lose
-        locks.append(lock)
-        return lock
-
-    monkeypatch.setattr(local_module, "_file_lock", cleared)
+    monkeypatch.setattr(fcntl, "flock", cleared)
     target.open()
-    assert len(locks) == 2
-    assert not locks[0].is_locked
+    assert len(locked) == 2
     assert os.listdir(tmp_path / ".lighter-async") == [f"{target._token}.lock"]
     target.close()
     assert files(tmp_path) == []

@@ -400,8 +400,8 @@ def test_helpers_make_of_every_value_what_threads_make_of_it(tmp_path, writer):
             failures = error.failures
         refused[backend] = {one.name: (type(one.cause), str(one.cause)) for one in failures}
     assert refused["process"] == refused["thread"]
-    files = {path.name for path in (tmp_path / "thread").iterdir()}
-    assert files == {path.name for path in (tmp_path / "process").iterdir()}
+    files = {path.name for path in results(tmp_path / "thread")}
+    assert files == {path.name for path in results(tmp_path / "process")}
     assert len(files) + len(refused["thread"]) == len(cases)
     for file in files:
         number = file.split(".")[0]

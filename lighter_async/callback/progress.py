@@ -53,7 +53,7 @@ class Progress:
             beside = f" ({text})" if text else ""
             progress.update(task, description=f"{self._bar.predict_description}{beside}")
 
-    def flush(self, writer: BackgroundWriter, is_over: Callable[[], bool]) -> None:
+    def flush(self, writer: BackgroundWriter, is_over: Callable[[], bool] = lambda: False) -> None:
         """Flush a writer, with a bar of what is left to write where that takes a while.
 
         Args:

@@ -15,7 +15,7 @@ from lighter_async.names import with_suffix
 from lighter_async.types import PathTarget, Result, Target, Unit
 from lighter_async.workers.patience import Patience
 from lighter_async.workers.quarantine import Quarantine
-from lighter_async.workers.work import Work, ready
+from lighter_async.workers.work import GivenUp, Work, ready
 from lighter_async.writers import Encoder, PathFunction, Writer
 
 __all__ = ["Job"]
@@ -68,18 +68,26 @@ class Job:
         Args:
             unit: The samples.
             at: Called with the index of a sample when an attempt to write it begins, and with None before a wait.
+
+        Raises:
+            GivenUp: By `at`, when nobody waits for the unit any more.
         """
         work = Work(self, unit, at=at)
         write = self._encode_and_put if isinstance(self.writer, Encoder) else self._call
-        for index in range(unit.start, unit.stop):
-            work.begin(index)
-            try:
-                write(work, index)
-            except BaseException as error:
-                _drop_own_frame(error)
-                work.fail(index, error)
-        del unit  # the frames of a failure that is kept keep this one too, which called them
-        return work.settle()
+        try:
+            for index in range(unit.start, unit.stop):
+                work.begin(index)
+                try:
+                    write(work, index)
+                except BaseException as error:
+                    _drop_own_frame(error)
+                    work.fail(index, error)
+            result = work.settle()
+            del unit, work  # the frames of a failure that is kept keep this one too, which called them
+            return result
+        except GivenUp:
+            work.leave()
+            raise
 
     async def run_async(self, unit: Unit) -> Result:
         """Write the samples one after the other with an async path function."""
@@ -91,8 +99,9 @@ class Job:
             except BaseException as error:
                 _drop_own_frame(error)
                 work.fail(index, error)
-        del unit  # the frames of a failure that is kept keep this one too, which called them
-        return work.settle()
+        result = work.settle()
+        del unit, work  # the frames of a failure that is kept keep this one too, which called them
+        return result
 
     def fail(self, unit: Unit, error: BaseException, attempts: int) -> Result:
         """Say of all samples of a unit that they are not written."""

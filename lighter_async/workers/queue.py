@@ -18,7 +18,6 @@ from lighter_async.workers.job import Job
 __all__ = ["UnitQueue", "uninterrupted"]
 
 _SECONDS_TO_NOTICE = 1.0
-_MOST_HANGING = 64
 
 
 class UnitQueue(ABC):
@@ -38,14 +37,15 @@ class UnitQueue(ABC):
         self._job = job
         self._done = done
         self._max_workers = max_workers
-        # More than it ever has, but for those that hang and are replaced.
-        self._executor = ThreadPoolExecutor(threads + _MOST_HANGING, thread_name_prefix="lighter-async")
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="lighter-async")
         self._here = threading.local()
         self._lock = threading.Lock()
         # Guarded by _lock:
         self._units: deque[Unit] = deque()
-        self._hurried = False  # whether to wait for nothing any more
-        job.patience.is_over = lambda: self._hurried
+        # Whether to wait for nothing any more. The job must not refer to us: who looks after a writer until it is
+        # collected refers to the job.
+        self._hurried = threading.Event()
+        job.patience.is_over = self._hurried.is_set
 
     def start(self) -> None:
         return  # threads are started as units come
@@ -91,7 +91,7 @@ class UnitQueue(ABC):
         with self._lock:
             dropped = list(self._units)
             self._units.clear()
-            self._hurried = True
+            self._hurried.set()
             return dropped
 
     def is_worker(self) -> bool:

@@ -34,5 +34,5 @@ def files_below(folder: Path) -> set[str]:
         Path(root, file).relative_to(folder).as_posix()
         for root, _, files in os.walk(folder)
         for file in files
-        if file != _MARKER
+        if file != _MARKER and Path(root).name != RESERVED_PREFIX
     }

@@ -91,7 +91,7 @@ class ProcessBackend:
     ) -> None:
         self._job = job
         self._rows: tuple[Leaf | None, bytes] = None, b""  # of the last batch; races cost a letter made anew
-        self._sealed_job = seal(job, f"writer {job.writer.name!r} or its target {type(job.target).__name__}")
+        self._sealed_job = self._seal_job()
         self._done = done
         self._max_workers = max_workers
         self._memory = memory
@@ -122,6 +122,10 @@ class ProcessBackend:
         self._waiter: int | None = None
         self._asleep = False
 
+    def _seal_job(self) -> bytes:
+        job = self._job
+        return seal(job, f"writer {job.writer.name!r} or its target {type(job.target).__name__}")
+
     # Life
 
     def start(self) -> None:
@@ -131,6 +135,8 @@ class ProcessBackend:
             OSError: The system cannot start them.
         """
         self._memory.open()
+        # Once more, for the target knows more of its run since it was opened.
+        self._sealed_job = self._seal_job()
         # So that whoever waits for the locks of the dead waits for helpers, too.
         self._inherited: tuple[int, ...] = getattr(self._job.target, "descriptors", ())
         self._book_file = _file("book", Book.size_of(self._max_workers, self._records_in_all))
