@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 from lighter_async.errors import InvalidNameError, NameTakenError
-from lighter_async.files import PART_ENDING, name_part, new_token, remove, write_part
+from lighter_async.files import name_part, new_token, remove, write_part
 from lighter_async.locks import Owner, RunLock, this_process, wait_for_the_dead
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.targets.group import SyncedGroup
 from lighter_async.targets.leftovers import LOCK_ENDING, clear_leftovers
 from lighter_async.types import Durability, Group, IfExists, Run
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["LocalTarget", "wait_until_free"]
 
@@ -242,22 +248,27 @@ class LocalTarget:
             raise FileExistsError(
                 f"{path!r} exists already; remove it, or choose if_exists='overwrite' or 'skip'"
             ) from error
-        # Moved away first and looked at then, so that of two ranks that replace it only one does.
-        away = temporary.removesuffix(PART_ENDING) + "-old" + PART_ENDING
-        try:
-            os.rename(path, away)
-        except FileNotFoundError:
-            pass
-        else:
-            if not self._is_of_earlier_run(away):
-                os.rename(away, path)
+        with self._alone_in_replacing():
+            # Looked at once more, since another rank may have been quicker.
+            if not self._is_alone and os.path.lexists(path) and not self._is_of_earlier_run(path):
                 raise NameTakenError(f"another rank of this run has stored a sample as {path!r}") from None
-            remove(away)
-        try:
-            name_part(temporary, path, replace=False)
-        except FileExistsError:
-            raise NameTakenError(f"another rank of this run has stored a sample as {path!r}") from None
+            name_part(temporary, path, replace=True)
         return True
+
+    @contextmanager
+    def _alone_in_replacing(self) -> Iterator[None]:
+        """While it is open, no other rank replaces a file; the kernel ends it with the process.
+
+        No rename can replace a file on condition, and one that moves it away first leaves a moment without it.
+        """
+        file = os.path.join(self._root, RESERVED_PREFIX, "replacing")
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        try:
+            if fcntl is not None:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _is_of_earlier_run(self, path: str) -> bool:
         """Whether there is a file that is older than this run."""
