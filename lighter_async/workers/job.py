@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -83,11 +84,11 @@ class Job:
                     _drop_own_frame(error)
                     work.fail(index, error)
             result = work.settle()
-            del unit, work  # the frames of a failure that is kept keep this one too, which called them
-            return result
         except GivenUp:
             work.leave()
             raise
+        del unit, work  # the frames of a failure that is kept keep this one too, which called them
+        return result
 
     async def run_async(self, unit: Unit) -> Result:
         """Write the samples one after the other with an async path function."""
@@ -138,7 +139,7 @@ class Job:
     def _call(self, work: Work, index: int) -> None:
         began = perf_counter()
         try:
-            work.attempt(lambda: self._call_once(work.unit, index))
+            work.attempt(partial(self._call_once, work.unit, index))
         finally:
             work.result.store_seconds += perf_counter() - began
         work.stored.append(Stored(index, None, None, None))
@@ -157,27 +158,27 @@ class Job:
     async def _await(self, work: Work, index: int) -> None:
         began = perf_counter()
 
-        async def once() -> None:
-            function, path, value = self._call_of(work.unit, index)
-            limit = self.patience.write_timeout
-            if limit is None:
-                await function(path, value)
-                return
-            import anyio  # which helpers do without
-
-            try:
-                with anyio.fail_after(limit) as scope:
-                    await function(path, value)
-            except TimeoutError as error:
-                if not scope.cancelled_caught:
-                    raise
-                raise WriteTimeoutError(f"writing took longer than write_timeout={limit:g} s") from error
-
         try:
-            await work.attempt_async(once)
+            await work.attempt_async(partial(self._await_once, work.unit, index))
         finally:
             work.result.store_seconds += perf_counter() - began
         work.stored.append(Stored(index, None, None, None))
+
+    async def _await_once(self, unit: Unit, index: int) -> None:
+        function, path, value = self._call_of(unit, index)
+        limit = self.patience.write_timeout
+        if limit is None:
+            await function(path, value)
+            return
+        import anyio  # which helpers do without
+
+        try:
+            with anyio.fail_after(limit) as scope:
+                await function(path, value)
+        except TimeoutError as error:
+            if not scope.cancelled_caught:
+                raise
+            raise WriteTimeoutError(f"writing took longer than write_timeout={limit:g} s") from error
 
     def _call_of(self, unit: Unit, index: int) -> tuple[Callable[[Path, Any], Any], Path, Any]:
         assert isinstance(self.writer, PathFunction)

@@ -12,28 +12,27 @@ from lighter_async.errors import WriteTimeoutError
 from lighter_async.types import Batch, Result, Unit
 from lighter_async.workers.job import Job
 from lighter_async.workers.queue import UnitQueue, uninterrupted
+from lighter_async.workers.work import GivenUp
 
 __all__ = ["ThreadBackend"]
 
 
 class _Task:
-    """A thread at work: the unit in its hand, and since when it is at which sample of it."""
+    """A thread at work: the unit in its hand, which sample of it it is at, and since when."""
 
-    __slots__ = ("index", "is_given_up", "since", "thread", "unit")
+    __slots__ = ("ident", "is_given_up", "place", "unit")
 
     def __init__(self) -> None:
-        self.thread = 0
+        self.ident = 0
         self.unit: Unit | None = None
-        self.index = 0
-        self.since: float | None = None
+        # One field, so that who looks at it without the lock, or changes it without, sees both of one sample.
+        self.place: tuple[int, float] | None = None
         self.is_given_up = False
 
     def at(self, index: int | None) -> None:
-        if index is None:
-            self.since = None
-        else:
-            self.index = index
-            self.since = monotonic()
+        if self.is_given_up:
+            raise GivenUp
+        self.place = None if index is None else (index, monotonic())
 
 
 class ThreadBackend(UnitQueue):
@@ -44,16 +43,23 @@ class ThreadBackend(UnitQueue):
     it has filled the deque.
 
     A thread cannot be ended. One that takes longer than `write_timeout` for a sample is given up: the sample has
-    failed, the rest of its unit goes to others, and the memory that it may still read is not used again.
+    failed, the rest of its unit goes to others, and the memory that it may still read is not used again. So with a
+    `write_timeout` the threads are not an executor's, for the interpreter's exit would wait for one that hangs; what
+    was handed over is stored before all the same, for writers that nobody closed are closed then.
     """
 
     def __init__(self, job: Job, done: Callable[[Batch, Result], None], max_workers: int) -> None:
         super().__init__(job, done, max_workers, threads=max_workers)
-        self._tasks: set[_Task] = set()  # guarded by _lock
-        self._hanging = False
+        # Guarded by _lock:
+        self._tasks: set[_Task] = set()
+        self._loose: dict[threading.Thread, _Task] = {}
 
     def stop(self) -> None:
-        self._executor.shutdown(wait=not self._hanging)
+        self._executor.shutdown()
+        with self._lock:
+            threads = [thread for thread, task in self._loose.items() if not task.is_given_up]
+        for thread in threads:
+            thread.join()
 
     def collect(self) -> None:
         limit = self._job.patience.write_timeout
@@ -62,10 +68,10 @@ class ThreadBackend(UnitQueue):
         late: list[tuple[Batch, Result]] = []
         with uninterrupted(), self._lock:
             before = monotonic() - limit
-            for task in [task for task in self._tasks if task.since is not None and task.since < before]:
-                unit = task.unit
-                if unit is not None:
-                    late.append((unit.batch, self._give_up(task, unit, limit)))
+            for task in list(self._tasks):
+                unit, place = task.unit, task.place
+                if unit is not None and place is not None and place[1] < before:
+                    late.append((unit.batch, self._give_up(task, unit, place[0], limit)))
             if late:
                 self._call_workers()
         for batch, result in late:
@@ -91,36 +97,47 @@ class ThreadBackend(UnitQueue):
         with uninterrupted():
             for _ in range(lacking):
                 task = _Task()
-                self._executor.submit(self._run, task)
+                self._begin(task)
                 self._tasks.add(task)
+
+    def _begin(self, task: _Task) -> None:
+        if self._job.patience.write_timeout is None:
+            self._executor.submit(self._run, task)
+            return
+        thread = threading.Thread(target=self._run, args=(task,), name="lighter-async", daemon=True)
+        thread.start()
+        self._loose = {thread: task for thread, task in self._loose.items() if thread.is_alive()}
+        self._loose[thread] = task
 
     def _at_work(self) -> bool:
         return bool(self._tasks)
 
     def _run(self, task: _Task) -> None:
         self._here.is_worker = True
-        task.thread = threading.get_ident()
+        task.ident = threading.get_ident()
         while True:
             with self._lock:
-                task.since = None
                 if not self._units:
                     self._tasks.discard(task)
                     return
                 unit = self._units.popleft()
                 unit.batch.begun = True
-                task.unit, task.index = unit, unit.start
-            result = self._job.run(unit, task.at)
+                task.unit = unit
+            try:
+                result = self._job.run(unit, task.at)
+            except GivenUp:
+                return
             with self._lock:
-                task.since = task.unit = None
+                task.place = task.unit = None
                 if task.is_given_up:
                     return  # what it was to write is reported already
             self._done(unit.batch, result)
             # Let go before waiting for the lock: the batch's memory may be needed by whoever holds it.
             del unit
 
-    def _give_up(self, task: _Task, unit: Unit, limit: float) -> Result:
+    def _give_up(self, task: _Task, unit: Unit, index: int, limit: float) -> Result:
         """Fail the sample that a thread hangs in, and have others write the rest of its unit. With the lock held."""
-        frame = sys._current_frames().get(task.thread)
+        frame = sys._current_frames().get(task.ident)
         stack = "" if frame is None else "".join(traceback.format_stack(frame))
         error = WriteTimeoutError(
             f"writing took longer than write_timeout={limit:g} s; its thread cannot be ended, and hangs in\n{stack}",
@@ -128,9 +145,8 @@ class ThreadBackend(UnitQueue):
         )
         task.is_given_up = True
         self._tasks.discard(task)
-        self._hanging = True
         unit.batch.is_kept = True
-        for start, stop in ((task.index + 1, unit.stop), (unit.start, task.index)):
+        for start, stop in ((index + 1, unit.stop), (unit.start, index)):
             if start < stop:
                 self._units.appendleft(Unit(unit.batch, start, stop, again=True))
-        return self._job.fail(Unit(unit.batch, task.index, task.index + 1), error, 1)
+        return self._job.fail(Unit(unit.batch, index, index + 1), error, 1)

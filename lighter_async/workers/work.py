@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from lighter_async.errors import NameTakenError
@@ -14,9 +15,13 @@ if TYPE_CHECKING:
     from lighter_async.staging import Staged
     from lighter_async.workers.job import Job
 
-__all__ = ["Work", "ready"]
+__all__ = ["GivenUp", "Work", "ready"]
 
 _T = TypeVar("_T")
+
+
+class GivenUp(BaseException):
+    """Nobody waits for this unit any more; `at` raises it where a thread was given up, and it ends the work."""
 
 
 class Work:
@@ -27,6 +32,9 @@ class Work:
         unit: The samples.
         attempts: How often the first one was tried.
         at: Called with the index of a sample when an attempt to write it begins, and with None before a wait.
+
+    Raises:
+        GivenUp: From every method, when `at` does.
     """
 
     def __init__(
@@ -50,7 +58,11 @@ class Work:
         self._at(index)
 
     def attempt(self, function: Callable[[], _T], first: BaseException | None = None) -> _T:
-        """Call a function, and again if that may help."""
+        """Call a function, and again if that may help.
+
+        It must be no closure: the traceback of a failure that is kept can let go of what is local in it, but not of
+        the functions that it went through, and so not of what they close over.
+        """
         return self.job.patience.call(function, self._count, first)
 
     async def attempt_async(self, function: Callable[[], Awaitable[_T]]) -> _T:
@@ -72,11 +84,13 @@ class Work:
         group = self._group
         if group is not None:
             again = self._is_again(one)
-            self.attempt(lambda: group.put(name, parts, again=again))
+            self.attempt(partial(group.put, name, parts, again=again))
             self._waiting.append(one)
+            if group.is_full:
+                self._settle(group)
             return
         try:
-            stored = self.attempt(lambda: self._put(one, name, parts))
+            stored = self.attempt(partial(self._put, one, name, parts))
         except NameTakenError as error:
             stored = self._is_new(one, error)
         self._book(one, stored)
@@ -106,7 +120,7 @@ class Work:
             kinds = [batch.staged.kind(one.index) for one in stored]
             self.begin(stored[-1].index)
             try:
-                self.attempt(lambda: log.append(stored, batch.names, kinds, batch.origin))
+                self.attempt(partial(log.append, stored, batch.names, kinds, batch.origin))
             except BaseException as error:
                 for one in stored:
                     self.fail(one.index, error)
@@ -117,32 +131,37 @@ class Work:
 
     def _settle(self, group: Group) -> None:
         waiting, self._waiting = self._waiting, []
-        for one, outcome in zip(waiting, group.settle(), strict=True):
+        # Each file of the group has as long as a sample of its own.
+        outcomes = group.settle(lambda position: self._at(waiting[position].index))
+        for one, outcome in zip(waiting, outcomes, strict=True):
             self.begin(one.index)
             try:
-                if isinstance(outcome, NameTakenError):
-                    self._book(one, self._is_new(one, outcome))
-                elif isinstance(outcome, BaseException):
-                    self._book(one, self._once_more(group, one, outcome))
-                else:
-                    self._book(one, outcome)
+                self._book(one, self._outcome_of(group, one, outcome))
             except BaseException as error:
                 self.fail(one.index, error)
+
+    def _outcome_of(self, group: Group, one: Stored, outcome: bool | BaseException) -> bool:
+        try:
+            if isinstance(outcome, NameTakenError):
+                raise outcome
+            return self._once_more(group, one, outcome) if isinstance(outcome, BaseException) else outcome
+        except NameTakenError as error:
+            return self._is_new(one, error)
 
     def _once_more(self, group: Group, one: Stored, error: BaseException) -> bool:
         """Store one of the group by itself, whose first attempt has failed, if that may help."""
         if not self.job.patience.is_worth_it(error):
             raise error
 
-        def again() -> bool:
-            assert one.file is not None
-            group.put(one.file, self.job.encode(self.unit, one.index), again=True)
-            (outcome,) = group.settle()
-            if isinstance(outcome, BaseException):
-                raise outcome
-            return outcome
+        return self.attempt(partial(self._again, group, one), error)
 
-        return self.attempt(again, error)
+    def _again(self, group: Group, one: Stored) -> bool:
+        assert one.file is not None
+        group.put(one.file, self.job.encode(self.unit, one.index), again=self._is_again(one))
+        (outcome,) = group.settle(lambda _: None)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
 
     def _book(self, one: Stored, stored: bool) -> None:
         if stored:
@@ -167,8 +186,14 @@ class Work:
             )
         raise error
 
+    def leave(self) -> None:
+        """Let go of what is not stored."""
+        if self._group is not None:
+            self._group.leave()
+
     def fail(self, index: int, error: BaseException) -> None:
         """A sample is not stored."""
+        self._at(None)  # a helper process may have to import torch to keep the value
         unit, job = self.unit, self.job
         failure = job.failure(unit.batch.names[index], error, self._attempts)
         if job.quarantine is not None:

@@ -86,6 +86,13 @@ def main(setting: str) -> None:
     sys.exit(status)
 
 
+def _may_need_torch(job: Job, staged: Staged) -> bool:
+    if "torch" in sys.modules or (staged.slot is None and not staged.loose):
+        return False
+    takes_blocks = isinstance(job.writer, Encoder) and job.writer.takes_blocks
+    return not takes_blocks or staged.rows is None
+
+
 def _give_way(helper: int) -> None:
     """Let the loop go first.
 
@@ -176,6 +183,8 @@ class Helper:
         except BaseException as error:
             self._fail_all(job, claim, error)
             return
+        if job.patience.write_timeout is not None and _may_need_torch(job, batch.staged):
+            import torch  # noqa: F401  # which takes seconds, that are no sample's
         self._count(job.run(Unit(batch, claim.start, claim.stop, claim.again), partial(self._book.at, self._me)))
 
     def _count(self, result: Result) -> None:
