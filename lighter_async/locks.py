@@ -15,7 +15,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Owner", "RunLock", "boot_id", "owner_of", "this_process", "wait_for_the_dead"]
+__all__ = ["Owner", "RunLock", "boot_id", "is_held", "owner_of", "this_process", "wait_for_the_dead"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +169,11 @@ def _held_by_the_dead(folder: str, ending: str) -> list[Owner]:
         files = [os.path.join(folder, file) for file in os.listdir(folder) if file.endswith(ending)]
     except OSError:
         return []
-    return [owner for file in files if (owner := owner_of(file)) is not None and owner.is_dead and _is_held(file)]
+    return [owner for file in files if (owner := owner_of(file)) is not None and owner.is_dead and is_held(file)]
 
 
-def _is_held(path: str) -> bool:
+def is_held(path: str) -> bool:
+    """Whether somebody holds the lock of a lock file."""
     if fcntl is None:
         return False
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,8 @@ from lighter_async.manifest import Manifest, Record, read_manifest
 
 __all__ = ["run_manifest"]
 
+_SUFFIXES = (".csv", ".parquet", ".jsonl")
+
 
 def run_manifest(directory: Path, output: Path | None) -> int:
     """Write the merged manifest.
@@ -23,31 +26,56 @@ def run_manifest(directory: Path, output: Path | None) -> int:
         output: A file: CSV, Parquet (which needs pyarrow) or JSON lines by its suffix. None is JSON lines on stdout.
 
     Returns:
-        0, or 2 if it cannot be read or written.
+        0, or 2 if there is no manifest, or it cannot be read or written.
     """
+    if output is not None and output.suffix not in _SUFFIXES:
+        return _refuse(f"{str(output)!r} is none of the formats that can be written: {', '.join(_SUFFIXES)}")
     try:
         manifest = read_manifest(directory)
+        if not manifest.runs and not manifest.records:
+            what = "has no manifest" if directory.is_dir() else "is no directory"
+            return _refuse(f"{str(directory)!r} {what}; give the directory that the results were written to")
         if output is None:
-            _write_lines(manifest, sys.stdout)
+            _print_lines(manifest)
         elif output.suffix == ".parquet":
             import pyarrow.parquet
 
             pyarrow.parquet.write_table(manifest.to_arrow(), output)
         elif output.suffix == ".csv":
-            with open(output, "w", newline="") as file:
+            # Names that are not of UTF-8 come out as the bytes that they are on the disk.
+            with open(output, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 rows = csv.DictWriter(file, list(Record.__slots__))
                 rows.writeheader()
-                rows.writerows(asdict(record) for record in manifest.records)
+                rows.writerows(_row(record) for record in manifest.records)
         else:
             with open(output, "w") as file:
                 _write_lines(manifest, file)
     except ImportError:
-        print("lighter-async: Parquet needs pyarrow: pip install pyarrow", file=sys.stderr)
-        return 2
+        return _refuse("Parquet needs pyarrow: pip install pyarrow")
+    except UnicodeEncodeError as error:
+        return _refuse(f"a name that is not of UTF-8 cannot be written to {str(output)!r} ({error}); choose .jsonl")
     except (LighterAsyncError, OSError) as error:
-        print(f"lighter-async: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
     return 0
+
+
+def _refuse(text: str) -> int:
+    print(f"lighter-async: {text}", file=sys.stderr)
+    return 2
+
+
+def _row(record: Record) -> dict[str, object]:
+    row = asdict(record)
+    return row | {"shape": None if record.shape is None else json.dumps(record.shape)}
+
+
+def _print_lines(manifest: Manifest) -> None:
+    try:
+        _write_lines(manifest, sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads has seen enough, such as `head`; and the interpreter must not try again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _write_lines(manifest: Manifest, file: IO[str]) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
+import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from lighter_async.cli.steps import step
-from lighter_async.errors import describe
+from lighter_async.errors import LighterAsyncError, WriteError, describe
+from lighter_async.manifest import Manifest, read_manifest
 from lighter_async.service import BackgroundWriter
 from lighter_async.types import Origin, Run
 from lighter_async.workers import Kept, kept_in
@@ -22,6 +27,8 @@ __all__ = ["run_replay"]
 def run_replay(directory: Path, *, writer: str | None, list_only: bool) -> int:
     """Write the values in quarantine, each under its name, and remove those that are stored.
 
+    A value is not written, and removed too, if a later run has stored its sample, or has kept a later value of it.
+
     Args:
         directory: Where the results are.
         writer: The writer, a registered name or ``module:name``; by default the one that failed, which has to be
@@ -29,56 +36,203 @@ def run_replay(directory: Path, *, writer: str | None, list_only: bool) -> int:
         list_only: Only say what there is.
 
     Returns:
-        0 if all are written, 1 if not, 2 if the writer is not known.
+        0 if all are written, 1 if not, 2 if nothing was tried: there is no such directory, or the writer is not known.
     """
-    kept = list(kept_in(directory))
+    if not directory.is_dir():
+        return _refuse(f"there is no directory {str(directory)!r}; give the one that the results were written to")
+    try:
+        manifest = read_manifest(directory)
+        kept = sorted(kept_in(directory), key=lambda one: float(one.about["time"]))
+    except (LighterAsyncError, OSError, ValueError, KeyError) as error:
+        return _refuse(f"what is in quarantine below {str(directory)!r} cannot be read: {describe(error)}")
     if list_only or not kept:
         for one in kept:
-            print(f"{one.about['name']}: {one.about['error']}  [{one.folder}]")
-        print(f"{len(kept)} values are in quarantine below {directory}")
+            print(f"{_shown(one.about['name'])}: {_shown(one.about['error'])}  [{one.folder}]")
+        print(f"{_values(len(kept))} in quarantine below {directory}")
         return 0
-    failed = []
-    with step(Console(stderr=True), f"Writing {len(kept)} values to {directory}", len(kept)) as tick:
-        for one in kept:
+    # Values and writers may be of modules that lie where the command is called.
+    with _importing_from_here():
+        writers: dict[str, Any] = {}
+        for name in dict.fromkeys(writer or str(one.about["writer"]) for one in kept):
             try:
-                chosen = _writer(writer or one.about["writer"])
-            except (ValueError, TypeError, ImportError, AttributeError) as error:
-                print(
-                    f"lighter-async: {error}; name the writer with --writer, a registered name or module:name",
-                    file=sys.stderr,
-                )
-                return 2
-            try:
-                _write(one, chosen, directory)
+                writers[name] = _writer(name)
             except Exception as error:
-                failed.append(f"{one.about['name']}: {describe(error)}")
-            else:
-                one.release()
-            tick()
+                return _refuse(
+                    f"{_unknown(name, error)}; nothing was written. Name the writer with --writer: tensor, image_2d, "
+                    "image_3d, text, or module:name of an encoder or a function (path, value) in a module that can be "
+                    "imported from here"
+                )
+        return _replay(directory, kept, manifest, lambda one: writers[writer or str(one.about["writer"])])
+
+
+def _replay(directory: Path, kept: Sequence[Kept], manifest: Manifest, writer_of: Callable[[Kept], Any]) -> int:
+    current, old = _current(kept, manifest)
+    failed = []
+    with step(Console(stderr=True), f"Writing {len(current)} from quarantine to {directory}", len(current)) as tick:
+        with _Writers(directory, manifest) as writers:
+            for one in current:
+                try:
+                    writers.write(one, writer_of(one))
+                except Exception as error:
+                    failed.append(f"{one.about['name']}: {_cause(error)}")
+                else:
+                    one.release()
+                tick()
+    for one in old:
+        one.release()
     for text in failed:
-        print(f"lighter-async: {text}", file=sys.stderr)
-    print(f"{len(kept) - len(failed)} of {len(kept)} values are written; {len(failed)} are still in quarantine")
+        print(f"lighter-async: {_shown(text)}", file=sys.stderr)
+    if old:
+        print(f"{_values(len(old))} not written, since the same samples were stored or kept again later")
+    print(f"{len(current) - len(failed)} of {_values(len(current))} written; {len(failed)} still in quarantine")
     return 1 if failed else 0
 
 
+def _current(kept: Sequence[Kept], manifest: Manifest) -> tuple[list[Kept], list[Kept]]:
+    """The latest value of each sample, and those that something later has taken the place of."""
+    stored = {(record.name, record.writer, record.key): record.time for record in manifest.records}
+    latest = {_sample(one): one for one in kept}
+    current: list[Kept] = []
+    old: list[Kept] = []
+    for one in kept:
+        is_stored = stored.get(_sample(one), 0.0) > float(one.about["time"])
+        (current if latest[_sample(one)] is one and not is_stored else old).append(one)
+    return current, old
+
+
+def _sample(one: Kept) -> tuple[str, str, str]:
+    return one.about["name"], one.about["writer"], one.about["key"]
+
+
+class _Writers:
+    """One writer for the values of each rank and series, opened anew after it has failed.
+
+    Args:
+        directory: Where the results are.
+        manifest: What is stored there.
+    """
+
+    def __init__(self, directory: Path, manifest: Manifest) -> None:
+        self._directory = directory
+        self._runs = {(run.run, run.writer, run.key): run for run in manifest.runs}
+        self._open: tuple[object, BackgroundWriter] | None = None
+
+    def __enter__(self) -> _Writers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def write(self, one: Kept, writer: Any) -> None:
+        """Write one value; it is stored and recorded when this returns."""
+        about = one.about
+        value, index = one.value(), about["index"]
+        origin = Origin(None if index is None else (index,), about["loader"], about["batch"])
+        background = self._writer_of(one, writer)
+        try:
+            background.submit(about["name"], value, origin=origin)
+            background.flush()
+        except BaseException:
+            self._open = None
+            background.abort()
+            raise
+
+    def _writer_of(self, one: Kept, writer: Any) -> BackgroundWriter:
+        about = one.about
+        wanted = about["rank"], about["key"], about["run"], about["writer"]
+        if self._open is not None and self._open[0] == wanted:
+            return self._open[1]
+        self._close()
+        earlier = self._runs.get((about["run"], about["writer"], about["key"]))
+        run = Run(rank=int(about["rank"]), key=about["key"], numbered=earlier is not None and earlier.numbered)
+        # A run without a manifest is not to get one that knows these values alone.
+        recorded = earlier is not None
+        background = BackgroundWriter(
+            _named(writer, str(about["writer"])),
+            self._directory,
+            backend="thread",
+            max_workers=1,
+            manifest=recorded,
+            resume=recorded,
+            run=run,
+        )
+        self._open = wanted, background
+        return background
+
+    def _close(self) -> None:
+        open_, self._open = self._open, None
+        if open_ is not None:
+            open_[1].close()
+
+
 def _writer(name: str) -> Any:
-    if ":" not in name:
-        return resolve_writer(name)
-    module, _, attribute = name.partition(":")
-    sys.path.insert(0, "")
+    """A writer as `BackgroundWriter` takes it.
+
+    Raises:
+        Exception: There is none of the name, or its module cannot be imported.
+    """
+    module, colon, attribute = name.partition(":")
+    writer: Any = name
+    if colon:
+        writer = importlib.import_module(module)
+        for part in attribute.split("."):
+            writer = getattr(writer, part)
+    resolve_writer(writer)
+    return writer
+
+
+def _named(writer: Any, name: str) -> Any:
+    """A writer under the name of the one that failed, for its samples are to be of that one's series."""
+    found = resolve_writer(writer)
+    if found.name == name:
+        return writer
+    if isinstance(found, Encoder):
+        encoder = copy.copy(found)
+        encoder.name = name
+        return encoder
+    function = found.function
+
+    def call(path: Path, value: Any) -> Any:
+        return function(path, value)
+
+    async def call_async(path: Path, value: Any) -> None:
+        await function(path, value)
+
+    named = call_async if found.is_async else call
+    named.__name__ = name
+    return named
+
+
+def _unknown(name: str, error: Exception) -> str:
+    if isinstance(error, ValueError) and ":" not in name:
+        return f"the writer that failed, {name!r}, is none that is registered here"
+    return f"writer {name!r} cannot be had: {describe(error)}"
+
+
+@contextmanager
+def _importing_from_here() -> Iterator[None]:
+    here = os.getcwd()
+    sys.path.insert(0, here)
     try:
-        return getattr(importlib.import_module(module), attribute)
+        yield
     finally:
-        sys.path.remove("")
+        if here in sys.path:
+            sys.path.remove(here)
 
 
-def _write(one: Kept, writer: Any, directory: Path) -> None:
-    about = one.about
-    run = Run(rank=int(about["rank"]), key=about["key"])
-    function = writer if isinstance(writer, Encoder) or callable(writer) else writer.name
-    index = about["index"]
-    origin = Origin(None if index is None else [index], about["loader"], about["batch"])
-    with BackgroundWriter(
-        getattr(function, "function", function), directory, backend="thread", max_workers=1, resume=True, run=run
-    ) as background:
-        background.submit(about["name"], one.value(), origin=origin)
+def _cause(error: Exception) -> str:
+    return describe(error.cause if isinstance(error, WriteError) and error.cause is not None else error)
+
+
+def _refuse(text: str) -> int:
+    print(f"lighter-async: {_shown(text)}", file=sys.stderr)
+    return 2
+
+
+def _values(count: int) -> str:
+    return "1 value is" if count == 1 else f"{count} values are"
+
+
+def _shown(text: str) -> str:
+    """A text as a terminal can show it, in one line."""
+    return text if text.isprintable() else ascii(text)[1:-1]

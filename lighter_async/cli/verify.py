@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from rich.console import Console
 
 from lighter_async.cli.steps import step
 from lighter_async.errors import LighterAsyncError
-from lighter_async.manifest.verify import Report, drop, verify
+from lighter_async.manifest.verify import Report, drop, is_in_use, verify
 
 __all__ = ["run_verify"]
 
@@ -30,9 +30,16 @@ def run_verify(directory: Path, *, as_json: bool, repair: bool, workers: int | N
         workers: Files that are read at once.
 
     Returns:
-        0 if all is sound or was repaired, 1 if something is damaged, 2 if there is no manifest.
+        0 if all is sound or was repaired, 1 if something is damaged, 2 if it cannot be told: there is no manifest, or
+        a writer is at work in what is to be repaired.
     """
     console = Console(stderr=True)
+    if repair and is_in_use(directory):
+        _say(
+            f"a writer is at work in {directory}, and may be storing what --repair would drop; wait until it has "
+            "ended, or leave --repair out"
+        )
+        return 2
     with ExitStack() as stack:
 
         def begin(total: int) -> Callable[[], None]:
@@ -41,23 +48,25 @@ def run_verify(directory: Path, *, as_json: bool, repair: bool, workers: int | N
         try:
             report = verify(directory, workers=workers, begin=begin)
         except (LighterAsyncError, OSError) as error:
-            print(f"lighter-async: {error}", file=sys.stderr)
+            _say(str(error))
             return 2
-    dropped = 0
+    left: list[OSError] | None = None
     if repair:
         try:
-            dropped = drop(report)
+            left = drop(report)
         except OSError as error:
-            print(f"lighter-async: {directory} cannot be repaired: {error}", file=sys.stderr)
+            _say(f"{directory} cannot be repaired, and nothing was dropped: {error}")
             return 1
     if as_json:
-        print(json.dumps(_as_json(report, dropped), indent=1))
+        print(json.dumps(_as_json(report, left), indent=1))
     else:
-        _print(report, dropped)
-    return 0 if report.is_sound or dropped == len(report.damaged) else 1
+        _print(report, left)
+    for reason in left or ():
+        _say(f"this is in the way of what is to be stored again, and has to be removed by hand: {reason}")
+    return 1 if left or (left is None and not report.is_sound) else 0
 
 
-def _as_json(report: Report, dropped: int) -> dict[str, Any]:
+def _as_json(report: Report, left: Sequence[OSError] | None) -> dict[str, Any]:
     return {
         "directory": str(report.directory),
         "sound": report.is_sound,
@@ -66,8 +75,10 @@ def _as_json(report: Report, dropped: int) -> dict[str, Any]:
         "bytes": report.nbytes,
         "opaque": report.opaque,
         "torn_lines": report.manifest.torn,
+        "in_use": report.in_use,
         "counts": report.counts(),
-        "dropped": dropped,
+        "dropped": 0 if left is None else len(report.damaged),
+        "not_removed": [str(error) for error in left or ()],
         "ranks": _ranks(report),
         "findings": [
             {
@@ -88,27 +99,53 @@ def _ranks(report: Report) -> dict[str, dict[str, int]]:
         rank = ranks.setdefault(str(record.rank), {"samples": 0, "bytes": 0})
         rank["samples"] += 1
         rank["bytes"] += record.bytes or 0
-    return ranks
+    return dict(sorted(ranks.items(), key=lambda item: int(item[0])))
 
 
-def _print(report: Report, dropped: int) -> None:
-    print(f"{report.directory}: {report.checked} files, {report.nbytes / 1e6:.1f} MB, compared with the manifest")
+def _print(report: Report, left: Sequence[OSError] | None) -> None:
+    print(
+        f"{report.directory}: {_counted(report.checked, 'file')}, {report.nbytes / 1e6:.1f} MB, compared with the "
+        "manifest"
+    )
     for rank, found in _ranks(report).items():
-        print(f"  rank {rank}: {found['samples']} samples, {found['bytes'] / 1e6:.1f} MB")
+        print(f"  rank {rank}: {_counted(found['samples'], 'sample')}, {found['bytes'] / 1e6:.1f} MB")
     if report.opaque:
-        print(f"  {report.opaque} samples were written by a function (path, value); their files are not known")
+        print(
+            f"  {_counted(report.opaque, 'sample')} written by a function (path, value), whose files are not known "
+            "and were not compared"
+        )
+    if report.in_use:
+        print("  a writer is at work here: what it has stored meanwhile may be missing in this report")
     if report.manifest.torn:
-        print(f"  {report.manifest.torn} lines of the manifest are torn, as a crash leaves them; they do not count")
-    for one in report.findings[:_SHOWN]:
-        print(f"  {one.trouble}: {one.file} ({one.detail})")
-    if len(report.findings) > _SHOWN:
-        print(f"  and {len(report.findings) - _SHOWN} more; --json lists all")
+        print(
+            f"  {_counted(report.manifest.torn, 'line')} of the manifest not whole, as a crash or a writer at work "
+            "leaves them; what they would tell of counts as not stored"
+        )
+    # What is damaged first, for it must not be hidden by files that are only not known.
+    findings = [*report.damaged, *(one for one in report.findings if one not in report.damaged)]
+    for one in findings[:_SHOWN]:
+        print(f"  {one.trouble}: {_shown(one.file)} ({_shown(one.detail)})")
+    if len(findings) > _SHOWN:
+        print(f"  and {len(findings) - _SHOWN} more; --json lists all")
     if report.is_sound:
         print("sound: everything that was recorded is there, whole and unchanged")
         return
     counts = ", ".join(f"{count} {trouble}" for trouble, count in sorted(report.counts().items()))
     print(f"DAMAGED: {counts}")
-    if dropped:
-        print(f"dropped {dropped}: run again with resume=True, and they are computed again")
+    if left is not None:
+        print(f"dropped {len(report.damaged)}: run again with resume=True, and they are computed again")
     else:
         print("--repair drops what is damaged, so that a run with resume=True computes it again")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _shown(text: str) -> str:
+    """A name as a terminal can show it, in one line."""
+    return text if text.isprintable() else repr(text)
+
+
+def _say(text: str) -> None:
+    print(f"lighter-async: {text if text.isprintable() else ascii(text)[1:-1]}", file=sys.stderr)

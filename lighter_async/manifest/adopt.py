@@ -92,6 +92,8 @@ def _record(directory: Path, file: str, loader: int, index: int, run: RunRecord)
         batch=None,
         time=status.st_mtime,
         run=run.run,
+        writer=run.writer,
+        key=run.key,
     )
 
 

@@ -74,8 +74,8 @@ def sample_lines(
     kinds: Sequence[Kind],
     origin: Origin,
     *,
-    run: str,
-    rank: int,
+    run: Run,
+    writer: str,
     time: float,
 ) -> str:
     """The lines of samples of one batch.
@@ -85,12 +85,15 @@ def sample_lines(
         names: Of the whole batch.
         kinds: One for each of `stored`.
         origin: Of the batch.
-        run: The run's id.
-        rank: The rank.
+        run: Which run, and which of its ranks.
+        writer: Name of the writer.
         time: Seconds since the epoch.
     """
     batch = "null" if origin.batch is None else origin.batch
-    rest = f',"rank":{rank},"loader":{origin.loader},"batch":{batch},"time":{time:.3f},"run":"{run}"}}\n'
+    rest = (
+        f',"rank":{run.rank},"loader":{origin.loader},"batch":{batch},"time":{time:.3f},"run":{_text(run.id)}'
+        f',"writer":{_text(writer)},"key":{_text(run.key)}}}\n'
+    )
     lines: list[str] = []
     last: object = lines  # no kind
     tail = ""

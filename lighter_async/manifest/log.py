@@ -108,8 +108,7 @@ class ManifestLog:
         Raises:
             OSError: They could not be written, or not all.
         """
-        run = self.run
-        lines = sample_lines(stored, names, kinds, origin or _UNKNOWN, run=run.id, rank=run.rank, time=time())
+        lines = sample_lines(stored, names, kinds, origin or _UNKNOWN, run=self.run, writer=self._writer, time=time())
         self._write(lines)
 
     def adopt(self, records: Sequence[Record]) -> None:
@@ -119,6 +118,23 @@ class ManifestLog:
             OSError: They could not be written, or not all.
         """
         self._write("".join(json.dumps(asdict(record), separators=(",", ":")) + "\n" for record in records))
+
+    def drop(self, records: Sequence[Record]) -> None:
+        """Write that samples which were recorded are to be computed again.
+
+        Raises:
+            OSError: That could not be written, or not all.
+        """
+        self._write(
+            "".join(
+                json.dumps(
+                    {"dropped": record.name, "file": record.file, "time": round(max(time(), record.time), 3)},
+                    separators=(",", ":"),
+                )
+                + "\n"
+                for record in records
+            )
+        )
 
     def find_of_other_rank(self, file: str, *, seconds: float) -> Record | None:
         """What another rank of this run has recorded of a file.
@@ -145,10 +161,12 @@ class ManifestLog:
             os.close(descriptor)
 
     def _write(self, lines: str) -> None:
-        data = memoryview(("\n" + lines if self._torn else lines).encode())
-        self._torn = True
-        while data:
-            data = data[os.write(self._descriptor, data) :]
+        data = ("\n" + lines if self._torn else lines).encode()
+        while os.write(self._descriptor, data) < len(data):
+            # A full disk, mostly. Another one's lines may be behind the half by now, so all of it again, on a line of
+            # its own: a file may have two lines, and the later counts.
+            self._torn = True
+            data = ("\n" + lines).encode()
         self._torn = False
         if self._sync:
             os.fdatasync(self._descriptor)

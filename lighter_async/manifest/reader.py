@@ -36,6 +36,8 @@ class Record:
         batch: The number of its batch in the loader, where that is known.
         time: When it was recorded, in seconds since the epoch.
         run: The run that stored it.
+        writer: The writer's name.
+        key: The run's, which tells its series from others of the same writer.
     """
 
     name: str
@@ -50,6 +52,13 @@ class Record:
     batch: int | None
     time: float
     run: str
+    writer: str
+    key: str
+
+    @property
+    def series(self) -> tuple[str, str]:
+        """As `RunRecord.series`."""
+        return self.writer, self.key
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,21 +142,24 @@ class Manifest:
             for series in current
             if (writer is None or series[0] == writer) and (key is None or series[1] == key)
         }
-        by_run = {run: series for series, runs in current.items() if series in found for run in runs}
         for record in self.records:
-            if record.index is not None and record.loader == loader and record.run in by_run:
-                found[by_run[record.run]].add(record.index)
+            series = record.series
+            if record.index is None or record.loader != loader or series not in found:
+                continue
+            if record.run in current[series]:
+                found[series].add(record.index)
         return set.intersection(*found.values()) if found else set()
 
     def names(self, *, writer: str | None = None, key: str | None = None) -> set[str]:
         """The names of the samples that are done, over all loaders; arguments as in `done`."""
-        runs = {
-            run
-            for series, runs in self.current_runs().items()
-            if (writer is None or series[0] == writer) and (key is None or series[1] == key)
-            for run in runs
+        current = self.current_runs()
+        return {
+            record.name
+            for record in self.records
+            if (writer is None or record.writer == writer)
+            and (key is None or record.key == key)
+            and record.run in current.get(record.series, ())
         }
-        return {record.name for record in self.records if record.run in runs}
 
     def current_runs(self) -> dict[tuple[str, str], set[str]]:
         """For each series the runs whose samples count: the last one that did not resume, and those after it."""
@@ -195,6 +207,8 @@ class Manifest:
                 ("batch", pyarrow.int64()),
                 ("time", pyarrow.float64()),
                 ("run", pyarrow.string()),
+                ("writer", pyarrow.string()),
+                ("key", pyarrow.string()),
             ]
         )
         return pyarrow.Table.from_pylist(rows, schema=schema)
@@ -208,20 +222,23 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
         OSError: It cannot be read.
     """
     manifest = Manifest(Path(directory))
-    latest: dict[str, Record | Dropped] = {}
+    latest: dict[Any, Record | Dropped] = {}
     for path in manifest_files(directory):
+        # In one file the later line is the later one, whatever has become of the clock meanwhile.
+        of_rank: dict[Any, Record | Dropped] = {}
         for line in _lines(path):
             if not line:
                 continue
             entry = _entry(line)
             if isinstance(entry, (Record, Dropped)):
-                file = entry.name if entry.file is None else entry.file
-                if (known := latest.get(file)) is None or known.time <= entry.time:
-                    latest[file] = entry
+                of_rank[_place(entry)] = entry
             elif isinstance(entry, RunRecord):
                 manifest.runs.append(entry)
             else:
                 manifest.torn += 1
+        for place, entry in of_rank.items():
+            if (known := latest.get(place)) is None or known.time <= entry.time:
+                latest[place] = entry
     manifest.records = sorted((one for one in latest.values() if isinstance(one, Record)), key=_order)
     manifest.runs.sort(key=lambda run: run.time)
     return manifest
@@ -281,6 +298,13 @@ def _entry(line: bytes) -> Record | Dropped | RunRecord | None:
         return RunRecord(**fields)
     except TypeError:
         return None
+
+
+def _place(entry: Record | Dropped) -> Any:
+    """What at most one record is of: a file, or a name of a function that writes where it likes."""
+    if entry.file is None and isinstance(entry, Record):
+        return entry.name, entry.series
+    return entry.file
 
 
 def _order(record: Record) -> tuple[int, bool, int, float]:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from time import time
 from typing import Literal, TypeAlias
 
 from lighter_async.limits import usable_cores
+from lighter_async.locks import is_held
 from lighter_async.manifest.adopt import adoptable, checksum_of_file
-from lighter_async.manifest.log import manifest_name
+from lighter_async.manifest.log import ManifestLog
 from lighter_async.manifest.reader import Manifest, Record, read_manifest
 from lighter_async.names import RESERVED_PREFIX
+from lighter_async.types import Run
 
-__all__ = ["Finding", "Report", "Trouble", "drop", "verify"]
+__all__ = ["Finding", "Report", "Trouble", "drop", "is_in_use", "verify"]
 
 Trouble: TypeAlias = Literal["missing", "wrong size", "wrong checksum", "unreadable", "extra", "not recorded"]
 """What may be wrong with a file.
@@ -27,6 +29,8 @@ came before it could record it: resuming takes it over.
 """
 
 _HARMLESS = frozenset({"extra", "not recorded"})
+_LOOKS = 3  # at what a writer may be replacing while we look
+_TOGETHER = 64  # files that a thread is given at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ class Report:
         checked: Files that were compared.
         nbytes: Their bytes.
         opaque: Records of functions ``(path, value)``, whose files are not known and so not compared.
+        in_use: Whether a writer is at work in the directory, so that it may be otherwise by now.
         findings: What is not as it should be, by file.
     """
 
@@ -64,6 +69,7 @@ class Report:
     checked: int = 0
     nbytes: int = 0
     opaque: int = 0
+    in_use: bool = False
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -92,85 +98,137 @@ def verify(
 ) -> Report:
     """Compare every file of a directory with the manifest.
 
+    A writer may be at work there: a file that is replaced meanwhile is compared with its new record, and one that is
+    not recorded yet is told as extra.
+
     Args:
         directory: Where the results are.
         workers: Files that are read at once. By default two per core.
         begin: Called with the number of files before they are read; what it returns is called after each of them.
 
     Raises:
-        FileNotFoundError: There is no manifest.
+        FileNotFoundError: There is no directory, or no manifest in it.
         LighterAsyncError: The manifest was written by a later version.
     """
-    manifest = read_manifest(directory)
     root = Path(directory)
+    manifest = read_manifest(root)
     if not manifest.runs and not manifest.records:
-        raise FileNotFoundError(f"{os.fspath(directory)!r} has no manifest, so there is nothing to compare it with")
-    report = Report(root, manifest)
+        raise FileNotFoundError(_nothing_to_compare(root))
+    report = Report(root, manifest, in_use=is_in_use(root))
     records = [record for record in manifest.records if record.file is not None]
-    report.opaque = len(manifest.records) - len(records)
     tick = begin(len(records)) if begin is not None else _nothing
+    damaged = []
+    parts = [records[start : start + _TOGETHER] for start in range(0, len(records), _TOGETHER)]
     with ThreadPoolExecutor(workers or 2 * usable_cores(), thread_name_prefix="lighter-async-verify") as pool:
-        for record, finding in zip(records, pool.map(lambda record: _compare(root, record), records), strict=True):
-            report.checked += 1
-            report.nbytes += record.bytes or 0
+        for finding in chain.from_iterable(pool.map(lambda part: [_compare(root, one) for one in part], parts)):
             if finding is not None:
-                report.findings.append(finding)
+                damaged.append(finding)
             tick()
-    known = {record.file for record in records}
-    unrecorded = {record.file for record, _ in adoptable(manifest)}
-    opaque = report.opaque > 0
-    for file in _files(root):
-        if file in unrecorded:
-            report.findings.append(Finding(file, "not recorded", "a run stored it, and ended before it recorded it"))
-        elif file not in known and not opaque:
-            report.findings.append(Finding(file, "extra", "the manifest does not know it"))
+    extra = set(_files(root)).difference(record.file for record in records)
+    for _ in range(_LOOKS if damaged or extra else 0):
+        before, report.manifest = report.manifest, read_manifest(root)
+        damaged, settled = _look_again(root, damaged, before, report.manifest)
+        if settled:
+            break
+    records = [record for record in report.manifest.records if record.file is not None]
+    report.checked = len(records)
+    report.nbytes = sum(record.bytes or 0 for record in records)
+    report.opaque = len(report.manifest.records) - len(records)
+    report.findings = damaged
+    extra.difference_update(record.file for record in records)
+    if extra:
+        report.findings += _unknown(report, extra)
     report.findings.sort(key=lambda one: one.file)
     return report
 
 
-def drop(report: Report) -> int:
-    """Record that damaged files are to be computed again, and remove them; returns how many.
+def drop(report: Report) -> list[OSError]:
+    """Record that damaged files are to be computed again, and remove them; returns why some could not be removed.
 
     Raises:
-        OSError: The manifest cannot be written to, or a file not be removed.
+        OSError: The manifest cannot be written to. Nothing is removed.
     """
     damaged = [one.record for one in report.damaged if one.record is not None]
-    lines = [
-        json.dumps({"dropped": record.name, "file": record.file, "time": round(max(time(), record.time), 3)})
-        for record in damaged
-    ]
-    if not lines:
-        return 0
-    path = report.directory / manifest_name(damaged[0].rank)
-    with open(path, "ab") as file:
-        # First the manifest, so that a file that is gone is never said to be stored.
-        file.write(("\n" + "\n".join(lines) + "\n").encode())
-        file.flush()
-        os.fsync(file.fileno())
+    for rank in sorted({record.rank for record in damaged}):
+        # Each in its rank's manifest, behind the line that it takes back. First there and then the file, so that a
+        # file that is gone is never said to be stored.
+        log = ManifestLog(report.directory, Run(rank=rank), writer="", sync=True)
+        log.open()
+        try:
+            log.drop([record for record in damaged if record.rank == rank])
+        finally:
+            log.close()
+    failed = []
     for record in damaged:
         assert record.file is not None
         try:
             os.unlink(report.directory / record.file)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             pass
-    return len(damaged)
+        except OSError as error:
+            failed.append(error)
+    return failed
+
+
+def is_in_use(directory: str | os.PathLike[str]) -> bool:
+    """Whether a writer, or a helper of one, is at work in a directory, as far as this machine knows."""
+    folder = os.path.join(directory, RESERVED_PREFIX)
+    try:
+        return any(is_held(os.path.join(folder, file)) for file in os.listdir(folder) if file.endswith(".lock"))
+    except OSError:
+        return False
+
+
+def _nothing_to_compare(root: Path) -> str:
+    if not root.is_dir():
+        return f"there is no directory {os.fspath(root)!r}"
+    return (
+        f"{os.fspath(root)!r} has no manifest ({RESERVED_PREFIX}/manifest-RANK.jsonl), so there is nothing to "
+        "compare it with; one is written unless manifest=False, into the directory that the writer was given"
+    )
 
 
 def _compare(root: Path, record: Record) -> Finding | None:
     assert record.file is not None
     path = root / record.file
     try:
-        size = os.stat(path).st_size
-        if size != record.bytes:
-            return Finding(record.file, "wrong size", f"{size} bytes instead of {record.bytes}", record)
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            what = "a folder" if stat.S_ISDIR(status.st_mode) else "something that is no file"
+            return Finding(record.file, "unreadable", f"there is {what} in its place", record)
+        if status.st_size != record.bytes:
+            return Finding(record.file, "wrong size", f"{status.st_size} bytes instead of {record.bytes}", record)
         found = checksum_of_file(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink():
+            return Finding(record.file, "unreadable", f"a link to {os.readlink(path)!r}, which is not there", record)
         return Finding(record.file, "missing", "it is not there", record)
     except OSError as error:
         return Finding(record.file, "unreadable", f"{type(error).__name__}: {error}", record)
     if found != record.xxh3:
         return Finding(record.file, "wrong checksum", f"{found} instead of {record.xxh3}", record)
     return None
+
+
+def _look_again(root: Path, damaged: Sequence[Finding], before: Manifest, now: Manifest) -> tuple[list[Finding], bool]:
+    """What is still damaged by a newer manifest, and whether that says of each the same as the one before."""
+    known = {record.file: record for record in now.records}
+    settled = all(one.record == known.get(one.file) for one in damaged)
+    new = {record.file for record in now.records} - {record.file for record in before.records}
+    again = [record for one in damaged if (record := known.get(one.file)) is not None]
+    again += [known[file] for file in new if file is not None]
+    return [one for record in again if (one := _compare(root, record)) is not None], settled
+
+
+def _unknown(report: Report, files: Iterable[str]) -> Iterator[Finding]:
+    """Files that the manifest does not know. Where functions have written what they like, nothing is said of them."""
+    unrecorded = {record.file for record, _ in adoptable(report.manifest)}
+    for file in files:
+        if file in unrecorded:
+            yield Finding(file, "not recorded", "a run stored it, and ended before it recorded it")
+        elif not report.opaque:
+            yet = ", yet: a writer is at work here" if report.in_use else ""
+            yield Finding(file, "extra", f"the manifest does not know it{yet}")
 
 
 def _files(root: Path) -> Iterator[str]:
