@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,6 +130,11 @@ class Target(Protocol):
 class Group(Protocol):
     """Samples that are stored together, for that costs less than storing each by itself."""
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it is to be settled before more is put."""
+        ...
+
     def put(self, name: str, parts: Sequence[memoryview], *, again: bool) -> None:
         """Get ready to store the concatenated `parts` under `name`.
 
@@ -143,8 +148,16 @@ class Group(Protocol):
         """
         ...
 
-    def settle(self) -> list[bool | BaseException]:
-        """Store what was put, and say of each in its order: as `Target.put` returns, or what it raises."""
+    def settle(self, at: Callable[[int], None]) -> list[bool | BaseException]:
+        """Store what was put, and say of each in its order: as `Target.put` returns, or what it raises.
+
+        Args:
+            at: Called with the place of each before it is waited for; what it raises is raised.
+        """
+        ...
+
+    def leave(self) -> None:
+        """Let go of what was put and is not settled."""
         ...
 
 

@@ -192,7 +192,7 @@ class FileWriter(BaseWriter):
         graces = [one.sigterm_grace for one in together if one.sigterm_grace is not None]
         if first and graces:
             termination = Termination(min(graces))
-            termination.install()
+            termination.install(len(together))
             for callback in together:
                 callback._termination = termination
         writers = [callback._writer for callback in together if callback._writer is not None]

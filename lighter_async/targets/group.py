@@ -8,7 +8,7 @@ from typing import Any
 
 from lighter_async.files import remove
 
-__all__ = ["SyncedGroup"]
+__all__ = ["SyncedGroup", "sync_folder"]
 
 _MOST_OPEN = 64
 
@@ -22,52 +22,92 @@ class SyncedGroup:
     Args:
         write: Writes a temporary file: ``(name, parts) -> (path, descriptor)``.
         name: Names it: ``(path, name, again=...) -> bool``.
+        root: The directory that all files lie below.
+        linked: Folders whose own names, up to the directory, are known to be on the disk. It grows.
     """
 
     def __init__(
-        self, write: Callable[[str, Sequence[memoryview]], tuple[str, int]], name: Callable[..., bool]
+        self,
+        write: Callable[[str, Sequence[memoryview]], tuple[str, int]],
+        name: Callable[..., bool],
+        *,
+        root: str,
+        linked: set[str],
     ) -> None:
         self._write = write
         self._name = name
+        self._root = root
+        self._linked = linked
         self._open: list[tuple[str, int, str, bool]] = []
-        self._outcomes: list[bool | BaseException] = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to settle, since each file of the group is open until then."""
+        return len(self._open) >= _MOST_OPEN
 
     def put(self, name: str, parts: Sequence[memoryview], *, again: bool) -> None:
         temporary, descriptor = self._write(name, parts)
         self._open.append((temporary, descriptor, name, again))
-        if len(self._open) >= _MOST_OPEN:
-            self._settle()
 
-    def settle(self) -> list[bool | BaseException]:
-        self._settle()
-        outcomes, self._outcomes = self._outcomes, []
-        return outcomes
-
-    def _settle(self) -> None:
-        waiting, self._open = self._open, []
-        for _, descriptor, _, _ in waiting:
+    def settle(self, at: Callable[[int], None]) -> list[bool | BaseException]:
+        for _, descriptor, _, _ in self._open:
             _begin(descriptor)
+        outcomes: list[bool | BaseException] = []
         folders: dict[str, list[int]] = {}
-        for temporary, descriptor, name, again in waiting:
-            try:
+        self._open.reverse()
+        try:
+            while self._open:
+                at(len(outcomes))
+                temporary, descriptor, name, again = self._open.pop()
                 try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
-                stored = self._name(temporary, name, again=again)
-            except BaseException as error:
-                remove(temporary)
-                self._outcomes.append(error)
-                continue
-            if stored:
-                folders.setdefault(os.path.dirname(temporary), []).append(len(self._outcomes))
-            self._outcomes.append(stored)
+                    try:
+                        os.fsync(descriptor)
+                    finally:
+                        os.close(descriptor)
+                    stored = self._name(temporary, name, again=again)
+                except BaseException as error:
+                    _remove(temporary)
+                    outcomes.append(error)
+                    continue
+                if stored:
+                    folders.setdefault(os.path.dirname(temporary), []).append(len(outcomes))
+                outcomes.append(stored)
+        except BaseException:
+            self.leave()
+            raise
         for folder, places in folders.items():
+            at(places[-1])
             try:
-                _sync_folder(folder)
+                sync_folder(folder)
+                self._link(folder)
             except OSError as error:
                 for place in places:
-                    self._outcomes[place] = error
+                    outcomes[place] = error
+        return outcomes
+
+    def leave(self) -> None:
+        while self._open:
+            temporary, descriptor, _, _ = self._open.pop()
+            os.close(descriptor)
+            _remove(temporary)
+
+    def _link(self, folder: str) -> None:
+        """Sync the folders above one, which may have been made for it."""
+        missing = []
+        while folder not in self._linked and len(folder) > len(self._root):
+            missing.append(folder)
+            folder = os.path.dirname(folder)
+            sync_folder(folder)
+        self._linked.update(missing)
+
+
+def sync_folder(folder: str) -> None:
+    """Have the names in a folder on the disk."""
+    descriptor = os.open(folder or ".", os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _begin(descriptor: int) -> None:
@@ -80,9 +120,8 @@ def _begin(descriptor: int) -> None:
             pass
 
 
-def _sync_folder(folder: str) -> None:
-    descriptor = os.open(folder or ".", os.O_RDONLY)
+def _remove(temporary: str) -> None:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        remove(temporary)
+    except OSError:
+        pass  # the next run clears it; what has failed before it is what is to be told

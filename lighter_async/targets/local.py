@@ -14,7 +14,7 @@ from lighter_async.errors import InvalidNameError, NameTakenError
 from lighter_async.files import name_part, new_token, remove, write_part
 from lighter_async.locks import Owner, RunLock, this_process, wait_for_the_dead
 from lighter_async.names import RESERVED_PREFIX
-from lighter_async.targets.group import SyncedGroup
+from lighter_async.targets.group import SyncedGroup, sync_folder
 from lighter_async.targets.leftovers import LOCK_ENDING, clear_leftovers
 from lighter_async.types import Durability, Group, IfExists, Run
 
@@ -76,6 +76,7 @@ class LocalTarget:
         self._lock: RunLock | None = None
         # Folders that names may lie in. Only the submitting threads use it, and a race costs one more look.
         self._folders: set[str] = set()
+        self._linked: set[str] = set()  # folders whose names are synced
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy in another process opens for itself: with a lock and temporary names of its own.
@@ -121,6 +122,8 @@ class LocalTarget:
             self.since = os.fstat(self._lock.descriptor).st_mtime_ns
         try:
             clear_leftovers(self._root, but=self._token)
+            if self.durability == "fsync" and self._owner is None:
+                _sync_upwards(self._root)
         except BaseException:
             self.close()
             raise
@@ -167,7 +170,9 @@ class LocalTarget:
 
     def group(self) -> Group | None:
         """Where samples are put that are to be synced together; None if they need not be synced."""
-        return SyncedGroup(self.write, self.name) if self.durability == "fsync" else None
+        if self.durability != "fsync":
+            return None
+        return SyncedGroup(self.write, self.name, root=self._root, linked=self._linked)
 
     def path(self, name: str) -> Path:
         """The final path of a sample, with its folders made, for functions that write there themselves."""
@@ -206,6 +211,7 @@ class LocalTarget:
         except FileNotFoundError:
             # The first sample of a folder makes it, and so does the next one if somebody removes it.
             os.makedirs(os.path.dirname(path), exist_ok=True)
+            self._linked.clear()
             return write_part(path, parts, token=self._token)
 
     def name(self, temporary: str, name: str, *, again: bool) -> bool:
@@ -229,7 +235,11 @@ class LocalTarget:
 
     def _put(self, name: str, parts: Sequence[memoryview], *, again: bool) -> bool:
         temporary, descriptor = self.write(name, parts)
-        os.close(descriptor)
+        try:
+            os.close(descriptor)
+        except BaseException:  # a network file system may say only now that its disk is full
+            remove(temporary)
+            raise
         return self.name(temporary, name, again=again)
 
     def _name_beside(self, temporary: str, path: str, error: FileExistsError, *, again: bool) -> bool:
@@ -336,6 +346,18 @@ def wait_until_free(directory: str | os.PathLike[str]) -> None:
         TimeoutError: They have been at work for ten minutes.
     """
     wait_for_the_dead(os.path.join(directory, RESERVED_PREFIX), LOCK_ENDING, timeout=_SECONDS_FOR_THE_DEAD)
+
+
+def _sync_upwards(folder: str) -> None:
+    """Sync a folder, and those above it on its file system, for some of them may have been made just now."""
+    device = os.stat(folder).st_dev
+    while os.stat(folder).st_dev == device:
+        try:
+            sync_folder(folder)
+        except OSError:
+            pass  # it is not ours, and was there before; what is wrong with ours, storing tells
+        if folder == (folder := os.path.dirname(folder)):
+            return
 
 
 def _is_sample(path: str) -> bool:
