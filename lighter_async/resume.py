@@ -28,7 +28,8 @@ def pending(
     Give it to the `DataLoader`, and ``resume=True`` to the `FileWriter`; then the same script, run again after any
     crash, computes and stores only what is missing. It shares its indices out among the ranks, as `Trainer.predict`
     does, and a rank may be left with none. Make it before the run's first sample is stored, on all ranks: what it says
-    is settled when it is made.
+    is settled when it is made. A script that predicts twice on several ranks has to let them wait for each other in
+    between (``torch.distributed.barrier()``), or they would disagree on what is pending.
 
     Args:
         dataset: Anything with a length.

@@ -221,6 +221,7 @@ class Ranks:
         return DataLoader(items, batch_size=batch_size, sampler=sampler)
 
     def wait_for_each_other(self):
+        """Between two predictions of one script, or one rank asks what is pending while another still stores."""
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
 
@@ -249,11 +250,13 @@ class Ranks:
     def twice(self):
         """Goes on, and once more when there is nothing left."""
         self.predict(self.pending_series(5), *self.series())
+        self.wait_for_each_other()
         self.predict(self.pending_series(5), *self.series())
 
     def one_left(self):
         """A data set that has grown by a single sample since it was done."""
         for count in (CASES - 1, CASES):
+            self.wait_for_each_other()
             writer = FileWriter(self.folder / "out", "sample", "text", resume=True)
             self.predict(self.loader(count, self.folder / "out"), writer)
 
@@ -266,6 +269,7 @@ class Ranks:
     def loaders(self):
         """Several loaders of one run, cut and resumed."""
         for batch_size, limit in ((4, 1), (5, None)):
+            self.wait_for_each_other()
             several = [
                 self.loader(count, self.folder / "out", batch_size=batch_size, loader=number, first=1000 * number)
                 for number, count in enumerate((9, 7, 12))
