@@ -3,6 +3,7 @@
 It is awaited on an event loop of the workers' own, up to `max_workers` samples at once, so the plain loop that hands
 the predictions over needs no asyncio at all. Run it with
 
+    pip install aiofiles scikit-image
     python examples/aiofiles_writer.py [DIRECTORY]
 """
 

@@ -1,5 +1,6 @@
 """A web service that answers with a model's prediction, and stores every prediction in the background.
 
+    pip install starlette uvicorn
     python examples/starlette_app.py [DIRECTORY [PORT]]
     curl --data-binary @photograph.png 'http://127.0.0.1:8000/edges?name=photograph' > edges.png
     curl http://127.0.0.1:8000/stats

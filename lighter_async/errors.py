@@ -92,8 +92,11 @@ class WriteError(LighterAsyncError):
     def of_run(cls, failures: Sequence[WriteError], *, written: int, nbytes: int, pending: int) -> WriteError:
         """All failures of a run that were not raised yet, with what became of the other samples."""
         first = failures[0]
-        listed = "; ".join(str(failure) for failure in failures[:_LISTED_FAILURES])
-        more = len(failures) - _LISTED_FAILURES
+        causes: dict[str, list[WriteError]] = {}
+        for failure in failures:
+            causes.setdefault(describe(failure.cause or failure), []).append(failure)
+        listed = "; ".join(_of_cause(alike) for alike in list(causes.values())[:_LISTED_FAILURES])
+        more = sum(len(alike) for alike in list(causes.values())[_LISTED_FAILURES:])
         rest = f"; and {more} more (see .failures)" if more > 0 else ""
         still = f", {pending} are still being written" if pending else ""
         samples = "sample was" if len(failures) == 1 else "samples were"
@@ -127,6 +130,15 @@ class WriteError(LighterAsyncError):
             cause = None
         known = self.args[0], self.writer, self.name, self.attempts, cause, self._failures, self.kept
         return _rebuild_write_error, known
+
+
+def _of_cause(failures: Sequence[WriteError]) -> str:
+    """The first of some failures with the same cause, and how many more there are."""
+    others = len(failures) - 1
+    if not others:
+        return str(failures[0])
+    names = ", ".join(repr(failure.name) for failure in failures[1:_LISTED_FAILURES])
+    return f"{failures[0]}; and likewise {names}{f' and {others - 4} more' if others > 4 else ''}"
 
 
 def _rebuild_write_error(

@@ -259,7 +259,8 @@ def _common(a: range, b: range) -> int | None:
 def _duplicate(name: str, file: str, earlier: str, later: str) -> DuplicateNameError:
     return DuplicateNameError(
         f"two samples of one run are named {name!r}: {earlier} and {later} would both become {file!r}. "
-        "Give them different names, such as the source folder and the file name ('a/case', 'b/case'); "
+        "Give them different names, such as the source folder and the file name ('a/case', 'b/case'), and each of "
+        "several writers that are open on one directory a directory of its own; "
         "nothing of the second one's batch was queued"
     )
 

@@ -25,6 +25,7 @@ from lightning_models import (
 )
 
 from lighter_async import BaseWriter, DuplicateNameError, FileWriter, WriteError
+from lighter_async.callback import base as base_module
 from lighter_async.callback import progress as progress_module
 
 pytestmark = lightning_warnings
@@ -215,10 +216,16 @@ def test_a_trainer_predicts_twice(package, tmp_path):
     assert callback.stats().written == 4
 
 
-def fake_trainer(directory, *, rank, ranks):
-    """As much of a trainer of one rank of several as setup asks for."""
+def fake_trainer(said, *, rank, ranks):
+    """As much of a trainer of one rank of several as setup asks for; `said` is what rank 0 has told the others."""
+
+    def broadcast(own, src):
+        if rank == src:
+            said.append(own)
+        return said[0]
+
     return SimpleNamespace(
-        strategy=SimpleNamespace(broadcast=lambda own, src: (directory, *own[1:]), barrier=lambda: None),
+        strategy=SimpleNamespace(broadcast=broadcast, reduce_boolean_decision=lambda seen: seen),
         is_global_zero=rank == 0,
         global_rank=rank,
         world_size=ranks,
@@ -233,7 +240,8 @@ def fake_trainer(directory, *, rank, ranks):
 
 def test_every_rank_takes_its_own_numbers(tmp_path):
     """Rank r of n takes r, r + n, r + 2n and so on, over all batches, below the directory that rank 0 says."""
-    trainers = [fake_trainer(tmp_path / "zero", rank=rank, ranks=3) for rank in range(3)]
+    said = []
+    trainers = [fake_trainer(said, rank=rank, ranks=3) for rank in range(3)]
     callbacks = [FileWriter(tmp_path / f"{rank}", "pred", "text") for rank in range(3)]
     for trainer, callback in zip(trainers, callbacks, strict=True):
         callback.setup(trainer, None, "predict")
@@ -241,13 +249,15 @@ def test_every_rank_takes_its_own_numbers(tmp_path):
         for index, count in enumerate([2, 1, 3]):
             callback.on_predict_batch_end(trainer, None, {"pred": [f"rank {rank}"] * count}, None, index)
         callback.teardown(trainer, None, "predict")
-    assert files_in(tmp_path) == {f"zero/{number}.txt": f"rank {number % 3}" for number in range(18)}
+    assert files_in(tmp_path) == {f"0/{number}.txt": f"rank {number % 3}" for number in range(18)}
 
 
-def test_a_rank_that_does_not_see_the_directory_says_so(tmp_path):
+def test_a_rank_that_does_not_see_the_directory_says_so(tmp_path, monkeypatch):
     """Only rank 0 makes it."""
+    monkeypatch.setattr(base_module, "_SECONDS_TO_SEE", 0.0)
+    said = [(tmp_path / "zero", "the-run", 0, None)]
     with pytest.raises(RuntimeError, match=r"rank 1 does not see .*share storage"):
-        FileWriter(tmp_path, "pred", "text").setup(fake_trainer(tmp_path / "zero", rank=1, ranks=2), None, "predict")
+        FileWriter(tmp_path, "pred", "text").setup(fake_trainer(said, rank=1, ranks=2), None, "predict")
     assert list(tmp_path.glob("[!.]*")) == []
 
 

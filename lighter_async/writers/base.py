@@ -76,6 +76,10 @@ class Encoder:
             )
         if "/" in suffix or "\0" in suffix:
             raise ValueError(f"suffix {suffix!r} holds a '/' or NUL; it is the end of a file name, such as '.png'")
+        if suffix and "." not in suffix:
+            raise ValueError(
+                f"suffix {suffix!r} has no dot, so that 'a' would become {'a' + suffix!r}; write '.{suffix}'"
+            )
         self._encode = encode
         self._encode_block = encode_block
         self._templates = templates
@@ -183,7 +187,7 @@ class PathFunction:
 Writer: TypeAlias = Encoder | PathFunction
 
 
-def encoder(*, suffix: str, name: str | None = None) -> Callable[[Callable[..., Encoded]], Encoder]:
+def encoder(*function: Any, suffix: str = "", name: str | None = None) -> Callable[[Callable[..., Encoded]], Encoder]:
     """Make an `Encoder` of a function ``(value) -> bytes``.
 
     ```python
@@ -194,7 +198,15 @@ def encoder(*, suffix: str, name: str | None = None) -> Callable[[Callable[..., 
         numpy.save(buffer, value.numpy())
         return buffer.getbuffer()
     ```
+
+    Raises:
+        TypeError: It stands above a function without its suffix.
+        ValueError: The suffix has no dot.
     """
+    if function:
+        raise TypeError(
+            "write @encoder(suffix='.npy'), with the ending of the files that it makes, not a bare @encoder"
+        )
     return lambda function: Encoder(function, suffix=suffix, name=name)
 
 

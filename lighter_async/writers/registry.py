@@ -50,7 +50,8 @@ class WriterRegistry:
         if name not in self._registry:
             raise ValueError(
                 f"Writer with name '{name}' is not registered. Registered are: {', '.join(sorted(self._registry))}. "
-                "Register yours with @writer_registry.register(...), or pass the function itself."
+                "Register yours with @writer_registry.register(...), or pass the function itself. (The order is "
+                "BackgroundWriter(writer, directory) and FileWriter(directory, value_key, writer_fn).)"
             )
         return self._registry[name]
 
