@@ -27,6 +27,7 @@ __all__ = ["kills"]
 _JOB = Path(__file__).with_name("kill_job.py")
 _DEADLINE = 120.0  # seconds for what should take a few
 _KILLS_PER_CYCLE = 8
+_ALL_AT_ONCE = 0.15  # of the job's kills
 _MOST_HELPER_KILLS = 2  # of one job, which gives a sample up after three
 
 
@@ -113,6 +114,7 @@ class _Cycle:
             job.wait_for(0, self._choose.uniform(0, 0.5))  # while it opens
         else:
             job.wait_for(self._choose.randint(1, max(1, share)), self._choose.uniform(0, 0.02))
+        job.is_wiped_out = self._backend == "process" and self._choose.random() < _ALL_AT_ONCE
         if not job.kill():
             return False
         self._tally.midway += any(self._directory.rglob(".lighter-async-*.part"))
@@ -129,9 +131,10 @@ class _Cycle:
         if again:  # it would compute again what it was told is stored, or will be
             self._lose(again, "pending again for the next run")
         self._handed |= job.handed
-        # Helpers store what was handed over whatever becomes of the job; threads end with it, and it counts what they
-        # have stored.
-        self._kept |= job.handed if self._backend == "process" else job.stored
+        # Helpers store what was handed over whatever becomes of the job. Threads end with it, as helpers do that are
+        # killed together with it: then it counts what was stored.
+        outlives = self._backend == "process" and not job.is_wiped_out
+        self._kept |= job.handed if outlives else job.stored
         self._check_files()
         if self._choose.random() < 0.5:
             return  # the next run waits for the helpers that are still at work
@@ -204,6 +207,7 @@ class _Job:
         self.stored: set[int] = set()
         self.pending: list[int] | None = None
         self.has_ended = False
+        self.is_wiped_out = False  # whether its helpers are to be killed together with it
         self.errors = ""
         self.status = 0
         self._changed = threading.Condition()
@@ -226,8 +230,17 @@ class _Job:
         self._errors.close()
 
     def kill(self) -> bool:
-        """Kill it; returns whether it was there."""
+        """Kill it, alone or with its helpers; returns whether it was there."""
         was_there = self.process.poll() is None and not self.has_ended
+        helpers = []
+        if self.is_wiped_out:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                parent = psutil.Process(self.process.pid)
+                parent.suspend()  # or it would start others
+                helpers = parent.children()
+        for helper in helpers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                helper.kill()
         self.process.kill()
         return self.process.wait(_DEADLINE) == -signal.SIGKILL and was_there
 

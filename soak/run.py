@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -61,12 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unit = 60 * options.minutes / sum(RUNS[name][3] for name in chosen) / len(backends)
     deadline = began
     tallies: list[Tally] = []
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        for name in chosen:
-            run, rounds, sizes, share = RUNS[name]
-            for backend in backends:
-                deadline += share * unit  # what one leaves, the next ones have
-                tallies.append(_run(run, rounds, sizes, backend, Path(folder), options.seed, began, deadline))
+    folder = Path(tempfile.mkdtemp(prefix="soak-", dir=options.folder))
+    for name in chosen:
+        run, rounds, sizes, share = RUNS[name]
+        for backend in backends:
+            deadline += share * unit  # what one leaves, the next ones have
+            tallies.append(_run(run, rounds, sizes, backend, folder, options.seed, began, deadline))
+    is_clean = all(one.is_clean for one in tallies)
+    if is_clean:
+        shutil.rmtree(folder)
     minutes = (time.monotonic() - began) / 60
     command = "soak/run.py " + " ".join(sys.argv[1:] if arguments is None else arguments)
     about = {**machine(), "command": command.strip(), "seed": options.seed, "minutes": round(minutes, 1)}
@@ -77,8 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.page is not None:
         options.page.write_text(between_markers(options.page.read_text(), text))
     troubles = [f"{one.fault}, {one.backend}: {trouble}" for one in tallies for trouble in one.troubles]
-    print("\n".join(troubles), file=sys.stderr)
-    return 0 if all(one.is_clean for one in tallies) else 1
+    if not is_clean:
+        print("\n".join([*troubles, f"what is there stays in {folder}"]), file=sys.stderr)
+    return 0 if is_clean else 1
 
 
 def _run(
