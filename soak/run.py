@@ -30,15 +30,15 @@ from tally import Tally, between_markers, table
 
 ROOT = Path(__file__).parent.parent
 
-# By name: the run, its rounds and samples for each backend, and its share of the time.
+# By name: the run, its rounds and samples for each backend, and its share of the time. What one leaves, the next have.
 RUNS: dict[str, tuple[Callable[..., Tally], int, dict[str, int], float]] = {
-    "kills": (kills, 200, {"samples": 200}, 6.0),
-    "failing": (failing, 30, {"samples": 60}, 3.0),
-    "too_large": (too_large, 20, {"samples": 60}, 1.0),
-    "full": (full, 30, {"samples": 100}, 1.0),
-    "full_for_a_while": (full_for_a_while, 20, {"samples": 100}, 1.0),
-    "forks": (forks, 20, {"samples": 120}, 1.0),
     "crowd": (crowd, 1, {"samples": 100_000}, 1.0),
+    "forks": (forks, 20, {"samples": 120}, 0.7),
+    "too_large": (too_large, 20, {"samples": 60}, 0.7),
+    "full": (full, 30, {"samples": 100}, 0.7),
+    "full_for_a_while": (full_for_a_while, 20, {"samples": 100}, 0.7),
+    "failing": (failing, 30, {"samples": 60}, 2.0),
+    "kills": (kills, 200, {"samples": 200}, 9.0),
 }
 BACKENDS = ("process", "thread")
 
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in chosen:
         run, rounds, sizes, share = RUNS[name]
         for backend in backends:
-            deadline += share * unit  # what one leaves, the next ones have
+            deadline += share * unit
             tallies.append(_run(run, rounds, sizes, backend, folder, options.seed, began, deadline))
     is_clean = all(one.is_clean for one in tallies)
     if is_clean:
