@@ -46,6 +46,7 @@ class Work:
         self.unit = unit
         self.result = Result()
         self.stored: list[Stored] = []
+        self._taken: list[tuple[Stored, NameTakenError]] = []  # by another rank
         self._attempts = attempts
         make_group: Callable[[], Group | None] | None = getattr(job.target, "group", None)
         self._group = None if make_group is None else make_group()
@@ -90,10 +91,9 @@ class Work:
                 self._settle(group)
             return
         try:
-            stored = self.attempt(partial(self._put, one, name, parts))
+            self._book(one, self.attempt(partial(self._put, one, name, parts)))
         except NameTakenError as error:
-            stored = self._is_new(one, error)
-        self._book(one, stored)
+            self._taken.append((one, error))
 
     def _put(self, one: Stored, name: str, parts: Sequence[memoryview]) -> bool:
         target = self.job.target
@@ -114,6 +114,18 @@ class Work:
         """Store what waits, record what is stored, and say what became of all."""
         if self._group is not None:
             self._settle(self._group)
+        self._record()
+        # Only now: two ranks that store the same samples the other way round wait for each other's records.
+        for one, taken in self._taken:
+            self.begin(one.index)
+            try:
+                self._see_whose(one, taken)
+                self.result.skipped += 1
+            except BaseException as error:
+                self.fail(one.index, error)
+        return self.result
+
+    def _record(self) -> None:
         stored, result, log = self.stored, self.result, self.job.log
         if stored and log is not None:
             batch = self.unit.batch
@@ -124,10 +136,9 @@ class Work:
             except BaseException as error:
                 for one in stored:
                     self.fail(one.index, error)
-                return result
+                return
         result.written += len(stored)
         result.bytes_written += sum(one.nbytes or 0 for one in stored)
-        return result
 
     def _settle(self, group: Group) -> None:
         waiting, self._waiting = self._waiting, []
@@ -136,17 +147,13 @@ class Work:
         for one, outcome in zip(waiting, outcomes, strict=True):
             self.begin(one.index)
             try:
-                self._book(one, self._outcome_of(group, one, outcome))
+                if isinstance(outcome, BaseException):
+                    outcome = self._once_more(group, one, outcome)
+                self._book(one, outcome)
+            except NameTakenError as error:
+                self._taken.append((one, error))
             except BaseException as error:
                 self.fail(one.index, error)
-
-    def _outcome_of(self, group: Group, one: Stored, outcome: bool | BaseException) -> bool:
-        try:
-            if isinstance(outcome, NameTakenError):
-                raise outcome
-            return self._once_more(group, one, outcome) if isinstance(outcome, BaseException) else outcome
-        except NameTakenError as error:
-            return self._is_new(one, error)
 
     def _once_more(self, group: Group, one: Stored, error: BaseException) -> bool:
         """Store one of the group by itself, whose first attempt has failed, if that may help."""
@@ -169,8 +176,13 @@ class Work:
         else:
             self.result.skipped += 1
 
-    def _is_new(self, one: Stored, error: NameTakenError) -> bool:
-        """Another rank was quicker: with the same sample, so that there is nothing to do, or with a different one."""
+    def _see_whose(self, one: Stored, error: NameTakenError) -> None:
+        """Another rank was quicker, and with the same sample, so that there is nothing to do.
+
+        Raises:
+            NameTakenError: It was a different one, or nobody knows which.
+        """
+        self._at(None)  # who waits is not at work
         log, origin = self.job.log, self.unit.batch.origin
         other: Record | None = None
         if log is not None and one.file is not None:
@@ -178,7 +190,7 @@ class Work:
         index = None if origin is None or origin.indices is None else int(origin.indices[one.index])
         if other is not None and origin is not None and index is not None:
             if (other.loader, other.index) == (origin.loader, index):
-                return False
+                return
             raise NameTakenError(
                 f"two samples of one run would become {one.file!r}: index {other.index} of loader {other.loader}, "
                 f"which rank {other.rank} has stored, and index {index} of loader {origin.loader}; give them "
