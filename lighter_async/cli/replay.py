@@ -126,7 +126,14 @@ class _Writers:
     def write(self, one: Kept, writer: Any) -> None:
         """Write one value; it is stored and recorded when this returns."""
         about = one.about
-        value, index = one.value(), about["index"]
+        try:
+            value = one.value()
+        except Exception as error:
+            raise LighterAsyncError(
+                f"its value cannot be loaded here ({describe(error)}); what it is made of has to be in a module that "
+                "can be imported from the working folder"
+            ) from error
+        index = about["index"]
         origin = Origin(None if index is None else (index,), about["loader"], about["batch"])
         background = self._writer_of(one, writer)
         try:
@@ -221,7 +228,9 @@ def _importing_from_here() -> Iterator[None]:
 
 
 def _cause(error: Exception) -> str:
-    return describe(error.cause if isinstance(error, WriteError) and error.cause is not None else error)
+    if isinstance(error, WriteError) and error.cause is not None:
+        return describe(error.cause)
+    return str(error) if type(error) is LighterAsyncError else describe(error)
 
 
 def _refuse(text: str) -> int:

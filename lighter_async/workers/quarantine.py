@@ -52,10 +52,10 @@ class Quarantine:
 
         import torch
 
-        folder = os.path.join(self.directory, _FOLDER, f"{new_token()}-{next(_counter)}")
-        os.makedirs(folder)
         buffer = io.BytesIO()
         torch.save(value, buffer)
+        folder = os.path.join(self.directory, _FOLDER, f"{new_token()}-{next(_counter)}")
+        os.makedirs(folder)
         cause = failure.cause
         about = {
             "name": failure.name,
