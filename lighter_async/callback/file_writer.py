@@ -273,7 +273,7 @@ class FileWriter(BaseWriter):
             try:
                 self._writer.close()
             finally:
-                self._forget()
+                self._forget(ends=True)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Store what was handed over, and leave the exception as it is, with what failed here attached to it.
@@ -285,23 +285,27 @@ class FileWriter(BaseWriter):
         writer = self._writer
         known = len(_attached(exception))  # such as another FileWriter's
         try:
-            with _interruptible():
-                writer.__exit__(type(exception), exception, None)
+            if self._wants_to_end():
+                assert self._termination is not None
+                writer.close_by(self._termination.seconds_left)
+            else:
+                with _interruptible():
+                    writer.__exit__(type(exception), exception, None)
             super().teardown(trainer, pl_module, "predict")
         finally:
-            self._forget()
+            self._forget(ends=False)
             if isinstance(exception, KeyboardInterrupt):
                 # Lightning ends the process without showing this exception.
                 for text in _attached(exception)[known:]:
                     _tell(text)
 
-    def _forget(self) -> None:
+    def _forget(self, *, ends: bool) -> None:
         self._forget_writer()
         self._progress = None
         self._known = self._share = None
         if self._termination is not None:
-            self._termination.uninstall()
-            self._termination = None
+            termination, self._termination = self._termination, None
+            termination.uninstall(ends=ends)
 
     def _wants_to_end(self) -> bool:
         return self._termination is not None and self._termination.received

@@ -45,24 +45,33 @@ class Termination:
         if threading.current_thread() is not threading.main_thread():
             return
         self._previous = signal.getsignal(signal.SIGTERM)
-        if self._previous in (None, signal.SIG_IGN):  # not Python's to replace, or of no effect here
+        if self._previous is None:  # not Python's to replace
             return
         signal.signal(signal.SIGTERM, self._note)
         self._users = users
 
-    def uninstall(self) -> None:
-        """Give the signal back, once nobody uses it any more; and the one that came too late for the loop."""
+    def uninstall(self, *, ends: bool) -> None:
+        """Give the signal back, once nobody uses it any more; and one that came too late for the loop.
+
+        Args:
+            ends: Whether to end the process then, as `leave`, and not to leave that to the earlier handlers.
+
+        Raises:
+            SystemExit: With status 143.
+        """
         self._users -= 1
-        if self._users == 0 and self._restore() and self.received:
+        if self._users or threading.current_thread() is not threading.main_thread():
+            return
+        if self.received and ends:
+            self.leave()
+        self._restore()
+        if self.received:
             self._is_over = True
             signal.raise_signal(signal.SIGTERM)
 
-    def _restore(self) -> bool:
-        if threading.current_thread() is not threading.main_thread():
-            return False
+    def _restore(self) -> None:
         if signal.getsignal(signal.SIGTERM) == self._note:
             signal.signal(signal.SIGTERM, self._previous)
-        return True
 
     def _note(self, number: int, frame: object) -> None:
         if self._received is None:
