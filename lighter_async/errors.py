@@ -221,7 +221,7 @@ def describe(error: BaseException) -> str:
     """An exception's type and message, also of one whose message cannot be had."""
     try:
         return f"{type(error).__name__}: {error}"
-    except Exception as unable:
+    except BaseException as unable:
         return f"{type(error).__name__} (its message cannot be had: __str__ raised {type(unable).__name__})"
 
 

@@ -81,7 +81,7 @@ class RunLock:
             OSError: The file cannot be made, or the file system knows no locks.
         """
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-        descriptor = os.open(self.path, flags, 0o666)
+        descriptor = _above_standard(os.open(self.path, flags, 0o666))
         try:
             if fcntl is not None:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,6 +115,16 @@ class RunLock:
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def _above_standard(descriptor: int) -> int:
+    """The same file under a number that no helper takes for its standard output's."""
+    if descriptor > 2 or fcntl is None:
+        return descriptor
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(descriptor)
 
 
 def _is_at(descriptor: int, path: str) -> bool:

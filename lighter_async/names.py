@@ -108,9 +108,14 @@ def check_name(name: str) -> None:
         )
     if not name.isascii():
         try:
-            os.fsencode(name)
+            encoded = os.fsencode(name)
         except UnicodeEncodeError as error:
             raise InvalidNameError(f"name {name!r} cannot be encoded as a file name: {error}") from error
+        if os.fsdecode(encoded) != name:
+            raise InvalidNameError(
+                f"name {name!r} and {os.fsdecode(encoded)!r} are one file name; os.fsdecode(os.fsencode(name)) makes "
+                "the usual one of both"
+            )
     if not (_WINDOWS or "/" in name or name[0] == "."):
         return
     for component in name.split("/"):

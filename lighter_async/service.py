@@ -304,7 +304,12 @@ class BackgroundWriter:
         return dropped
 
     def stats(self) -> WriterStats:
-        """What was done so far."""
+        """What was done so far.
+
+        Raises:
+            ClosedError: The writer belongs to the process that this one was forked from.
+        """
+        self._check_process()
         self._collect()
         return self._ledger.stats()
 
@@ -398,6 +403,8 @@ class BackgroundWriter:
             if self._ledger.take(room):
                 try:
                     self._enqueue(backend, names, files, plan, nbytes, origin)
+                except _Taken as taken:
+                    raise taken.interruption from None
                 except BaseException:
                     self._ledger.withdraw(room)
                     raise
@@ -420,7 +427,11 @@ class BackgroundWriter:
         nbytes: int,
         origin: Origin | None,
     ) -> None:
-        staged = self._pool.stage(plan)
+        try:
+            staged = self._pool.stage(plan)
+        except Exception:
+            self._ledger.check_open()  # closed meanwhile, there is no memory to copy to
+            raise
         batch = Batch(names, staged, nbytes, plan.count, origin=origin)
         try:
             backend.prepare(batch)

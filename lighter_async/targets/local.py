@@ -187,6 +187,11 @@ class LocalTarget:
         lock, self._lock = self._lock, None
         _open_here.discard(self)
         lock.release()
+        if self._owner is None:
+            try:
+                clear_leftovers(self._root, but=self._token)  # of helpers that were killed
+            except OSError:
+                pass  # the next writer does
         try:
             os.rmdir(os.path.dirname(lock.path))
         except OSError:

@@ -193,4 +193,7 @@ class Job:
 def _drop_own_frame(error: BaseException) -> None:
     # The frame that catches still runs, so it cannot be cleared.
     if error.__traceback__ is not None:
-        error.__traceback__ = error.__traceback__.tb_next
+        try:
+            error.__traceback__ = error.__traceback__.tb_next
+        except Exception:
+            pass  # a frozen dataclass takes no attributes

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from time import monotonic
 
-from lighter_async.errors import WriteTimeoutError
+from lighter_async.errors import LighterAsyncError, WriteTimeoutError
 from lighter_async.types import Batch, Result, Unit
 from lighter_async.workers.job import Job
 from lighter_async.workers.queue import UnitQueue, uninterrupted
@@ -127,6 +127,10 @@ class ThreadBackend(UnitQueue):
                 result = self._job.run(unit, task.at)
             except GivenUp:
                 return
+            except BaseException as error:  # an exception of a user's that is odder than what job.run is ready for
+                result = self._job.fail(
+                    unit, LighterAsyncError(f"its failure cannot be told ({type(error).__name__})"), 1
+                )
             with self._lock:
                 task.place = task.unit = None
                 if task.is_given_up:

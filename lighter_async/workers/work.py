@@ -226,7 +226,7 @@ def _forget_frames(error: BaseException) -> None:
     while link is not None and id(link) not in seen:
         seen.add(id(link))
         traceback.clear_frames(link.__traceback__)
-        link = link.__cause__ or link.__context__
+        link = link.__context__ if link.__cause__ is None else link.__cause__
 
 
 def ready(unit: Unit) -> Staged:

@@ -23,7 +23,7 @@ from lighter_async.workers.job import Job
 from lighter_async.workers.process.bells import make_bell, ring, silence
 from lighter_async.workers.process.book import BROKEN, STARTING, Book, Outcome
 from lighter_async.workers.process.helper import Setting
-from lighter_async.workers.process.launch import Process, launch
+from lighter_async.workers.process.launch import Process, launch, standard_descriptors
 from lighter_async.workers.process.letter import open_failure, seal, seal_names, seal_values
 from lighter_async.workers.queue import uninterrupted
 
@@ -32,6 +32,7 @@ __all__ = ["ProcessBackend"]
 _SECONDS_TO_NOTICE = 1.0
 _ATTEMPTS = 3  # of a sample whose helpers die
 _STARTS = 10  # in a row that come to nothing
+_MOST_DEATHS = 60  # in a row
 _LEAST_UNITS, _MOST_UNITS = 1024, 1 << 16  # in flight at once
 _LETTERS_KEPT = 8 << 20  # bytes of memory, for reuse
 
@@ -101,8 +102,14 @@ class ProcessBackend:
         self._records_in_all = self._capacity + 4 * max_workers
         self._path = [entry for entry in sys.path if isinstance(entry, str)]
         self._folder = _working_folder()
+        self._book: Book
+        self._book_file = self._job_file = self._news = -1
+        self._bells: tuple[int, ...] = ()
+        self._has_book = False
+        self._events = _closed_epoll()
         self._lock = threading.Lock()
         # Guarded by _lock:
+        self._again: deque[tuple[_Sent, int, int]] = deque()  # of dead helpers, for which the book has no room now
         self._helpers: list[Process | None] = [None] * max_workers
         self._records: dict[int, _Record] = {}
         self._free_records = list(range(self._records_in_all))
@@ -116,6 +123,7 @@ class ProcessBackend:
         self._killed: dict[int, WriteTimeoutError] = {}  # helpers that took too long
         self._late: dict[tuple[int, int], WriteTimeoutError] = {}  # by a batch's serial number and a sample's index
         self._failed_starts = 0
+        self._deaths_in_a_row = 0  # with nothing done in between
         self._broken: BaseException | None = None
         self._watchers = 0
         # Guarded by the ledger's lock, which is held when wait and wake are called:
@@ -134,55 +142,71 @@ class ProcessBackend:
         Raises:
             OSError: The system cannot start them.
         """
-        self._memory.open()
         # Once more, for the target knows more of its run since it was opened.
         self._sealed_job = self._seal_job()
         # So that whoever waits for the locks of the dead waits for helpers, too.
         self._inherited: tuple[int, ...] = getattr(self._job.target, "descriptors", ())
-        self._book_file = _file("book", Book.size_of(self._max_workers, self._records_in_all))
-        self._book = Book(self._book_file, self._max_workers, self._records_in_all)
-        self._job_file = _file("job", 0)
-        job = memoryview(self._sealed_job)
-        while job:
-            job = job[os.write(self._job_file, job) :]
-        self._bells = tuple(make_bell() for _ in range(self._max_workers))
-        self._news = make_bell()
-        self._events = select.epoll()
-        self._events.register(self._news, select.EPOLLIN)
-        _running.add(self)
         with self._lock:
             try:
+                with standard_descriptors():
+                    self._open()
                 for helper in range(self._max_workers):
                     self._launch(helper)
             except BaseException:
                 self._close()
                 raise
 
+    def _open(self) -> None:
+        self._memory.open()
+        self._book_file = _file("book", Book.size_of(self._max_workers, self._records_in_all))
+        self._book = Book(self._book_file, self._max_workers, self._records_in_all)
+        self._has_book = True
+        self._job_file = _file("job", 0)
+        job = memoryview(self._sealed_job)
+        while job:
+            job = job[os.write(self._job_file, job) :]
+        for _ in range(self._max_workers):
+            self._bells = (*self._bells, make_bell())
+        self._news = make_bell()
+        self._events = select.epoll()
+        self._events.register(self._news, select.EPOLLIN)
+        _running.add(self)
+
     def stop(self) -> None:
         with uninterrupted(), self._lock:
             self._close()
 
     def _close(self) -> None:
-        self._book.end()
+        """Let go of everything, also where not all of it could be had."""
+        if self._has_book:
+            self._book.end()
         for bell in self._bells:
             ring(bell)
         for process in self._helpers:
             if process is not None:
                 process.wait()
+        self._helpers = [None] * self._max_workers
         _running.discard(self)
         self._letters.close()
-        self._book.close()
+        if self._has_book:
+            self._book.close()
+            self._has_book = False
         for descriptor in self._descriptors():
             os.close(descriptor)
-        self._events.close()
+        self._book_file = self._job_file = self._news = -1
+        self._bells = ()
+        if not self._events.closed:
+            self._events.close()
         self._memory.close()
 
     def _descriptors(self) -> list[int]:
-        return [self._book_file, self._job_file, *self._bells, self._news]
+        every = (self._book_file, self._job_file, *self._bells, self._news)
+        return [descriptor for descriptor in every if descriptor >= 0]
 
     def forked(self) -> None:
         """In a forked child: let go of what the parent and its helpers share, but for the slots' addresses."""
-        self._book.close()
+        if self._has_book:
+            self._book.close()
         for descriptor in self._descriptors():
             os.close(descriptor)
         for process in self._helpers:
@@ -242,8 +266,7 @@ class ProcessBackend:
                 dropped.append(Unit(sent.batch, start, stop))
                 self._leave(record, stop - start)
                 self._done_with(sent, stop - start)
-            while self._held:
-                sent, start, stop, _ = self._held.popleft()
+            for sent, start, stop in self._not_in_book():
                 dropped.append(Unit(sent.batch, start, stop))
                 self._done_with(sent, stop - start)
             return dropped
@@ -300,6 +323,8 @@ class ProcessBackend:
                 with self.watch():
                     if self._book.results == self._results:
                         self._events.poll(timeout)
+            except ValueError:
+                pass  # stopped meanwhile
             finally:
                 self._asleep = False
             self.collect()
@@ -335,10 +360,19 @@ class ProcessBackend:
         batch.letter = b""
         return letter
 
+    def _send_again(self) -> None:
+        """Put into the book what dead helpers had in their hands, as far as the book has room for it."""
+        while self._again and self._free_records and self._units < self._records_in_all:
+            sent, start, stop = self._again.popleft()
+            self._send(sent, start, stop, stop - start, again=True)
+
     def _send_held(self, finished: list[tuple[Batch, Result]]) -> None:
         """Put into the book what has arrived on the host, in order, as far as the book has room."""
+        self._send_again()
         while self._held and self._broken is None:
             sent, start, stop, per = self._held[0]
+            if self._again or not self._free_records:
+                return
             if self._records and self._units - (start - stop) // per > self._capacity:
                 return
             ready = sent.batch.staged.ready
@@ -389,7 +423,7 @@ class ProcessBackend:
     def _read_results(self, finished: list[tuple[Batch, Result]]) -> None:
         if self._book.results == self._results:
             return
-        self._failed_starts = 0
+        self._failed_starts = self._deaths_in_a_row = 0
         for outcome in self._book.outcomes(self._results):
             self._results += 1
             self._units -= 1
@@ -464,8 +498,13 @@ class ProcessBackend:
         )
 
     def _launch(self, helper: int) -> None:
-        failures = _file("failures", 0)
-        stack = _file("stack", 0)
+        with standard_descriptors():
+            failures = _file("failures", 0)
+            try:
+                stack = _file("stack", 0)
+            except BaseException:
+                os.close(failures)
+                raise
         setting = Setting(
             helper=helper,
             helpers=self._max_workers,
@@ -530,14 +569,22 @@ class ProcessBackend:
         if is_done:
             self._enter(hand, finished)
             return
+        self._deaths_in_a_row += 1
+        if self._deaths_in_a_row >= _MOST_DEATHS:
+            # Else each of a thousand such samples would have three helpers started for it.
+            self._broken = WorkerDiedError(
+                f"{_MOST_DEATHS} helper processes in a row ended at work without anything done in between, the last "
+                f"one {_ending(status)}; the writer makes them crash, or the machine is out of memory"
+            )
         sent = self._records[hand.record].sent
         key = sent.serial, at
         self._deaths[key] = self._deaths.get(key, 0) + 1
         is_last = self._deaths[key] == _ATTEMPTS
+        self._leave(hand.record, hand.stop - hand.start)
         for start, stop in ((hand.start, at), (at, at if is_last else at + 1), (at + 1, hand.stop)):
             if start < stop:
-                self._send(sent, start, stop, stop - start, again=True)
-        self._leave(hand.record, hand.stop - hand.start)
+                self._again.append((sent, start, stop))
+        self._send_again()
         if is_last:
             del self._deaths[key]
             error = self._late.pop(key, None) or WorkerDiedError(
@@ -564,9 +611,15 @@ class ProcessBackend:
             sent = self._records[number].sent
             self._leave(number, stop - start)
             self._fail(sent, start, stop, error, finished)
-        while self._held:
-            sent, start, stop, _ = self._held.popleft()
+        for sent, start, stop in self._not_in_book():
             self._fail(sent, start, stop, error, finished)
+
+    def _not_in_book(self) -> list[tuple[_Sent, int, int]]:
+        """Take what is not in the book yet, or not again."""
+        taken = [*self._again, *((sent, start, stop) for sent, start, stop, _ in self._held)]
+        self._again.clear()
+        self._held.clear()
+        return taken
 
 
 # Whose descriptors a forked child has to close: a data loader's worker may live as long as the job, and would keep the
@@ -587,6 +640,12 @@ def _file(what: str, size: int) -> int:
     descriptor = os.memfd_create(f"lighter-async-{what}", os.MFD_CLOEXEC)
     os.ftruncate(descriptor, size)
     return descriptor
+
+
+def _closed_epoll() -> select.epoll:
+    events = select.epoll()
+    events.close()
+    return events
 
 
 def _working_folder() -> str | None:

@@ -80,8 +80,9 @@ def main(setting: str) -> None:
     if helper.is_plain:
         # There is nothing that the interpreter's own end would have to tidy up, and it takes longer than all the rest
         # of closing a writer.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
         os._exit(status)
     sys.exit(status)
 

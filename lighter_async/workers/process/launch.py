@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from lighter_async.workers.process.helper import Setting
 
-__all__ = ["Process", "launch", "supported"]
+__all__ = ["Process", "launch", "standard_descriptors", "supported"]
 
 _SECONDS_TO_END = 30.0  # for a helper that has nothing left to do; what a user's writer left running may hold it
 
@@ -85,6 +86,31 @@ def supported() -> bool:
     return True
 
 
+@contextmanager
+def standard_descriptors() -> Iterator[None]:
+    """While it is open: descriptors 0 to 2 are in use, so that none of ours is one of them.
+
+    A daemon may have closed them, and in a helper they are what `print` writes to.
+    """
+    taken: list[int] = []
+    try:
+        while (descriptor := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= 2:
+            taken.append(descriptor)
+        taken.append(descriptor)
+        yield
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
 def launch(setting: Setting, *, folder: str | None, path: list[str], inherited: Sequence[int] = ()) -> Process:
     """Start a helper, and do not wait until it is at work.
 
@@ -107,6 +133,8 @@ def launch(setting: Setting, *, folder: str | None, path: list[str], inherited: 
         popen = subprocess.Popen(
             [sys.executable, "-c", _COMMAND, setting.to_json(), *path],
             stdin=subprocess.DEVNULL,
+            stdout=None if _is_open(1) else subprocess.DEVNULL,
+            stderr=None if _is_open(2) else subprocess.DEVNULL,
             cwd=folder,
             env={**os.environ, **hidden, **one},
             pass_fds=[

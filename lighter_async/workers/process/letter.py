@@ -113,12 +113,16 @@ def seal_failure(failure: WriteError) -> bytes:
 def open_failure(letter: bytes) -> WriteError:
     """The failure, whose cause says where in the helper it was raised."""
     (writer, name, attempts, kept), sealed, text, where = pickle.loads(letter)
-    cause: BaseException
+    cause: BaseException = LighterAsyncError(text)
     try:
-        cause = pickle.loads(sealed)
-    except Exception:  # some exceptions cannot be pickled, and some cannot be made again
-        cause = LighterAsyncError(text)
-    cause.__cause__ = HelperTraceback(where)
+        made = pickle.loads(sealed)
+        if isinstance(made, BaseException):
+            made.__cause__ = HelperTraceback(where)
+            cause = made
+    except BaseException:  # some exceptions cannot be pickled, some cannot be made again, some take no attributes
+        pass
+    if cause.__cause__ is None:
+        cause.__cause__ = HelperTraceback(where)
     failure = WriteError.of_sample(cause, writer=writer, name=name, attempts=attempts)
     failure.kept = kept
     return failure
