@@ -37,7 +37,7 @@ def test_a_job_that_is_killed_again_and_again_stores_every_sample_once(backend, 
     """And after each kill there are only whole files, and everything that is recorded; with helpers all handed over."""
     from kills import kills
 
-    check(kills(1, 3, backend, tmp_path, samples=100), faults=3)
+    check(kills(1, 3, backend, tmp_path, samples=60), faults=3)
 
 
 @BACKENDS
@@ -45,7 +45,7 @@ def test_a_target_that_fails_has_each_sample_stored_or_reported(backend, tmp_pat
     """What passes is tried again, what does not is reported, and a helper that dies or hangs is replaced."""
     from failing import failing
 
-    check(failing(1, 1, backend, tmp_path, samples=30))
+    check(failing(5, 1, backend, tmp_path, samples=20))
 
 
 @BACKENDS
@@ -61,7 +61,7 @@ def test_what_finds_no_room_is_reported_and_stored_by_the_next_run(backend, tmp_
     """A file system of three megabytes."""
     from space import full
 
-    check(full(1, 2, backend, tmp_path))
+    check(full(1, 1, backend, tmp_path))
 
 
 @BACKENDS
@@ -123,7 +123,7 @@ def test_the_check_of_a_file_finds_every_kind_of_damage(tmp_path):
 def test_a_run_prints_each_round_and_makes_the_pages_table_anew(tmp_path):
     """And keeps the figures as JSON."""
     page = tmp_path / "page.md"
-    page.write_text("before\n<!-- soak: begin -->\nold\n<!-- soak: end -->\nafter\n")
+    page.write_text("before\n<!-- soak: begin -->\nthe last table\n<!-- soak: end -->\nafter\n")
     options = ["--only", "forks", "--backend", "thread", "--minutes", "0.01"]
     files = ["--json", tmp_path / "soak.json", "--page", page, "--folder", tmp_path]
     done = subprocess.run(
@@ -134,6 +134,6 @@ def test_a_run_prints_each_round_and_makes_the_pages_table_anew(tmp_path):
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
-    assert "old" not in text
+    assert "the last table" not in text
     assert "| os.fork and DataLoader workers while writing | thread | 1 |" in text
     assert '"lost": 0' in (tmp_path / "soak.json").read_text()
