@@ -60,7 +60,7 @@ def header_line(run: Run, *, writer: str, suffix: str, resume: bool, since: int,
                 "numbered": run.numbered,
                 "since": since,
                 "boot": boot,
-                "time": round(time, 3),
+                "time": round(time, 6),
             },
             separators=(",", ":"),
         )
