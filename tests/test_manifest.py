@@ -44,7 +44,7 @@ def samples_of(folder, rank=0):
 
 
 def store(folder, names, *, indices=None, text="text", writer="text", loader=0, batch=None, **options):
-    with BackgroundWriter(writer, folder, backend="thread", **options) as background:
+    with BackgroundWriter(writer, folder, backend="thread", max_workers=1, **options) as background:
         background.submit_batch(
             list(names), [f"{text} {name}" for name in names], origin=Origin(indices, loader=loader, batch=batch)
         )

@@ -57,8 +57,9 @@ def run_replay(directory: Path, *, writer: str | None, list_only: bool) -> int:
             try:
                 writers[name] = _writer(name)
             except Exception as error:
+                unknown = _unknown(name, error, given=writer is not None)
                 return _refuse(
-                    f"{_unknown(name, error)}; nothing was written. Name the writer with --writer: tensor, image_2d, "
+                    f"{unknown}; nothing was written. Name the writer with --writer: tensor, image_2d, "
                     "image_3d, text, or module:name of an encoder or a function (path, value) in a module that can be "
                     "imported from here"
                 )
@@ -210,9 +211,9 @@ def _named(writer: Any, name: str) -> Any:
     return named
 
 
-def _unknown(name: str, error: Exception) -> str:
+def _unknown(name: str, error: Exception, *, given: bool) -> str:
     if isinstance(error, ValueError) and ":" not in name:
-        return f"the writer that failed, {name!r}, is none that is registered here"
+        return f"{'writer' if given else 'the writer that failed,'} {name!r} is none that is registered here"
     return f"writer {name!r} cannot be had: {describe(error)}"
 
 

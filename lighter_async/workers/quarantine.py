@@ -53,7 +53,7 @@ class Quarantine:
         import torch
 
         buffer = io.BytesIO()
-        torch.save(value, buffer)
+        torch.save(value, buffer, pickle_protocol=5)  # lower ones lose the byte order of numpy's arrays
         folder = os.path.join(self.directory, _FOLDER, f"{new_token()}-{next(_counter)}")
         os.makedirs(folder)
         cause = failure.cause
