@@ -94,7 +94,7 @@ class WriteError(LighterAsyncError):
         first = failures[0]
         causes: dict[str, list[WriteError]] = {}
         for failure in failures:
-            causes.setdefault(describe(failure.cause or failure), []).append(failure)
+            causes.setdefault(describe(failure if failure.cause is None else failure.cause), []).append(failure)
         listed = "; ".join(_of_cause(alike) for alike in list(causes.values())[:_LISTED_FAILURES])
         more = sum(len(alike) for alike in list(causes.values())[_LISTED_FAILURES:])
         rest = f"; and {more} more (see .failures)" if more > 0 else ""
