@@ -70,7 +70,8 @@ class BackgroundWriter:
             and at most 1 GiB. What the workers' encoders allocate for `max_workers` samples comes on top.
         if_exists: What becomes of a file of an earlier run under a sample's name: ``"overwrite"`` it, ``"skip"`` the
             sample, or fail it with an ``"error"``. A function ``(path, value)`` decides that for itself.
-        durability: ``"rename"``: what is stored outlives the end of any process. ``"fsync"``: and a loss of power.
+        durability: ``"rename"``: what is stored outlives the end of any process. ``"fsync"``: and a loss of power,
+            which takes an encoder.
         manifest: Whether to record what is stored, in ``.lighter-async/manifest-RANK.jsonl`` below the directory: the
             base of `read_manifest`, of resuming, and of ``lighter-async verify``.
         resume: Go on with what earlier runs have stored, instead of counting all of it as not done. What is done is
@@ -684,6 +685,11 @@ def _check_path_function(writer: PathFunction, target: Target) -> None:
         raise ValueError(
             f"if_exists={target.if_exists!r} cannot be kept for writer {writer.name!r}, a function (path, value) that "
             "writes where it likes; register an encoder (value) -> bytes instead"
+        )
+    if isinstance(target, LocalTarget) and target.durability != "rename":
+        raise ValueError(
+            f"durability={target.durability!r} cannot be kept for writer {writer.name!r}, a function (path, value) "
+            "whose files are its own affair; register an encoder (value) -> bytes instead"
         )
 
 

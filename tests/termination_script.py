@@ -22,6 +22,7 @@ import pytorch_lightning  # noqa: E402
 from lightning_models import loader, make_hooks, make_model, make_trainer  # noqa: E402
 
 from lighter_async import Encoder, FileWriter  # noqa: E402
+from lighter_async.callback import termination  # noqa: E402
 
 
 def wait_for(file: Path) -> None:
@@ -34,6 +35,7 @@ def predict(
     *,
     backend: str = "thread",
     grace: float | None = 60.0,
+    end: float | None = None,
     writers: int = 1,
     handler: str = "",
     park_batch: int | None = None,
@@ -49,6 +51,7 @@ def predict(
         folder: Where.
         backend: Of the writers.
         grace: Likewise.
+        end: Seconds that the process has beyond that.
         writers: How many.
         handler: What the script's own handler of SIGTERM does.
         park_batch: The batch whose step parks.
@@ -84,6 +87,8 @@ def predict(
         if handler == "raise":
             raise RuntimeError("of the handler")
 
+    if end is not None:
+        termination._SECONDS_TO_END = end
     if handler:
         signal.signal(signal.SIGTERM, own)
     callbacks = [

@@ -141,6 +141,12 @@ def test_without_it_nothing_is_synced(tmp_path, calls):
     assert not [call for call in calls.made if "sync" in call[0]]
 
 
+def test_functions_that_write_files_are_refused(tmp_path):
+    """What they write, and where, is not known, so it cannot be synced."""
+    with pytest.raises(ValueError, match=r"durability='fsync' cannot be kept .* register an encoder"):
+        BackgroundWriter(lambda path, value: None, tmp_path, durability="fsync")
+
+
 def test_more_files_than_are_held_open(tmp_path, calls):
     """Of 200 samples in one unit at most 64 are open at once, and none is recorded before it is named."""
     most = 0
