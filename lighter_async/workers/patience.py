@@ -198,6 +198,10 @@ class Patience:
         self._full_since = None
         return result
 
+    def has_room(self) -> None:
+        """The disk is not full, or not any more."""
+        self._full_since = None
+
     def is_worth_it(self, error: BaseException) -> bool:
         """Whether to try again after this error."""
         return (self.wait_for_space > 0 and is_full(error)) or (self.attempts > 1 and may_pass(error))

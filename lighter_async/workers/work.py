@@ -91,9 +91,23 @@ class Work:
                 self._settle(group)
             return
         try:
-            self._book(one, self.attempt(partial(self._put, one, name, parts)))
+            self._book(one, self._put_first(one, name, parts))
         except NameTakenError as error:
             self._taken.append((one, error))
+
+    def _put_first(self, one: Stored, name: str, parts: Sequence[memoryview]) -> bool:
+        patience = self.job.patience
+        if self.unit.again:
+            return self.attempt(partial(self._put, one, name, parts))
+        # Nearly always all there is to do, and it runs for every sample.
+        try:
+            stored = self.job.target.put(name, parts)
+        except Exception as error:
+            if not patience.is_worth_it(error):
+                raise
+            return self.attempt(partial(self._put, one, name, parts), error)
+        patience.has_room()
+        return stored
 
     def _put(self, one: Stored, name: str, parts: Sequence[memoryview]) -> bool:
         target = self.job.target
