@@ -636,7 +636,9 @@ def _own(origin: Origin | None) -> Origin | None:
 
 
 def _release(pool: StagingPool, batch: Batch) -> None:
-    if not batch.is_kept:
+    if batch.is_kept:
+        pool.forget(batch.staged)
+    else:
         pool.release(batch.staged)
 
 

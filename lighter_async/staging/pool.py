@@ -98,6 +98,11 @@ class StagingPool:
                 return
         self._slots.release(staged.slot)
 
+    def forget(self, staged: Staged) -> None:
+        """Take the slot of a batch back, never to hand it out again: a thread that hangs may still read it."""
+        if staged.slot is not None:
+            self._slots.forget(staged.slot)
+
     def close(self) -> None:
         """Let go of the memory kept for reuse."""
         self._slots.close()
