@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+import time
 
 from samples import value
 
@@ -45,6 +46,7 @@ def main(directory: str, samples: int, backend: str, seed: int) -> None:
                 [str(index) for index in batch], [value(index) for index in batch], origin=Origin(indices=batch)
             )
             say("handed", *batch)
+            time.sleep(choose.uniform(0, 0.02))  # a model's step
             if choose.random() < 0.05:
                 writer.flush()
                 say("stored")

@@ -28,6 +28,8 @@ _JOB = Path(__file__).with_name("kill_job.py")
 _DEADLINE = 120.0  # seconds for what should take a few
 _KILLS_PER_CYCLE = 8
 _ALL_AT_ONCE = 0.15  # of the job's kills
+_HELPERS = 2
+_SECONDS_TO_SEE = 5.0  # that a helper is dead
 _MOST_HELPER_KILLS = 2  # of one job, which gives a sample up after three
 
 
@@ -93,16 +95,16 @@ class _Cycle:
 
     def _kill_helper(self, job: _Job, share: int) -> bool:
         job.wait_for(self._choose.randint(1, max(1, share)), self._choose.uniform(0, 0.02))
+        helpers = job.helpers()
+        if not helpers or job.has_ended:
+            return False
+        victim = self._choose.choice(helpers)
         try:
-            # Its helpers are there from its first hand-over on.
-            helpers = [
-                one for one in psutil.Process(job.process.pid).children() if "lighter_async" in " ".join(one.cmdline())
-            ]
-            if not helpers or job.has_ended:
-                return False
-            self._choose.choice(helpers).kill()
+            victim.kill()
         except psutil.NoSuchProcess:
             return False
+        # What a helper had in its hand is sent again by the job, once it sees that: at its next look at the queue.
+        job.is_bereft = not job.wait_for_another(victim)
         self._tally.faults += 1
         self._tally.rounds += 1
         self._check_files()
@@ -132,8 +134,8 @@ class _Cycle:
             self._lose(again, "pending again for the next run")
         self._handed |= job.handed
         # Helpers store what was handed over whatever becomes of the job. Threads end with it, as helpers do that are
-        # killed together with it: then it counts what was stored.
-        outlives = self._backend == "process" and not job.is_wiped_out
+        # killed together with it, or so shortly before it that it did not see that: then it counts what was stored.
+        outlives = self._backend == "process" and not job.is_wiped_out and not job.is_bereft
         self._kept |= job.handed if outlives else job.stored
         self._check_files()
         if self._choose.random() < 0.5:
@@ -207,6 +209,7 @@ class _Job:
         self.stored: set[int] = set()
         self.pending: list[int] | None = None
         self.has_ended = False
+        self.is_bereft = False  # whether it has not seen that a helper was killed
         self.is_wiped_out = False  # whether its helpers are to be killed together with it
         self.errors = ""
         self.status = 0
@@ -235,14 +238,30 @@ class _Job:
         helpers = []
         if self.is_wiped_out:
             with contextlib.suppress(psutil.NoSuchProcess):
-                parent = psutil.Process(self.process.pid)
-                parent.suspend()  # or it would start others
-                helpers = parent.children()
+                psutil.Process(self.process.pid).suspend()  # or it would start others
+                helpers = self.helpers()
         for helper in helpers:
             with contextlib.suppress(psutil.NoSuchProcess):
                 helper.kill()
         self.process.kill()
         return self.process.wait(_DEADLINE) == -signal.SIGKILL and was_there
+
+    def helpers(self) -> list[psutil.Process]:
+        """Its helper processes."""
+        try:
+            children = psutil.Process(self.process.pid).children()
+            return [one for one in children if "lighter_async" in " ".join(one.cmdline())]
+        except psutil.NoSuchProcess:
+            return []
+
+    def wait_for_another(self, helper: psutil.Process) -> bool:
+        """Wait until there is one in the place of a helper that was killed, or the job has ended; else it is False."""
+        deadline = time.monotonic() + _SECONDS_TO_SEE
+        while time.monotonic() < deadline and not self.has_ended:
+            if len([one for one in self.helpers() if one != helper]) >= _HELPERS:
+                return True
+            time.sleep(0.005)
+        return False
 
     def wait_for(self, samples: int, seconds: float) -> None:
         """Wait until so many more samples were handed over, or it has ended, and then so long."""

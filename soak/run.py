@@ -38,7 +38,7 @@ RUNS: dict[str, tuple[Callable[..., Tally], int, dict[str, int], float]] = {
     "full": (full, 30, {"samples": 100}, 0.7),
     "full_for_a_while": (full_for_a_while, 20, {"samples": 100}, 0.7),
     "failing": (failing, 30, {"samples": 60}, 2.0),
-    "kills": (kills, 200, {"samples": 200}, 9.0),
+    "kills": (kills, 200, {"samples": 300}, 9.0),
 }
 BACKENDS = ("process", "thread")
 

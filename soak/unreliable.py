@@ -71,7 +71,7 @@ class Unreliable:
 
     def open(self) -> None:
         self._marks.mkdir(parents=True, exist_ok=True)
-        _shorten_writes()
+        os.writev = _short_writev
         self._target.open()
 
     def check(self, names: Sequence[str]) -> None:
@@ -109,6 +109,7 @@ class Unreliable:
 
     def close(self) -> None:
         self._target.close()
+        os.writev = _writev
 
     def faults(self) -> int:
         """How often something was done wrong, over all processes."""
@@ -137,10 +138,6 @@ class Unreliable:
 # Short writes: `os.writev` takes half of what it is given, where a sample's plan says so.
 _here = threading.local()
 _writev, _write = os.writev, os.write
-
-
-def _shorten_writes() -> None:
-    os.writev = _short_writev
 
 
 def _short_writev(descriptor: int, parts: Any) -> int:
