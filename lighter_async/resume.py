@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sized
 from typing import Any
 
@@ -10,10 +11,12 @@ import torch.distributed
 from torch.utils.data import DistributedSampler
 
 from lighter_async.manifest.adopt import adoptable
-from lighter_async.manifest.reader import read_manifest
+from lighter_async.manifest.reader import Manifest, read_manifest
 from lighter_async.targets.local import wait_until_free
 
 __all__ = ["PendingSampler", "pending"]
+
+_LOOKED_AT = 1000  # files, of however many
 
 
 def pending(
@@ -53,11 +56,27 @@ def pending(
         wait_until_free(directory)
         manifest = read_manifest(directory)
         found = manifest.done(loader=loader, writer=writer)
+        _warn_of_missing_files(manifest)
         stored = [record for record, _ in adoptable(manifest, writer=writer) if record.loader == loader]
         found |= {record.index for record in stored if record.index is not None}
         done = found if done is None else done & found
     assert done is not None
     return PendingSampler(dataset, [index for index in range(len(dataset)) if index not in done], batch_size)
+
+
+def _warn_of_missing_files(manifest: Manifest) -> None:
+    """The manifest decides what is done; but results that somebody removed are hardly meant to stay away."""
+    files = [record.file for record in manifest.records if record.file is not None]
+    looked_at = files[:: max(1, len(files) // _LOOKED_AT)]
+    missing = [file for file in looked_at if not os.path.lexists(manifest.directory / file)]
+    if missing:
+        warnings.warn(
+            f"{missing[0]!r} and others ({len(missing)} of {len(looked_at)} that were looked at) are gone from "
+            f"{os.fspath(manifest.directory)!r}, though its manifest says that they are stored, so they count as done; "
+            "lighter-async verify DIR --repair has them computed again",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 class PendingSampler(DistributedSampler[Any]):

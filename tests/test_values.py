@@ -269,7 +269,7 @@ def check_refused(refusal, writer, way, case, value, folder):
         for failure in failures:
             assert isinstance(failure.cause, kind)
             assert re.search(text, str(failure.cause))
-    assert [file for file in results(folder)] == []
+    assert results(folder) == []
 
 
 def bits(tensor):

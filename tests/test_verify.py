@@ -324,7 +324,8 @@ def test_what_was_repaired_is_pending_and_stored_again(folder, capsys):
     shorten(folder / "2.txt")
     flip_a_bit(folder / "4.txt")
     become_a_dangling_link(folder / "5.txt")
-    assert list(pending(range(COUNT), folder)) == []
+    with pytest.warns(UserWarning, match="are gone"):
+        assert list(pending(range(COUNT), folder)) == []
 
     status, report = report_of(capsys, folder, "--repair")
     assert (status, report["sound"], report["dropped"], report["not_removed"]) == (0, False, 4, [])
@@ -520,3 +521,13 @@ def test_tensors_are_stored_again_as_they_were(tmp_path):
     assert todo == [2]
     assert torch.equal(torch.stack([torch.load(tmp_path / f"{i}.pt") for i in range(4)]), values)
     assert all(before[f"{i}.pt"] == os.stat(tmp_path / f"{i}.pt").st_ino for i in (0, 1, 3))
+
+
+def test_pending_warns_of_results_that_were_removed(tmp_path):
+    """They count as done, since the manifest decides, but hardly anybody means that."""
+    with BackgroundWriter("text", tmp_path, backend="thread") as writer:
+        writer.submit_batch(["a", "b"], ["1", "2"], origin=Origin([0, 1]))
+    assert list(pending(range(3), tmp_path)) == [2]
+    (tmp_path / "b.txt").unlink()
+    with pytest.warns(UserWarning, match=r"'b\.txt' and others \(1 of 2 .*verify DIR --repair"):
+        assert list(pending(range(3), tmp_path)) == [2]

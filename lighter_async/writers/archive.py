@@ -69,18 +69,17 @@ class Archives:
     def encode(self, block: Block) -> list[memoryview] | None:
         """What `torch.save` writes for a dense tensor; None if `torch.save` is to be called.
 
-        That is so for the first tensor of a dtype and shape, since a template is not worth while for one, for very
-        large ones, and where PyTorch writes another layout than this knows.
+        That is so for very large ones, for the first of its kind where that is large or nearly all are of different
+        kinds, since a template is not worth while for one, and where PyTorch writes another layout than this knows.
+        Else a template is made at once: its files have an identifier of their own, and which tensor came first must
+        not show.
         """
         key = (block.dtype, block.shape)
         template = self._templates.get(key)
         if template is None:
             if block.memory.nbytes > _LARGEST or key in self._unfit:
                 return None
-            if key not in self._templates:
-                self._remember(key, None)
-                return None
-            template = self._made(key, block.memory.nbytes)
+            template = self._worth_while(key, block.memory.nbytes)
             if template is None:
                 return None
         return template.fill(block.memory.data)
@@ -95,13 +94,7 @@ class Archives:
         for key, nbytes in kinds.items():
             template = self._templates.get(key)
             if template is None and nbytes <= _LARGEST_SHARED and key not in self._unfit:
-                # At once, since the other process would import PyTorch for the first one; but not for every one of
-                # samples that are all of different shapes.
-                if key in self._templates or self._alone < _TRIED_ALONE:
-                    self._alone += key not in self._templates
-                    template = self._made(key, nbytes)
-                else:
-                    self._remember(key, None)
+                template = self._worth_while(key, nbytes)
             if template is not None:
                 found.append((key, template))
         return found
@@ -111,6 +104,14 @@ class Archives:
         for key, template in templates:
             if self._templates.get(key) is None:
                 self._remember(key, template)
+
+    def _worth_while(self, key: Kind, nbytes: int) -> Template | None:
+        """A template, but not for every one of samples that are all of different kinds."""
+        if key in self._templates or (self._alone < _TRIED_ALONE and nbytes <= _LARGEST_SHARED):
+            self._alone += key not in self._templates
+            return self._made(key, nbytes)
+        self._remember(key, None)
+        return None
 
     def _made(self, key: Kind, nbytes: int) -> Template | None:
         template = _make(*key, nbytes)
