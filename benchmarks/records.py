@@ -49,9 +49,7 @@ def run(case: str, plan: Plan) -> dict[str, Any]:
         "ways": {
             way: {
                 "files_per_s": spread(one[way][0] for one in rounds),
-                "to_plain": spread(
-                    one[way][0] / one[f"{way.partition(',')[0]}, {names[0]}"][0] for one in rounds
-                ),
+                "to_plain": spread(one[way][0] / one[f"{way.partition(',')[0]}, {names[0]}"][0] for one in rounds),
             }
             for way in ways
         },
