@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, NoReturn, TypeVar, get_args
+from typing import Any, Literal, NoReturn, TypeVar
 
 from lighter_async.errors import ClosedError, FlushTimeoutError, WriteError, attach
 from lighter_async.leaving import Unclosed, tell
@@ -15,6 +15,7 @@ from lighter_async.ledger import Ledger, Room
 from lighter_async.limits import DEFAULT_ATTEMPTS, DEFAULT_QUEUE_SIZE, default_queue_bytes, default_workers
 from lighter_async.manifest import ManifestLog
 from lighter_async.names import Claims, Numbers, check_names, claims_of, with_suffixes
+from lighter_async.options import at_least_one, check_path_function, check_records, seconds, target_of
 from lighter_async.staging import Accelerator, Plan, StagingPool
 from lighter_async.targets import LocalTarget
 from lighter_async.types import (
@@ -25,7 +26,6 @@ from lighter_async.types import (
     IfExists,
     OnError,
     Origin,
-    PathTarget,
     Run,
     Target,
     Unit,
@@ -113,20 +113,19 @@ class BackgroundWriter:
         accelerator: Accelerator | None = None,
     ) -> None:
         self.writer = resolve_writer(writer)
-        self.target = _target_of(directory, target, if_exists=if_exists, durability=durability, run=run)
-        if on_error not in get_args(OnError):
-            raise ValueError(f"on_error is one of {', '.join(map(repr, get_args(OnError)))}, not {on_error!r}")
+        self.target = target_of(directory, target, if_exists=if_exists, durability=durability, run=run)
+        check_records(self.target, manifest=manifest, resume=resume, on_error=on_error)
+        self._manifest, self._resume, self._on_error = manifest, resume, on_error
         self._patience = Patience(
-            _at_least_one("attempts", attempts),
-            _seconds("wait_for_space", wait_for_space, least=0.0),
-            None if write_timeout is None else _seconds("write_timeout", write_timeout, least=0.001),
+            at_least_one("attempts", attempts),
+            seconds("wait_for_space", wait_for_space, least=0.0),
+            None if write_timeout is None else seconds("write_timeout", write_timeout, least=0.001),
         )
-        self._log, self._quarantine = self._records(manifest, resume=resume, on_error=on_error)
         if isinstance(self.writer, PathFunction):
-            _check_path_function(self.writer, self.target)
-        self.max_workers = _at_least_one("max_workers", default_workers() if max_workers is None else max_workers)
-        self.queue_size = _at_least_one("queue_size", queue_size)
-        self.queue_bytes = _at_least_one("queue_bytes", default_queue_bytes() if queue_bytes is None else queue_bytes)
+            check_path_function(self.writer, self.target)
+        self.max_workers = at_least_one("max_workers", default_workers() if max_workers is None else max_workers)
+        self.queue_size = at_least_one("queue_size", queue_size)
+        self.queue_bytes = at_least_one("queue_bytes", default_queue_bytes() if queue_bytes is None else queue_bytes)
         self._suffix = self.writer.suffix if isinstance(self.writer, Encoder) else ""
         self.backend = choose_backend(backend, self.writer, is_local=isinstance(self.target, LocalTarget))
         # What a dead helper had not done is done again as a unit: a function may not like that, unlike an encoder.
@@ -342,41 +341,6 @@ class BackgroundWriter:
     def __repr__(self) -> str:
         return f"<BackgroundWriter {self.writer.name!r} to {self.target.location!r}, {self.state}>"
 
-    def _records(
-        self, manifest: bool, *, resume: bool, on_error: OnError
-    ) -> tuple[ManifestLog | None, Quarantine | None]:
-        """Where it is recorded what is stored, and where values are kept that could not be."""
-        target = self.target
-        if not isinstance(target, LocalTarget):
-            if resume:
-                raise ValueError(
-                    f"resume=True needs a manifest, which goes with a directory, not {type(target).__name__}"
-                )
-            if on_error == "continue":
-                raise ValueError(
-                    "on_error='continue' keeps values that could not be written below the directory, and "
-                    f"{type(target).__name__} has none; give a directory"
-                )
-            return None, None
-        if resume and not manifest:
-            raise ValueError("resume=True goes on from the manifest; leave manifest at True")
-        if resume and target.if_exists != "overwrite":
-            raise ValueError(
-                "resume=True decides by the manifest what is done, and overwrites what is not; leave if_exists at "
-                f"'overwrite' instead of {target.if_exists!r}"
-            )
-        directory = os.path.abspath(target.directory)
-        log = ManifestLog(
-            directory,
-            target.run,
-            writer=self.writer.name,
-            suffix=self.writer.suffix if isinstance(self.writer, Encoder) else "",
-            resume=resume,
-            sync=target.durability == "fsync",
-        )
-        quarantine = Quarantine(directory, target.run) if on_error == "continue" else None
-        return log if manifest else None, quarantine
-
     # The way of a sample, on the caller's side
 
     def _hand_over(self, names: Sequence[str], plan: Plan, timeout: float | None, origin: Origin | None) -> None:
@@ -498,7 +462,7 @@ class BackgroundWriter:
             if self._backend is None:
                 if self._state != "new":
                     self._ledger.check_open()
-                job = Job(self.writer, self.target, self._log, self._patience, self._quarantine)
+                job = self._make_job()
                 backend = make_backend(
                     job,
                     self._ledger.done,
@@ -510,9 +474,9 @@ class BackgroundWriter:
                 # Before the helpers get their copies of it.
                 self.target.open()
                 try:
-                    if self._log is not None:
+                    if job.log is not None:
                         assert isinstance(self.target, LocalTarget)
-                        self._log.begin(self.target.since or 0)
+                        job.log.begin(self.target.since or 0)
                     backend.start()
                 except BaseException:
                     job.close()
@@ -524,6 +488,22 @@ class BackgroundWriter:
                 self._job = job
                 self._unclosed = Unclosed(self, self._close_at_exit, job, self._ledger.untold, finish)
             return self._backend
+
+    def _make_job(self) -> Job:
+        target, writer = self.target, self.writer
+        if not isinstance(target, LocalTarget):
+            return Job(writer, target, patience=self._patience)
+        directory = os.path.abspath(target.directory)  # now, as the target takes it
+        log = ManifestLog(
+            directory,
+            target.run,
+            writer=writer.name,
+            suffix=self._suffix,
+            resume=self._resume,
+            sync=target.durability == "fsync",
+        )
+        quarantine = Quarantine(directory, target.run) if self._on_error == "continue" else None
+        return Job(writer, target, log if self._manifest else None, self._patience, quarantine)
 
     def _collect(self) -> None:
         backend = self._backend
@@ -652,60 +632,3 @@ class _Taken(Exception):
 
     def __init__(self, interruption: BaseException) -> None:
         self.interruption = interruption
-
-
-def _target_of(
-    directory: str | os.PathLike[str] | None,
-    target: Target | None,
-    *,
-    if_exists: IfExists | None,
-    durability: Durability | None,
-    run: Run | None,
-) -> Target:
-    if (directory is None) == (target is None):
-        raise ValueError(
-            "give a directory, or a target instead of it"
-            if directory is None
-            else "give one of directory and target, not both"
-        )
-    if target is None:
-        assert directory is not None
-        return LocalTarget(directory, if_exists=if_exists or "overwrite", durability=durability or "rename", run=run)
-    for option, value in (("if_exists", if_exists), ("durability", durability), ("run", run)):
-        if value is not None:
-            raise ValueError(f"{option} goes with a directory; a target has its own rule, so set it there")
-    return target
-
-
-def _check_path_function(writer: PathFunction, target: Target) -> None:
-    if not isinstance(target, PathTarget):
-        raise ValueError(
-            f"writer {writer.name!r} is a function (path, value), and {type(target).__name__} has no paths; "
-            "register an encoder (value) -> bytes instead, which writes to any target"
-        )
-    if isinstance(target, LocalTarget) and target.if_exists != "overwrite":
-        raise ValueError(
-            f"if_exists={target.if_exists!r} cannot be kept for writer {writer.name!r}, a function (path, value) that "
-            "writes where it likes; register an encoder (value) -> bytes instead"
-        )
-    if isinstance(target, LocalTarget) and target.durability != "rename":
-        raise ValueError(
-            f"durability={target.durability!r} cannot be kept for writer {writer.name!r}, a function (path, value) "
-            "whose files are its own affair; register an encoder (value) -> bytes instead"
-        )
-
-
-def _seconds(option: str, value: float, *, least: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{option} is a number of seconds, not {type(value).__name__}: {value!r}")
-    if not value >= least:
-        raise ValueError(f"{option} is at least {least:g} seconds, not {value}")
-    return float(value)
-
-
-def _at_least_one(option: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{option} is a whole number, not {type(value).__name__}: {value!r}")
-    if value < 1:
-        raise ValueError(f"{option} is at least 1, not {value}")
-    return value

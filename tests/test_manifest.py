@@ -575,3 +575,16 @@ def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path):
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(60) == 0
+
+
+def test_a_relative_directory_is_that_of_the_start_for_files_and_manifest_alike(tmp_path, monkeypatch):
+    """A script may change its working folder between the two."""
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    writer = BackgroundWriter("text", "out", backend="thread")
+    monkeypatch.chdir(tmp_path / "other")
+    with writer:
+        writer.submit("a", "b")
+    assert list((tmp_path / "one").iterdir()) == []
+    assert [record.file for record in read_manifest("out").records] == ["a.txt"]

@@ -147,6 +147,7 @@ BELOW = {
     "staging": {"block"},
     "workers": {"staging", "writers", "files", "manifest", "names", "errors", "types"},
     "ledger": {"errors", "types"},
+    "options": {"targets", "types", "writers"},
     "service": {
         "errors",
         "leaving",
@@ -154,6 +155,7 @@ BELOW = {
         "limits",
         "manifest",
         "names",
+        "options",
         "staging",
         "targets",
         "types",

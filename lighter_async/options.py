@@ -1,0 +1,115 @@
+"""The options of a writer: what they may be, and which go together."""
+
+from __future__ import annotations
+
+import os
+from typing import get_args
+
+from lighter_async.targets import LocalTarget
+from lighter_async.types import Durability, IfExists, OnError, PathTarget, Run, Target
+from lighter_async.writers import PathFunction
+
+__all__ = ["at_least_one", "check_path_function", "check_records", "seconds", "target_of"]
+
+
+def target_of(
+    directory: str | os.PathLike[str] | None,
+    target: Target | None,
+    *,
+    if_exists: IfExists | None,
+    durability: Durability | None,
+    run: Run | None,
+) -> Target:
+    """Where the bytes go: the target, or the directory with its options.
+
+    Raises:
+        ValueError: There is neither or both, or an option of a directory beside a target.
+    """
+    if (directory is None) == (target is None):
+        raise ValueError(
+            "give a directory, or a target instead of it"
+            if directory is None
+            else "give one of directory and target, not both"
+        )
+    if target is None:
+        assert directory is not None
+        return LocalTarget(directory, if_exists=if_exists or "overwrite", durability=durability or "rename", run=run)
+    for option, value in (("if_exists", if_exists), ("durability", durability), ("run", run)):
+        if value is not None:
+            raise ValueError(f"{option} goes with a directory; a target has its own rule, so set it there")
+    return target
+
+
+def check_path_function(writer: PathFunction, target: Target) -> None:
+    """
+    Raises:
+        ValueError: The target has no paths to hand to a function, or an option that a function need not keep.
+    """
+    if not isinstance(target, PathTarget):
+        raise ValueError(
+            f"writer {writer.name!r} is a function (path, value), and {type(target).__name__} has no paths; "
+            "register an encoder (value) -> bytes instead, which writes to any target"
+        )
+    if isinstance(target, LocalTarget) and target.if_exists != "overwrite":
+        raise ValueError(
+            f"if_exists={target.if_exists!r} cannot be kept for writer {writer.name!r}, a function (path, value) that "
+            "writes where it likes; register an encoder (value) -> bytes instead"
+        )
+    if isinstance(target, LocalTarget) and target.durability != "rename":
+        raise ValueError(
+            f"durability={target.durability!r} cannot be kept for writer {writer.name!r}, a function (path, value) "
+            "whose files are its own affair; register an encoder (value) -> bytes instead"
+        )
+
+
+def check_records(target: Target, *, manifest: bool, resume: bool, on_error: OnError) -> None:
+    """
+    Raises:
+        ValueError: What is to be recorded, or kept, does not go with the target or with each other.
+    """
+    if on_error not in get_args(OnError):
+        raise ValueError(f"on_error is one of {', '.join(map(repr, get_args(OnError)))}, not {on_error!r}")
+    if not isinstance(target, LocalTarget):
+        if resume:
+            raise ValueError(f"resume=True needs a manifest, which goes with a directory, not {type(target).__name__}")
+        if on_error == "continue":
+            raise ValueError(
+                "on_error='continue' keeps values that could not be written below the directory, and "
+                f"{type(target).__name__} has none; give a directory"
+            )
+        return
+    if resume and not manifest:
+        raise ValueError("resume=True goes on from the manifest; leave manifest at True")
+    if resume and target.if_exists != "overwrite":
+        raise ValueError(
+            "resume=True decides by the manifest what is done, and overwrites what is not; leave if_exists at "
+            f"'overwrite' instead of {target.if_exists!r}"
+        )
+
+
+def seconds(option: str, value: float, *, least: float) -> float:
+    """A number of seconds.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is less than `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{option} is a number of seconds, not {type(value).__name__}: {value!r}")
+    if not value >= least:
+        raise ValueError(f"{option} is at least {least:g} seconds, not {value}")
+    return float(value)
+
+
+def at_least_one(option: str, value: int) -> int:
+    """A number of things, of which there is one at least.
+
+    Raises:
+        TypeError: It is no whole number.
+        ValueError: It is less than 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{option} is a whole number, not {type(value).__name__}: {value!r}")
+    if value < 1:
+        raise ValueError(f"{option} is at least 1, not {value}")
+    return value
