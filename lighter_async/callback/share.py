@@ -23,6 +23,8 @@ class Share:
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
+        # Of each loader: its batch sampler, and whether that repeats items so that all ranks have as many.
+        self._loaders: dict[int, tuple[Any, bool]] = {}
         self._before: dict[int, tuple[int, int]] = {}  # of each loader, its next batch and the items before that
 
     def origin(self, count: int, batch_idx: int, dataloader_idx: int) -> Origin:
@@ -37,7 +39,7 @@ class Share:
         indices = seen[batch_idx] if batch_idx < len(seen) else None
         if indices is not None and len(indices) != count:
             indices = None  # a sample is not an item of the data set
-        return Origin(None if indices is None else [int(index) for index in indices], dataloader_idx, batch_idx)
+        return Origin(None if indices is None else tuple(map(int, indices)), dataloader_idx, batch_idx)
 
     def numbers(self, origin: Origin) -> list[str]:
         """The names of samples after their indices.
@@ -62,13 +64,10 @@ class Share:
             batch_idx: Its number in its loader.
             dataloader_idx: The loader's number.
         """
-        from torch.utils.data import DistributedSampler
-
-        # Not the loader's own, which Lightning has made anew with a batch sampler alone.
-        sampler: Any = getattr(getattr(self._loader(dataloader_idx), "batch_sampler", None), "sampler", None)
-        # Of a subclass with an order of its own it is not known which items are the padding.
-        if getattr(type(sampler), "__iter__", None) is not DistributedSampler.__iter__ or sampler.drop_last:
+        batch_sampler, pads = self._loader(dataloader_idx)
+        if not pads:
             return count
+        sampler = batch_sampler.sampler
         seen = self._indices(dataloader_idx)
         if batch_idx >= len(seen):
             return count
@@ -87,10 +86,23 @@ class Share:
 
     def _indices(self, dataloader_idx: int) -> Sequence[Sequence[int]]:
         """The indices of the items of each batch so far, which Lightning notes down."""
-        return getattr(getattr(self._loader(dataloader_idx), "batch_sampler", None), "seen_batch_indices", ())
+        return getattr(self._loader(dataloader_idx)[0], "seen_batch_indices", ())
 
-    def _loader(self, dataloader_idx: int) -> Any:
-        return _flat(self._trainer.predict_dataloaders)[dataloader_idx]
+    def _loader(self, dataloader_idx: int) -> tuple[Any, bool]:
+        found = self._loaders.get(dataloader_idx)
+        if found is None:
+            loader = _flat(self._trainer.predict_dataloaders)[dataloader_idx]
+            # Not the loader's own sampler, which Lightning has made anew with a batch sampler alone.
+            batch_sampler = getattr(loader, "batch_sampler", None)
+            found = self._loaders[dataloader_idx] = batch_sampler, _pads(getattr(batch_sampler, "sampler", None))
+        return found
+
+
+def _pads(sampler: Any) -> bool:
+    """Whether it repeats items; of a subclass with an order of its own it is not known which ones."""
+    from torch.utils.data import DistributedSampler
+
+    return getattr(type(sampler), "__iter__", None) is DistributedSampler.__iter__ and not sampler.drop_last
 
 
 def _flat(loaders: Any) -> list[Any]:
