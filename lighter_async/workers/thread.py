@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import traceback
@@ -141,8 +142,7 @@ class ThreadBackend(UnitQueue):
 
     def _give_up(self, task: _Task, unit: Unit, index: int, limit: float) -> Result:
         """Fail the sample that a thread hangs in, and have others write the rest of its unit. With the lock held."""
-        frame = sys._current_frames().get(task.ident)
-        stack = "" if frame is None else "".join(traceback.format_stack(frame))
+        stack = _stack_of(task.ident)
         error = WriteTimeoutError(
             f"writing took longer than write_timeout={limit:g} s; its thread cannot be ended, and hangs in\n{stack}",
             stack=stack,
@@ -154,3 +154,17 @@ class ThreadBackend(UnitQueue):
             if start < stop:
                 self._units.appendleft(Unit(unit.batch, start, stop, again=True))
         return self._job.fail(Unit(unit.batch, index, index + 1), error, 1)
+
+
+def _stack_of(thread: int) -> str:
+    """Where a thread is, as text."""
+    # Without the garbage collector: one that comes in the middle of this call may wait for a lock of the interpreter
+    # that the call holds, for ever (https://github.com/python/cpython/issues/106883).
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        frame = sys._current_frames().get(thread)
+    finally:
+        if collects:
+            gc.enable()
+    return "" if frame is None else "".join(traceback.format_stack(frame))
