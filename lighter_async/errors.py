@@ -106,7 +106,7 @@ class WriteError(LighterAsyncError):
         full = any(isinstance(one.cause, OSError) and one.cause.errno in _NO_ROOM for one in failures)
         way_out = (
             "; the disk is full: make room and run again with resume=True, which computes only what is missing, or "
-            "give wait_for_space=SECONDS"
+            "give wait_for_space=SECONDS, or more of them"
             if full
             else ""
         )

@@ -457,7 +457,7 @@ def test_what_a_later_run_has_stored_is_not_replaced(tmp_path, broken, capsys):
     """The kept value is older, so it is dropped."""
     run_picky(tmp_path, SAMPLES)
     broken()
-    run_picky(tmp_path, {"a": "new 1", "b": "new 2"})
+    run_picky(tmp_path, {"a": "new 1", "b": "new 2"}, resume=True)
     assert main(["replay", str(tmp_path), "--writer", "replayable:picky"]) == 0
     out = capsys.readouterr().out
     assert "1 value is not written, since" in out
@@ -537,3 +537,34 @@ def test_error_files_are_json(tmp_path, broken):
     about = json.loads((folder / "error.json").read_text())
     assert about["name"] == 'quo"ted ü\n'
     assert sorted(path.name for path in folder.iterdir()) == ["error.json", "value.pt"]
+
+
+def test_values_of_a_run_before_one_that_began_anew_are_left_alone(tmp_path, broken, capsys):
+    """They would count as that one's results."""
+    run_picky(tmp_path, {"a": "bad", "b": "good"})
+    broken()
+    with BackgroundWriter(replayable.picky, tmp_path, backend="thread") as writer:
+        writer.submit("c", "other", origin=Origin([2]))
+    assert main(["replay", str(tmp_path), "--writer", "replayable:picky"]) == 0
+    assert "began anew" in capsys.readouterr().out
+    assert "a.picky" not in stored(tmp_path)
+    assert list(kept(tmp_path)) == ["a"]
+    assert list(pending(range(3), tmp_path)) == [0, 1]
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+def test_a_newer_file_is_not_replaced_whoever_stored_it(tmp_path, broken, manifest):
+    """A writer of another name, or one without a manifest."""
+    background = BackgroundWriter(
+        replayable.picky, tmp_path, backend="thread", on_error="continue", manifest=manifest, resume=manifest
+    )
+    background.submit("a", "bad old")
+    with pytest.raises(WriteError):
+        background.close()
+    broken()
+    mended = Encoder(replayable.encode_picky, suffix=".picky", name="mended")
+    with BackgroundWriter(mended, tmp_path, backend="thread", manifest=manifest, resume=manifest) as writer:
+        writer.submit("a", "new")
+    assert main(["replay", str(tmp_path), "--writer", "replayable:picky"]) == 0
+    assert stored(tmp_path)["a.picky"] == "'new'"
+    assert kept(tmp_path) == {}

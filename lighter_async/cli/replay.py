@@ -16,6 +16,7 @@ from rich.console import Console
 from lighter_async.cli.steps import step
 from lighter_async.errors import LighterAsyncError, WriteError, describe
 from lighter_async.manifest import Manifest, read_manifest
+from lighter_async.names import with_suffix
 from lighter_async.service import BackgroundWriter
 from lighter_async.types import Origin, Run
 from lighter_async.workers import Kept, kept_in
@@ -67,7 +68,8 @@ def run_replay(directory: Path, *, writer: str | None, list_only: bool) -> int:
 
 
 def _replay(directory: Path, kept: Sequence[Kept], manifest: Manifest, writer_of: Callable[[Kept], Any]) -> int:
-    current, old = _current(kept, manifest)
+    kept, left = _of_runs_that_count(kept, manifest)
+    current, old = _current(kept, manifest, directory, writer_of)
     failed = []
     with step(Console(stderr=True), f"Writing {len(current)} from quarantine to {directory}", len(current)) as tick:
         with _Writers(directory, manifest) as writers:
@@ -85,20 +87,54 @@ def _replay(directory: Path, kept: Sequence[Kept], manifest: Manifest, writer_of
         print(f"lighter-async: {_shown(text)}", file=sys.stderr)
     if old:
         print(f"{_values(len(old))} not written, since the same samples were stored or kept again later")
+    if left:
+        others = " and others" if len(left) > 1 else ""
+        print(
+            f"{_values(len(left))} left in quarantine, since a run began anew after them, without resume=True, for "
+            f"which they do not count: {_shown(str(left[0].folder))}{others}; remove them"
+        )
     print(f"{len(current) - len(failed)} of {_values(len(current))} written; {len(failed)} still in quarantine")
     return 1 if failed else 0
 
 
-def _current(kept: Sequence[Kept], manifest: Manifest) -> tuple[list[Kept], list[Kept]]:
+def _of_runs_that_count(kept: Sequence[Kept], manifest: Manifest) -> tuple[list[Kept], list[Kept]]:
+    """The values of runs that count, and those of runs before one that began anew."""
+    counts: list[Kept] = []
+    left: list[Kept] = []
+    for one in kept:
+        about = one.about
+        series = about["writer"], about["key"]
+        # Without indices there is nothing that a run could begin anew.
+        anew = about["index"] is not None and any(
+            run.series == series and not run.resume and run.time > float(about["time"]) for run in manifest.runs
+        )
+        (left if anew else counts).append(one)
+    return counts, left
+
+
+def _current(
+    kept: Sequence[Kept], manifest: Manifest, directory: Path, writer_of: Callable[[Kept], Any]
+) -> tuple[list[Kept], list[Kept]]:
     """The latest value of each sample, and those that something later has taken the place of."""
     stored = {(record.name, record.writer, record.key): record.time for record in manifest.records}
     latest = {_sample(one): one for one in kept}
     current: list[Kept] = []
     old: list[Kept] = []
     for one in kept:
-        is_stored = stored.get(_sample(one), 0.0) > float(one.about["time"])
+        since = float(one.about["time"])
+        is_stored = stored.get(_sample(one), 0.0) > since or _is_newer(one, directory, writer_of(one), since)
         (current if latest[_sample(one)] is one and not is_stored else old).append(one)
     return current, old
+
+
+def _is_newer(one: Kept, directory: Path, writer: Any, since: float) -> bool:
+    """Whether there is a file under its name that was stored later, whoever stored it."""
+    found = resolve_writer(writer)
+    suffix = found.suffix if isinstance(found, Encoder) else ""
+    try:
+        return os.stat(directory / with_suffix(one.about["name"], suffix)).st_mtime > since
+    except OSError:
+        return False
 
 
 def _sample(one: Kept) -> tuple[str, str, str]:

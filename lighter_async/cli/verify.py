@@ -14,6 +14,7 @@ from rich.console import Console
 from lighter_async.cli.steps import step
 from lighter_async.errors import LighterAsyncError
 from lighter_async.manifest.verify import Report, drop, is_in_use, verify
+from lighter_async.workers.quarantine import kept_in
 
 __all__ = ["run_verify"]
 
@@ -116,6 +117,8 @@ def _print(report: Report, left: Sequence[OSError] | None) -> None:
         )
     if report.in_use:
         print("  a writer is at work here: what it has stored meanwhile may be missing in this report")
+    if quarantined := len(list(kept_in(report.directory))):
+        print(f"  {_counted(quarantined, 'value')} could not be written and kept: lighter-async replay says which")
     if report.manifest.torn:
         print(
             f"  {_counted(report.manifest.torn, 'line')} of the manifest not whole, as a crash or a writer at work "
