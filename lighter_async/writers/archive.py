@@ -64,7 +64,9 @@ class Archives:
     def __init__(self) -> None:
         self._templates: dict[Kind, Template | None] = {}  # None where there was one sample
         self._unfit: set[Kind] = set()
-        self._alone = 0  # templates made for others before a second sample came
+        # Kinds whose template was made at once, and that no second sample has come of: here, and for other processes.
+        self._unused: set[Kind] = set()
+        self._unused_shared: set[Kind] = set()
 
     def encode(self, block: Block) -> list[memoryview] | None:
         """What `torch.save` writes for a dense tensor; None if `torch.save` is to be called.
@@ -79,9 +81,11 @@ class Archives:
         if template is None:
             if block.memory.nbytes > _LARGEST or key in self._unfit:
                 return None
-            template = self._worth_while(key, block.memory.nbytes)
+            template = self._worth_while(key, block.memory.nbytes, self._unused)
             if template is None:
                 return None
+        elif self._unused:
+            self._unused.discard(key)
         return template.fill(block.memory.data)
 
     def share(self, kinds: Mapping[Kind, int]) -> list[tuple[Kind, Template]]:
@@ -94,7 +98,9 @@ class Archives:
         for key, nbytes in kinds.items():
             template = self._templates.get(key)
             if template is None and nbytes <= _LARGEST_SHARED and key not in self._unfit:
-                template = self._worth_while(key, nbytes)
+                template = self._worth_while(key, nbytes, self._unused_shared)
+            elif template is not None:
+                self._unused_shared.discard(key)
             if template is not None:
                 found.append((key, template))
         return found
@@ -105,10 +111,11 @@ class Archives:
             if self._templates.get(key) is None:
                 self._remember(key, template)
 
-    def _worth_while(self, key: Kind, nbytes: int) -> Template | None:
+    def _worth_while(self, key: Kind, nbytes: int, unused: set[Kind]) -> Template | None:
         """A template, but not for every one of samples that are all of different kinds."""
-        if key in self._templates or (self._alone < _TRIED_ALONE and nbytes <= _LARGEST_SHARED):
-            self._alone += key not in self._templates
+        if key in self._templates or (len(unused) < _TRIED_ALONE and nbytes <= _LARGEST_SHARED):
+            if key not in self._templates:
+                unused.add(key)
             return self._made(key, nbytes)
         self._remember(key, None)
         return None
@@ -125,6 +132,8 @@ class Archives:
         if len(self._templates) >= _MOST_TEMPLATES:
             self._templates.clear()
             self._unfit.clear()
+            self._unused.clear()
+            self._unused_shared.clear()
         self._templates[key] = template
 
 
