@@ -125,12 +125,26 @@ def test_an_archive_without_checksums_makes_no_template():
 
 
 def test_very_large_tensors_and_single_ones_are_left_to_torch(monkeypatch):
-    """A template would take more than it saves."""
-    monkeypatch.setattr(archive, "_LARGEST", 8)
-    assert archive_of(tensor_of("float32", (3,))) is None
-    block = block_of(tensor_of("float32", (2,)))
-    assert _archives.encode(block) is None
-    assert _archives.encode(block) is not None
+    """A template would take more than it saves, or more at once than a large tensor may."""
+    monkeypatch.setattr(archive, "_LARGEST", 16)
+    monkeypatch.setattr(archive, "_LARGEST_SHARED", 8)
+    archives = archive.Archives()
+    assert archives.encode(block_of(tensor_of("float32", (5,)))) is None
+    block = block_of(tensor_of("float32", (3,)))
+    assert archives.encode(block) is None
+    assert archives.encode(block) is not None
+    assert archives.encode(block_of(tensor_of("float32", (2,)))) is not None
+
+
+def test_samples_that_are_all_of_different_kinds_are_left_to_torch(monkeypatch):
+    """But those that come again are not, however many came before."""
+    monkeypatch.setattr(archive, "_TRIED_ALONE", 3)
+    archives = archive.Archives()
+    blocks = [block_of(torch.zeros(length)) for length in range(1, 8)]
+    made = [archives.encode(block) is not None for block in blocks]
+    assert made == [True] * 3 + [False] * 4
+    assert all(archives.encode(block) is not None for block in blocks)
+    assert archives.encode(block_of(torch.zeros(100))) is not None
 
 
 def test_templates_do_not_pile_up(monkeypatch):
