@@ -160,8 +160,8 @@ def wait_for_the_dead(folder: str, ending: str, *, timeout: float) -> None:
         if now > deadline:
             raise TimeoutError(
                 f"helpers of process {held[0].process}, which has died, have been storing what it handed over to "
-                f"{os.path.dirname(folder)!r} for {timeout:g} s; look for what holds them up, or end them "
-                f"(pkill -9 -f lighter_async.workers)"
+                f"{os.path.dirname(folder)!r} for {timeout:g} s; look for what holds them up, or end them, at the cost "
+                f"of what they have not stored (fuser -v {os.path.join(folder, '*' + ending)} lists them)"
             )
         if now > told:
             told = deadline
