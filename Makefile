@@ -4,13 +4,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint bench bench-quick bench-memory soak clean
+.PHONY: demo test test-long lint bench bench-quick bench-memory soak clean
 
 demo: .venv/.demo
 	$(BIN)/lighter-async demo
 
 test: .venv/.dev
 	$(BIN)/python -m pytest -q
+
+# What takes too long for every change: kills, signals and forks at random moments, for minutes.
+test-long: .venv/.dev
+	$(BIN)/python -m pytest -q -m long --timeout 900
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

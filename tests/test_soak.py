@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -135,5 +136,7 @@ def test_a_run_prints_each_round_and_makes_the_pages_table_anew(tmp_path):
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "the last table" not in text
-    assert "| os.fork and DataLoader workers while writing | thread | 1 |" in text
+    rounds = re.search(r"\| os.fork and DataLoader workers while writing \| thread \| (\d+) \|", text)
+    assert rounds is not None
+    assert int(rounds[1]) >= 1  # as many as fit
     assert '"lost": 0' in (tmp_path / "soak.json").read_text()
