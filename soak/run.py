@@ -22,9 +22,12 @@ from typing import Any
 
 import torch
 from crowd import crowd
+from elsewhere import clocks, containers, without_locks
 from failing import failing
 from forks import forks
+from growing import growing
 from kills import kills
+from signals import signals
 from space import full, full_for_a_while, too_large
 from tally import Tally, between_markers, table
 
@@ -38,6 +41,11 @@ RUNS: dict[str, tuple[Callable[..., Tally], int, dict[str, int], float]] = {
     "full": (full, 30, {"samples": 100}, 0.7),
     "full_for_a_while": (full_for_a_while, 20, {"samples": 100}, 0.7),
     "failing": (failing, 30, {"samples": 60}, 2.0),
+    "signals": (signals, 30, {"samples": 2000}, 1.0),
+    "growing": (growing, 20, {"samples": 40}, 1.0),
+    "clocks": (clocks, 10, {"samples": 60}, 0.7),
+    "containers": (containers, 10, {"samples": 60}, 0.5),
+    "without_locks": (without_locks, 10, {"samples": 60}, 0.5),
     "kills": (kills, 200, {"samples": 300}, 9.0),
 }
 BACKENDS = ("process", "thread")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -25,6 +26,9 @@ _OTHERS_FOLDERS = tuple({"/dev/", "/proc/", "/sys/", "/usr/", f"{sys.prefix}/", 
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell that starts this in the background has it ignore Ctrl-C, and so would the scripts that tests interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers",
         "leaves_things: the test leaves threads, descriptors or files behind on purpose; do not look for them",

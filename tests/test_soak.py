@@ -90,6 +90,31 @@ def test_four_threads_hand_ten_thousand_samples_over_and_each_is_stored_once(bac
     check(crowd(1, 1, backend, tmp_path, samples=10_000))
 
 
+@BACKENDS
+def test_handlers_of_signals_that_raise_or_call_the_writer_cost_nothing(backend, tmp_path):
+    """At random moments of every call."""
+    from signals import signals
+
+    check(signals(1, 1, backend, tmp_path, samples=300))
+
+
+def test_a_data_set_that_changes_between_runs_loses_no_case(tmp_path):
+    """And neither do tasks that share a directory."""
+    from growing import growing
+
+    check(growing(1, 1, "thread", tmp_path, samples=12))
+
+
+@pytest.mark.long
+@BACKENDS
+@pytest.mark.parametrize("run", ["clocks", "containers", "without_locks"])
+def test_machines_that_are_not_like_this_one_store_every_sample_once(run, backend, tmp_path):
+    """Wrong clocks, containers, file systems without locks or links."""
+    import elsewhere
+
+    check(getattr(elsewhere, run)(1, 1, backend, tmp_path, samples=24))
+
+
 def test_a_tally_counts_what_is_lost_duplicated_and_torn(tmp_path):
     """A run that finds something is not taken for a clean one."""
     from tally import Tally
