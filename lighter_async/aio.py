@@ -15,6 +15,7 @@ from anyio import CapacityLimiter, to_thread
 from lighter_async.errors import FlushTimeoutError, QueueFullError, WriteError, attach
 from lighter_async.ledger import Bell
 from lighter_async.limits import DEFAULT_ATTEMPTS, DEFAULT_QUEUE_SIZE
+from lighter_async.manifest.line import Config
 from lighter_async.service import BackgroundWriter, State
 from lighter_async.staging import Accelerator, Plan
 from lighter_async.types import BackendName, Durability, IfExists, OnError, Origin, Run, Target, WriterStats
@@ -53,6 +54,8 @@ class AsyncBackgroundWriter:
         durability: What a stored file outlives: ``"rename"`` or ``"fsync"``.
         manifest: Whether to record what is stored.
         resume: Go on with what earlier runs have stored.
+        run_config: What the run is made with; what was made with something else is not resumed from.
+        mix_configs: Resume from it all the same.
         on_error: Whether a sample that could not be written stops the run: ``"stop"`` or ``"continue"``.
         attempts: How often storing a sample is tried where the error may pass by itself.
         wait_for_space: Seconds to wait for room on a full disk.
@@ -78,6 +81,8 @@ class AsyncBackgroundWriter:
         durability: Durability | None = None,
         manifest: bool = True,
         resume: bool = False,
+        run_config: Config = None,
+        mix_configs: bool = False,
         on_error: OnError = "stop",
         attempts: int = DEFAULT_ATTEMPTS,
         wait_for_space: float = 0.0,
@@ -97,6 +102,8 @@ class AsyncBackgroundWriter:
             durability=durability,
             manifest=manifest,
             resume=resume,
+            run_config=run_config,
+            mix_configs=mix_configs,
             on_error=on_error,
             attempts=attempts,
             wait_for_space=wait_for_space,

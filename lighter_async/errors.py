@@ -7,6 +7,7 @@ LighterAsyncError
 ├── InvalidNameError     a name that cannot become a file (also a ValueError)
 ├── QueueFullError       submit_nowait found no room
 ├── ClosedError          the writer takes no more samples
+├── ResumeError          what was stored is of another data set, or was made with something else (also a ValueError)
 ├── FlushTimeoutError    some samples were still pending when the time was up (also a TimeoutError)
 └── WorkerDiedError      a helper process ended; the cause of a WriteError
 ```
@@ -28,6 +29,7 @@ __all__ = [
     "LighterAsyncError",
     "NameTakenError",
     "QueueFullError",
+    "ResumeError",
     "WorkerDiedError",
     "WriteError",
     "WriteTimeoutError",
@@ -169,6 +171,10 @@ class QueueFullError(LighterAsyncError):
 
 class ClosedError(LighterAsyncError):
     """The writer takes no more samples: it was closed, aborted, stopped by a failure, or belongs to another process."""
+
+
+class ResumeError(LighterAsyncError, ValueError):
+    """A run cannot go on from what is stored: it is of another data set, or was made with something else."""
 
 
 class FlushTimeoutError(LighterAsyncError, TimeoutError):

@@ -4,22 +4,44 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from lighter_async.names import RESERVED_PREFIX
 
-__all__ = ["PART_ENDING", "is_temporary", "name_part", "new_token", "publish", "remove", "write_part"]
+__all__ = ["PART_ENDING", "is_temporary", "local_path", "name_part", "new_token", "publish", "remove", "write_part"]
 
 PART_ENDING = ".part"
 """How the names of unfinished files end."""
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")  # two letters at least, or it is a drive of Windows
 
 _PARTS_PER_WRITE = 1024  # IOV_MAX on Linux and macOS
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 _counter = itertools.count()
+
+
+def local_path(directory: str | os.PathLike[str]) -> Path:
+    """The path of a directory that a user named, ``~`` expanded.
+
+    Raises:
+        ValueError: It is a URL, of which nothing is stored here, or is no path at all.
+    """
+    text = os.fsdecode(directory)
+    if "\0" in text:
+        raise ValueError(f"directory {text[:100]!r} holds a NUL character, which no file system stores; remove it")
+    # Of a URL that went through `Path` one slash is left.
+    if (found := _URL.match(text)) is not None:
+        raise ValueError(
+            f"{text[:100]!r} is a URL, and results are stored in directories; give a local path, such as where the "
+            f"bucket is mounted, and copy the results there later (a directory of that name is ./{found[0]}...)"
+        )
+    return Path(directory).expanduser()
 
 
 def new_token() -> str:
@@ -76,8 +98,16 @@ def write_part(path: str, parts: Sequence[memoryview], *, token: str | None = No
     return temporary, descriptor
 
 
-def name_part(temporary: str, path: str, *, replace: bool) -> None:
+def name_part(
+    temporary: str, path: str, *, replace: bool, alone: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> None:
     """Give a temporary file its name in one step.
+
+    Args:
+        temporary: The file.
+        path: Its name.
+        replace: Whether it may replace another one.
+        alone: While what it gives is open nobody else names a file, for file systems that know no hard links.
 
     Raises:
         FileExistsError: There is a file of that name, and it may not be replaced. The temporary file is still there.
@@ -86,7 +116,7 @@ def name_part(temporary: str, path: str, *, replace: bool) -> None:
     if replace:
         os.replace(temporary, path)
     else:
-        _link(temporary, path)
+        _link(temporary, path, alone)
 
 
 def is_temporary(file: str) -> str | None:
@@ -123,16 +153,19 @@ def _write_all(descriptor: int, parts: Sequence[memoryview]) -> None:
             parts[0] = parts[0][written:]
 
 
-def _link(temporary: str, path: Path | str) -> None:
+def _link(temporary: str, path: Path | str, alone: Callable[[], AbstractContextManager[None]]) -> None:
     """Name a file in one step, unless the name is taken: a link fails where a rename would replace."""
     try:
         os.link(temporary, path)
     except FileExistsError:
         raise FileExistsError(f"{os.fspath(path)!r} exists already") from None
+    except FileNotFoundError:
+        raise
     except OSError:
-        # No hard links here (FAT, some network file systems): the moment between the look and the rename stays open.
-        if os.path.lexists(path):
-            raise FileExistsError(f"{os.fspath(path)!r} exists already") from None
-        os.rename(temporary, path)
+        # No hard links here (FAT, some network file systems).
+        with alone():
+            if os.path.lexists(path):
+                raise FileExistsError(f"{os.fspath(path)!r} exists already") from None
+            os.rename(temporary, path)
         return
     os.unlink(temporary)

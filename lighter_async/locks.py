@@ -7,6 +7,9 @@ import json
 import os
 import sys
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,7 +18,108 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Owner", "RunLock", "boot_id", "is_held", "owner_of", "this_process", "wait_for_the_dead"]
+__all__ = [
+    "LOCK_ENDING",
+    "Owner",
+    "RunLock",
+    "alone_in",
+    "boot_id",
+    "held_by",
+    "is_held",
+    "owner_of",
+    "this_process",
+    "wait_for_the_dead",
+    "warn_of",
+]
+
+LOCK_ENDING = ".lock"
+"""How the names of lock files end; they begin with the token that is part of their writer's temporary names."""
+
+_LARGEST = 4096  # bytes of a lock file that are read
+_SECONDS_ALONE = 60.0  # to wait for whoever is alone in a file, where the system cannot tell whether it lives
+_MISSING = frozenset(
+    {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EPERM, errno.EIO, errno.ENOTTY}
+)
+_warned: set[tuple[str, str]] = set()
+
+
+def warn_of(directory: str, what: str, weaker: str) -> None:
+    """Warn once that a directory's file system lacks something, and what is weaker for that."""
+    if (directory, what) not in _warned:
+        _warned.add((directory, what))
+        warnings.warn(
+            f"the file system of {directory!r} has no {what}, so {weaker}; all else is as elsewhere",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+class _NoLocks(Exception):
+    """The file system knows no locks."""
+
+
+def _flock(descriptor: int, path: str, operation: int) -> None:
+    """Lock a file, where there are locks.
+
+    Raises:
+        BlockingIOError: Somebody else has it, and `operation` does not wait.
+        _NoLocks: There are none, which was warned of.
+    """
+    try:
+        fcntl.flock(descriptor, operation)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno not in _MISSING:
+            raise
+        warn_of(
+            os.path.dirname(os.path.dirname(os.path.abspath(path))),
+            f"locks (flock: {os.strerror(error.errno)})",
+            "whether a run of another machine is at work there is not known: what it leaves when it crashes is not "
+            "cleared, and nobody waits for its helpers",
+        )
+        raise _NoLocks from None
+
+
+@contextmanager
+def alone_in(path: str) -> Iterator[int]:
+    """Be the only one of all processes in a file for a few lines; gives its descriptor. The file is made.
+
+    Where the file system knows no locks, a file beside it takes their place.
+
+    Raises:
+        OSError: The file cannot be made.
+    """
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+    flags |= getattr(os, "O_NONBLOCK", 0)  # a pipe in its place must hold nobody up
+    descriptor = os.open(path, flags, 0o666)
+    beside = ""
+    try:
+        if fcntl is not None:
+            try:
+                _flock(descriptor, path, fcntl.LOCK_EX)
+            except _NoLocks:
+                beside = _take_beside(f"{path}.busy")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+        if beside:
+            try:
+                os.unlink(beside)
+            except OSError:
+                pass
+
+
+def _take_beside(path: str) -> str:
+    deadline = time.monotonic() + _SECONDS_ALONE
+    while True:
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            return path
+        except FileExistsError:
+            if time.monotonic() > deadline:
+                return path  # whoever made it has died in these few lines
+            time.sleep(0.002)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +130,26 @@ class Owner:
         process: Its number.
         started: When it was started, in the kernel's own units, so that another process of that number is not it.
         boot: Which start of which machine it belongs to.
+        namespace: The kernel's name for what process numbers count in there; another container has another one. Empty
+            where it is not known.
+        run: The id of its run.
     """
 
     process: int
     started: str
     boot: str
+    namespace: str = ""
+    run: str = ""
 
     @property
     def is_dead(self) -> bool:
-        """Whether it is known to have ended. Of another machine's nothing is known."""
-        return self.boot == boot_id() and bool(self.boot) and _started(self.process) != self.started
+        """Whether it is known to have ended. Of another machine's, or another container's, nothing is known."""
+        return (
+            bool(self.boot and self.started)
+            and self.boot == boot_id()
+            and self.namespace in ("", _namespace())
+            and _started(self.process) != self.started
+        )
 
 
 def boot_id() -> str:
@@ -46,9 +160,16 @@ def boot_id() -> str:
         return ""
 
 
-def this_process() -> Owner:
-    """The calling process."""
-    return Owner(os.getpid(), _started(os.getpid()), boot_id())
+def this_process(run: str = "") -> Owner:
+    """The calling process, for a run."""
+    return Owner(os.getpid(), _started(os.getpid()), boot_id(), _namespace(), run)
+
+
+def _namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def _started(process: int) -> str:
@@ -80,11 +201,14 @@ class RunLock:
         Raises:
             OSError: The file cannot be made, or the file system knows no locks.
         """
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-        descriptor = _above_standard(os.open(self.path, flags, 0o666))
+        descriptor = _above_standard(os.open(self.path, _OPEN | os.O_CREAT, 0o666))
         try:
             if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                try:
+                    _flock(descriptor, self.path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except _NoLocks:
+                    if owner is None and not _is_of_the_dead(self.path):
+                        raise BlockingIOError(errno.EAGAIN, "nobody knows whether it is held") from None
             if not _is_at(descriptor, self.path):
                 raise BlockingIOError(errno.EAGAIN, "removed meanwhile")
             if owner is not None:
@@ -134,20 +258,53 @@ def _is_at(descriptor: int, path: str) -> bool:
         return False
 
 
+# No link is followed, and a pipe in a lock's place holds nobody up: others may write to the directory.
+_OPEN = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
 def owner_of(path: str) -> Owner | None:
     """Whose lock it is, as far as its file tells."""
     try:
-        return Owner(**json.loads(Path(path).read_text()))
-    except (OSError, ValueError, TypeError):
+        descriptor = os.open(path, _OPEN)
+    except OSError:
         return None
+    try:
+        owner = Owner(**json.loads(os.read(descriptor, _LARGEST)))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+    finally:
+        os.close(descriptor)
+    words = owner.started, owner.boot, owner.namespace, owner.run
+    return owner if type(owner.process) is int and all(type(word) is str for word in words) else None
 
 
-def wait_for_the_dead(folder: str, ending: str, *, timeout: float) -> None:
+def _is_of_the_dead(path: str) -> bool:
+    owner = owner_of(path)
+    return owner is not None and owner.is_dead
+
+
+def held_by(folder: str) -> list[str]:
+    """The ids of the runs that are at work in a folder's directory, as far as this machine knows."""
+    found = []
+    for path in _lock_files(folder):
+        owner = owner_of(path)
+        if owner is not None and is_held(path):
+            found.append(owner.run)
+    return found
+
+
+def _lock_files(folder: str) -> list[str]:
+    try:
+        return [os.path.join(folder, file) for file in os.listdir(folder) if file.endswith(LOCK_ENDING)]
+    except OSError:
+        return []
+
+
+def wait_for_the_dead(folder: str, *, timeout: float) -> None:
     """Wait until nobody holds a lock of a process that has died: its helpers still store what it handed over.
 
     Args:
         folder: Where the lock files are.
-        ending: How their names end.
         timeout: Seconds to wait in all.
 
     Raises:
@@ -155,13 +312,13 @@ def wait_for_the_dead(folder: str, ending: str, *, timeout: float) -> None:
     """
     deadline = time.monotonic() + timeout
     told = time.monotonic() + 2.0
-    while held := _held_by_the_dead(folder, ending):
+    while held := _held_by_the_dead(folder):
         now = time.monotonic()
         if now > deadline:
             raise TimeoutError(
                 f"helpers of process {held[0].process}, which has died, have been storing what it handed over to "
                 f"{os.path.dirname(folder)!r} for {timeout:g} s; look for what holds them up, or end them, at the cost "
-                f"of what they have not stored (fuser -v {os.path.join(folder, '*' + ending)} lists them)"
+                f"of what they have not stored (fuser -v {os.path.join(folder, '*' + LOCK_ENDING)} lists them)"
             )
         if now > told:
             told = deadline
@@ -174,24 +331,24 @@ def wait_for_the_dead(folder: str, ending: str, *, timeout: float) -> None:
         time.sleep(0.02)
 
 
-def _held_by_the_dead(folder: str, ending: str) -> list[Owner]:
-    try:
-        files = [os.path.join(folder, file) for file in os.listdir(folder) if file.endswith(ending)]
-    except OSError:
-        return []
-    return [owner for file in files if (owner := owner_of(file)) is not None and owner.is_dead and is_held(file)]
+def _held_by_the_dead(folder: str) -> list[Owner]:
+    owners = [(path, owner_of(path)) for path in _lock_files(folder)]
+    return [owner for path, owner in owners if owner is not None and owner.is_dead and is_held(path)]
 
 
 def is_held(path: str) -> bool:
-    """Whether somebody holds the lock of a lock file."""
+    """Whether somebody holds the lock of a lock file; where there are no locks, whether its owner may be alive."""
     if fcntl is None:
         return False
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        descriptor = os.open(path, _OPEN)
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _flock(descriptor, path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except _NoLocks:
+        owner = owner_of(path)
+        return owner is not None and not owner.is_dead
     except OSError:
         return True
     finally:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import operator
 import os
-from typing import get_args
+from typing import Any, get_args
 
 from lighter_async.targets import LocalTarget
 from lighter_async.types import Durability, IfExists, OnError, PathTarget, Run, Target
 from lighter_async.writers import PathFunction
 
-__all__ = ["at_least_one", "check_path_function", "check_records", "seconds", "target_of"]
+__all__ = [
+    "at_least_one",
+    "check_path_function",
+    "check_records",
+    "config_of",
+    "seconds",
+    "target_of",
+    "whole_number",
+]
 
 
 def target_of(
@@ -85,6 +95,41 @@ def check_records(target: Target, *, manifest: bool, resume: bool, on_error: OnE
             "resume=True decides by the manifest what is done, and overwrites what is not; leave if_exists at "
             f"'overwrite' instead of {target.if_exists!r}"
         )
+
+
+def config_of(run_config: Any) -> Any:
+    """What a run is made with, as JSON has it.
+
+    Raises:
+        TypeError: JSON does not have it.
+    """
+    try:
+        return json.loads(json.dumps(run_config, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(
+            f"run_config is a word, or what JSON has (texts, numbers, lists and dicts of them), but {error}"
+        ) from error
+
+
+def whole_number(value: Any, what: str) -> int:
+    """A number that indices may be: of Python, numpy or torch.
+
+    Raises:
+        TypeError: It is none.
+    """
+    kind = type(value)
+    if kind is not bool and "bool" not in str(getattr(value, "dtype", "")):
+        try:
+            number = operator.index(value)
+        except (TypeError, RuntimeError, ValueError):
+            pass
+        else:
+            if -(1 << 63) <= number < 1 << 63:
+                return number
+    raise TypeError(
+        f"{what} is a whole number, not {kind.__name__}: {value!r:.100}; indices are those of the data set, and what "
+        "else tells samples apart are their names"
+    )
 
 
 def seconds(option: str, value: float, *, least: float) -> float:

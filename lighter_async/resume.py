@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Any
 
 import torch.distributed
 from torch.utils.data import DistributedSampler
 
-from lighter_async.manifest.adopt import adoptable
-from lighter_async.manifest.reader import Manifest, read_manifest
+from lighter_async.manifest import Loader, Manifest, Record, read_manifest
+from lighter_async.manifest.adopt import lengths_of, number_name, stored
+from lighter_async.manifest.reader import Series
+from lighter_async.same import check_same, fingerprint_of
 from lighter_async.targets.local import wait_until_free
 
 __all__ = ["PendingSampler", "pending"]
@@ -25,8 +27,13 @@ def pending(
     loader: int = 0,
     writer: str | None = None,
     batch_size: int | None = None,
+    names: Sequence[str] | Callable[[int], str] | None = None,
 ) -> PendingSampler:
     """A sampler of the samples that are not stored yet: the data set's own indices, in its order.
+
+    Samples that were stored under names are known by them: give `names`. Without them an index counts where the record
+    tells that it was an index of this very data set, by its length and its content; where that is not known, the sample
+    is computed again, and `FileWriter` leaves it out if its name is stored. Numbered samples are known by their index.
 
     Give it to the `DataLoader`, and ``resume=True`` to the `FileWriter`; then the same script, run again after any
     crash, computes and stores only what is missing. It shares its indices out among the ranks, as `Trainer.predict`
@@ -42,26 +49,82 @@ def pending(
         batch_size: Batches of an undisturbed run in which a sample is missing are computed again as a whole, so that
             each sample is computed beside the same others; for a model that computes the same from the same batch,
             results are then equal byte for byte to those of an undisturbed run on as many ranks.
+        names: The samples' names, in the data set's order, or a function from an index to a name.
 
     Raises:
-        ValueError: There is no directory, or `batch_size` is less than 1.
+        ResumeError: Samples are numbered, and the data set is not the one that they are numbers of.
+        ValueError: There is no directory, `batch_size` is less than 1, or there are not as many names as samples.
         TimeoutError: Helpers of a run that has died have been at work for ten minutes.
     """
     if not directories:
         raise ValueError("pending() needs a directory to look at, or several")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size is at least 1, not {batch_size}")
-    done: set[int] | None = None
+    count = len(dataset)
+    if names is not None:
+        names = [names(index) for index in range(count)] if callable(names) else list(names)
+        if len(names) != count:
+            raise ValueError(f"Length mismatch: {count} samples and {len(names)} names; every sample has one")
+    found: list[set[int]] = []
     for directory in directories:
         wait_until_free(directory)
         manifest = read_manifest(directory)
-        found = manifest.done(loader=loader, writer=writer)
         _warn_of_missing_files(manifest)
-        stored = [record for record, _ in adoptable(manifest, writer=writer) if record.loader == loader]
-        found |= {record.index for record in stored if record.index is not None}
-        done = found if done is None else done & found
-    assert done is not None
-    return PendingSampler(dataset, [index for index in range(len(dataset)) if index not in done], batch_size)
+        series = stored(manifest, writer=writer)
+        found += [_done(manifest, one, records, dataset, loader, names) for one, records in series.items()]
+        if not series:
+            found.append(set())
+    done = set.intersection(*found)
+    return PendingSampler(dataset, [index for index in range(count) if index not in done], batch_size)
+
+
+def _done(
+    manifest: Manifest,
+    series: Series,
+    records: Sequence[Record],
+    dataset: Sized,
+    loader: int,
+    names: Sequence[str] | None,
+) -> set[int]:
+    """The indices of the samples that one series has."""
+    lengths = lengths_of(manifest, series)
+    numbered = {run.run for run in manifest.runs if run.numbered and run.series == series}
+    if all(record.run in numbered or _is_number(record, lengths) for record in records):
+        check_same(manifest, series, loader, dataset)
+        return {record.index for record in records if record.loader == loader and record.index is not None}
+    if names is not None:
+        known = {record.name for record in records}
+        return {index for index, name in enumerate(names) if name in known}
+    mine = fingerprint_of(dataset)
+    same = {
+        loaders.run
+        for loaders in manifest.loaders
+        if loaders.series == series
+        and mine is not None
+        and loader < len(loaders.loaders)
+        and loaders.loaders[loader] == Loader(len(dataset), mine)
+    }
+    if not all(record.run in same for record in records):
+        warnings.warn(
+            f"{os.fspath(manifest.directory)!r} has samples with names, and whether their indices are those of this "
+            "data set is not known, so they count as pending, and what is stored already is left out by its name only "
+            "once it is computed; pending(..., names=...) tells the names before",
+            UserWarning,
+            stacklevel=3,
+        )
+    return {
+        record.index
+        for record in records
+        if record.run in same and record.loader == loader and record.index is not None
+    }
+
+
+def _is_number(record: Record, lengths: Sequence[int | None]) -> bool:
+    """Whether a sample's name is the number of its index."""
+    index = record.index
+    if index is None:
+        return False
+    return record.name in (str(index), f"{record.loader}/{index}", number_name(index, record.loader, lengths))
 
 
 def _warn_of_missing_files(manifest: Manifest) -> None:

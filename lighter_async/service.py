@@ -13,9 +13,19 @@ from lighter_async.errors import ClosedError, FlushTimeoutError, WriteError, att
 from lighter_async.leaving import Unclosed, tell
 from lighter_async.ledger import Ledger, Room
 from lighter_async.limits import DEFAULT_ATTEMPTS, DEFAULT_QUEUE_SIZE, default_queue_bytes, default_workers
-from lighter_async.manifest import ManifestLog
+from lighter_async.manifest import Loader, ManifestLog
+from lighter_async.manifest.line import Config
 from lighter_async.names import Claims, Numbers, check_names, claims_of, with_suffixes
-from lighter_async.options import at_least_one, check_path_function, check_records, seconds, target_of
+from lighter_async.options import (
+    at_least_one,
+    check_path_function,
+    check_records,
+    config_of,
+    seconds,
+    target_of,
+    whole_number,
+)
+from lighter_async.same import check_config
 from lighter_async.staging import Accelerator, Plan, StagingPool
 from lighter_async.targets import LocalTarget
 from lighter_async.types import (
@@ -76,6 +86,9 @@ class BackgroundWriter:
             base of `read_manifest`, of resuming, and of ``lighter-async verify``.
         resume: Go on with what earlier runs have stored, instead of counting all of it as not done. What is done is
             for the caller to leave out: see `pending` and `read_manifest`.
+        run_config: What the run is made with, such as a checkpoint's name: a word, or anything that JSON has. It is
+            recorded, and what was made with something else is not resumed from. None says nothing.
+        mix_configs: Resume from it all the same.
         on_error: ``"stop"``: after a sample that could not be written no more are taken. ``"continue"``: they are, and
             its value is kept beside its error for ``lighter-async replay``; `flush` and `close` raise in either case.
             A value that cannot be kept, as on a full disk, stops the run all the same.
@@ -105,6 +118,8 @@ class BackgroundWriter:
         durability: Durability | None = None,
         manifest: bool = True,
         resume: bool = False,
+        run_config: Config = None,
+        mix_configs: bool = False,
         on_error: OnError = "stop",
         attempts: int = DEFAULT_ATTEMPTS,
         wait_for_space: float = 0.0,
@@ -116,6 +131,7 @@ class BackgroundWriter:
         self.target = target_of(directory, target, if_exists=if_exists, durability=durability, run=run)
         check_records(self.target, manifest=manifest, resume=resume, on_error=on_error)
         self._manifest, self._resume, self._on_error = manifest, resume, on_error
+        self._config, self._mix_configs = config_of(run_config), mix_configs
         self._patience = Patience(
             at_least_one("attempts", attempts),
             seconds("wait_for_space", wait_for_space, least=0.0),
@@ -476,6 +492,9 @@ class BackgroundWriter:
                 try:
                     if job.log is not None:
                         assert isinstance(self.target, LocalTarget)
+                        if self._resume and not self._mix_configs:
+                            series = self.writer.name, self.target.run.key
+                            check_config(self.target.directory, series, self._config)
                         job.log.begin(self.target.since or 0)
                     backend.start()
                 except BaseException:
@@ -500,10 +519,16 @@ class BackgroundWriter:
             writer=writer.name,
             suffix=self._suffix,
             resume=self._resume,
-            sync=target.durability == "fsync",
+            durability=target.durability,
+            config=self._config,
         )
         quarantine = Quarantine(directory, target.run) if self._on_error == "continue" else None
         return Job(writer, target, log if self._manifest else None, self._patience, quarantine)
+
+    def _describe(self, loaders: Sequence[Loader]) -> None:
+        """Record over which data sets the samples go."""
+        if self._job.log is not None:
+            self._job.log.describe(loaders)
 
     def _collect(self) -> None:
         backend = self._backend
@@ -607,12 +632,24 @@ class BackgroundWriter:
 
 
 def _own(origin: Origin | None) -> Origin | None:
-    """The origin with indices of our own: the caller may fill its list, or tensor, anew at once."""
-    if origin is None or origin.indices is None or type(origin.indices) in (tuple, range):
-        return origin
+    """The origin with indices of our own: the caller may fill its list, or tensor, anew at once.
+
+    Raises:
+        TypeError: An index, or the number of the loader or the batch, is no whole number.
+    """
+    if origin is None:
+        return None
     indices: Any = origin.indices
+    loader = whole_number(origin.loader, "the number of a loader")
+    batch = None if origin.batch is None else whole_number(origin.batch, "the number of a batch")
+    if loader < 0:
+        raise ValueError(f"loaders count from 0, got {loader}")
+    if indices is None or type(indices) is range:
+        return Origin(indices, loader, batch)
     own = indices.tolist() if hasattr(indices, "tolist") else indices
-    return Origin(tuple(own), origin.loader, origin.batch)
+    if type(own) not in (tuple, list) or set(map(type, own)) - {int}:
+        own = [whole_number(one, f"the index of sample {position}") for position, one in enumerate(own)]
+    return Origin(tuple(own), loader, batch)
 
 
 def _release(pool: StagingPool, batch: Batch) -> None:

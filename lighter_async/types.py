@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ __all__ = [
     "Target",
     "Unit",
     "WriterStats",
+    "launched_run",
 ]
 
 IfExists = Literal["overwrite", "skip", "error"]
@@ -65,21 +67,67 @@ class Run:
     """Which run a writer belongs to, and which of its ranks it is. All ranks of a run share `id` and `since`.
 
     Attributes:
-        id: A word that no other run has.
+        id: A word that no other run has. If it is left out, a run of several ranks takes it from torchrun or SLURM,
+            with the restart counted, and one of one rank makes one up.
         rank: This process's rank.
         world_size: How many ranks there are.
         key: What tells the series of samples from others that the same kind of writer stores in the same directory.
         since: Nanoseconds, by the file system's clock: a file that is at least as new is this run's own. None takes the
-            moment when the directory is opened, which is right for one rank.
+            moment when the first of the ranks opens the directory.
         numbered: Whether samples are named by their index in the data set, so that a file tells which sample it is.
+
+    Raises:
+        ValueError: There are several ranks, and nothing that tells their run; or there is no such rank.
     """
 
-    id: str = field(default_factory=lambda: secrets.token_hex(6))
+    id: str = ""
     rank: int = 0
     world_size: int = 1
     key: str = ""
     since: int | None = None
     numbered: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(f"there is no rank {self.rank} of {self.world_size}; they count from 0")
+        if self.id:
+            return
+        launched = launched_run()
+        if launched is not None and launched.world_size == self.world_size:
+            object.__setattr__(self, "id", launched.id)
+        elif self.world_size > 1:
+            raise ValueError(
+                f"a run of {self.world_size} ranks needs an id that all of them know, or each would be a run of its "
+                "own: Run(id=..., rank=..., world_size=...); under torchrun and srun it is known without"
+            )
+        else:
+            object.__setattr__(self, "id", secrets.token_hex(6))
+
+
+def launched_run() -> Run | None:
+    """The run that torchrun or SLURM has started this process for, if it has several ranks.
+
+    A restart of either is a run of its own. In a script that SLURM runs by itself, without srun, there is one process,
+    whatever its variables say of tasks, and no step.
+    """
+    around = os.environ
+    if "TORCHELASTIC_RUN_ID" in around:
+        words = (
+            around["TORCHELASTIC_RUN_ID"],
+            around.get("TORCHELASTIC_RESTART_COUNT", "0"),
+            around.get("MASTER_PORT", ""),
+        )
+        rank, world_size = around.get("RANK", ""), around.get("WORLD_SIZE", "")
+        kind = "torchrun"
+    elif "SLURM_STEP_ID" in around and "SLURM_PROCID" in around and around["SLURM_STEP_ID"].isdecimal():
+        words = around.get("SLURM_JOB_ID", ""), around["SLURM_STEP_ID"], around.get("SLURM_RESTART_COUNT", "0")
+        rank, world_size = around["SLURM_PROCID"], around.get("SLURM_STEP_NUM_TASKS", around.get("SLURM_NTASKS", ""))
+        kind = "slurm"
+    else:
+        return None
+    if not (rank.isdecimal() and world_size.isdecimal() and int(rank) < int(world_size)) or int(world_size) < 2:
+        return None
+    return Run(id="-".join((kind, *words)), rank=int(rank), world_size=int(world_size))
 
 
 @runtime_checkable

@@ -15,11 +15,13 @@ from typing import Any
 from lighter_async.callback.base import BaseWriter
 from lighter_async.callback.progress import Progress, progress_of
 from lighter_async.callback.samples import entry, names_of, samples_of
-from lighter_async.callback.share import Known, Share, choose
+from lighter_async.callback.share import Known, Share, choose, length_of
 from lighter_async.callback.termination import Termination
 from lighter_async.errors import LighterAsyncError
 from lighter_async.limits import DEFAULT_ATTEMPTS, DEFAULT_QUEUE_SIZE, default_workers
+from lighter_async.manifest.line import Config, Loader
 from lighter_async.names import Numbers
+from lighter_async.same import fingerprint_of, own_fingerprint_of
 from lighter_async.service import BackgroundWriter
 from lighter_async.targets.local import wait_until_free
 from lighter_async.types import BackendName, Durability, IfExists, OnError, Run, WriterStats
@@ -41,8 +43,8 @@ class FileWriter(BaseWriter):
             one per item; a 0-d tensor, a text and any other object are one sample.
         writer_fn: ``"tensor"``, ``"image_2d"``, ``"image_3d"``, ``"text"``, another registered name, an `Encoder`, or a
             function ``(path, value)``, plain or ``async def``.
-        name_key: The entry of the outputs that names the samples. None numbers them: rank r of n takes r, r + n,
-            r + 2n and so on, over all loaders.
+        name_key: The entry of the outputs that names the samples. None numbers them by their index in the data set,
+            going on over the loaders; where that is not known, rank r of n takes r, r + n, r + 2n and so on.
         backend: ``"process"``: helper processes, which never hold this process's interpreter lock. ``"thread"``:
             threads of this process, for writers that have to see its objects. ``"auto"``: processes for the writers of
             this package, threads for anything else.
@@ -56,9 +58,12 @@ class FileWriter(BaseWriter):
         durability: ``"rename"``: what is stored outlives the end of any process. ``"fsync"``: and a loss of power.
         manifest: Whether to record what is stored, in ``.lighter-async/manifest-RANK.jsonl`` below the directory.
         resume: Go on with what earlier runs have stored: what the manifest says is stored is left out, and numbers are
-            the samples' indices in the data set (below a folder per loader, where there are several), so that they are
+            the samples' indices in the data set, so that they are
             the same whatever the batch size or the number of ranks. A sampler made by `pending` leaves those samples
-            out before they are computed.
+            out before they are computed. Samples with names are known by them, whatever their index is now.
+        run_config: What the run is made with, such as a checkpoint's name: a word, or anything that JSON has. It is
+            recorded, and what was made with something else is not resumed from. None says nothing.
+        mix_configs: Resume from it all the same.
         on_error: ``"stop"``: a sample that could not be written makes the next batch raise. ``"continue"``: the run
             goes on, the value is kept beside its error for ``lighter-async replay``, and the run's end raises.
         attempts: How often storing a sample is tried where the error may pass by itself.
@@ -71,7 +76,7 @@ class FileWriter(BaseWriter):
 
     Raises:
         ValueError: An option is out of range, or the writer's name is not registered.
-        TypeError: `writer_fn` is neither a name nor callable.
+        TypeError: `writer_fn` is neither a name nor callable, or an option is of a wrong type.
     """
 
     def __init__(
@@ -89,6 +94,8 @@ class FileWriter(BaseWriter):
         durability: Durability = "rename",
         manifest: bool = True,
         resume: bool = False,
+        run_config: Config = None,
+        mix_configs: bool = False,
         on_error: OnError = "stop",
         attempts: int = DEFAULT_ATTEMPTS,
         wait_for_space: float = 0.0,
@@ -108,6 +115,8 @@ class FileWriter(BaseWriter):
         self.durability = durability
         self.manifest = manifest
         self.resume = resume
+        self.run_config = run_config
+        self.mix_configs = mix_configs
         self.on_error = on_error
         self.attempts = attempts
         self.wait_for_space = wait_for_space
@@ -117,6 +126,7 @@ class FileWriter(BaseWriter):
         self._warned = False
         self._counter = 0
         self._step = 1
+        self._by_index = True
         self._writer: BackgroundWriter | None = None
         self._progress: Progress | None = None
         self._stats: WriterStats | None = None
@@ -162,6 +172,7 @@ class FileWriter(BaseWriter):
             return
         self._counter = trainer.global_rank
         self._step = trainer.world_size
+        self._by_index = True
         if self.return_predictions is not None:
             trainer.predict_loop.return_predictions = self.return_predictions
         run = Run(
@@ -178,7 +189,9 @@ class FileWriter(BaseWriter):
             pl_module.allow_zero_length_dataloader_with_multiple_devices = True
             # Before the workers begin, whose lines are none of an earlier run's.
             wait_until_free(self.path)
-            known = Known(self.path, writer=self._writer.writer.name, key=self.value_key)
+            known = Known(
+                self.path, writer=self._writer.writer.name, key=self.value_key, named=self.name_key is not None
+            )
             if trainer.is_global_zero:
                 known.adopt()
             self._known = known
@@ -197,9 +210,35 @@ class FileWriter(BaseWriter):
                 callback._termination = termination
         writers = [callback._writer for callback in together if callback._writer is not None]
         self._progress = progress_of(trainer, writers if first else [])
+        self._note_data(trainer)
         # Not in setup, since another one's may come later and settle it.
         if first and all(callback.return_predictions is None for callback in together):
             self._warn_of_collected_predictions(trainer)
+
+    def _note_data(self, trainer: Any) -> None:
+        """Record over which data sets this run goes, once Lightning knows; and refuse other ones than before.
+
+        Raises:
+            ResumeError: What is stored is of others.
+        """
+        if self._share is None or self._writer is None:
+            return
+        datasets = self._share.datasets
+        if self._known is not None:
+            self._known.check(datasets)
+            if trainer.is_global_zero:
+                lengths = [length_of(dataset) for dataset in datasets]
+                total = "" if None in lengths else f" of {sum(length or 0 for length in lengths):,}"
+                _tell(f"resuming: {len(self._known):,}{total} are stored in {os.fspath(self.path)!r}")
+        if self.manifest and trainer.is_global_zero:
+            self._writer._describe(
+                [
+                    Loader(
+                        length_of(dataset), fingerprint_of(dataset) if self.name_key else own_fingerprint_of(dataset)
+                    )
+                    for dataset in datasets
+                ]
+            )
 
     def on_predict_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -233,13 +272,17 @@ class FileWriter(BaseWriter):
             raise RuntimeError("FileWriter.write was called outside of trainer.predict(); use BackgroundWriter there")
         assert self._share is not None
         values = samples_of(entry(outputs, self.value_key, "value_key"))
+        if not len(values):
+            return
         origin = self._share.origin(len(values), batch_idx, dataloader_idx)
         names: Sequence[str]
-        if self.name_key is None and self.resume:
-            names = self._share.numbers(origin)
-        elif self.name_key is None:
-            numbers = range(self._counter, self._counter + len(values) * self._step, self._step)
-            names = Numbers(numbers)
+        if self.name_key is None:
+            by_index = self._by_index and self._share.names(origin, len(values), required=self.resume)
+            if not by_index:
+                # All of a run are of one kind, or a number could be an index, too.
+                self._by_index = False
+                by_index = Numbers(range(self._counter, self._counter + len(values) * self._step, self._step))
+            names = by_index
         else:
             names = names_of(entry(outputs, self.name_key, "name_key"), self.name_key)
             if len(names) != len(values):
@@ -337,6 +380,8 @@ class FileWriter(BaseWriter):
             durability=self.durability,
             manifest=self.manifest,
             resume=self.resume,
+            run_config=self.run_config,
+            mix_configs=self.mix_configs,
             on_error=self.on_error,
             attempts=self.attempts,
             wait_for_space=self.wait_for_space,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
+from operator import eq
 from typing import Any
 
 from lighter_async.manifest import ManifestLog, read_manifest
-from lighter_async.manifest.adopt import adoptable, number_name
+from lighter_async.manifest.adopt import adoptable
+from lighter_async.names import Numbers
+from lighter_async.same import check_same
 from lighter_async.staging import is_tensor
 from lighter_async.types import Origin, Run
 
-__all__ = ["Known", "Share", "choose"]
+__all__ = ["Known", "Share", "choose", "length_of"]
 
 
 class Share:
@@ -41,20 +45,44 @@ class Share:
             indices = None  # a sample is not an item of the data set
         return Origin(None if indices is None else tuple(map(int, indices)), dataloader_idx, batch_idx)
 
-    def numbers(self, origin: Origin) -> list[str]:
-        """The names of samples after their indices.
+    @property
+    def datasets(self) -> list[Any]:
+        """The loaders' data sets, in their order."""
+        return [getattr(loader, "dataset", None) for loader in _flat(self._trainer.predict_dataloaders)]
+
+    def names(self, origin: Origin, count: int, *, required: bool) -> Sequence[str] | None:
+        """The names of samples after their indices, going on over the loaders; None if those are not known.
+
+        Of a batch whose model gives fewer samples than it has items it is not known which are which: they get the
+        numbers of the first ones, which no other batch uses.
+
+        Args:
+            origin: Of the batch.
+            count: Its samples.
+            required: Whether nothing but their indices will do.
 
         Raises:
-            ValueError: The indices are not known.
+            ValueError: They are required, and not known.
         """
-        if origin.indices is None:
+        indices = origin.indices
+        if indices is None and not required:
+            seen = self._indices(origin.loader)
+            if origin.batch is not None and origin.batch < len(seen) and count < len(seen[origin.batch]):
+                indices = tuple(map(int, seen[origin.batch][:count]))
+        before = self._items_before(origin.loader)
+        if indices is not None and before is not None:
+            return Numbers(numbers) if (numbers := _range(indices, before)) else [str(before + one) for one in indices]
+        if required:
             raise ValueError(
                 "resume=True names samples by their index in the data set, which is not known here: the loader has no "
                 "batch sampler that Lightning can follow (an iterable data set has none), or predict_step does not "
                 "return one sample per item; give name_key instead"
             )
-        loaders = len(self._trainer.num_predict_batches)
-        return [number_name(index, origin.loader, loaders) for index in origin.indices]
+        return None
+
+    def _items_before(self, dataloader_idx: int) -> int | None:
+        lengths = [length_of(dataset) for dataset in self.datasets[:dataloader_idx]]
+        return None if None in lengths else sum(length or 0 for length in lengths)
 
     def without_padding(self, count: int, batch_idx: int, dataloader_idx: int) -> int:
         """How many of a batch's samples are not there a second time, to give all ranks the same number of items.
@@ -114,6 +142,25 @@ def _flat(loaders: Any) -> list[Any]:
     return [loaders]
 
 
+def _range(indices: Sequence[int], before: int) -> range | None:
+    """The numbers of indices as a range, if they are one that goes up."""
+    if not indices or indices[0] < 0:
+        return None
+    step = indices[1] - indices[0] if len(indices) > 1 else 1
+    numbers = range(before + indices[0], before + indices[-1] + 1, step) if step > 0 else range(0)
+    return (
+        numbers if len(numbers) == len(indices) and all(map(eq, numbers, (before + one for one in indices))) else None
+    )
+
+
+def length_of(dataset: Any) -> int | None:
+    """A data set's length; None if it has none."""
+    try:
+        return len(dataset)
+    except Exception:  # also of those that say that they have one, and cannot tell it
+        return None
+
+
 class Known:
     """What earlier runs have stored of one series of samples.
 
@@ -121,23 +168,41 @@ class Known:
         directory: Where.
         writer: The writer's name.
         key: The output that is written.
+        named: Whether the samples have names of the user's; else they are known by their loader and index.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, writer: str, key: str) -> None:
-        manifest = read_manifest(directory)
-        self._directory = directory
-        runs = manifest.current_runs().get((writer, key), set())
-        records = [record for record in manifest.records if record.run in runs]
+    def __init__(self, directory: str | os.PathLike[str], *, writer: str, key: str, named: bool = False) -> None:
+        self._manifest = manifest = read_manifest(directory)
+        self._series = writer, key
+        self._named = named
         self._unrecorded = [record for record, _ in adoptable(manifest, writer=writer, key=key)]
-        records += self._unrecorded
-        self._places = {(record.loader, record.index) for record in records if record.index is not None}
-        self._names = {record.name for record in records if record.index is None}
+        counted = manifest.counted(writer=writer, key=key)
+        records = [*counted.get(self._series, []), *self._unrecorded]
+        places = {(record.loader, record.index): record.name for record in records if record.index is not None}
+        self._name_of_place: dict[tuple[int, int], str] = places
+        self._names = {record.name for record in records}
+        self._taken: dict[str, tuple[int, int] | None] = {}  # the items that this run has named
+        self._said = False
+
+    def __len__(self) -> int:
+        return len(self._names if self._named else self._name_of_place)
+
+    def check(self, datasets: Sequence[Any]) -> None:
+        """Refuse to go on from numbers of another data set.
+
+        Raises:
+            ResumeError: They are.
+        """
+        if not self._named:
+            for loader, dataset in enumerate(datasets):
+                if length_of(dataset) is not None:
+                    check_same(self._manifest, self._series, loader, dataset)
 
     def adopt(self) -> None:
         """Record what was stored and not recorded."""
         if not self._unrecorded:
             return
-        log = ManifestLog(self._directory, Run(), writer="")
+        log = ManifestLog(self._manifest.directory, Run(), writer="")
         log.open()
         try:
             log.adopt(self._unrecorded)
@@ -148,15 +213,35 @@ class Known:
         """Which of the first `count` samples of a batch are not stored; they count as stored from now on."""
         missing = []
         for position in range(count):
-            if origin.indices is None:
-                if names[position] not in self._names:
-                    missing.append(position)
-                continue
-            place = origin.loader, int(origin.indices[position])
-            if place not in self._places:
-                self._places.add(place)
+            place = None if origin.indices is None else (origin.loader, int(origin.indices[position]))
+            if self._named:
+                is_new = self._is_new(names[position], place)
+            elif place is None:
+                is_new = names[position] not in self._names
+            else:
+                is_new = place not in self._name_of_place
+                self._name_of_place[place] = names[position]
+            if is_new:
                 missing.append(position)
         return missing
+
+    def _is_new(self, name: str, place: tuple[int, int] | None) -> bool:
+        earlier = None if place is None else self._name_of_place.get(place)
+        if place is not None and earlier is not None and earlier != name and not self._said:
+            self._said = True
+            warnings.warn(
+                f"the data set has changed: item {place[1]} of loader {place[0]} is {name!r} now, and what is stored of "
+                f"it is named {earlier!r}; samples are known by names, and what is stored under them is left out",
+                UserWarning,
+                stacklevel=2,
+            )
+        if name in self._names:
+            return False
+        # The same item once more, as samplers give that pad; another item of that name is refused where it is stored.
+        if place is not None and self._taken.get(name) == place:
+            return False
+        self._taken[name] = place
+        return True
 
 
 def choose(keep: Sequence[int], names: Sequence[str], values: Any, origin: Origin) -> tuple[Sequence[str], Any, Origin]:

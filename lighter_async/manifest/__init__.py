@@ -4,12 +4,14 @@ It is the base of resuming and verifying: a line is written only after its file 
 what was stored. There is one file per rank, ``.lighter-async/manifest-RANK.jsonl``, that only ever grows.
 """
 
-from lighter_async.manifest.line import Kind, Stored, checksum
+from lighter_async.manifest.entry import Record, RunRecord
+from lighter_async.manifest.line import Kind, Loader, Stored, checksum
 from lighter_async.manifest.log import ManifestLog
-from lighter_async.manifest.reader import Manifest, Record, RunRecord, read_manifest
+from lighter_async.manifest.reader import Manifest, read_manifest
 
 __all__ = [
     "Kind",
+    "Loader",
     "Manifest",
     "ManifestLog",
     "Record",

@@ -3,23 +3,52 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import xxhash
 
+from lighter_async.below import open_below
 from lighter_async.locks import boot_id
-from lighter_async.manifest.reader import Manifest, Record, RunRecord
+from lighter_async.manifest.entry import Record, RunRecord
+from lighter_async.manifest.reader import Manifest, Series
 from lighter_async.names import RESERVED_PREFIX, with_suffix
 
-__all__ = ["adoptable", "number_name"]
+__all__ = ["adoptable", "checksum_of", "identity_of_file", "lengths_of", "number_name", "stored"]
 
 _CHUNK = 1 << 20
 
 
-def number_name(index: int, loader: int, loaders: int) -> str:
-    """How a sample is called after its index in the data set, below a folder per loader where there are several."""
-    return str(index) if loaders == 1 else f"{loader}/{index}"
+def number_name(index: int, loader: int, lengths: Sequence[int | None]) -> str | None:
+    """How a sample is called after its index, going on over the loaders; None if that is not known.
+
+    Args:
+        index: In the data set of its loader.
+        loader: Which loader.
+        lengths: Of the loaders' data sets.
+    """
+    before = 0
+    for length in lengths[:loader]:
+        if length is None:
+            return None
+        before += length
+    return str(before + index) if loader == 0 or loader < len(lengths) else None
+
+
+def lengths_of(manifest: Manifest, series: Series) -> list[int | None]:
+    """The lengths of the loaders' data sets, as the latest run of a series has recorded them; empty if none has."""
+    for loaders in reversed(manifest.loaders):
+        if loaders.series == series:
+            return [one.length for one in loaders.loaders]
+    return []
+
+
+def stored(manifest: Manifest, *, writer: str | None = None, key: str | None = None) -> dict[Series, list[Record]]:
+    """What is done of each series: the records that count, and those that `adoptable` gives; arguments as there."""
+    found = manifest.counted(writer=writer, key=key)
+    for record, _ in adoptable(manifest, writer=writer, key=key):
+        found[record.series].append(record)
+    return found
 
 
 def adoptable(manifest: Manifest, *, writer: str | None = None, key: str | None = None) -> Iterator[tuple[Record, str]]:
@@ -27,7 +56,7 @@ def adoptable(manifest: Manifest, *, writer: str | None = None, key: str | None 
 
     A file says which sample it is if samples are named by their index. It is this run's own if it is as new as the run,
     and whole, since it got its name only when it was; after a loss of power that is not known, so none counts that was
-    stored before this machine was started, or by another one.
+    stored before this machine was started, or by another one. One that was found damaged is nobody's.
 
     Args:
         manifest: The manifest.
@@ -43,19 +72,42 @@ def adoptable(manifest: Manifest, *, writer: str | None = None, key: str | None 
         if not runs or not all(run.numbered and run.suffix and run.boot == boot_id() != "" for run in runs):
             continue
         since = min(run.since for run in runs)
-        for loader, index, file in _numbered(manifest.directory, runs[-1]):
-            if file not in known and os.lstat(manifest.directory / file).st_mtime_ns >= since:
-                yield _record(manifest.directory, file, loader, index, runs[-1]), series[1]
+        for loader, index, file in _numbered(manifest.directory, runs[-1], lengths_of(manifest, series)):
+            if file in known:
+                continue
+            identity = identity_of_file(manifest.directory / file)
+            if identity is None or identity[1] < since or identity == manifest.damaged.get(file):
+                continue
+            try:
+                record = _record(manifest.directory, file, loader, index, runs[-1])
+            except OSError:
+                continue  # it is gone by now, or cannot be read, and so counts as not stored
+            yield record, series[1]
 
 
-def _numbered(directory: Path, run: RunRecord) -> Iterator[tuple[int, int, str]]:
+def identity_of_file(path: Path) -> tuple[int, int, int] | None:
+    """The size, time of change in nanoseconds, and number of what lies under a name; None if nothing does."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _numbered(directory: Path, run: RunRecord, lengths: Sequence[int | None]) -> Iterator[tuple[int, int, str]]:
+    """The loader and index of each file that is named by its number."""
     for entry in _entries(directory):
-        if entry.is_dir(follow_symlinks=False) and entry.name.isdecimal():
+        if entry.is_dir(follow_symlinks=False) and entry.name.isdecimal() and entry.name.isascii():
+            # As earlier versions named samples of several loaders.
             for inner in _entries(Path(entry.path)):
-                if (index := _index(inner, run.suffix)) is not None:
+                if (index := _index(inner, run.suffix)) is not None and str(int(entry.name)) == entry.name:
                     yield int(entry.name), index, f"{entry.name}/{inner.name}"
-        elif (index := _index(entry, run.suffix)) is not None:
-            yield 0, index, entry.name
+        elif (number := _index(entry, run.suffix)) is not None:
+            for loader, length in enumerate(lengths or [None]):
+                if length is None or number < length:
+                    yield loader, number, entry.name
+                    break
+                number -= length
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -78,12 +130,12 @@ def _index(entry: os.DirEntry[str], suffix: str) -> int | None:
 
 
 def _record(directory: Path, file: str, loader: int, index: int, run: RunRecord) -> Record:
-    status = os.stat(directory / file)
+    status = os.lstat(directory / file)
     return Record(
         name=file.removesuffix(run.suffix),
         file=file,
         bytes=status.st_size,
-        xxh3=checksum_of_file(directory / file),
+        xxh3=checksum_of_file(directory, file),
         index=index,
         shape=None,
         dtype=None,
@@ -97,14 +149,23 @@ def _record(directory: Path, file: str, loader: int, index: int, run: RunRecord)
     )
 
 
-def checksum_of_file(path: Path) -> str:
-    """As `checksum`, of a file.
+def checksum_of_file(directory: Path, file: str) -> str:
+    """As `checksum`, of a file below a directory; no link is followed.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    return checksum_of(open_below(directory, file))
+
+
+def checksum_of(descriptor: int) -> str:
+    """As `checksum`, of an open file, which is closed.
 
     Raises:
         OSError: It cannot be read.
     """
     state = xxhash.xxh3_64()
-    with open(path, "rb", buffering=0) as file:
+    with open(descriptor, "rb", buffering=0) as file:
         while data := file.read(_CHUNK):
             state.update(data)
     return state.hexdigest()

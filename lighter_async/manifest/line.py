@@ -4,21 +4,50 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from json.encoder import encode_basestring_ascii as _text
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import xxhash
 
-from lighter_async.types import Origin, Run
+from lighter_async.runs import Begun
+from lighter_async.types import Durability, Origin, Run
 
-__all__ = ["FORMAT", "Kind", "Stored", "checksum", "header_line", "sample_lines"]
+__all__ = [
+    "FORMAT",
+    "Config",
+    "Kind",
+    "Loader",
+    "Stored",
+    "checksum",
+    "dropped_line",
+    "header_line",
+    "loaders_line",
+    "sample_lines",
+]
 
 FORMAT = 1
 """Version of the lines; readers refuse later ones."""
 
 Kind: TypeAlias = "tuple[str, tuple[int, ...]] | None"
 """A sample's dtype and shape, where it is a tensor or an array."""
+
+
+Config: TypeAlias = Any
+"""What a run was made with, in a user's words: anything that JSON has; None if nothing was said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """The data set of one data loader.
+
+    Attributes:
+        length: Its length; None where it has none.
+        fingerprint: A word that another data set hardly has, where one is known.
+    """
+
+    length: int | None
+    fingerprint: str | None
 
 
 @dataclass(slots=True)
@@ -44,7 +73,18 @@ def checksum(parts: Sequence[memoryview]) -> str:
     return state.hexdigest()
 
 
-def header_line(run: Run, *, writer: str, suffix: str, resume: bool, since: int, boot: str, time: float) -> str:
+def header_line(
+    run: Run,
+    begun: Begun,
+    *,
+    writer: str,
+    suffix: str,
+    resume: bool,
+    durability: Durability,
+    config: Config,
+    boot: str,
+    time: float,
+) -> str:
     """The line that a writer begins with."""
     return (
         json.dumps(
@@ -58,14 +98,38 @@ def header_line(run: Run, *, writer: str, suffix: str, resume: bool, since: int,
                 "world_size": run.world_size,
                 "resume": resume,
                 "numbered": run.numbered,
-                "since": since,
+                "since": begun.since,
                 "boot": boot,
                 "time": round(time, 6),
+                "sequence": begun.sequence,
+                "beside": begun.beside,
+                "durability": durability,
+                "config": config,
             },
             separators=(",", ":"),
         )
         + "\n"
     )
+
+
+def loaders_line(run: Run, writer: str, loaders: Sequence[Loader]) -> str:
+    """The line that says over which data sets a writer's samples go."""
+    about = {"run": run.id, "writer": writer, "key": run.key, "loaders": [asdict(one) for one in loaders]}
+    return json.dumps(about, separators=(",", ":")) + "\n"
+
+
+def dropped_line(name: str, file: str | None, run: str, time: float, seen: Sequence[int] | None) -> str:
+    """The line that takes back what an earlier line says of a sample.
+
+    Args:
+        name: The sample's.
+        file: Its file, which `seen` tells from a later one: its size, time and number, as it was found damaged.
+        run: The run that stored it.
+        time: Seconds since the epoch.
+        seen: None if there was no file.
+    """
+    about = {"dropped": name, "file": file, "run": run, "time": round(time, 3), "seen": seen}
+    return json.dumps(about, separators=(",", ":")) + "\n"
 
 
 def sample_lines(
@@ -102,7 +166,7 @@ def sample_lines(
         if kind is not last:
             last = kind
             tail = _kind_text(kind) + rest
-        index = "null" if origin.indices is None else origin.indices[one.index]
+        index = "null" if origin.indices is None else int(origin.indices[one.index])
         if one.file is None:
             what = '"file":null,"bytes":null,"xxh3":null'
         else:

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from time import monotonic, sleep, time
 
-from lighter_async.locks import boot_id
-from lighter_async.manifest.line import Kind, Stored, header_line, sample_lines
-from lighter_async.manifest.reader import Record, manifest_files, records_of
+from lighter_async.locks import alone_in, boot_id, warn_of
+from lighter_async.manifest.entry import Record
+from lighter_async.manifest.line import (
+    Config,
+    Kind,
+    Loader,
+    Stored,
+    dropped_line,
+    header_line,
+    loaders_line,
+    sample_lines,
+)
+from lighter_async.manifest.reader import latest_sequence, manifest_files, records_of
 from lighter_async.names import RESERVED_PREFIX
-from lighter_async.types import Origin, Run
+from lighter_async.runs import Begun, begin_run
+from lighter_async.types import Durability, Origin, Run
 
 __all__ = ["ManifestLog", "manifest_name"]
 
@@ -34,7 +48,8 @@ class ManifestLog:
         writer: Name of the writer.
         suffix: The writer's.
         resume: Whether the run goes on with what earlier ones have stored; else those count no longer as done.
-        sync: Whether a line is on the disk when `append` returns.
+        durability: With ``"fsync"`` a line is on the disk when `append` returns.
+        config: What the run was made with, in the user's words.
     """
 
     def __init__(
@@ -45,16 +60,21 @@ class ManifestLog:
         writer: str,
         suffix: str = "",
         resume: bool = False,
-        sync: bool = False,
+        durability: Durability = "rename",
+        config: Config = None,
     ) -> None:
         self.directory = os.path.abspath(directory)
         self.run = run
         self._writer = writer
         self._suffix = suffix
         self._resume = resume
-        self._sync = sync
+        self._durability = durability
+        self._config = config
         self._descriptor = -1
-        self._torn = False
+        self._appends = True
+        # What the manifest has to begin with, should it be removed meanwhile.
+        self._beginning = ""
+        self._begun: Begun | None = None
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_descriptor": -1}
@@ -71,34 +91,65 @@ class ManifestLog:
         """
         self._open()
 
-    def begin(self, since: int) -> None:
-        """Open the file, and write this run's header.
+    def begin(self, since: int) -> Begun:
+        """Open the file, and write this run's header; returns the run's place among those of the directory.
 
         Args:
             since: Nanoseconds, by the file system's clock: a file that is at least as new is this run's own.
         """
         self._open()
-        self._write(
+        begun = begin_run(self.directory, self.run.id, since, latest=partial(latest_sequence, self.directory))
+        self._begun = begun
+        self._begin_with(
             header_line(
                 self.run,
+                begun,
                 writer=self._writer,
                 suffix=self._suffix,
                 resume=self._resume,
-                since=since,
+                durability=self._durability,
+                config=self._config,
                 boot=boot_id(),
                 time=time(),
             )
         )
+        return begun
+
+    def describe(self, loaders: Sequence[Loader]) -> None:
+        """Write over which data sets the samples go, one for each data loader.
+
+        Raises:
+            OSError: That could not be written.
+        """
+        self._begin_with(loaders_line(self.run, self._writer, loaders))
+
+    def _begin_with(self, line: str) -> None:
+        self._write(line)
+        self._beginning += line
 
     def _open(self) -> None:
-        os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-        self._descriptor = os.open(self.path, flags, 0o666)
-        # A crash of the machine, or a full disk, may have left half a line.
-        size = os.fstat(self._descriptor).st_size
-        self._torn = size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
-        if self._sync:
-            _sync_folder(os.path.dirname(self.path))
+        folder = os.path.dirname(self.path)
+        os.makedirs(folder, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+        # No link is followed out of the directory, and a pipe in the manifest's place holds nobody up.
+        flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        try:
+            self._descriptor = os.open(self.path, flags | (os.O_APPEND if self._appends else 0), 0o666)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP) or not self._appends:
+                raise
+            warn_of(self.directory, "O_APPEND", "writers record what they have stored one after the other")
+            self._appends = False
+            self._descriptor = os.open(self.path, flags, 0o666)
+        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            self.close()
+            raise OSError(errno.EINVAL, "the manifest is no file; remove what lies there", self.path)
+        if self._is_synced:
+            _sync_folder(folder)
+
+    @property
+    def _is_synced(self) -> bool:
+        return self._durability == "fsync"
 
     def append(
         self, stored: Sequence[Stored], names: Sequence[str], kinds: Sequence[Kind], origin: Origin | None
@@ -119,22 +170,17 @@ class ManifestLog:
         """
         self._write("".join(json.dumps(asdict(record), separators=(",", ":")) + "\n" for record in records))
 
-    def drop(self, records: Sequence[Record]) -> None:
+    def drop(self, records: Sequence[tuple[Record, Sequence[int] | None]]) -> None:
         """Write that samples which were recorded are to be computed again.
+
+        Args:
+            records: Each with what `dropped_line` is to say of its file.
 
         Raises:
             OSError: That could not be written, or not all.
         """
-        self._write(
-            "".join(
-                json.dumps(
-                    {"dropped": record.name, "file": record.file, "time": round(max(time(), record.time), 3)},
-                    separators=(",", ":"),
-                )
-                + "\n"
-                for record in records
-            )
-        )
+        now = time()
+        self._write("".join(dropped_line(one.name, one.file, one.run, now, seen) for one, seen in records))
 
     def find_of_other_rank(self, file: str, *, seconds: float) -> Record | None:
         """What another rank of this run has recorded of a file.
@@ -161,15 +207,33 @@ class ManifestLog:
             os.close(descriptor)
 
     def _write(self, lines: str) -> None:
-        data = ("\n" + lines if self._torn else lines).encode()
-        while os.write(self._descriptor, data) < len(data):
-            # A full disk, mostly. Another one's lines may be behind the half by now, so all of it again, on a line of
-            # its own: a file may have two lines, and the later counts.
-            self._torn = True
-            data = ("\n" + lines).encode()
-        self._torn = False
-        if self._sync:
+        if not lines:
+            return
+        if not self._is_there():
+            # Somebody removed the manifest, or moved the directory away. What is stored from now on lies where it was.
+            self.close()
+            self._open()
+            lines = self._beginning + lines
+            if self._begun is not None:
+                begin_run(self.directory, self.run.id, self._begun.since, begun=self._begun)
+        # On a line of its own, whatever others have left: a crash or a full disk may have torn theirs just now.
+        data = ("\n" + lines).encode()
+        if self._appends:
+            while os.write(self._descriptor, data) < len(data):
+                pass  # a full disk, mostly. All of it again: a sample may have two lines, and the later counts
+        else:
+            with alone_in(os.path.join(self.directory, RESERVED_PREFIX, "recording")):
+                while os.pwrite(self._descriptor, data, os.fstat(self._descriptor).st_size) < len(data):
+                    pass
+        if self._is_synced:
             os.fdatasync(self._descriptor)
+
+    def _is_there(self) -> bool:
+        try:
+            there = os.stat(self.path)
+        except OSError:
+            return False
+        return os.path.samestat(there, os.fstat(self._descriptor))
 
 
 _UNKNOWN = Origin()

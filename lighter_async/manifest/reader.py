@@ -5,105 +5,25 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeAlias
 
 from lighter_async.errors import LighterAsyncError
-from lighter_async.manifest.line import FORMAT
+from lighter_async.files import local_path
+from lighter_async.manifest.entry import Dropped, Loaders, Record, RunRecord, parse
 from lighter_async.names import RESERVED_PREFIX
 
-__all__ = ["Manifest", "Record", "RunRecord", "manifest_files", "read_manifest"]
+__all__ = ["Manifest", "Series", "latest_sequence", "manifest_files", "read_manifest", "records_of"]
 
-_FILE = re.compile(r"manifest-(\d+)\.jsonl")
+_FILE = re.compile(r"manifest-(\d{1,9})\.jsonl", re.ASCII)
+_LONGEST = 1 << 20  # bytes of a line; a longer one is none of ours
 
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A sample that was stored.
-
-    Attributes:
-        name: As it was handed over.
-        file: Its file below the directory; None of a function ``(path, value)``, of whose files nothing is known.
-        bytes: The file's size; None likewise.
-        xxh3: The file's checksum, XXH3 of 64 bits in hexadecimal; None likewise.
-        index: In the data set, where that is known.
-        shape: Of the value, where it is a tensor or an array.
-        dtype: Of its elements, without ``torch.``.
-        rank: Which rank stored it.
-        loader: From which data loader it is.
-        batch: The number of its batch in the loader, where that is known.
-        time: When it was recorded, in seconds since the epoch.
-        run: The run that stored it.
-        writer: The writer's name.
-        key: The run's, which tells its series from others of the same writer.
-    """
-
-    name: str
-    file: str | None
-    bytes: int | None
-    xxh3: str | None
-    index: int | None
-    shape: tuple[int, ...] | None
-    dtype: str | None
-    rank: int
-    loader: int
-    batch: int | None
-    time: float
-    run: str
-    writer: str
-    key: str
-
-    @property
-    def series(self) -> tuple[str, str]:
-        """As `RunRecord.series`."""
-        return self.writer, self.key
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """A sample that is to be computed again, because its file was found missing or damaged."""
-
-    name: str
-    file: str | None
-    time: float
-
-
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """One writer of a run, on one rank.
-
-    Attributes:
-        run: The run's id.
-        writer: The writer's name.
-        key: What tells its series from others of the same writer.
-        suffix: The writer's.
-        rank: Which rank.
-        world_size: Of how many.
-        resume: Whether it went on with what earlier runs had stored.
-        numbered: Whether samples are named by their index.
-        since: Nanoseconds, by the file system's clock: a file that is at least as new was stored since.
-        boot: On which start of which machine it ran.
-        time: When it began, in seconds since the epoch.
-    """
-
-    run: str
-    writer: str
-    key: str
-    suffix: str
-    rank: int
-    world_size: int
-    resume: bool
-    numbered: bool
-    since: int
-    boot: str
-    time: float
-
-    @property
-    def series(self) -> tuple[str, str]:
-        """The writer and the key: samples of one series are of one kind, one for each item of the data set."""
-        return self.writer, self.key
+Series: TypeAlias = "tuple[str, str]"
+"""A writer and a key: samples of one series are of one kind, one for each item of the data set."""
 
 
 @dataclass(slots=True)
@@ -114,12 +34,16 @@ class Manifest:
         directory: The directory.
         records: The latest one of each file, in the data set's order: by loader, index, and time.
         runs: Who wrote, in the order in which they began.
+        loaders: Over which data sets, in the same order.
+        damaged: Files that were found damaged, with the size, time and number that they had.
         torn: Lines that are not whole, as a crash may leave one at the end of a file.
     """
 
     directory: Path
     records: list[Record] = field(default_factory=list)
     runs: list[RunRecord] = field(default_factory=list)
+    loaders: list[Loaders] = field(default_factory=list)
+    damaged: dict[str, tuple[int, ...]] = field(default_factory=dict)
     torn: int = 0
 
     def __len__(self) -> int:
@@ -136,43 +60,39 @@ class Manifest:
             writer: Look at one writer's samples alone.
             key: Look at one output's samples alone.
         """
-        current = self.current_runs()
-        found: dict[tuple[str, str], set[int]] = {
-            series: set()
-            for series in current
-            if (writer is None or series[0] == writer) and (key is None or series[1] == key)
-        }
-        for record in self.records:
-            series = record.series
-            if record.index is None or record.loader != loader or series not in found:
-                continue
-            if record.run in current[series]:
-                found[series].add(record.index)
-        return set.intersection(*found.values()) if found else set()
+        counted = self.counted(writer=writer, key=key).values()
+        found = [
+            {one.index for one in records if one.loader == loader and one.index is not None} for records in counted
+        ]
+        return set.intersection(*found) if found else set()
 
     def names(self, *, writer: str | None = None, key: str | None = None) -> set[str]:
         """The names of the samples that are done, over all loaders; arguments as in `done`."""
-        current = self.current_runs()
-        return {
-            record.name
-            for record in self.records
-            if (writer is None or record.writer == writer)
-            and (key is None or record.key == key)
-            and record.run in current.get(record.series, ())
-        }
+        found = [{one.name for one in records} for records in self.counted(writer=writer, key=key).values()]
+        return set.intersection(*found) if found else set()
 
-    def current_runs(self) -> dict[tuple[str, str], set[str]]:
-        """For each series the runs whose samples count: the last one that did not resume, and those after it."""
-        series: dict[tuple[str, str], list[RunRecord]] = {}
+    def counted(self, *, writer: str | None = None, key: str | None = None) -> dict[Series, list[Record]]:
+        """The records that count, of each series; arguments as in `done`."""
+        current = {
+            series: runs
+            for series, runs in self.current_runs().items()
+            if (writer is None or series[0] == writer) and (key is None or series[1] == key)
+        }
+        found: dict[Series, list[Record]] = {series: [] for series in current}
+        for record in self.records:
+            if record.run in current.get(record.series, ()):
+                found[record.series].append(record)
+        return found
+
+    def current_runs(self) -> dict[Series, set[str]]:
+        """For each series the runs whose samples count.
+
+        That is the last one that did not resume, those that were open beside it, and those that went on with them.
+        """
+        series: dict[Series, list[RunRecord]] = {}
         for run in self.runs:
             series.setdefault(run.series, []).append(run)
-        current = {}
-        for key, runs in series.items():
-            fresh = [run for run in runs if not run.resume]
-            since = min(run.time for run in runs if run.run == fresh[-1].run) if fresh else 0.0
-            last = fresh[-1].run if fresh else ""
-            current[key] = {run.run for run in runs if run.run == last or (run.resume and run.time >= since)}
-        return current
+        return {key: _current(runs) for key, runs in series.items()}
 
     def to_pandas(self) -> Any:
         """The records as a pandas `DataFrame`, a row each.
@@ -221,83 +141,136 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
         LighterAsyncError: A later version of this package has written it.
         OSError: It cannot be read.
     """
-    manifest = Manifest(Path(directory))
-    latest: dict[Any, Record | Dropped] = {}
+    manifest = Manifest(local_path(directory))
+    # In one file the later line is the later one; files, one for each rank, go by their runs' order. No clock decides.
+    of_ranks: list[dict[Any, Record | Dropped]] = []
     for path in manifest_files(directory):
-        # In one file the later line is the later one, whatever has become of the clock meanwhile.
-        of_rank: dict[Any, Record | Dropped] = {}
+        of_ranks.append({})
         for line in _lines(path):
             if not line:
                 continue
-            entry = _entry(line)
+            entry = parse(line)
             if isinstance(entry, (Record, Dropped)):
-                of_rank[_place(entry)] = entry
+                of_ranks[-1][_place(entry)] = entry
             elif isinstance(entry, RunRecord):
                 manifest.runs.append(entry)
+            elif isinstance(entry, Loaders):
+                manifest.loaders.append(entry)
             else:
                 manifest.torn += 1
+    manifest.runs.sort(key=lambda run: (run.sequence, run.time))
+    order = {run.run: run.sequence for run in manifest.runs}
+    manifest.loaders.sort(key=lambda loaders: order.get(loaders.run, 0))
+
+    def rank(entry: Record | Dropped) -> tuple[int, float]:
+        sequence = order.get(entry.run, 0)
+        return sequence, 0.0 if sequence else entry.time
+
+    latest: dict[Any, Record | Dropped] = {}
+    for of_rank in of_ranks:
         for place, entry in of_rank.items():
-            if (known := latest.get(place)) is None or known.time <= entry.time:
+            if (known := latest.get(place)) is None or rank(known) <= rank(entry):
                 latest[place] = entry
     manifest.records = sorted((one for one in latest.values() if isinstance(one, Record)), key=_order)
-    manifest.runs.sort(key=lambda run: run.time)
+    manifest.damaged = {
+        one.file: one.seen
+        for one in latest.values()
+        if isinstance(one, Dropped) and one.file is not None and one.seen is not None
+    }
     return manifest
+
+
+def latest_sequence(directory: str | os.PathLike[str]) -> int:
+    """The largest sequence number of the runs that a directory's manifests know."""
+    entries = (
+        parse(line) for path in manifest_files(directory) for line in _lines(path) if line.startswith(b'{"format"')
+    )
+    return max((entry.sequence for entry in entries if isinstance(entry, RunRecord)), default=0)
 
 
 def manifest_files(directory: str | os.PathLike[str]) -> list[Path]:
     """The manifests of a directory, one per rank, in the ranks' order."""
     found = []
+    folder = local_path(directory) / RESERVED_PREFIX
     try:
-        names = os.listdir(Path(directory, RESERVED_PREFIX))
+        names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
+    if folder.is_symlink():
+        raise LighterAsyncError(
+            f"{os.fspath(folder)!r} is a link, and records are not read from elsewhere; put the folder there itself"
+        )
     for name in names:
         if match := _FILE.fullmatch(name):
-            found.append((int(match[1]), Path(directory, RESERVED_PREFIX, name)))
+            found.append((int(match[1]), folder / name))
     return [path for _, path in sorted(found)]
 
 
 def records_of(path: Path, file: str) -> Iterator[Record]:
     """The records of one file in one manifest, without making anything of the others."""
     sought = f'"file":{json.dumps(file)},'.encode()
-    text = path.read_bytes()
+    with _opened(path) as stream:
+        text = stream.read()
     place = text.find(sought)
     while place >= 0:
         start, end = text.rfind(b"\n", 0, place) + 1, text.find(b"\n", place)
         if end < 0:
             return
-        if isinstance(entry := _entry(text[start:end]), Record):
+        if isinstance(entry := parse(text[start:end]), Record):
             yield entry
         place = text.find(sought, end)
 
 
+def _opened(path: Path) -> IO[bytes]:
+    """A manifest, opened as what it has to be: others may have put a link or a pipe in its place.
+
+    Raises:
+        LighterAsyncError: It is no file of its own.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if path.is_symlink():
+            raise LighterAsyncError(_no_file(path)) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise LighterAsyncError(_no_file(path))
+    return open(descriptor, "rb")
+
+
+def _no_file(path: Path) -> str:
+    return (
+        f"{os.fspath(path)!r} is no file, but a link, a folder or a pipe in the place of a manifest, which none of our "
+        "writers has put there; look who did, and remove it"
+    )
+
+
 def _lines(path: Path) -> Iterator[bytes]:
-    with open(path, "rb") as file:
-        for line in file:
+    with _opened(path) as file:
+        for line in iter(partial(file.readline, _LONGEST), b""):
+            if line.endswith(b"\n"):
+                yield line[:-1]
+                continue
             # One without an end may be being written at this moment, or was torn; in both cases it does not count.
-            yield line.rstrip(b"\n") if line.endswith(b"\n") else b"?"
+            yield b"?"
+            while len(line) == _LONGEST and not line.endswith(b"\n"):
+                line = file.readline(_LONGEST)
 
 
-def _entry(line: bytes) -> Record | Dropped | RunRecord | None:
-    try:
-        fields = json.loads(line)
-        if "dropped" in fields:
-            return Dropped(fields["dropped"], fields["file"], fields["time"])
-        version = fields.pop("format", None)
-        if version is None:
-            shape = fields["shape"]
-            fields["shape"] = None if shape is None else tuple(shape)
-            return Record(**fields)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
-    if version > FORMAT:
-        raise LighterAsyncError(
-            f"the manifest is of format {version}, and this version of lighter_async knows {FORMAT}; upgrade it"
-        )
-    try:
-        return RunRecord(**fields)
-    except TypeError:
-        return None
+def _current(runs: list[RunRecord]) -> set[str]:
+    fresh = [run for run in runs if not run.resume]
+    if not fresh:
+        return {run.run for run in runs}
+    # Whoever was open when another one began adds to it, and so on.
+    together = {fresh[-1].run}
+    while more := {run.run for run in fresh if run.run not in together and not together.isdisjoint(run.beside)} | {
+        one for run in fresh if run.run in together for one in run.beside if one not in together
+    }:
+        together |= more
+    first = next(place for place, run in enumerate(runs) if run.run in together)
+    return together | {run.run for run in runs[first:] if run.resume}
 
 
 def _place(entry: Record | Dropped) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,24 +11,31 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from lighter_async.below import open_below, remove_below
+from lighter_async.files import local_path
 from lighter_async.limits import usable_cores
-from lighter_async.locks import is_held
-from lighter_async.manifest.adopt import adoptable, checksum_of_file
+from lighter_async.locks import held_by, is_held
+from lighter_async.manifest.adopt import adoptable, checksum_of, identity_of_file
+from lighter_async.manifest.entry import Record
 from lighter_async.manifest.log import ManifestLog
-from lighter_async.manifest.reader import Manifest, Record, read_manifest
+from lighter_async.manifest.reader import Manifest, read_manifest
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.types import Run
 
 __all__ = ["Finding", "Report", "Trouble", "drop", "is_in_use", "verify"]
 
-Trouble: TypeAlias = Literal["missing", "wrong size", "wrong checksum", "unreadable", "extra", "not recorded"]
+Trouble: TypeAlias = Literal[
+    "missing", "wrong size", "wrong checksum", "unreadable", "extra", "not recorded", "being replaced"
+]
 """What may be wrong with a file.
 
-`extra` and `not recorded` are files that the manifest does not know; the latter is whole, and a run's own, whose end
-came before it could record it: resuming takes it over.
+`being replaced` is one that a writer at work has stored anew, and not recorded yet.
+`extra` and `not recorded` are files that the manifest does not know;
+the latter is whole, and a run's own, whose end came before it could record it: resuming takes it over.
 """
 
-_HARMLESS = frozenset({"extra", "not recorded"})
+_HARMLESS = frozenset({"extra", "not recorded", "being replaced"})
+_NO_FILE = frozenset({errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EMLINK})
 _LOOKS = 3  # at what a writer may be replacing while we look
 _TOGETHER = 64  # files that a thread is given at a time
 
@@ -110,7 +117,7 @@ def verify(
         FileNotFoundError: There is no directory, or no manifest in it.
         LighterAsyncError: The manifest was written by a later version.
     """
-    root = Path(directory)
+    root = local_path(directory)
     manifest = read_manifest(root)
     if not manifest.runs and not manifest.records:
         raise FileNotFoundError(_nothing_to_compare(root))
@@ -125,11 +132,17 @@ def verify(
                 damaged.append(finding)
             tick()
     extra = set(_files(root)).difference(record.file for record in records)
+    at_work: set[str] = set()
     for _ in range(_LOOKS if damaged or extra else 0):
+        # Asked before the manifest is read: what a writer has recorded before it ended is in there.
+        at_work = set(held_by(os.path.join(root, RESERVED_PREFIX)))
         before, report.manifest = report.manifest, read_manifest(root)
         damaged, settled = _look_again(root, damaged, before, report.manifest)
         if settled:
             break
+    since = min((run.since for run in report.manifest.runs if run.run in at_work), default=None)
+    if since is not None:
+        damaged = [_of_writer_at_work(root, one, since) for one in damaged]
     records = [record for record in report.manifest.records if record.file is not None]
     report.checked = len(records)
     report.nbytes = sum(record.bytes or 0 for record in records)
@@ -148,21 +161,29 @@ def drop(report: Report) -> list[OSError]:
     Raises:
         OSError: The manifest cannot be written to. Nothing is removed.
     """
-    damaged = [one.record for one in report.damaged if one.record is not None]
+    damaged = [one.record for one in report.damaged if one.record is not None and one.record.file is not None]
     for rank in sorted({record.rank for record in damaged}):
         # Each in its rank's manifest, behind the line that it takes back. First there and then the file, so that a
-        # file that is gone is never said to be stored.
-        log = ManifestLog(report.directory, Run(rank=rank), writer="", sync=True)
+        # file that is gone is never said to be stored; with what it is, so that it is never taken for another one.
+        log = ManifestLog(
+            report.directory, Run(rank=rank, world_size=rank + 1, id="repair"), writer="", durability="fsync"
+        )
         log.open()
         try:
-            log.drop([record for record in damaged if record.rank == rank])
+            log.drop(
+                [
+                    (record, identity_of_file(report.directory / (record.file or "")))
+                    for record in damaged
+                    if record.rank == rank
+                ]
+            )
         finally:
             log.close()
     failed = []
     for record in damaged:
         assert record.file is not None
         try:
-            os.unlink(report.directory / record.file)
+            remove_below(report.directory, record.file)
         except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError as error:
@@ -192,22 +213,40 @@ def _compare(root: Path, record: Record) -> Finding | None:
     assert record.file is not None
     path = root / record.file
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            what = "a folder" if stat.S_ISDIR(status.st_mode) else "something that is no file"
-            return Finding(record.file, "unreadable", f"there is {what} in its place", record)
-        if status.st_size != record.bytes:
-            return Finding(record.file, "wrong size", f"{status.st_size} bytes instead of {record.bytes}", record)
-        found = checksum_of_file(path)
+        descriptor = open_below(root, record.file)
     except (FileNotFoundError, NotADirectoryError):
-        if path.is_symlink():
-            return Finding(record.file, "unreadable", f"a link to {os.readlink(path)!r}, which is not there", record)
         return Finding(record.file, "missing", "it is not there", record)
     except OSError as error:
-        return Finding(record.file, "unreadable", f"{type(error).__name__}: {error}", record)
+        return Finding(record.file, "unreadable", _why_unreadable(path, error), record)
+    size = os.fstat(descriptor).st_size
+    if size != record.bytes:
+        os.close(descriptor)
+        return Finding(record.file, "wrong size", f"{size} bytes instead of {record.bytes}", record)
+    try:
+        found = checksum_of(descriptor)
+    except OSError as error:
+        return Finding(record.file, "unreadable", _why_unreadable(path, error), record)
     if found != record.xxh3:
         return Finding(record.file, "wrong checksum", f"{found} instead of {record.xxh3}", record)
     return None
+
+
+def _why_unreadable(path: Path, error: OSError) -> str:
+    if path.is_symlink():
+        return f"a link to {os.readlink(path)!r} in its place, which is not followed"
+    if path.is_dir():
+        return "there is a folder in its place"
+    return (
+        "it is no file, or is reached through a link" if error.errno in _NO_FILE else f"{type(error).__name__}: {error}"
+    )
+
+
+def _of_writer_at_work(root: Path, finding: Finding, since: int) -> Finding:
+    """A file that is as new as a run that is at work is that run's, which records it in a moment."""
+    identity = identity_of_file(root / finding.file)
+    if finding.trouble not in ("wrong size", "wrong checksum") or identity is None or identity[1] < since:
+        return finding
+    return Finding(finding.file, "being replaced", "a writer at work has stored it anew", finding.record)
 
 
 def _look_again(root: Path, damaged: Sequence[Finding], before: Manifest, now: Manifest) -> tuple[list[Finding], bool]:

@@ -7,15 +7,12 @@ import os
 from collections.abc import Container, Iterator
 
 from lighter_async.files import is_temporary, remove
-from lighter_async.locks import RunLock
+from lighter_async.locks import LOCK_ENDING, RunLock
 from lighter_async.names import RESERVED_PREFIX
 
-__all__ = ["LOCK_ENDING", "clear_leftovers"]
+__all__ = ["clear_leftovers"]
 
 _log = logging.getLogger(__name__)
-
-LOCK_ENDING = ".lock"
-"""How the names of lock files end; they begin with the token that is part of their writer's temporary names."""
 
 
 def clear_leftovers(root: str, *, but: str) -> None:

@@ -11,17 +11,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lighter_async.errors import InvalidNameError, NameTakenError
-from lighter_async.files import name_part, new_token, remove, write_part
-from lighter_async.locks import Owner, RunLock, this_process, wait_for_the_dead
+from lighter_async.files import local_path, name_part, new_token, remove, write_part
+from lighter_async.locks import LOCK_ENDING, Owner, RunLock, alone_in, this_process, wait_for_the_dead
 from lighter_async.names import RESERVED_PREFIX
+from lighter_async.runs import begin_run
 from lighter_async.targets.group import SyncedGroup, sync_folder
-from lighter_async.targets.leftovers import LOCK_ENDING, clear_leftovers
-from lighter_async.types import Durability, Group, IfExists, Run
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from lighter_async.targets.leftovers import clear_leftovers
+from lighter_async.types import Durability, Group, IfExists, Run, launched_run
 
 __all__ = ["LocalTarget", "wait_until_free"]
 
@@ -63,10 +59,10 @@ class LocalTarget:
             raise ValueError(f"if_exists is one of {', '.join(map(repr, get_args(IfExists)))}, not {if_exists!r}")
         if durability not in get_args(Durability):
             raise ValueError(f"durability is one of {', '.join(map(repr, get_args(Durability)))}, not {durability!r}")
-        self.directory = Path(directory)
+        self.directory = local_path(directory)
         self.if_exists = if_exists
         self.durability = durability
-        self.run = run or Run()
+        self.run = run or launched_run() or Run()
         self.since = self.run.since
         self._owner: Owner | None = None  # of a copy in a helper: the process that it works for
         self._root = ""
@@ -81,7 +77,7 @@ class LocalTarget:
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy in another process opens for itself: with a lock and temporary names of its own.
         make = partial(type(self), if_exists=self.if_exists, durability=self.durability, run=self.run)
-        state = {"since": self.since, "_owner": self._owner or this_process()}
+        state = {"since": self.since, "_owner": self._owner or this_process(self.run.id)}
         return make, (os.path.abspath(self.directory),), state
 
     @property
@@ -115,12 +111,14 @@ class LocalTarget:
             self._path_max = os.pathconf(self._root, "PC_PATH_MAX")
         folder = os.path.join(self._root, RESERVED_PREFIX)
         if self._owner is None:
-            wait_for_the_dead(folder, LOCK_ENDING, timeout=_SECONDS_FOR_THE_DEAD)
+            wait_for_the_dead(folder, timeout=_SECONDS_FOR_THE_DEAD)
         self._lock = self._acquire_lock(folder)
         _open_here.add(self)
-        if self.since is None:
-            self.since = os.fstat(self._lock.descriptor).st_mtime_ns
         try:
+            if self.since is None:
+                # By the file system's clock. Ranks that open later take over what the first one has entered.
+                since = os.fstat(self._lock.descriptor).st_mtime_ns
+                self.since = since if self._is_alone else begin_run(self._root, self.run.id, since).since
             clear_leftovers(self._root, but=self._token)
             if self.durability == "fsync" and self._owner is None:
                 _sync_upwards(self._root)
@@ -227,7 +225,7 @@ class LocalTarget:
                 name_part(temporary, path, replace=True)
                 return True
             try:
-                name_part(temporary, path, replace=False)
+                name_part(temporary, path, replace=False, alone=self._alone_in_replacing)
                 return True
             except FileExistsError as error:
                 stored = self._name_beside(temporary, path, error, again=again)
@@ -276,14 +274,8 @@ class LocalTarget:
 
         No rename can replace a file on condition, and one that moves it away first leaves a moment without it.
         """
-        file = os.path.join(self._root, RESERVED_PREFIX, "replacing")
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
-        try:
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with alone_in(os.path.join(self._root, RESERVED_PREFIX, "replacing")):
             yield
-        finally:
-            os.close(descriptor)
 
     def _is_of_earlier_run(self, path: str) -> bool:
         """Whether there is a file that is older than this run."""
@@ -336,7 +328,7 @@ class LocalTarget:
             lock = RunLock(os.path.join(folder, self._token + LOCK_ENDING))
             try:
                 os.makedirs(folder, exist_ok=True)
-                if lock.acquire(self._owner or this_process()):
+                if lock.acquire(self._owner or this_process(self.run.id)):
                     return lock
             except (FileExistsError, FileNotFoundError):
                 if os.path.isfile(folder) or os.path.islink(folder):
@@ -350,7 +342,7 @@ def wait_until_free(directory: str | os.PathLike[str]) -> None:
     Raises:
         TimeoutError: They have been at work for ten minutes.
     """
-    wait_for_the_dead(os.path.join(directory, RESERVED_PREFIX), LOCK_ENDING, timeout=_SECONDS_FOR_THE_DEAD)
+    wait_for_the_dead(os.path.join(local_path(directory), RESERVED_PREFIX), timeout=_SECONDS_FOR_THE_DEAD)
 
 
 def _sync_upwards(folder: str) -> None:

@@ -1,0 +1,253 @@
+"""What a manifest's lines are read as. Others may write to the directory, so nothing in a line is taken on trust."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, TypeAlias, get_args
+
+from lighter_async.errors import InvalidNameError, LighterAsyncError
+from lighter_async.manifest.line import FORMAT, Config, Loader
+from lighter_async.names import check_name
+from lighter_async.types import Durability
+
+__all__ = ["Dropped", "Entry", "Loaders", "Record", "RunRecord", "parse"]
+
+_LARGEST = 1 << 63  # what fits the columns of a table
+_MOST_DIMENSIONS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A sample that was stored.
+
+    Attributes:
+        name: As it was handed over.
+        file: Its file below the directory; None of a function ``(path, value)``, of whose files nothing is known.
+        bytes: The file's size; None likewise.
+        xxh3: The file's checksum, XXH3 of 64 bits in hexadecimal; None likewise.
+        index: In the data set, where that is known.
+        shape: Of the value, where it is a tensor or an array.
+        dtype: Of its elements, without ``torch.``.
+        rank: Which rank stored it.
+        loader: From which data loader it is.
+        batch: The number of its batch in the loader, where that is known.
+        time: When it was recorded, in seconds since the epoch.
+        run: The run that stored it.
+        writer: The writer's name.
+        key: The run's, which tells its series from others of the same writer.
+    """
+
+    name: str
+    file: str | None
+    bytes: int | None
+    xxh3: str | None
+    index: int | None
+    shape: tuple[int, ...] | None
+    dtype: str | None
+    rank: int
+    loader: int
+    batch: int | None
+    time: float
+    run: str
+    writer: str
+    key: str
+
+    @property
+    def series(self) -> tuple[str, str]:
+        """As `RunRecord.series`."""
+        return self.writer, self.key
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A sample that is to be computed again, because its file was found missing or damaged.
+
+    Attributes:
+        name: As of `Record`.
+        file: Likewise.
+        time: When that was recorded.
+        run: The run that had stored it; empty where that is not known.
+        seen: The size, time of change in nanoseconds and number of the file that was found damaged: as long as it lies
+            there, it is nobody's.
+    """
+
+    name: str
+    file: str | None
+    time: float
+    run: str = ""
+    seen: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One writer of a run, on one rank.
+
+    Attributes:
+        run: The run's id.
+        writer: The writer's name.
+        key: What tells its series from others of the same writer.
+        suffix: The writer's.
+        rank: Which rank.
+        world_size: Of how many.
+        resume: Whether it went on with what earlier runs had stored.
+        numbered: Whether samples are named by their index.
+        since: Nanoseconds, by the file system's clock: a file that is at least as new was stored since.
+        boot: On which start of which machine it ran.
+        time: When it began, in seconds since the epoch.
+        sequence: The run's place in the order in which the directory's runs began; 0 of an older version's.
+        beside: The runs that were open when it began.
+        durability: What its files outlive.
+        config: What it was made with, in the user's words.
+    """
+
+    run: str
+    writer: str
+    key: str
+    suffix: str
+    rank: int
+    world_size: int
+    resume: bool
+    numbered: bool
+    since: int
+    boot: str
+    time: float
+    sequence: int = 0
+    beside: tuple[str, ...] = ()
+    durability: Durability = "rename"
+    config: Config = None
+
+    @property
+    def series(self) -> tuple[str, str]:
+        """The writer and the key: samples of one series are of one kind, one for each item of the data set."""
+        return self.writer, self.key
+
+
+@dataclass(frozen=True, slots=True)
+class Loaders:
+    """Over which data sets a writer's samples went, one for each data loader.
+
+    Attributes:
+        run: The run.
+        writer: The writer's name.
+        key: As of `RunRecord`.
+        loaders: What is known of each.
+    """
+
+    run: str
+    writer: str
+    key: str
+    loaders: tuple[Loader, ...]
+
+    @property
+    def series(self) -> tuple[str, str]:
+        """As `RunRecord.series`."""
+        return self.writer, self.key
+
+
+Entry: TypeAlias = "Record | Dropped | RunRecord | Loaders"
+
+
+def parse(line: bytes) -> Entry | None:
+    """What a line says; None if it is not whole, or says what no writer says.
+
+    Raises:
+        LighterAsyncError: A later version of this package has written it.
+    """
+    try:
+        fields = json.loads(line)
+        if type(fields) is not dict:
+            return None
+        if "dropped" in fields:
+            return _dropped(fields)
+        if "loaders" in fields:
+            return _loaders(fields)
+        if "format" in fields:
+            return _run(fields)
+        return _record(fields)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def _record(fields: dict[str, Any]) -> Record | None:
+    shape = fields["shape"]
+    if shape is not None:
+        if len(shape) > _MOST_DIMENSIONS or not all(_is_count(size) for size in shape):
+            return None
+        fields["shape"] = tuple(shape)
+    record = Record(**fields)
+    file, index, batch = record.file, record.index, record.batch
+    is_whole = (
+        type(record.name) is str
+        and (file is None or _is_file(file))
+        and (record.bytes is None) == (file is None) == (record.xxh3 is None)
+        and (file is None or (_is_count(record.bytes) and type(record.xxh3) is str))
+        and (index is None or (type(index) is int and -_LARGEST <= index < _LARGEST))
+        and (batch is None or (type(batch) is int and -_LARGEST <= batch < _LARGEST))
+        and (record.dtype is None or type(record.dtype) is str)
+        and _is_count(record.rank)
+        and _is_count(record.loader)
+        and _is_time(record.time)
+        and type(record.run) is type(record.writer) is type(record.key) is str
+    )
+    return record if is_whole else None
+
+
+def _dropped(fields: dict[str, Any]) -> Dropped | None:
+    name, file, seen = fields["dropped"], fields["file"], fields.get("seen")
+    run, time = fields.get("run", ""), fields["time"]
+    if seen is not None and not (type(seen) is list and all(_is_count(number) for number in seen)):
+        return None
+    if not (type(name) is type(run) is str and _is_time(time) and (file is None or _is_file(file))):
+        return None
+    return Dropped(name, file, time, run, None if seen is None else tuple(seen))
+
+
+def _loaders(fields: dict[str, Any]) -> Loaders | None:
+    loaders = tuple(Loader(**one) for one in fields["loaders"])
+    is_whole = type(fields["run"]) is type(fields["writer"]) is type(fields["key"]) is str and all(
+        (one.length is None or _is_count(one.length)) and (one.fingerprint is None or type(one.fingerprint) is str)
+        for one in loaders
+    )
+    return Loaders(fields["run"], fields["writer"], fields["key"], loaders) if is_whole else None
+
+
+def _run(fields: dict[str, Any]) -> RunRecord | None:
+    version = fields.pop("format")
+    if type(version) is int and version > FORMAT:
+        raise LighterAsyncError(
+            f"the manifest is of format {version}, and this version of lighter_async knows {FORMAT}; upgrade it"
+        )
+    beside = fields.pop("beside", [])
+    run = RunRecord(**fields, beside=tuple(beside))
+    words = run.run, run.writer, run.key, run.suffix, run.boot, *run.beside
+    is_whole = (
+        type(beside) is list
+        and all(type(word) is str for word in words)
+        and "/" not in run.suffix
+        and type(run.resume) is type(run.numbered) is bool
+        and all(_is_count(number) for number in (run.rank, run.world_size, run.sequence))
+        and type(run.since) is int
+        and _is_time(run.time)
+        and run.durability in get_args(Durability)
+    )
+    return run if is_whole else None
+
+
+def _is_file(file: object) -> bool:
+    if type(file) is not str:
+        return False
+    try:
+        check_name(file)
+    except InvalidNameError:
+        return False
+    return True
+
+
+def _is_count(number: object) -> bool:
+    return type(number) is int and 0 <= number < _LARGEST
+
+
+def _is_time(number: object) -> bool:
+    return type(number) in (int, float) and math.isfinite(number)  # type: ignore[arg-type]

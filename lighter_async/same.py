@@ -1,0 +1,148 @@
+"""Whether a run that goes on is over the same data set, and was made with the same, as those that it goes on from."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from collections.abc import Sized
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from lighter_async.errors import ResumeError
+from lighter_async.manifest.line import Config
+from lighter_async.manifest.reader import Manifest, Series, read_manifest
+from lighter_async.staging import is_tensor
+
+__all__ = ["check_config", "check_same", "fingerprint_of", "own_fingerprint_of"]
+
+_MOST_BYTES = 256 << 20  # of a data set's state that are looked at
+_MOST_OBJECTS = 5_000_000
+
+
+def check_same(manifest: Manifest, series: Series, loader: int, dataset: Sized) -> None:
+    """Refuse to go on with numbers of another data set.
+
+    Args:
+        manifest: What was stored.
+        series: Of which series.
+        loader: The number of the data loader.
+        dataset: Its data set now.
+
+    Raises:
+        ResumeError: Its length, or the fingerprint that it brings itself, is another one now.
+    """
+    current = manifest.current_runs().get(series, set())
+    known = [one for one in manifest.loaders if one.series == series and one.run in current]
+    if not known or loader >= len(known[-1].loaders):
+        return
+    before = known[-1].loaders[loader]
+    own = own_fingerprint_of(dataset)
+    if before.length is not None and before.length != len(dataset):
+        difference = f"had {before.length} items, and has {len(dataset)} now"
+    elif own is not None and before.fingerprint is not None and before.fingerprint != own:
+        difference = f"had the fingerprint {before.fingerprint!r}, and has {own!r} now"
+    else:
+        return
+    raise ResumeError(
+        f"the data set of loader {loader} {difference}, and the samples of writer {series[0]!r} in "
+        f"{str(manifest.directory)!r} are numbered, so which of them are stored cannot be told. Give samples names "
+        "that stay (name_key=...), use the data set that it was, leave out resume=True to begin anew, or choose "
+        "another directory"
+    )
+
+
+def check_config(directory: str | os.PathLike[str], series: Series, config: Config) -> None:
+    """Refuse to go on from runs that were made with something else.
+
+    Raises:
+        ResumeError: One of the runs that count says so.
+    """
+    if config is None:
+        return
+    manifest = read_manifest(directory)
+    current = manifest.current_runs().get(series, set())
+    for run in manifest.runs:
+        if run.series == series and run.run in current and run.config is not None and run.config != config:
+            raise ResumeError(
+                f"what writer {series[0]!r} has stored in {str(manifest.directory)!r} was made with "
+                f"run_config={run.config!r:.500}, and this run has {config!r:.500}. Leave out resume=True to begin "
+                "anew, choose another directory, or give mix_configs=True to have both in one"
+            )
+
+
+def fingerprint_of(dataset: Any) -> str | None:
+    """A word that another data set hardly has: its own (`_fingerprint`, as of Hugging Face's), or its state's hash.
+
+    None if its state cannot be told: if it cannot be pickled, or is larger than 256 MB.
+    """
+    own = own_fingerprint_of(dataset)
+    if own is not None:
+        return own
+    sink = _Sink()
+    try:
+        _Pickler(sink).dump(dataset)
+    except Exception:  # whatever a data set's own pickling raises
+        return None
+    return f"xxh3:{sink.state.hexdigest()}"
+
+
+def own_fingerprint_of(dataset: Any) -> str | None:
+    """The fingerprint that a data set brings itself, if it does."""
+    try:
+        own = getattr(dataset, "_fingerprint", None)
+    except Exception:
+        return None
+    return own if isinstance(own, str) and own else None
+
+
+class _TooLarge(Exception):
+    pass
+
+
+class _Sink(io.RawIOBase):
+    """Hashes what is written to it, up to a bound."""
+
+    def __init__(self) -> None:
+        self.state = xxhash.xxh3_128()
+        self._bytes = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        self._bytes += view.nbytes
+        if self._bytes > _MOST_BYTES:
+            raise _TooLarge
+        self.state.update(view)
+        return view.nbytes
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles a data set's state into its hash, with tensors and arrays as their content."""
+
+    def __init__(self, sink: _Sink) -> None:
+        super().__init__(sink, 5)
+        # Without a memo, which tells equal texts that are one object from those that are two.
+        self.fast = True
+        self._sink = sink
+        self._objects = 0
+
+    def persistent_id(self, value: Any) -> Any:
+        self._objects += 1
+        if self._objects > _MOST_OBJECTS:
+            raise _TooLarge
+        if is_tensor(value):
+            if value.device.type != "cpu":
+                raise _TooLarge
+            import torch
+
+            self._sink.write(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+            return "tensor", str(value.dtype), tuple(value.shape)
+        if type(value) is np.ndarray and not value.dtype.hasobject:
+            self._sink.write(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+            return "array", str(value.dtype), value.shape
+        return None
