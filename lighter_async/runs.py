@@ -12,7 +12,7 @@ from lighter_async.names import RESERVED_PREFIX
 
 __all__ = ["Begun", "begin_run"]
 
-_FILE = f"{RESERVED_PREFIX}/runs"
+_FILE = f"{RESERVED_PREFIX}/runs.jsonl"
 _LARGEST = 64 << 20  # bytes of the file that are read: some 500,000 runs
 
 

@@ -88,7 +88,7 @@ class Run:
     numbered: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rank < self.world_size:
+        if self.rank < 0 or (self.world_size > 1 and self.rank >= self.world_size):
             raise ValueError(f"there is no rank {self.rank} of {self.world_size}; they count from 0")
         if self.id:
             return

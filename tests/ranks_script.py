@@ -24,7 +24,7 @@ with warnings.catch_warnings():
     from pytorch_lightning import Callback, LightningModule, Trainer
     from pytorch_lightning.callbacks import ModelCheckpoint  # noqa: F401  (loaded here, and not between two scenarios)
 
-from lighter_async import BackgroundWriter, FileWriter, Origin, Run, pending
+from lighter_async import BackgroundWriter, FileWriter, Origin, PendingSampler, Run, pending
 from lighter_async.callback import base
 from lighter_async.manifest.verify import drop, verify
 
@@ -254,11 +254,13 @@ class Ranks:
         self.predict(self.pending_series(5), *self.series())
 
     def one_left(self):
-        """A data set that has grown by a single sample since it was done."""
-        for count in (CASES - 1, CASES):
-            self.wait_for_each_other()
-            writer = FileWriter(self.folder / "out", "sample", "text", resume=True)
-            self.predict(self.loader(count, self.folder / "out"), writer)
+        """A data set of which a single sample was left out."""
+        cases = torch.arange(CASES)
+        first = DataLoader(cases, batch_size=4, sampler=PendingSampler(cases, list(range(CASES - 1))))
+        self.predict(first, FileWriter(self.folder / "out", "sample", "text", resume=True))
+        self.wait_for_each_other()
+        writer = FileWriter(self.folder / "out", "sample", "text", resume=True)
+        self.predict(self.loader(CASES, self.folder / "out"), writer)
 
     def few(self):
         """Fewer samples than ranks."""

@@ -96,7 +96,7 @@ def test_a_line_tells_what_was_stored(tmp_path, backend, kind):
     """Name, file, size, checksum, shape, dtype and where it comes from, whatever the value."""
     writer, values, expected = BATCHES[kind]
     names = [f"{kind}/{number}" for number in range(len(expected))]
-    run = Run(rank=2, world_size=3, key="the key")
+    run = Run(id="r", rank=2, world_size=3, key="the key")
     with BackgroundWriter(writer, tmp_path, backend=backend, max_workers=1, run=run) as background:
         background.submit_batch(names, values, origin=Origin(range(7, 7 + len(names)), loader=1, batch=5))
         assert background.backend == backend

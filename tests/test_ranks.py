@@ -169,11 +169,13 @@ def test_all_ranks_may_have_nothing_left(four):
 
 
 def test_several_loaders_go_on_each_for_itself(two):
-    """Numbers are a loader's own, below a folder for each."""
+    """Numbers go on over the loaders."""
     assert computed(two / "loaders") == once(9, 7, 12)
     out = two / "loaders" / "out"
     assert texts(out) == {
-        f"{n}/{i}.txt": f"{i} of loader {n}" for n, count in enumerate((9, 7, 12)) for i in range(count)
+        f"{before + i}.txt": f"{i} of loader {n}"
+        for n, (before, count) in enumerate(((0, 9), (9, 7), (16, 12)))
+        for i in range(count)
     }
     places = [(record.loader, record.index) for record in read_manifest(out).records]
     assert places == [(n, i) for n, count in enumerate((9, 7, 12)) for i in range(count)]

@@ -549,7 +549,7 @@ def test_values_of_a_run_before_one_that_began_anew_are_left_alone(tmp_path, bro
     assert "began anew" in capsys.readouterr().out
     assert "a.picky" not in stored(tmp_path)
     assert list(kept(tmp_path)) == ["a"]
-    assert list(pending(range(3), tmp_path)) == [0, 1]
+    assert list(pending(range(3), tmp_path, names="abc")) == [0, 1]
 
 
 @pytest.mark.parametrize("manifest", [True, False])

@@ -230,8 +230,8 @@ class Known:
         if place is not None and earlier is not None and earlier != name and not self._said:
             self._said = True
             warnings.warn(
-                f"the data set has changed: item {place[1]} of loader {place[0]} is {name!r} now, and what is stored of "
-                f"it is named {earlier!r}; samples are known by names, and what is stored under them is left out",
+                f"the data set has changed: item {place[1]} of loader {place[0]} is {name!r} now, and what "
+                f"is stored of it is named {earlier!r}; samples are known by names, and what is stored under them is left out",
                 UserWarning,
                 stacklevel=2,
             )

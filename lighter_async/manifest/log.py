@@ -9,6 +9,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
+from threading import Lock
 from time import monotonic, sleep, time
 
 from lighter_async.locks import alone_in, boot_id, warn_of
@@ -71,13 +72,18 @@ class ManifestLog:
         self._durability = durability
         self._config = config
         self._descriptor = -1
+        self._lock = Lock()  # of this process's threads, which have one place in the file
         self._appends = True
+        self._torn = False
         # What the manifest has to begin with, should it be removed meanwhile.
         self._beginning = ""
         self._begun: Begun | None = None
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_descriptor": -1}
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"} | {"_descriptor": -1}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state, _lock=Lock())
 
     @property
     def path(self) -> str:
@@ -144,6 +150,9 @@ class ManifestLog:
         if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
             self.close()
             raise OSError(errno.EINVAL, "the manifest is no file; remove what lies there", self.path)
+        # What a crash of the machine, or a full disk, has left of a line, is a line of its own.
+        size = os.fstat(self._descriptor).st_size
+        self._torn = size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
         if self._is_synced:
             _sync_folder(folder)
 
@@ -209,6 +218,12 @@ class ManifestLog:
     def _write(self, lines: str) -> None:
         if not lines:
             return
+        with self._lock:
+            self._write_alone(lines)
+        if self._is_synced:
+            os.fdatasync(self._descriptor)
+
+    def _write_alone(self, lines: str) -> None:
         if not self._is_there():
             # Somebody removed the manifest, or moved the directory away. What is stored from now on lies where it was.
             self.close()
@@ -216,17 +231,28 @@ class ManifestLog:
             lines = self._beginning + lines
             if self._begun is not None:
                 begin_run(self.directory, self.run.id, self._begun.since, begun=self._begun)
-        # On a line of its own, whatever others have left: a crash or a full disk may have torn theirs just now.
-        data = ("\n" + lines).encode()
+        data = ("\n" + lines if self._torn else lines).encode()
         if self._appends:
-            while os.write(self._descriptor, data) < len(data):
-                pass  # a full disk, mostly. All of it again: a sample may have two lines, and the later counts
+            self._append(data)
         else:
             with alone_in(os.path.join(self.directory, RESERVED_PREFIX, "recording")):
-                while os.pwrite(self._descriptor, data, os.fstat(self._descriptor).st_size) < len(data):
-                    pass
-        if self._is_synced:
-            os.fdatasync(self._descriptor)
+                os.lseek(self._descriptor, 0, os.SEEK_END)
+                self._append(data)
+        self._torn = False
+
+    def _append(self, data: bytes) -> None:
+        while not self._is_whole(data, os.write(self._descriptor, data)):
+            # All of it again, on a line of its own: a sample may have two lines, and the later counts.
+            data = data if data.startswith(b"\n") else b"\n" + data
+
+    def _is_whole(self, data: bytes, written: int) -> bool:
+        """Whether what was written begins a line, and ends one.
+
+        A full disk cuts what we write; and it, or a crash, may have cut what another one wrote just before us.
+        """
+        start = os.lseek(self._descriptor, 0, os.SEEK_CUR) - written
+        begins = start == 0 or data.startswith(b"\n") or os.pread(self._descriptor, 1, start - 1) == b"\n"
+        return begins and written == len(data)
 
     def _is_there(self) -> bool:
         try:
