@@ -11,7 +11,6 @@ has interrupted, puts the handler back and calls it. So none of them can make a 
 
 from __future__ import annotations
 
-import _signal
 import os
 import signal
 import threading
@@ -23,8 +22,8 @@ from typing import Any
 __all__ = ["Waiter", "is_interrupted", "run_handlers", "uninterrupted", "waking"]
 
 # The functions themselves, without the wrappers that make enumerations of numbers: the loop waits meanwhile.
-_get: Callable[[int], Any] = _signal.getsignal
-_set: Callable[[int, Any], Any] = _signal.signal
+_get: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
+_set: Callable[[int, Any], Any] = getattr(signal.signal, "__wrapped__", signal.signal)
 _NUMBERS = sorted(signal.valid_signals())
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from time import monotonic, perf_counter
 
 from lighter_async.errors import ClosedError, QueueFullError, WriteError, describe
+from lighter_async.interrupts import Waiter, is_interrupted, run_handlers
 from lighter_async.types import Batch, OnError, Result, Unit, WriterStats
 
 __all__ = ["Bell", "Ledger", "Room"]
@@ -19,12 +20,15 @@ _MUCH = 8 << 20
 """Bytes above which memory that is free again is rather used than more of it, since that is in no cache."""
 
 
-def _wait(changed: threading.Condition, timeout: float | None) -> None:
-    changed.wait(timeout)
+_SECONDS_TO_NOTICE = 1.0
+
+
+def _wait(waiter: Waiter, timeout: float) -> None:
+    waiter.wait(timeout)
 
 
 def _wake() -> None:
-    """Who waits for the condition is woken by it."""
+    """Whoever waits is woken by a change."""
 
 
 class Bell:
@@ -98,12 +102,12 @@ class Ledger:
         self._location = location
         self._on_error = on_error
         self._release = release
-        # Entered as a lock, never through the condition, whose methods are Python: Ctrl-C could come in there, between
-        # the lock and the body, and leave it locked. An RLock, since the condition takes one back in one step.
+        # In the main thread it is held in critical sections alone (`uninterrupted`), so that no signal's handler finds
+        # it held there, or what it guards half changed. An RLock, since the collector may call us in the middle.
         self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
         # All below: guarded by _lock.
-        self._wait: Callable[[threading.Condition, float | None], None] = _wait
+        self._waiters: list[Waiter] = []
+        self._wait: Callable[[Waiter, float], None] = _wait
         self._wake: Callable[[], None] = _wake
         self._refusal: str | None = None
         self._line: deque[object] = deque()
@@ -127,7 +131,7 @@ class Ledger:
 
     # Life
 
-    def open(self, wait: Callable[[threading.Condition, float | None], None], wake: Callable[[], None]) -> None:
+    def open(self, wait: Callable[[Waiter, float], None], wake: Callable[[], None]) -> None:
         """Begin; `wait` is how the backend in use waits for changes, and `wake` ends such a wait."""
         with self._lock:
             self._wait = wait
@@ -156,9 +160,7 @@ class Ledger:
             self._check_open()
 
     def admit(self, room: Room, timeout: float | None) -> None:
-        """Wait until there is room, and take it.
-
-        When this ends with an exception, Ctrl-C may have come after the room was taken, so withdraw it always.
+        """Wait until there is room, and take it. Handlers of signals run while it waits, and may raise.
 
         Raises:
             QueueFullError: There was no room for `timeout` seconds.
@@ -365,15 +367,21 @@ class Ledger:
     # With _lock held
 
     def _wait_for_change(self, timeout: float | None) -> None:
+        """Let go of the lock, wait, run what handlers were held back, and take the lock again."""
+        waiter = Waiter()
+        self._waiters.append(waiter)
+        self._lock.release()
         try:
-            self._wait(self._changed, timeout)
-        except BaseException:
-            # Ctrl-C may come after the condition has let go of the lock and before it is ready to take it back.
-            try:
-                self._changed.notify(0)
-            except RuntimeError:  # it is not ours
-                self._lock.acquire()
-            raise
+            self._wait(waiter, _SECONDS_TO_NOTICE if timeout is None else min(timeout, _SECONDS_TO_NOTICE))
+            if is_interrupted():
+                run_handlers()
+        finally:
+            self._lock.acquire()
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            # Whoever waits for what was done by way of us may have to look for it in our place.
+            if self._waiters:
+                self._waiters.pop(0).wake()
 
     def _check_open(self) -> None:
         if self._first_failure is not None:
@@ -422,7 +430,9 @@ class Ledger:
         return sum(batch.left for batch, number in self._batches.items() if number <= mark)
 
     def _notify(self) -> None:
-        self._changed.notify_all()
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.wake()
         self._wake()
         # Under the lock, so that no bell is closed meanwhile: its descriptor's number may be another socket's by then.
         for bell in self._bells:

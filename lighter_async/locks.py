@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lighter_async.interrupts import is_interrupted, run_handlers
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -329,6 +331,8 @@ def wait_for_the_dead(folder: str, *, timeout: float) -> None:
                 flush=True,
             )
         time.sleep(0.02)
+        if is_interrupted():
+            run_handlers()
 
 
 def _held_by_the_dead(folder: str) -> list[Owner]:

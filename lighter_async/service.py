@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, NoReturn, TypeVar
 
 from lighter_async.errors import ClosedError, FlushTimeoutError, WriteError, attach
+from lighter_async.interrupts import is_interrupted, run_handlers, uninterrupted
 from lighter_async.leaving import Unclosed, tell
 from lighter_async.ledger import Ledger, Room
 from lighter_async.limits import DEFAULT_ATTEMPTS, DEFAULT_QUEUE_SIZE, default_queue_bytes, default_workers
@@ -41,7 +43,7 @@ from lighter_async.types import (
     Unit,
     WriterStats,
 )
-from lighter_async.workers import Job, Patience, Quarantine, choose_backend, make_backend, uninterrupted
+from lighter_async.workers import Job, Patience, Quarantine, choose_backend, make_backend
 from lighter_async.writers import Encoder, PathFunction, resolve_writer
 
 __all__ = ["BackgroundWriter", "State"]
@@ -53,6 +55,7 @@ _Self = TypeVar("_Self", bound="BackgroundWriter")
 
 # Samples up to this many bytes together are one unit of work, so that tiny ones do not each pay a hand-over.
 _UNIT_BYTES = 256 * 1024
+_SECONDS_TO_LOOK = 0.05
 
 
 class BackgroundWriter:
@@ -162,6 +165,7 @@ class BackgroundWriter:
         )
         # Starting and finishing; never held while waiting for a sample.
         self._life = threading.Lock()
+        self._living_thread = 0
         # Guarded by _life:
         self._backend: Backend | None = None
         self._claims: Claims | None = None
@@ -242,8 +246,9 @@ class BackgroundWriter:
             ClosedError: The writer belongs to the process that this one was forked from.
         """
         self._check_caller("flush")
-        self._wait_done(self._ledger.mark(), timeout)
-        self._ledger.raise_failures()
+        with uninterrupted():
+            self._wait_done(self._ledger.mark(), timeout)
+            self._ledger.raise_failures()
 
     def close(self, *, timeout: float | None = None) -> None:
         """Accept no more samples, wait until every accepted one is stored, and let the workers go.
@@ -259,9 +264,10 @@ class BackgroundWriter:
             ClosedError: The writer belongs to the process that this one was forked from.
         """
         self._check_caller("close")
-        self._drain()
-        self._wait_done(None, timeout)
-        self._end()
+        with uninterrupted():
+            self._drain()
+            self._wait_done(None, timeout)
+            self._end()
 
     def abort(self) -> int:
         """Accept no more samples, drop those that no worker has begun, and let the workers go.
@@ -276,11 +282,12 @@ class BackgroundWriter:
             ClosedError: The writer belongs to the process that this one was forked from.
         """
         self._check_caller("abort")
-        self._drain()
-        backend = self._backend
-        dropped = 0 if backend is None else self._ledger.drop(backend.drop())
-        self._wait_done(None, None)
-        self._end()
+        with uninterrupted():
+            self._drain()
+            backend = self._backend
+            dropped = 0 if backend is None else self._ledger.drop(backend.drop())
+            self._wait_done(None, None)
+            self._end()
         return dropped
 
     def close_by(self, seconds: float) -> int:
@@ -310,7 +317,8 @@ class BackgroundWriter:
             self._unclosed.forget()
             return pending
         assert self._backend is not None
-        dropped = self._ledger.drop(self._backend.drop())
+        with uninterrupted():
+            dropped = self._ledger.drop(self._backend.drop())
         # Before waiting for what is in the threads' hands, which may take longer than this process has left.
         tell(f"{dropped} samples were dropped, for which there was no time: {self.target.location!r}")
         try:
@@ -326,14 +334,16 @@ class BackgroundWriter:
             ClosedError: The writer belongs to the process that this one was forked from.
         """
         self._check_process()
-        self._collect()
-        return self._ledger.stats()
+        with uninterrupted():
+            self._collect()
+            return self._ledger.stats()
 
     @property
     def state(self) -> State:
         """Where the writer stands in its life."""
-        self._collect()
-        return "failed" if self._state == "running" and self._ledger.failed else self._state
+        with uninterrupted():
+            self._collect()
+            return "failed" if self._state == "running" and self._ledger.failed else self._state
 
     def __enter__(self: _Self) -> _Self:
         self.start()
@@ -377,27 +387,18 @@ class BackgroundWriter:
         origin = _own(origin)
         nbytes = self._pool.bytes_of(plan)
         room = Room(plan.count, nbytes)
-        # The usual case in one piece, for Ctrl-C: nothing in it waits.
         with uninterrupted():
             if self._ledger.is_crowded(room) or backend.has_failures:
                 backend.collect()
-            if self._ledger.take(room):
-                try:
-                    self._enqueue(backend, names, files, plan, nbytes, origin)
-                except _Taken as taken:
-                    raise taken.interruption from None
-                except BaseException:
-                    self._ledger.withdraw(room)
-                    raise
-                return
-        try:
-            self._ledger.admit(room, timeout)
-            self._enqueue(backend, names, files, plan, nbytes, origin)
-        except _Taken as taken:
-            raise taken.interruption from None
-        except BaseException:
-            self._ledger.withdraw(room)
-            raise
+            if not self._ledger.take(room):
+                self._ledger.admit(room, timeout)
+            try:
+                self._enqueue(backend, names, files, plan, nbytes, origin)
+            except _Taken as taken:
+                raise taken.interruption from None
+            except BaseException:
+                self._ledger.withdraw(room)
+                raise
 
     def _enqueue(
         self,
@@ -474,7 +475,7 @@ class BackgroundWriter:
         backend = self._backend
         if backend is not None:
             return backend
-        with self._life:
+        with uninterrupted(), self._living():
             if self._backend is None:
                 if self._state != "new":
                     self._ledger.check_open()
@@ -508,6 +509,30 @@ class BackgroundWriter:
                 self._unclosed = Unclosed(self, self._close_at_exit, job, self._ledger.untold, finish)
             return self._backend
 
+    @contextmanager
+    def _living(self) -> Iterator[None]:
+        """Be the only one who starts or ends the workers. Other threads may take minutes for that, so handlers run.
+
+        Raises:
+            RuntimeError: It is this very thread that starts or ends them: a signal's handler has interrupted it.
+        """
+        me = threading.get_ident()
+        if self._living_thread == me:
+            raise RuntimeError(
+                f"a signal's handler called the writer for {self.target.location!r} while it was being started or "
+                "closed by the code that the handler has interrupted, which has to go on first; set a flag in the "
+                "handler, and look at it between two hand-overs"
+            )
+        while not self._life.acquire(timeout=_SECONDS_TO_LOOK):
+            if is_interrupted():
+                run_handlers()
+        self._living_thread = me
+        try:
+            yield
+        finally:
+            self._living_thread = 0
+            self._life.release()
+
     def _make_job(self) -> Job:
         target, writer = self.target, self.writer
         if not isinstance(target, LocalTarget):
@@ -527,8 +552,9 @@ class BackgroundWriter:
 
     def _describe(self, loaders: Sequence[Loader]) -> None:
         """Record over which data sets the samples go."""
-        if self._job.log is not None:
-            self._job.log.describe(loaders)
+        with uninterrupted():
+            if self._job.log is not None:
+                self._job.log.describe(loaders)
 
     def _collect(self) -> None:
         backend = self._backend
@@ -540,13 +566,13 @@ class BackgroundWriter:
         _release(self._pool, batch)
 
     def _drain(self) -> None:
-        with self._life:
+        with uninterrupted(), self._living():
             if self._state in ("new", "running"):
                 self._state = "draining" if self._state == "running" else "closed"
                 self._ledger.refuse(f"the writer for {self.target.location!r} is closed; open another one")
 
     def _finish(self) -> None:
-        with self._life:
+        with uninterrupted(), self._living():
             if self._state != "draining":
                 return
             assert self._backend is not None
@@ -660,8 +686,9 @@ def _release(pool: StagingPool, batch: Batch) -> None:
 
 
 def _finish(ledger: Ledger, backend: Backend) -> None:
-    ledger.wait_done(None, None)
-    backend.stop()
+    with uninterrupted():
+        ledger.wait_done(None, None)
+        backend.stop()
 
 
 class _Taken(Exception):

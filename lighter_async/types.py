@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 from lighter_async.errors import WriteError
 
 if TYPE_CHECKING:
+    from lighter_async.interrupts import Waiter
     from lighter_async.staging import Staged
 
 __all__ = [
@@ -315,12 +315,12 @@ class Backend(Protocol):
         """Whether `collect` has a failure to tell. Quick: it is asked at every hand-over."""
         ...
 
-    def wait(self, changed: threading.Condition, timeout: float | None) -> None:
-        """Return when something may have been done, or after `timeout` seconds. Called with `changed` held."""
+    def wait(self, waiter: Waiter, timeout: float) -> None:
+        """Return when the waiter was woken, something may have been done, or after `timeout` seconds."""
         ...
 
     def wake(self) -> None:
-        """End a `wait` that is under way. Called with the same lock held."""
+        """End a `wait` that is under way and does not look at its waiter."""
         ...
 
     def watch(self) -> AbstractContextManager[int | None]:

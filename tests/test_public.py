@@ -139,7 +139,7 @@ BELOW = {
     "leaving": {"errors"},
     "types": {"errors"},
     "limits": set(),
-    "locks": set(),
+    "locks": {"interrupts"},
     "names": {"errors"},
     "files": {"names"},
     "below": {"names"},

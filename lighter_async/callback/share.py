@@ -231,7 +231,8 @@ class Known:
             self._said = True
             warnings.warn(
                 f"the data set has changed: item {place[1]} of loader {place[0]} is {name!r} now, and what "
-                f"is stored of it is named {earlier!r}; samples are known by names, and what is stored under them is left out",
+                f"is stored of it is named {earlier!r}; samples are known by names, and what is stored under theirs is "
+                "left out",
                 UserWarning,
                 stacklevel=2,
             )

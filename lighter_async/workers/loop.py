@@ -6,12 +6,16 @@ import asyncio
 import os
 import weakref
 from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 
+from lighter_async.interrupts import is_interrupted, run_handlers, uninterrupted
 from lighter_async.types import Batch, Result, Unit
 from lighter_async.workers.job import Job
-from lighter_async.workers.queue import UnitQueue, uninterrupted
+from lighter_async.workers.queue import UnitQueue
 
 __all__ = ["LoopBackend"]
+
+_SECONDS_TO_LOOK = 0.05
 
 
 class LoopBackend(UnitQueue):
@@ -38,9 +42,15 @@ class LoopBackend(UnitQueue):
             self._loop.close()
             return
         try:
+            # What a writer left running may take its time to end.
+            while not wait([finished], _SECONDS_TO_LOOK).done:
+                if is_interrupted():
+                    run_handlers()
             finished.result()
-        finally:
-            self._executor.shutdown()
+        except BaseException:
+            self._executor.shutdown(wait=False)
+            raise
+        self._executor.shutdown()
 
     def _call_workers(self) -> None:
         if not self._units:

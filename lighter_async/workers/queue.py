@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from types import FrameType, TracebackType
-from typing import Any
 
+from lighter_async.interrupts import Waiter
 from lighter_async.types import Batch, Result, Unit
 from lighter_async.workers.job import Job
 
-__all__ = ["UnitQueue", "uninterrupted"]
-
-_SECONDS_TO_NOTICE = 1.0
+__all__ = ["UnitQueue"]
 
 
 class UnitQueue(ABC):
@@ -68,11 +64,8 @@ class UnitQueue(ABC):
         with self._lock:
             return batch.begun or any(unit.batch is batch for unit in self._units)
 
-    def wait(self, changed: threading.Condition, timeout: float | None) -> None:
-        with self._lock:
-            self._call_workers()  # which an exception of a signal's handler in put may have prevented
-        # In slices: a signal that comes just before the wait begins is noticed only when it ends.
-        changed.wait(_SECONDS_TO_NOTICE if timeout is None else min(timeout, _SECONDS_TO_NOTICE))
+    def wait(self, waiter: Waiter, timeout: float) -> None:
+        waiter.wait(timeout)
 
     def collect(self) -> None:
         return  # threads tell it themselves
@@ -82,7 +75,7 @@ class UnitQueue(ABC):
         return False  # the same
 
     def wake(self) -> None:
-        return  # who waits does so for the condition, which is notified
+        return  # whoever waits is woken by a change of the ledger
 
     def watch(self) -> AbstractContextManager[int | None]:
         return nullcontext()
@@ -107,37 +100,3 @@ class UnitQueue(ABC):
     @abstractmethod
     def _at_work(self) -> bool:
         """Whether a worker will look at the deque again. Called with the lock held."""
-
-
-class uninterrupted:
-    """Hold Ctrl-C back for a moment, in which a change is made that must be whole; within another, do nothing."""
-
-    # The functions themselves, without the wrappers that make enumerations of numbers: the loop waits meanwhile.
-    _get = staticmethod(getattr(signal.getsignal, "__wrapped__", signal.getsignal))
-    _set = staticmethod(getattr(signal.signal, "__wrapped__", signal.signal))
-
-    __slots__ = ("_handler", "_held")
-
-    def __init__(self) -> None:
-        self._handler: Any = None
-        self._held: tuple[int, FrameType | None] | None = None
-
-    def __enter__(self) -> None:
-        if threading.get_ident() != threading.main_thread().ident:
-            return
-        handler = self._get(signal.SIGINT)
-        # Else it is ignored, left to the system, not Python's, or held back already.
-        if callable(handler) and type(handler) is not uninterrupted:
-            self._set(signal.SIGINT, self)
-            self._handler = handler
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        self._held = number, frame
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._handler is not None:
-            self._set(signal.SIGINT, self._handler)
-            if self._held is not None:
-                self._handler(*self._held)

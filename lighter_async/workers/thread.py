@@ -10,9 +10,10 @@ from collections.abc import Callable
 from time import monotonic
 
 from lighter_async.errors import LighterAsyncError, WriteTimeoutError
+from lighter_async.interrupts import Waiter, uninterrupted
 from lighter_async.types import Batch, Result, Unit
 from lighter_async.workers.job import Job
-from lighter_async.workers.queue import UnitQueue, uninterrupted
+from lighter_async.workers.queue import UnitQueue
 from lighter_async.workers.work import GivenUp
 
 __all__ = ["ThreadBackend"]
@@ -82,14 +83,9 @@ class ThreadBackend(UnitQueue):
     def has_failures(self) -> bool:
         return self._job.patience.write_timeout is not None
 
-    def wait(self, changed: threading.Condition, timeout: float | None) -> None:
-        super().wait(changed, timeout)
-        if self._job.patience.write_timeout is not None:
-            changed.release()
-            try:
-                self.collect()
-            finally:
-                changed.acquire()
+    def wait(self, waiter: Waiter, timeout: float) -> None:
+        super().wait(waiter, timeout)
+        self.collect()
 
     def _call_workers(self) -> None:
         lacking = min(len(self._units), self._max_workers) - len(self._tasks)

@@ -12,20 +12,21 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from time import monotonic_ns
+from time import monotonic, monotonic_ns
 
 from lighter_async.errors import WorkerDiedError, WriteError, WriteTimeoutError
+from lighter_async.interrupts import Waiter, is_interrupted, uninterrupted, waking
 from lighter_async.staging import SharedMemory
 from lighter_async.staging.layout import Leaf
 from lighter_async.staging.memory import Slot, SlotPool, size_class
 from lighter_async.types import Batch, Result, Unit
 from lighter_async.workers.job import Job
+from lighter_async.workers.process.arrivals import Arrivals
 from lighter_async.workers.process.bells import make_bell, ring, silence
 from lighter_async.workers.process.book import BROKEN, STARTING, Book, Outcome
 from lighter_async.workers.process.helper import Setting
 from lighter_async.workers.process.launch import Process, launch, standard_descriptors
 from lighter_async.workers.process.letter import open_failure, seal, seal_names, seal_values
-from lighter_async.workers.queue import uninterrupted
 
 __all__ = ["ProcessBackend"]
 
@@ -33,7 +34,8 @@ _SECONDS_TO_NOTICE = 1.0
 _ATTEMPTS = 3  # of a sample whose helpers die
 _STARTS = 10  # in a row that come to nothing
 _MOST_DEATHS = 60  # in a row
-_LEAST_UNITS, _MOST_UNITS = 1024, 1 << 16  # in flight at once
+_LEAST_UNITS, _MOST_UNITS = 1024, 1 << 20  # in flight at once
+_SECONDS_IN_LOCK = 5.0  # of a helper, after which it is looked at whether it stands still
 _LETTERS_KEPT = 8 << 20  # bytes of memory, for reuse
 
 
@@ -68,7 +70,8 @@ class ProcessBackend:
     replaced, and what it had in its hand is put into the book again.
 
     Batches whose copy from an accelerator is still under way are held back until it has arrived, since a helper cannot
-    wait for that, and so are units beyond what the book holds.
+    wait for that: a thread does, and puts them into the book then, whatever the caller is at. So are units beyond what
+    the book holds, which is a million.
 
     Args:
         job: What is done with a unit.
@@ -95,6 +98,7 @@ class ProcessBackend:
         self._sealed_job = self._seal_job()
         self._done = done
         self._max_workers = max_workers
+        self._cells = max_workers + 1  # one for a helper that helpers start when this process is gone
         self._memory = memory
         self._letters = SlotPool(_LETTERS_KEPT, memory)
         self._capacity = min(max(queue_size, _LEAST_UNITS), _MOST_UNITS)
@@ -112,7 +116,10 @@ class ProcessBackend:
         self._again: deque[tuple[_Sent, int, int]] = deque()  # of dead helpers, for which the book has no room now
         self._helpers: list[Process | None] = [None] * max_workers
         self._records: dict[int, _Record] = {}
-        self._free_records = list(range(self._records_in_all))
+        self._free_records: list[int] = []
+        self._used_records = 0  # the first that was never used
+        self._arrivals: Arrivals | None = None
+        self._stuck = 0, 0.0  # who holds the book's lock, and since when
         self._held: deque[tuple[_Sent, int, int, int]] = deque()  # with start, stop and samples a unit
         self._units = 0  # in the book
         self._serial = 0
@@ -126,8 +133,8 @@ class ProcessBackend:
         self._deaths_in_a_row = 0  # with nothing done in between
         self._broken: BaseException | None = None
         self._watchers = 0
-        # Guarded by the ledger's lock, which is held when wait and wake are called:
-        self._waiter: int | None = None
+        # Who watches for news, on behalf of all who wait:
+        self._leader: Waiter | None = None
         self._asleep = False
 
     def _seal_job(self) -> bytes:
@@ -158,14 +165,14 @@ class ProcessBackend:
 
     def _open(self) -> None:
         self._memory.open()
-        self._book_file = _file("book", Book.size_of(self._max_workers, self._records_in_all))
-        self._book = Book(self._book_file, self._max_workers, self._records_in_all)
+        self._book_file = _file("book", Book.size_of(self._cells, self._records_in_all))
+        self._book = Book(self._book_file, self._cells, self._records_in_all)
         self._has_book = True
         self._job_file = _file("job", 0)
         job = memoryview(self._sealed_job)
         while job:
             job = job[os.write(self._job_file, job) :]
-        for _ in range(self._max_workers):
+        for _ in range(self._cells):
             self._bells = (*self._bells, make_bell())
         self._news = make_bell()
         self._events = select.epoll()
@@ -173,8 +180,11 @@ class ProcessBackend:
         _running.add(self)
 
     def stop(self) -> None:
-        with uninterrupted(), self._lock:
-            self._close()
+        with uninterrupted():
+            if self._arrivals is not None:
+                self._arrivals.stop()
+            with self._lock:
+                self._close()
 
     def _close(self) -> None:
         """Let go of everything, also where not all of it could be had."""
@@ -248,6 +258,7 @@ class ProcessBackend:
                 else:
                     self._held.append((sent, start, stop, max(per, -(-(stop - start) // self._capacity))))
                     self._send_held(finished)
+                    self._wait_for_arrivals()
             self._tell(finished)
 
     def took(self, batch: Batch) -> bool:
@@ -303,50 +314,61 @@ class ProcessBackend:
     @property
     def has_failures(self) -> bool:
         try:
-            return self._broken is not None or self._book.has_failures or bool(self._late_helpers())
+            return bool(
+                self._broken is not None or self._book.has_failures or self._events.poll(0) or self._late_helpers()
+            )
         except ValueError:  # stopped meanwhile
             return False
 
-    def wait(self, changed: threading.Condition, timeout: float | None) -> None:
-        timeout = _SECONDS_TO_NOTICE if timeout is None else min(timeout, _SECONDS_TO_NOTICE)
-        me = threading.get_ident()
+    def wait(self, waiter: Waiter, timeout: float) -> None:
+        with self._lock:
+            leads = self._leader is None
+            if leads:
+                self._leader = waiter
+        if not leads:
+            waiter.wait(timeout)
+            return
         try:
-            if self._waiter is None:
-                self._waiter = me
-            if self._waiter != me:
-                changed.wait(timeout)
-                return
-            self._asleep = True
-            changed.release()
-            try:
-                self._wait_for_held()
-                with self.watch():
-                    if self._book.results == self._results:
-                        self._events.poll(timeout)
-            except ValueError:
-                pass  # stopped meanwhile
-            finally:
-                self._asleep = False
-            self.collect()
-            changed.acquire()
-            # Somebody else may have to wait on in our place.
-            changed.notify_all()
+            with waking(self.wake), self.watch():
+                self._asleep = True
+                if self._book.results == self._results and not is_interrupted():
+                    self._events.poll(timeout)
+            self._look_for_stuck()
+        except ValueError:
+            pass  # stopped meanwhile
         finally:
-            if self._waiter == me:
-                self._waiter = None
+            self._asleep = False
+            self._leader = None
+        self.collect()
 
     def wake(self) -> None:
         if self._asleep:
             ring(self._news)
 
-    def _wait_for_held(self) -> None:
-        with self._lock:
-            ready = self._held[0][0].batch.staged.ready if self._held and self._broken is None else None
+    def _look_for_stuck(self) -> None:
+        """End a helper that stands still while it holds the book's lock, for which all others wait."""
+        holder, now = self._book.holder, monotonic()
+        if not holder or holder != self._stuck[0]:
+            self._stuck = holder, now
+            return
+        seconds = now - self._stuck[1]
+        if seconds > min(_SECONDS_IN_LOCK, self._job.patience.write_timeout or _SECONDS_IN_LOCK):
+            self._book.end_if_stuck(seconds)
+
+    def _wait_for_arrivals(self) -> None:
+        """Have a thread put into the book what is on its way from a device, as soon as it has arrived."""
+        ready = self._held[-1][0].batch.staged.ready if self._held else None
         if ready is not None:
-            try:
-                ready.synchronize()
-            except Exception:
-                pass  # its query tells
+            if self._arrivals is None:
+                self._arrivals = Arrivals(self._arrived)
+            self._arrivals.wait_for(ready)
+
+    def _arrived(self) -> None:
+        with self._lock:
+            finished: list[tuple[Batch, Result]] = []
+            if not self._events.closed:
+                self._send_held(finished)
+        self._tell(finished)
 
     def _tell(self, finished: Sequence[tuple[Batch, Result]]) -> None:
         for batch, result in finished:
@@ -360,9 +382,13 @@ class ProcessBackend:
         batch.letter = b""
         return letter
 
+    @property
+    def _has_record(self) -> bool:
+        return bool(self._free_records) or self._used_records < self._records_in_all
+
     def _send_again(self) -> None:
         """Put into the book what dead helpers had in their hands, as far as the book has room for it."""
-        while self._again and self._free_records and self._units < self._records_in_all:
+        while self._again and self._has_record and self._units < self._records_in_all:
             sent, start, stop = self._again.popleft()
             self._send(sent, start, stop, stop - start, again=True)
 
@@ -371,7 +397,7 @@ class ProcessBackend:
         self._send_again()
         while self._held and self._broken is None:
             sent, start, stop, per = self._held[0]
-            if self._again or not self._free_records:
+            if self._again or not self._has_record:
                 return
             if self._records and self._units - (start - stop) // per > self._capacity:
                 return
@@ -387,7 +413,11 @@ class ProcessBackend:
             self._held.popleft()
 
     def _send(self, sent: _Sent, start: int, stop: int, per: int, *, again: bool = False) -> None:
-        number = self._free_records.pop()
+        if self._free_records:
+            number = self._free_records.pop()
+        else:
+            number = self._used_records
+            self._used_records += 1
         slot = sent.batch.staged.slot
         self._records[number] = _Record(sent, stop - start)
         self._units += -(-(stop - start) // per)
@@ -452,9 +482,11 @@ class ProcessBackend:
         found = []
         while self._failures_read[helper] < end:
             begin = self._failures_read[helper] + 8
-            length = int.from_bytes(os.pread(process.failures, 8, begin - 8), "little")
-            found.append(open_failure(os.pread(process.failures, length, begin)))
+            place = begin - self._book.base(helper)
+            length = int.from_bytes(os.pread(process.failures, 8, place - 8), "little")
+            found.append(open_failure(os.pread(process.failures, length, place)))
             self._failures_read[helper] = begin + length
+        self._book.read(helper, end)
         return found
 
     def _leave(self, number: int, samples: int) -> None:
@@ -507,7 +539,7 @@ class ProcessBackend:
                 raise
         setting = Setting(
             helper=helper,
-            helpers=self._max_workers,
+            helpers=self._cells,
             records=self._records_in_all,
             mapped=self._memory.mapped,
             parent=os.getpid(),
@@ -518,9 +550,10 @@ class ProcessBackend:
             stack=stack,
             bells=self._bells,
             news=self._news,
+            inherited=self._inherited,
         )
         try:
-            process = launch(setting, folder=self._folder, path=self._path, inherited=self._inherited)
+            process = launch(setting, folder=self._folder, path=self._path)
         except BaseException:
             os.close(failures)
             os.close(stack)
@@ -543,6 +576,8 @@ class ProcessBackend:
             cause = self._read_failures(helper, failures)[0].cause
         elif hand is not None and hand[0].ticket != self._tickets[helper]:
             self._take_over(*hand, process.popen.wait(), finished)
+        # Only now, when it is in the queue again: were this process killed before, other helpers would take it over.
+        self._book.clear(helper)
         self._helpers[helper] = None
         status = process.wait()
         if state == STARTING:

@@ -1,7 +1,10 @@
 """The queue that a process shares with its helpers, and what the helpers have done: fixed-size words in shared memory.
 
-Everything that changes hands does so under one file lock, which the kernel releases when its holder dies. So a process
-may be killed at any moment, in the middle of a change too, and the others go on from what stands in the book:
+What helpers take from each other they take under one file lock, which the kernel releases when its holder dies. So a
+process may be killed at any moment, in the middle of a change too, and the others go on from what stands in the book.
+The process that hands samples over takes no lock: it alone appends, and what it has written of a record is there before
+the one store that publishes it; likewise it reads results that a store has published. (Stores are seen in their order
+on x86; elsewhere a system call of the reader's, the lock, comes between.) So no helper can hold it up.
 
 - A *record* is a range of a batch's samples. Helpers take a unit of it at a time, the oldest record first.
 - A *cell* is a helper's own: the unit in its hand, which sample it is at, and what became of them. They are done
@@ -9,14 +12,18 @@ may be killed at any moment, in the middle of a change too, and the others go on
 - A *result* is what became of a unit. Its helper enters it when it takes the next.
 
 There are as many results as there may be units in flight, so that helpers never wait for the parent to read them, and
-finish their work even if it is gone.
+finish their work even if it is gone. Then they look after each other: one that has died while the parent is gone leaves
+its unit to another one, which *inherits* it.
 """
 
 from __future__ import annotations
 
 import fcntl
 import mmap
-from time import monotonic_ns
+import os
+import signal
+import struct
+from time import monotonic_ns, sleep
 from typing import NamedTuple
 
 __all__ = ["BROKEN", "STARTING", "Book", "Claim", "Outcome"]
@@ -49,7 +56,12 @@ _STATE = 11
 _DONE = 12  # whether the samples of the unit in hand are counted
 _AT = 13  # the sample that is being written
 _SINCE = 14  # when that was begun, in nanoseconds of the monotonic clock; 0 between units
-_CELL = 16
+_PROCESS = 15  # the helper's process number
+_DEATHS = 16  # helpers that died over the sample that the unit in hand is at, without the parent
+_READ = 17  # bytes of its failures that the parent has read
+_SUSPECT = 19  # that sample
+_BASE = 18  # bytes of its failures that its file begins behind
+_CELL = 20
 
 # A record:
 _OFFSET = 0  # of the batch's slot
@@ -66,6 +78,11 @@ _RECORD_WORDS = 9
 # A result: the helper, the ticket, the record, and the cell from _START to _FAILURES.
 _RESULT_WORDS = 12
 
+_MOST_DEATHS = 3  # over one sample
+_FLOCK = "hhqqi4x"  # Linux's struct flock, as C aligns it
+_ALIVE = 1 << 32  # where in the file each helper locks a byte for as long as it lives
+_SECONDS_STOPPED, _SECONDS_STUCK = 2.0, 60.0  # that others wait for a lock whose holder stands still
+
 # States of a helper.
 STARTING, AWAKE, ASLEEP, BROKEN = range(4)
 
@@ -73,7 +90,7 @@ STARTING, AWAKE, ASLEEP, BROKEN = range(4)
 class Claim(NamedTuple):
     """A unit in a helper's hand: samples ``start`` to ``stop`` of a batch, and where that lies.
 
-    It is there `again` if a helper had it that has died.
+    It is there `again` if a helper had it that has died; and one sample may be `left_out`, over which too many have.
     """
 
     serial: int
@@ -82,6 +99,7 @@ class Claim(NamedTuple):
     slot: tuple[int, int]
     letter: tuple[int, int]
     again: bool
+    left_out: int | None = None
 
 
 class Outcome(NamedTuple):
@@ -146,22 +164,19 @@ class Book:
     ) -> int | None:
         """Put a range into the queue under a record that is not in use; returns a helper that sleeps, if any does."""
         words = self._words
-        try:
-            self._lock()
-            place = self._records + record * _RECORD_WORDS
-            words[place + _OFFSET], words[place + _SIZE] = slot
-            words[place + _LETTER_OFFSET], words[place + _LETTER_SIZE] = letter
-            words[place + _NEXT] = start
-            words[place + _LAST] = stop
-            words[place + _PER] = per
-            words[place + _SERIAL] = serial
-            words[place + _AGAIN] = again
-            tail = words[_TAIL]
-            words[self._ring + tail % self._capacity] = record
-            words[_TAIL] = tail + 1
-            return self._sleeper()
-        finally:
-            self._unlock()
+        place = self._records + record * _RECORD_WORDS
+        words[place + _OFFSET], words[place + _SIZE] = slot
+        words[place + _LETTER_OFFSET], words[place + _LETTER_SIZE] = letter
+        words[place + _NEXT] = start
+        words[place + _LAST] = stop
+        words[place + _PER] = per
+        words[place + _SERIAL] = serial
+        words[place + _AGAIN] = again
+        tail = words[_TAIL]
+        words[self._ring + tail % self._capacity] = record
+        # Last, and one store: it is there.
+        words[_TAIL] = tail + 1
+        return self._sleeper()
 
     def withdraw(self) -> list[tuple[int, int, int]]:
         """Empty the queue; returns the record, start and stop of what nobody had taken."""
@@ -195,21 +210,14 @@ class Book:
     def outcomes(self, first: int) -> list[Outcome]:
         """The results from number `first` on."""
         words = self._words
-        try:
-            self._lock()
-            found = []
-            for number in range(first, words[_RESULTS]):
-                place = self._results + number % self._capacity * _RESULT_WORDS
-                found.append(Outcome._make(words[place : place + _RESULT_WORDS]))
-            return found
-        finally:
-            self._unlock()
+        found = []
+        for number in range(first, words[_RESULTS]):
+            place = self._results + number % self._capacity * _RESULT_WORDS
+            found.append(Outcome._make(words[place : place + _RESULT_WORDS]))
+        return found
 
     def in_hand(self, helper: int) -> tuple[Outcome, bool, int] | None:
-        """What a dead helper had in its hand, whether that is done, and else at which sample it was.
-
-        Its cell is free for the next.
-        """
+        """What a dead helper had in its hand, whether that is done, and else at which sample it was."""
         words = self._words
         cell = self._cell(helper)
         try:
@@ -219,11 +227,17 @@ class Book:
             if words[cell + _TICKET]:
                 outcome = Outcome(helper, words[cell + _TICKET], *words[cell + _RECORD : cell + _FAILURES + 1])
                 found = outcome, bool(words[cell + _DONE]), words[cell + _AT]
-            for word in range(cell, cell + _CELL):
-                words[word] = 0
             return found
         finally:
             self._unlock()
+
+    def clear(self, helper: int) -> None:
+        """Free the cell of a dead helper for the next one, once what it had in its hand is in the queue again."""
+        words = self._words
+        cell = self._cell(helper)
+        words[cell + _TICKET] = 0
+        for word in range(cell, cell + _CELL):
+            words[word] = 0
 
     def state(self, helper: int) -> int:
         """Whether a helper has not looked at the queue yet (``STARTING``), or cannot work (``BROKEN``)."""
@@ -233,13 +247,21 @@ class Book:
         """How many bytes of a helper's failures are whole."""
         return self._words[self._cell(helper) + _FAILURES]
 
+    def read(self, helper: int, nbytes: int) -> None:
+        """The parent has read so many bytes of a helper's failures."""
+        self._words[self._cell(helper) + _READ] = nbytes
+
+    def base(self, helper: int) -> int:
+        """How many bytes of a helper's failures were before the first one in its file."""
+        return self._words[self._cell(helper) + _BASE]
+
+    def process(self, helper: int) -> int:
+        """The number of a helper's process; 0 if it has not begun."""
+        return self._words[self._cell(helper) + _PROCESS]
+
     def watch(self, watchers: int) -> None:
         """So many wait for helpers to do something from now on; what was done before may not be told to them."""
-        try:
-            self._lock()
-            self._words[_WATCHERS] = watchers
-        finally:
-            self._unlock()
+        self._words[_WATCHERS] = watchers
 
     def end(self) -> None:
         """Have the helpers end once the queue is empty."""
@@ -256,45 +278,81 @@ class Book:
         """
         words = self._words
         cell = self._cell(helper)
+        had_unit = False
         try:
             self._lock()
             self._repair()
-            news = False
             if words[cell + _TICKET]:
                 self._enter_result(helper, cell)
-                news = words[_WATCHERS] > 0
-            head, tail = words[_HEAD], words[_TAIL]
-            while head < tail:
-                record = words[self._ring + head % self._capacity]
-                place = self._records + record * _RECORD_WORDS
-                start, last = words[place + _NEXT], words[place + _LAST]
-                if start < last:
-                    break
-                head += 1
-            words[_HEAD] = head
-            if head == tail:
+                had_unit = True
+            record = self._next()
+            if record is None:
+                # Said first, and looked at once more after that: whoever appends does so first, and then looks for us.
                 words[cell + _STATE] = ASLEEP
-                return None, None, news
-            stop = min(start + words[place + _PER], last)
-            words[cell + _STATE] = AWAKE
-            words[cell + _RECORD] = record
-            words[cell + _START] = start
-            words[cell + _STOP] = stop
-            words[cell + _DONE] = 0
-            words[cell + _AT] = start
-            # Were this process killed between these, whoever has the lock next would complete them.
-            words[_INTENT] = helper + 1
-            words[_TICKETS] += 1
-            words[cell + _TICKET] = words[_TICKETS]
-            words[place + _NEXT] = stop
-            words[_INTENT] = 0
-            more = stop < last or head + 1 < tail
-            slot = words[place + _OFFSET], words[place + _SIZE]
-            letter = words[place + _LETTER_OFFSET], words[place + _LETTER_SIZE]
-            claim = Claim(words[place + _SERIAL], start, stop, slot, letter, bool(words[place + _AGAIN]))
-            return claim, self._sleeper() if more else None, news
+                record = self._next()
+            claim = None if record is None else self._take(helper, cell, record)
+            sleeper = self._sleeper() if claim is not None and self._next() is not None else None
         finally:
             self._unlock()
+        return claim, sleeper, had_unit and words[_WATCHERS] > 0
+
+    def inherit(self, helper: int) -> Claim | None:
+        """Take what a dead helper had in its hand, whose parent is dead too; None if there is nothing left behind."""
+        words = self._words
+        mine = self._cell(helper)
+        try:
+            self._lock()
+            self._repair()
+            for other in range(self._helpers):
+                cell = self._cell(other)
+                if other == helper or not words[cell + _TICKET] or self.is_alive(other):
+                    continue
+                if words[cell + _DONE]:
+                    words[cell + _TICKET] = 0
+                    continue
+                at = words[cell + _AT]
+                deaths = 1 + (words[cell + _DEATHS] if words[cell + _SUSPECT] == at else 0)
+                for word in (_RECORD, _START, _STOP, _AT):
+                    words[mine + word] = words[cell + word]
+                words[mine + _DONE] = 0
+                words[mine + _SUSPECT], words[mine + _DEATHS] = at, deaths
+                words[mine + _STATE] = AWAKE
+                # Were this process killed between these, two would have it, and it would be done twice, as one.
+                words[mine + _TICKET] = words[cell + _TICKET]
+                words[cell + _TICKET] = 0
+                place = self._records + words[mine + _RECORD] * _RECORD_WORDS
+                claim = self._claim_of(place, words[mine + _START], words[mine + _STOP])
+                return claim._replace(again=True, left_out=at if deaths >= _MOST_DEATHS else None)
+            return None
+        finally:
+            self._unlock()
+
+    def live(self, helper: int) -> None:
+        """Say that this process is a helper, from now on until it dies."""
+        fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, _ALIVE + helper)
+        self._words[self._cell(helper) + _PROCESS] = os.getpid()
+
+    def is_alive(self, helper: int) -> bool:
+        """Whether another process is this helper, and alive."""
+        return bool(self._holder(_ALIVE + helper))
+
+    def others(self, helper: int) -> list[int]:
+        """The other helpers that are alive."""
+        return [other for other in range(self._helpers) if other != helper and self.is_alive(other)]
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is a unit in the queue, or in somebody's hand, that is not done."""
+        words = self._words
+        cells = map(self._cell, range(self._helpers))
+        return words[_HEAD] < words[_TAIL] or any(words[cell + _TICKET] and not words[cell + _DONE] for cell in cells)
+
+    def free_cell(self) -> int | None:
+        """A cell that no living helper has, and no dead one has left a unit in."""
+        for helper in range(self._helpers):
+            if not self._words[self._cell(helper) + _TICKET] and not self.is_alive(helper):
+                return helper
+        return None
 
     def count(
         self, helper: int, *, written: int, skipped: int, failed: int, nbytes: int, encode_ns: int, store_ns: int
@@ -331,6 +389,16 @@ class Book:
         """Whether helpers are to wait for nothing any more."""
         return bool(self._words[_HURRY])
 
+    def is_all_read(self, helper: int) -> bool:
+        """Whether the parent has read all of this helper's failures."""
+        cell = self._cell(helper)
+        return self._words[cell + _READ] == self._words[cell + _FAILURES]
+
+    def begin_failures_anew(self, helper: int) -> None:
+        """This helper's file of failures, all of which are read, begins anew."""
+        cell = self._cell(helper)
+        self._words[cell + _BASE] = self._words[cell + _FAILURES]
+
     def say_failures(self, helper: int, nbytes: int) -> None:
         """So many bytes of this helper's failures are whole."""
         self._words[self._cell(helper) + _FAILURES] = nbytes
@@ -346,6 +414,45 @@ class Book:
         return bool(self._words[_CLOSING])
 
     # With the lock held
+
+    def _next(self) -> int | None:
+        """The first record of the queue with samples that nobody has taken; those before it leave the queue."""
+        words = self._words
+        head = words[_HEAD]
+        while head < words[_TAIL]:
+            record = words[self._ring + head % self._capacity]
+            place = self._records + record * _RECORD_WORDS
+            if words[place + _NEXT] < words[place + _LAST]:
+                break
+            head += 1
+        words[_HEAD] = head
+        return words[self._ring + head % self._capacity] if head < words[_TAIL] else None
+
+    def _take(self, helper: int, cell: int, record: int) -> Claim:
+        words = self._words
+        place = self._records + record * _RECORD_WORDS
+        start = words[place + _NEXT]
+        stop = min(start + words[place + _PER], words[place + _LAST])
+        words[cell + _STATE] = AWAKE
+        words[cell + _RECORD] = record
+        words[cell + _START] = start
+        words[cell + _STOP] = stop
+        words[cell + _DONE] = 0
+        words[cell + _AT] = start
+        words[cell + _SUSPECT] = -1
+        # Were this process killed between these, whoever has the lock next would complete them.
+        words[_INTENT] = helper + 1
+        words[_TICKETS] += 1
+        words[cell + _TICKET] = words[_TICKETS]
+        words[place + _NEXT] = stop
+        words[_INTENT] = 0
+        return self._claim_of(place, start, stop)
+
+    def _claim_of(self, place: int, start: int, stop: int) -> Claim:
+        words = self._words
+        slot = words[place + _OFFSET], words[place + _SIZE]
+        letter = words[place + _LETTER_OFFSET], words[place + _LETTER_SIZE]
+        return Claim(words[place + _SERIAL], start, stop, slot, letter, bool(words[place + _AGAIN]))
 
     def _enter_result(self, helper: int, cell: int) -> None:
         words = self._words
@@ -382,7 +489,60 @@ class Book:
         return _BEGINNING + helper * _CELL
 
     def _lock(self) -> None:
-        fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
+        except (BlockingIOError, PermissionError):
+            self._wait_for_lock()
+
+    def _wait_for_lock(self) -> None:
+        """Take the lock, which nobody holds for longer than a few lines; end a helper that stands still in them."""
+        delay, waited, last = 2e-5, 0.0, 0
+        while True:
+            sleep(delay)
+            try:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
+                return
+            except (BlockingIOError, PermissionError):
+                pass
+            delay = min(2 * delay, 0.01)
+            holder = self._holder(0)
+            waited = waited + delay if holder == last else 0.0
+            last = holder
+            if waited > _SECONDS_STOPPED:
+                self.end_if_stuck(waited)
+
+    def end_if_stuck(self, seconds: float) -> None:
+        """End the helper that holds the lock, if it is stopped, or stands still for too long.
+
+        Args:
+            seconds: How long it has held it for sure.
+        """
+        holder = self._holder(0)
+        if not holder or all(self.process(helper) != holder for helper in range(self._helpers)):
+            return
+        if seconds >= (_SECONDS_STOPPED if _is_stopped(holder) else _SECONDS_STUCK):
+            try:
+                os.kill(holder, signal.SIGKILL)
+            except OSError:
+                pass
+
+    @property
+    def holder(self) -> int:
+        """The number of the process that holds the lock; 0 if none does."""
+        return self._holder(0)
+
+    def _holder(self, place: int) -> int:
+        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)
+        kind, _, _, _, process = struct.unpack(_FLOCK, fcntl.fcntl(self._descriptor, fcntl.F_GETLK, asked))
+        return 0 if kind == fcntl.F_UNLCK else process
 
     def _unlock(self) -> None:
-        fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+        fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1)
+
+
+def _is_stopped(process: int) -> bool:
+    try:
+        with open(f"/proc/{process}/stat", "rb") as file:
+            return file.read(1024).rpartition(b")")[2].split()[0] in b"Tt"
+    except (OSError, IndexError):
+        return False

@@ -13,8 +13,9 @@ import pickle
 import select
 import signal
 import sys
+import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -29,6 +30,9 @@ from lighter_async.writers import Encoder
 
 __all__ = ["Setting", "main"]
 
+_MILLISECONDS_TO_LOOK = 100  # whether another helper has died, once the parent has
+_MILLISECONDS_TO_SEE = 20
+_MOST_SUCCESSORS = 10
 _NICENESS = 10  # a tenth of a core that others want, too
 
 
@@ -46,6 +50,7 @@ class Setting:
             where this helper's failures are told, and where it is.
         bells: Descriptors that wake a helper that sleeps, one for each.
         news: Descriptor that tells the parent that something was done, if it waits for that.
+        inherited: Descriptors that it keeps open, and does nothing with: locks that are held until it ends.
     """
 
     helper: int
@@ -60,6 +65,13 @@ class Setting:
     stack: int
     bells: tuple[int, ...]
     news: int
+    inherited: tuple[int, ...] = ()
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """All that it inherits."""
+        memory = self.book, self.slots, self.job, self.failures, self.stack
+        return (*memory, *self.bells, self.news, *self.inherited)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -85,6 +97,23 @@ def main(setting: str) -> None:
                 stream.flush()
         os._exit(status)
     sys.exit(status)
+
+
+def _close_all(descriptors: Sequence[int]) -> None:
+    """In a child that an encoder has forked, which may outlive us: keep no memory, bell or lock."""
+    for descriptor in descriptors:
+        try:
+            os.close(descriptor)
+        except OSError:
+            pass
+
+
+def _ranges(claim: Claim) -> list[tuple[int, int]]:
+    """The samples of a unit, without the one that is left out."""
+    if claim.left_out is None:
+        return [(claim.start, claim.stop)]
+    parts = (claim.start, claim.left_out), (claim.left_out + 1, claim.stop)
+    return [(start, stop) for start, stop in parts if start < stop]
 
 
 def _may_need_torch(job: Job, staged: Staged) -> bool:
@@ -114,7 +143,12 @@ class Helper:
 
     def __init__(self, setting: Setting) -> None:
         self._me = setting.helper
+        self._setting = setting
+        for descriptor in setting.descriptors:
+            os.set_inheritable(descriptor, False)  # a program that an encoder starts may outlive us
         self._book = Book(setting.book, setting.helpers, setting.records)
+        self._book.live(setting.helper)
+        os.register_at_fork(after_in_child=partial(_close_all, setting.descriptors))
         self._slots = SharedView(setting.slots, setting.mapped)
         self._job_file = setting.job
         self._failures_file = setting.failures
@@ -127,6 +161,9 @@ class Helper:
             self._parent = -1
         # Looked at after the descriptor was opened, which may be another process's of that number otherwise.
         self._orphan = os.getppid() != setting.parent
+        self._successors = 0
+        self._successor_lock = threading.Lock()
+        threading.Thread(target=self._watch_parent, daemon=True).start()
         self._batch: tuple[int, Batch] | None = None  # the last one and its serial number
         self.is_plain = False  # whether it runs code of this package alone
 
@@ -159,9 +196,10 @@ class Helper:
         waiting = select.poll()
         mine = self._bells[self._me]
         waiting.register(mine, select.POLLIN)
-        if self._parent >= 0:
-            waiting.register(self._parent, select.POLLIN)
+        is_first = True
         while True:
+            if self._orphan:
+                self._start_successor()
             claim, sleeper, news = self._book.turn(self._me)
             if news:
                 ring(self._news)
@@ -169,14 +207,30 @@ class Helper:
                 ring(self._bells[sleeper])
             if claim is not None:
                 self._write(job, claim)
-            elif self._book.ending or self._orphan:
+            elif self._orphan:
+                self._batch = None
+                claim = self._book.inherit(self._me)
+                if claim is not None:
+                    self._write(job, claim)
+                elif not self._book.has_work:
+                    return
+                else:
+                    # Another one is at work, and may die over it.
+                    waiting.poll(_MILLISECONDS_TO_LOOK)
+                    silence(mine)
+            elif self._book.ending:
                 return
             else:
                 self._batch = None
-                ready = {descriptor for descriptor, _ in waiting.poll()}
-                self._orphan = self._orphan or self._parent in ready
-                if mine in ready:
+                # Looked at once more after a moment: what was appended just before we said that we sleep may be seen
+                # late, and its bell is not rung.
+                if waiting.poll(_MILLISECONDS_TO_SEE if is_first else None):
                     silence(mine)
+                    is_first = True
+                else:
+                    is_first = False
+                continue
+            is_first = True
 
     def _write(self, job: Job, claim: Claim) -> None:
         try:
@@ -186,7 +240,16 @@ class Helper:
             return
         if job.patience.write_timeout is not None and _may_need_torch(job, batch.staged):
             import torch  # noqa: F401  # which takes seconds, that are no sample's
-        self._count(job.run(Unit(batch, claim.start, claim.stop, claim.again), partial(self._book.at, self._me)))
+        result = Result()
+        for start, stop in _ranges(claim):
+            more = job.run(Unit(batch, start, stop, claim.again), partial(self._book.at, self._me))
+            result.written += more.written
+            result.skipped += more.skipped
+            result.failures += more.failures
+            result.bytes_written += more.bytes_written
+            result.encode_seconds += more.encode_seconds
+            result.store_seconds += more.store_seconds
+        self._count(result)
 
     def _count(self, result: Result) -> None:
         for failure in result.failures:
@@ -223,7 +286,42 @@ class Helper:
         failures = [job.failure(names[index], error, 1) for index in range(claim.start, claim.stop)]
         self._count(Result(failures=failures))
 
+    def _watch_parent(self) -> None:
+        """Once the parent has died: let go of what others wait for, and see to it that somebody is left."""
+        if self._parent >= 0 and not self._orphan:
+            ended = select.poll()
+            ended.register(self._parent, select.POLLIN)
+            ended.poll()
+        self._orphan = True
+        # Whoever reads what the job prints waits for us otherwise.
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, 1)
+        os.dup2(nothing, 2)
+        os.close(nothing)
+        ring(self._bells[self._me])
+        self._start_successor()
+
+    def _start_successor(self) -> None:
+        """Where no other helper is alive, start one, which goes on should this one be killed."""
+        with self._successor_lock:
+            if self._successors >= _MOST_SUCCESSORS or not self._book.has_work or self._book.others(self._me):
+                return
+            cell = self._book.free_cell()
+            if cell is None:
+                return
+            from lighter_async.workers.process.launch import launch
+
+            self._successors += 1
+            try:
+                launch(replace(self._setting, helper=cell), folder=None, path=sys.path)
+            except OSError:
+                pass  # then this one is the last
+
     def _tell_failure(self, failure: WriteError) -> None:
+        if self._failures_bytes and self._book.is_all_read(self._me):
+            self._book.begin_failures_anew(self._me)
+            os.ftruncate(self._failures_file, 0)
+            os.lseek(self._failures_file, 0, os.SEEK_SET)
         sealed = seal_failure(failure)
         sealed = len(sealed).to_bytes(8, "little") + sealed
         view = memoryview(sealed)

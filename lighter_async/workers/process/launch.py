@@ -111,7 +111,7 @@ def _is_open(descriptor: int) -> bool:
     return True
 
 
-def launch(setting: Setting, *, folder: str | None, path: list[str], inherited: Sequence[int] = ()) -> Process:
+def launch(setting: Setting, *, folder: str | None, path: Sequence[str]) -> Process:
     """Start a helper, and do not wait until it is at work.
 
     It sees no accelerator, and computes with one thread. Ctrl-C does not reach it, and what it prints reaches the user.
@@ -120,7 +120,6 @@ def launch(setting: Setting, *, folder: str | None, path: list[str], inherited: 
         setting: What it is told.
         folder: The working folder; None if there is none any more.
         path: Where modules are found.
-        inherited: Descriptors that it keeps open, and does nothing with.
 
     Raises:
         OSError: The system can start no more processes, or has no descriptor left.
@@ -145,7 +144,7 @@ def launch(setting: Setting, *, folder: str | None, path: list[str], inherited: 
                 setting.stack,
                 *setting.bells,
                 setting.news,
-                *inherited,
+                *setting.inherited,
             ],
             # A group of its own, for the terminal's signals, but no session, between which the system shares the cores
             # evenly, however much their processes give way (autogroups).
