@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lighter_async.forks import close, unforked
 from lighter_async.interrupts import is_interrupted, run_handlers
 
 try:
@@ -203,7 +204,8 @@ class RunLock:
         Raises:
             OSError: The file cannot be made, or the file system knows no locks.
         """
-        descriptor = _above_standard(os.open(self.path, _OPEN | os.O_CREAT, 0o666))
+        with unforked() as own:
+            descriptor = own(_above_standard(os.open(self.path, _OPEN | os.O_CREAT, 0o666)))
         try:
             if fcntl is not None:
                 try:
@@ -217,10 +219,10 @@ class RunLock:
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, json.dumps(asdict(owner)).encode(), 0)
         except BlockingIOError:
-            os.close(descriptor)
+            close(descriptor)
             return False
         except BaseException:
-            os.close(descriptor)
+            close(descriptor)
             raise
         self.descriptor = descriptor
         return True
@@ -234,13 +236,8 @@ class RunLock:
             os.unlink(self.path)
         except OSError:
             pass
-        self.forget()
-
-    def forget(self) -> None:
-        """Close the descriptor, as a forked child does: others may hold the lock still."""
         descriptor, self.descriptor = self.descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        close(descriptor)
 
 
 def _above_standard(descriptor: int) -> int:

@@ -617,6 +617,9 @@ class BackgroundWriter:
         # Before any lock, which another thread of the parent may have held when it forked.
         if self._pid != os.getpid():
             if self._state == "new":
+                # Another thread of the parent may have held it when it forked.
+                self._life = threading.Lock()
+                self._living_thread = 0
                 self._pid = os.getpid()
                 return
             raise ClosedError(

@@ -310,8 +310,9 @@ def _own(value: Any) -> Any:
 def is_tensor(value: Any) -> bool:
     """Whether it is a tensor of PyTorch's."""
     # Who has a tensor has imported torch; who writes only texts need not.
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
+    # Another thread may be importing it at this moment; then there is no tensor yet.
+    kind = getattr(sys.modules.get("torch"), "Tensor", None)
+    return kind is not None and isinstance(value, kind)
 
 
 def _is_plain_tensor(tensor: torch.Tensor) -> bool:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from lighter_async.forks import close, unforked
 from lighter_async.staging.memory import PAGE, Slot
 
 __all__ = ["SharedMemory", "SharedView"]
@@ -52,7 +53,8 @@ class SharedMemory:
         Raises:
             OSError: The system has no descriptor or no addresses left.
         """
-        self.descriptor = os.memfd_create("lighter-async", os.MFD_CLOEXEC)
+        with unforked() as own:
+            self.descriptor = own(os.memfd_create("lighter-async", os.MFD_CLOEXEC))
         os.ftruncate(self.descriptor, self.mapped)
         self._mapping = mmap.mmap(self.descriptor, self.mapped)
         self._memory = np.frombuffer(self._mapping, np.uint8)
@@ -87,7 +89,7 @@ class SharedMemory:
         """Let go of the file; its memory goes with the last slot and the last process that maps it."""
         with self._lock:
             if self.descriptor >= 0:
-                os.close(self.descriptor)
+                close(self.descriptor)
                 self.descriptor = -1
             self._mapping = None
             self._memory = np.empty(0, np.uint8)

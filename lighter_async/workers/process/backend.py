@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from time import monotonic, monotonic_ns
 
 from lighter_async.errors import WorkerDiedError, WriteError, WriteTimeoutError
+from lighter_async.forks import close, unforked
 from lighter_async.interrupts import Waiter, is_interrupted, uninterrupted, waking
 from lighter_async.staging import SharedMemory
 from lighter_async.staging.layout import Leaf
@@ -175,7 +176,9 @@ class ProcessBackend:
         for _ in range(self._cells):
             self._bells = (*self._bells, make_bell())
         self._news = make_bell()
-        self._events = select.epoll()
+        with unforked() as own:
+            self._events = events = select.epoll()
+            own(events.fileno(), lambda _: events.close())
         self._events.register(self._news, select.EPOLLIN)
         _running.add(self)
 
@@ -202,11 +205,11 @@ class ProcessBackend:
             self._book.close()
             self._has_book = False
         for descriptor in self._descriptors():
-            os.close(descriptor)
+            close(descriptor)
         self._book_file = self._job_file = self._news = -1
         self._bells = ()
         if not self._events.closed:
-            self._events.close()
+            close(self._events.fileno())
         self._memory.close()
 
     def _descriptors(self) -> list[int]:
@@ -214,17 +217,9 @@ class ProcessBackend:
         return [descriptor for descriptor in every if descriptor >= 0]
 
     def forked(self) -> None:
-        """In a forked child: let go of what the parent and its helpers share, but for the slots' addresses."""
+        """In a forked child: let go of the memory that the parent shares with its helpers, but for slots."""
         if self._has_book:
             self._book.close()
-        for descriptor in self._descriptors():
-            os.close(descriptor)
-        for process in self._helpers:
-            if process is not None:
-                process.close()
-        self._events.close()
-        if self._memory.descriptor >= 0:
-            os.close(self._memory.descriptor)
 
     # In
 
@@ -535,7 +530,7 @@ class ProcessBackend:
             try:
                 stack = _file("stack", 0)
             except BaseException:
-                os.close(failures)
+                close(failures)
                 raise
         setting = Setting(
             helper=helper,
@@ -555,8 +550,8 @@ class ProcessBackend:
         try:
             process = launch(setting, folder=self._folder, path=self._path)
         except BaseException:
-            os.close(failures)
-            os.close(stack)
+            close(failures)
+            close(stack)
             raise
         self._tickets[helper] = self._failures_read[helper] = 0
         self._helpers[helper] = process
@@ -672,7 +667,8 @@ os.register_at_fork(after_in_child=_forked)
 
 
 def _file(what: str, size: int) -> int:
-    descriptor = os.memfd_create(f"lighter-async-{what}", os.MFD_CLOEXEC)
+    with unforked() as own:
+        descriptor = own(os.memfd_create(f"lighter-async-{what}", os.MFD_CLOEXEC))
     os.ftruncate(descriptor, size)
     return descriptor
 

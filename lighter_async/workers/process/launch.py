@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from lighter_async.forks import close, unforked
 from lighter_async.workers.process.helper import Setting
 
 __all__ = ["Process", "launch", "standard_descriptors", "supported"]
@@ -70,9 +71,8 @@ class Process:
         return status
 
     def close(self) -> None:
-        os.close(self.alive)
-        os.close(self.failures)
-        os.close(self.stack_file)
+        for descriptor in (self.alive, self.failures, self.stack_file):
+            close(descriptor)
 
 
 def supported() -> bool:
@@ -153,7 +153,8 @@ def launch(setting: Setting, *, folder: str | None, path: Sequence[str]) -> Proc
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     try:
-        return Process(popen, os.pidfd_open(popen.pid), setting.failures, setting.stack)
+        with unforked() as own:
+            return Process(popen, own(os.pidfd_open(popen.pid)), setting.failures, setting.stack)
     except OSError:
         popen.kill()
         popen.wait()
