@@ -150,8 +150,9 @@ BELOW = {
     "writers": {"block", "files", "names", "errors"},
     "manifest": {"below", "errors", "files", "limits", "locks", "names", "runs", "types"},
     "targets": {"below", "files", "locks", "names", "errors", "runs", "types"},
-    "staging": {"block", "forks"},
-    "workers": {"below", "forks", "interrupts", "staging", "writers", "files", "manifest", "names", "errors", "types"},
+    "twin": set(),
+    "staging": {"block", "forks", "twin"},
+    "workers": {"below", "forks", "interrupts", "twin", "staging", "writers", "files", "manifest", "names", "errors", "types"},
     "ledger": {"errors", "interrupts", "types"},
     "options": {"targets", "types", "writers"},
     "service": {

@@ -1,9 +1,9 @@
 """How a batch lies in a slot, and how a worker finds one sample of it.
 
-`plan_batch` and `plan_sample` look at values without copying anything. Plain tensors and numpy arrays, also inside
-lists, tuples and dicts, get a place in the slot. Tensors that are no plain block of memory (sparse, quantised,
-subclasses) are cloned instead. Any other object is handed over as it is: strings and numbers cannot change any
-more, and what can must be left alone by the caller.
+`plan_batch` and `plan_sample` look at values. Plain tensors and numpy arrays, whatever holds them, get a place in the
+slot. Tensors that are no plain block of memory (sparse, quantised, subclasses) are cloned instead. Strings and numbers
+cannot change any more; lists, tuples and dicts are made anew, and of any other object a `Snapshot` is taken. What
+cannot be pickled is handed over as it is, and must be left alone by the caller.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
+import types
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lighter_async.block import Block
+from lighter_async.staging.snapshot import Snapshot, size_of, take_snapshot, warn_of_shared
 
 if TYPE_CHECKING:
     import torch
@@ -93,6 +95,7 @@ class Plan:
         values: Set otherwise: a sample each, with a `Leaf` or `Loose` for every tensor and array.
         sources: What is to be copied where.
         loose: What is to be cloned instead.
+        by_value: Whether it is for a process that has not got the classes of the user's script.
     """
 
     count: int = 0
@@ -102,6 +105,27 @@ class Plan:
     values: list[Any] = field(default_factory=list)
     sources: list[tuple[Leaf, Any]] = field(default_factory=list)
     loose: list[Any] = field(default_factory=list)
+    by_value: bool = False
+
+    def add(self, value: Any) -> Leaf | Loose | None:
+        """A place for a tensor or an array; None for anything else."""
+        if is_tensor(value):
+            if value.is_meta:
+                raise ValueError(
+                    f"a tensor of shape {tuple(value.shape)} is on the meta device and has no data to write; "
+                    "run the model on a real device"
+                )
+            if _is_plain_tensor(value):
+                return self.place(value, is_tensor=True)
+            self.other_bytes += _loose_bytes(value)
+        elif not isinstance(value, np.ndarray) or value.dtype.hasobject:
+            return None
+        elif _is_plain_array(value):
+            return self.place(value, is_tensor=False)
+        else:
+            self.other_bytes += int(value.nbytes)
+        self.loose.append(value)
+        return Loose(len(self.loose) - 1)
 
     def place(self, array: Any, *, is_tensor: bool) -> Leaf:
         shape = tuple(array.shape)
@@ -189,24 +213,27 @@ class Staged:
         return _NOTHING if self.slot is None else self.slot.memory
 
 
-_PLAIN = frozenset({Leaf, str, bytes, int, float, bool, type(None)})
+_ATOMS = frozenset({int, float, bool, complex, type(None)})
+_PLAIN = frozenset({Leaf, Snapshot, str, bytes, *_ATOMS})
+_AS_IT_IS = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
+_BYTES_PER_NUMBER = 32
 
 
-def plan_sample(value: Any) -> Plan:
-    """Plan for one sample."""
-    plan = Plan(count=1)
+def plan_sample(value: Any, *, by_value: bool = False) -> Plan:
+    """Plan for one sample; `by_value` as in `Plan`."""
+    plan = Plan(count=1, by_value=by_value)
     plan.values.append(_walk(value, plan))
     return plan
 
 
-def plan_batch(values: Any) -> Plan:
+def plan_batch(values: Any, *, by_value: bool = False) -> Plan:
     """Plan for a tensor or array with a batch dimension (one sample per row), or a sequence (one sample per item).
 
     Raises:
         TypeError: It is neither.
         ValueError: A tensor has no data, or no batch dimension.
     """
-    plan = Plan()
+    plan = Plan(by_value=by_value)
     tensor = is_tensor(values)
     if tensor or isinstance(values, np.ndarray):
         if _is_plain_tensor(values) if tensor else _is_plain_array(values):
@@ -215,7 +242,7 @@ def plan_batch(values: Any) -> Plan:
                 plan.count = rows.shape[0]
                 plan.rows = rows
                 return plan
-            plan = Plan()
+            plan = Plan(by_value=by_value)
         if values.ndim == 0:
             raise ValueError("a batch needs a batch dimension, got a 0-d tensor; use submit() for one sample")
         values = _unbind(values)
@@ -242,36 +269,43 @@ def _unbind(values: Any) -> list[Any]:
 
 
 def _walk(value: Any, plan: Plan) -> Any:
-    """`value` with a place instead of each tensor and array."""
-    if is_tensor(value):
-        if value.is_meta:
-            raise ValueError(
-                f"a tensor of shape {tuple(value.shape)} is on the meta device and has no data to write; "
-                "run the model on a real device"
-            )
-        if _is_plain_tensor(value):
-            return plan.place(value, is_tensor=True)
-        plan.loose.append(value)
-        plan.other_bytes += _loose_bytes(value)
-        return Loose(len(plan.loose) - 1)
-    if isinstance(value, np.ndarray):
-        if _is_plain_array(value):
-            return plan.place(value, is_tensor=False)
-        plan.loose.append(value)
-        plan.other_bytes += int(value.nbytes)
-        return Loose(len(plan.loose) - 1)
-    if isinstance(value, (str, bytes)):
-        plan.other_bytes += len(value)
+    """`value` with a place instead of each tensor and array, and a copy of all else that may change."""
+    kind = type(value)
+    if kind in _ATOMS:
+        plan.other_bytes += _BYTES_PER_NUMBER
         return value
-    if isinstance(value, bytearray):
-        plan.other_bytes += len(value)
-        return bytearray(value)
-    return _map(value, lambda item: _walk(item, plan))
+    if kind is str or kind is bytes:
+        # In helpers' letters, too.
+        plan.other_bytes += sys.getsizeof(value) * (2 if plan.by_value else 1)
+        return value
+    if (place := plan.add(value)) is not None:
+        return place
+    if kind is list or kind is tuple or kind is dict or kind is OrderedDict or _is_named(value):
+        plan.other_bytes += sys.getsizeof(value)
+        return _map(value, lambda item: _walk(item, plan))
+    if isinstance(value, _AS_IT_IS):
+        return value
+    before = plan.nbytes, plan.other_bytes, len(plan.sources), len(plan.loose)
+    snapshot = take_snapshot(value, plan.add, by_value=plan.by_value)
+    if snapshot is not None:
+        plan.other_bytes += len(snapshot.data) * (2 if plan.by_value else 1)
+        return snapshot
+    plan.nbytes, plan.other_bytes = before[:2]
+    del plan.sources[before[2] :], plan.loose[before[3] :]
+    warn_of_shared(value, lambda part: is_tensor(part) or isinstance(part, np.ndarray))
+    plan.other_bytes += size_of(value)
+    return value
+
+
+def _is_named(value: Any) -> bool:
+    return isinstance(value, tuple) and hasattr(value, "_fields") and type(value).__bases__ == (tuple,)
 
 
 def _restore(value: Any, find: Callable[[Leaf | Loose], Any]) -> Any:
     if isinstance(value, (Leaf, Loose)):
         return find(value)
+    if isinstance(value, Snapshot):
+        return value.restore(find)
     return _map(value, lambda item: _restore(item, find))
 
 
@@ -282,7 +316,7 @@ def _map(value: Any, change: Callable[[Any], Any]) -> Any:
         return kind([change(item) for item in value])
     if kind is dict or kind is OrderedDict:
         return kind((key, change(item)) for key, item in value.items())
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
+    if _is_named(value):
         return kind(*(change(item) for item in value))
     return value
 

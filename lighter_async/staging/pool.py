@@ -46,11 +46,11 @@ class StagingPool:
         """What staging a batch will take, as `layout.plan_batch` has it."""
         if self._reduce is not None and type(values) in (list, tuple):
             values = [self._reduced(value) for value in values]
-        return plan_batch(self._reduced(values))
+        return plan_batch(self._reduced(values), by_value=self.shared is not None)
 
     def plan_sample(self, value: Any) -> Plan:
         """The same for one sample."""
-        return plan_sample(self._reduced(value))
+        return plan_sample(self._reduced(value), by_value=self.shared is not None)
 
     def _reduced(self, value: Any) -> Any:
         if self._reduce is None or not is_tensor(value) or not self._accelerator.owns(value):

@@ -21,6 +21,7 @@ from typing import Any
 
 from lighter_async.errors import WriteError
 from lighter_async.staging import SharedView, Staged
+from lighter_async.twin import be_twin, loads
 from lighter_async.types import Batch, Origin, Result, Unit
 from lighter_async.workers.job import Job
 from lighter_async.workers.process.bells import ring, silence
@@ -86,6 +87,7 @@ def main(setting: str) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     known = Setting(**json.loads(setting))
+    be_twin()
     faulthandler.register(signal.SIGUSR1, file=known.stack)
     helper = Helper(known)
     status = helper.run()
@@ -184,7 +186,7 @@ class Helper:
         return 0
 
     def _open_job(self) -> Job:
-        job = pickle.loads(os.pread(self._job_file, os.fstat(self._job_file).st_size, 0))
+        job = loads(os.pread(self._job_file, os.fstat(self._job_file).st_size, 0))
         assert isinstance(job, Job)
         job.open()
         job.patience.is_over = lambda: self._book.hurried

@@ -13,6 +13,7 @@ from typing import Any
 
 from lighter_async.errors import LighterAsyncError, WriteError, describe
 from lighter_async.staging import Staged
+from lighter_async.twin import loads
 from lighter_async.types import Batch, Origin
 from lighter_async.workers.job import Job
 from lighter_async.writers import Encoder
@@ -86,7 +87,7 @@ def seal_values(batch: Batch, job: Job) -> bytes:
 
 def open_batch(letter: bytes, job: Job) -> tuple[Any, list[Any], list[Any]]:
     """The layout, values and loose tensors of a batch."""
-    rows, values, loose, templates = pickle.loads(letter)
+    rows, values, loose, templates = loads(letter)
     if templates:
         assert isinstance(job.writer, Encoder)
         job.writer.learn(templates)
