@@ -24,6 +24,7 @@ RESERVED_PREFIX = ".lighter-async"
 """Files and folders beginning with this are the library's own."""
 
 _MOST_LATEST = 1 << 16
+_MOST_RANGES = 16
 # Folders that have to be looked at one by one.
 _HARD_FOLDER = re.compile(r"//|/\.|/\0|\0/")
 _WINDOWS = os.name == "nt"
@@ -187,11 +188,17 @@ class Claims:
                 for number in numbers:
                     if (earlier := self._find(f"{number}{suffix}")) is not None:
                         raise _duplicate(str(number), f"{number}{suffix}", earlier, "a numbered one")
-            if ranges and ranges[-1].step == numbers.step and ranges[-1][-1] + numbers.step == numbers[0]:
-                ranges[-1] = range(ranges[-1].start, numbers[-1] + 1, numbers.step)
-            else:
+            if ranges and (longer := _joined(ranges[-1], numbers)) is not None:
+                ranges[-1] = longer
+            elif len(ranges) < _MOST_RANGES:
                 ranges.append(numbers)
+            else:
+                # In no order, as a sampler of the user's may give them: too many ranges to look through.
+                for position, number in enumerate(numbers, self._count):
+                    self._latest[f"{number}{suffix}"] = position
             self._count += len(numbers)
+            if len(self._latest) >= _MOST_LATEST:
+                self._put_away()
 
     # With _lock held
 
@@ -247,6 +254,14 @@ class Claims:
 
 def _hashes_of(files: Sequence[str]) -> NDArray[np.int64]:
     return np.fromiter(map(hash, files), np.int64, len(files))
+
+
+def _joined(first: range, more: range) -> range | None:
+    """Both as one range, if the one goes on where the other ends. A range of one number has any step."""
+    step = first.step if len(first) > 1 else more.step if len(more) > 1 else more[0] - first[0]
+    if step < 1 or more[0] - first[-1] != step or (len(more) > 1 and more.step != step):
+        return None
+    return range(first[0], more[-1] + 1, step)
 
 
 def _common(a: range, b: range) -> int | None:

@@ -88,8 +88,16 @@ def _done(
 ) -> set[int]:
     """The indices of the samples that one series has."""
     lengths = lengths_of(manifest, series)
+    about = [one for one in manifest.loaders if one.series == series]
+    named = {one.run for one in about if one.named}
+    # What a run says of itself decides; of a loop of the user's, whether the names are numbers.
     numbered = {run.run for run in manifest.runs if run.numbered and run.series == series}
-    if all(record.run in numbered or _is_number(record, lengths) for record in records):
+    of_callback = {one.run for one in about}
+    if not named and all(
+        record.run in numbered
+        or ((record.run in of_callback or names is None) and _is_number(record, lengths, record.run in of_callback))
+        for record in records
+    ):
         check_same(manifest, series, loader, dataset)
         return {record.index for record in records if record.loader == loader and record.index is not None}
     if names is not None:
@@ -119,12 +127,14 @@ def _done(
     }
 
 
-def _is_number(record: Record, lengths: Sequence[int | None]) -> bool:
+def _is_number(record: Record, lengths: Sequence[int | None], is_of_callback: bool) -> bool:
     """Whether a sample's name is the number of its index."""
     index = record.index
     if index is None:
         return False
-    return record.name in (str(index), f"{record.loader}/{index}", number_name(index, record.loader, lengths))
+    if record.name in (number_name(index, record.loader, lengths), f"{record.loader}/{index}"):
+        return True
+    return record.name == str(index) and not (is_of_callback and lengths)
 
 
 def _warn_of_missing_files(manifest: Manifest) -> None:

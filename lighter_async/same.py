@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import stat
+import warnings
 from collections.abc import Sized
 from typing import Any
 
@@ -18,8 +20,11 @@ from lighter_async.staging import is_tensor
 
 __all__ = ["check_config", "check_same", "fingerprint_of", "own_fingerprint_of"]
 
+_STATE = "xxh3:"  # how a fingerprint begins that is a hash of the data set's state
 _MOST_BYTES = 256 << 20  # of a data set's state that are looked at
 _MOST_OBJECTS = 5_000_000
+_MOST_TEXTS = 256  # that are looked at as paths
+_LONGEST_PATH = 4096
 
 
 def check_same(manifest: Manifest, series: Series, loader: int, dataset: Sized) -> None:
@@ -33,16 +38,22 @@ def check_same(manifest: Manifest, series: Series, loader: int, dataset: Sized) 
 
     Raises:
         ResumeError: Its length, or the fingerprint that it brings itself, is another one now.
+
+    Its state alone may be another one for other reasons, so that is a warning.
     """
     current = manifest.current_runs().get(series, set())
-    known = [one for one in manifest.loaders if one.series == series and one.run in current]
+    known = [one for one in manifest.loaders if one.series == series and one.run in current and not one.named]
     if not known or loader >= len(known[-1].loaders):
         return
     before = known[-1].loaders[loader]
     own = own_fingerprint_of(dataset)
     if before.length is not None and before.length != len(dataset):
         difference = f"had {before.length} items, and has {len(dataset)} now"
-    elif own is not None and before.fingerprint is not None and before.fingerprint != own:
+    elif own is None or before.fingerprint is None or before.fingerprint.startswith(_STATE):
+        if before.fingerprint is not None and own is None:
+            _warn_of_state(manifest, before.fingerprint, loader, dataset)
+        return
+    elif before.fingerprint != own:
         difference = f"had the fingerprint {before.fingerprint!r}, and has {own!r} now"
     else:
         return
@@ -52,6 +63,18 @@ def check_same(manifest: Manifest, series: Series, loader: int, dataset: Sized) 
         "that stay (name_key=...), use the data set that it was, leave out resume=True to begin anew, or choose "
         "another directory"
     )
+
+
+def _warn_of_state(manifest: Manifest, before: str, loader: int, dataset: Sized) -> None:
+    now = fingerprint_of(dataset) if before.startswith(_STATE) else None
+    if now is not None and now != before:
+        warnings.warn(
+            f"the data set of loader {loader} has as many items as before, and another state, and the samples in "
+            f"{str(manifest.directory)!r} are numbered: if it has other items now, or in another order, those that "
+            "count as stored are not these; give samples names that stay (name_key=...)",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def check_config(directory: str | os.PathLike[str], series: Series, config: Config) -> None:
@@ -86,7 +109,7 @@ def fingerprint_of(dataset: Any) -> str | None:
         _Pickler(sink).dump(dataset)
     except Exception:  # whatever a data set's own pickling raises
         return None
-    return f"xxh3:{sink.state.hexdigest()}"
+    return _STATE + sink.state.hexdigest()
 
 
 def own_fingerprint_of(dataset: Any) -> str | None:
@@ -130,6 +153,7 @@ class _Pickler(pickle.Pickler):
         self.fast = True
         self._sink = sink
         self._objects = 0
+        self._texts = 0
 
     def persistent_id(self, value: Any) -> Any:
         self._objects += 1
@@ -145,4 +169,32 @@ class _Pickler(pickle.Pickler):
         if type(value) is np.ndarray and not value.dtype.hasobject:
             self._sink.write(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
             return "array", str(value.dtype), value.shape
+        if type(value) in (set, frozenset):
+            # In no order, which another process has otherwise.
+            return "set", sorted(_hash_of(one) for one in value)
+        if self._texts < _MOST_TEXTS and isinstance(value, (str, os.PathLike)):
+            self._texts += 1
+            # A data set may know its folder alone, and look into it for each item.
+            if (found := _found_at(value)) is not None:
+                return "path", os.fspath(value), found
         return None
+
+
+def _hash_of(value: Any) -> str:
+    sink = _Sink()
+    _Pickler(sink).dump(value)
+    return sink.state.hexdigest()
+
+
+def _found_at(path: str | os.PathLike[str]) -> Any:
+    """What lies at a path: the names in a folder, or a file's size and time; None if nothing does."""
+    try:
+        text = os.fspath(path)
+        if not isinstance(text, str) or not 0 < len(text) < _LONGEST_PATH:
+            return None
+        status = os.stat(text)
+        if stat.S_ISDIR(status.st_mode):
+            return sorted(os.listdir(text))
+    except (OSError, ValueError):
+        return None
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None

@@ -550,11 +550,18 @@ class BackgroundWriter:
         quarantine = Quarantine(directory, target.run) if self._on_error == "continue" else None
         return Job(writer, target, log if self._manifest else None, self._patience, quarantine)
 
+<<<<<<< HEAD
     def _describe(self, loaders: Sequence[Loader]) -> None:
         """Record over which data sets the samples go."""
         with uninterrupted():
             if self._job.log is not None:
                 self._job.log.describe(loaders)
+=======
+    def _describe(self, loaders: Sequence[Loader], *, named: bool) -> None:
+        """Record over which data sets the samples go, and whether the user names them."""
+        if self._job.log is not None:
+            self._job.log.describe(loaders, named=named)
+>>>>>>> 59cda30 (The numbers of ranks)
 
     def _collect(self) -> None:
         backend = self._backend
@@ -673,12 +680,13 @@ def _own(origin: Origin | None) -> Origin | None:
     batch = None if origin.batch is None else whole_number(origin.batch, "the number of a batch")
     if loader < 0:
         raise ValueError(f"loaders count from 0, got {loader}")
-    if indices is None or type(indices) is range:
-        return Origin(indices, loader, batch)
+    if indices is None:
+        return Origin(None, loader, batch)
     own = indices.tolist() if hasattr(indices, "tolist") else indices
-    if type(own) not in (tuple, list) or set(map(type, own)) - {int}:
+    is_usual = type(own) is range or (type(own) in (tuple, list) and set(map(type, own)) == {int})
+    if not is_usual or max(own, default=0) >= 1 << 63 or min(own, default=0) < -(1 << 63):
         own = [whole_number(one, f"the index of sample {position}") for position, one in enumerate(own)]
-    return Origin(tuple(own), loader, batch)
+    return Origin(own if type(own) is range else tuple(own), loader, batch)
 
 
 def _release(pool: StagingPool, batch: Batch) -> None:

@@ -88,46 +88,74 @@ class Run:
     numbered: bool = False
 
     def __post_init__(self) -> None:
-        if self.rank < 0 or (self.world_size > 1 and self.rank >= self.world_size):
+        for word in (self.id, self.key):
+            if not isinstance(word, str):
+                raise TypeError(f"a run's id and key are texts, not {type(word).__name__}: {word!r:.100}")
+        if self.rank < 0 or self.world_size < 1 or (self.world_size > 1 and self.rank >= self.world_size):
             raise ValueError(f"there is no rank {self.rank} of {self.world_size}; they count from 0")
         if self.id:
             return
+        if self.world_size == 1:
+            object.__setattr__(self, "id", secrets.token_hex(6))
+            return
         launched = launched_run()
-        if launched is not None and launched.world_size == self.world_size:
-            object.__setattr__(self, "id", launched.id)
-        elif self.world_size > 1:
+        if launched is None or launched.world_size != self.world_size:
             raise ValueError(
                 f"a run of {self.world_size} ranks needs an id that all of them know, or each would be a run of its "
                 "own: Run(id=..., rank=..., world_size=...); under torchrun and srun it is known without"
             )
-        else:
-            object.__setattr__(self, "id", secrets.token_hex(6))
+        object.__setattr__(self, "id", launched.id)
 
 
 def launched_run() -> Run | None:
     """The run that torchrun or SLURM has started this process for, if it has several ranks.
 
     A restart of either is a run of its own. In a script that SLURM runs by itself, without srun, there is one process,
-    whatever its variables say of tasks, and no step.
+    whatever its variables say of tasks, and no step of several.
+
+    Raises:
+        ValueError: torchrun has started it on several nodes, and was not given a word that no other job has.
     """
     around = os.environ
     if "TORCHELASTIC_RUN_ID" in around:
-        words = (
-            around["TORCHELASTIC_RUN_ID"],
-            around.get("TORCHELASTIC_RESTART_COUNT", "0"),
-            around.get("MASTER_PORT", ""),
-        )
-        rank, world_size = around.get("RANK", ""), around.get("WORLD_SIZE", "")
-        kind = "torchrun"
-    elif "SLURM_STEP_ID" in around and "SLURM_PROCID" in around and around["SLURM_STEP_ID"].isdecimal():
-        words = around.get("SLURM_JOB_ID", ""), around["SLURM_STEP_ID"], around.get("SLURM_RESTART_COUNT", "0")
-        rank, world_size = around["SLURM_PROCID"], around.get("SLURM_STEP_NUM_TASKS", around.get("SLURM_NTASKS", ""))
-        kind = "slurm"
+        rank, world_size, words = around.get("RANK", ""), around.get("WORLD_SIZE", ""), _torchrun_words
+    elif around.get("SLURM_STEP_ID", "").isdecimal() and int(around["SLURM_STEP_ID"]) < _SLURM_OWN_STEPS:
+        rank, world_size, words = around.get("SLURM_PROCID", ""), around.get("SLURM_STEP_NUM_TASKS", ""), _slurm_words
+        if "OMPI_COMM_WORLD_SIZE" in around:
+            return None  # mpirun, which has started one task for each node, and the ranks from there
     else:
         return None
     if not (rank.isdecimal() and world_size.isdecimal() and int(rank) < int(world_size)) or int(world_size) < 2:
         return None
-    return Run(id="-".join((kind, *words)), rank=int(rank), world_size=int(world_size))
+    return Run(id="-".join(words()), rank=int(rank), world_size=int(world_size))
+
+
+def _torchrun_words() -> tuple[str, ...]:
+    around = os.environ
+    restart = around.get("TORCHELASTIC_RESTART_COUNT", "0")
+    word = around["TORCHELASTIC_RUN_ID"]
+    if word not in ("", "none"):
+        return "torchrun", word, restart
+    # Nobody has named the job (--rdzv-id), so the next one has the same word. On one node there is the folder of this
+    # launcher's logs, or the launcher itself.
+    if around.get("LOCAL_WORLD_SIZE") != around.get("WORLD_SIZE"):
+        raise ValueError(
+            "torchrun runs on several nodes, and its ranks have no word in common that no other job has, so that they "
+            "would be taken for those of an earlier job; give torchrun --rdzv-id=WORD, another one for each job, or "
+            "run=Run(id=..., rank=..., world_size=...)"
+        )
+    logs = around.get("TORCHELASTIC_ERROR_FILE", "").split("/attempt_")[0]
+    return "torchrun", logs or str(os.getppid()), around.get("MASTER_PORT", ""), restart
+
+
+def _slurm_words() -> tuple[str, ...]:
+    around = os.environ
+    job, step = around.get("SLURM_JOB_ID", ""), around["SLURM_STEP_ID"]
+    return "slurm", around.get("SLURM_CLUSTER_NAME", ""), job, step, around.get("SLURM_RESTART_COUNT", "0")
+
+
+# Steps that SLURM itself numbers, such as a job's script, have numbers from here on.
+_SLURM_OWN_STEPS = 0xFFFFFFF0
 
 
 @runtime_checkable

@@ -21,10 +21,10 @@ from lighter_async.errors import LighterAsyncError
 from lighter_async.limits import DEFAULT_ATTEMPTS, DEFAULT_QUEUE_SIZE, default_workers
 from lighter_async.manifest.line import Config, Loader
 from lighter_async.names import Numbers
-from lighter_async.same import fingerprint_of, own_fingerprint_of
+from lighter_async.same import fingerprint_of
 from lighter_async.service import BackgroundWriter
 from lighter_async.targets.local import wait_until_free
-from lighter_async.types import BackendName, Durability, IfExists, OnError, Run, WriterStats
+from lighter_async.types import BackendName, Durability, IfExists, OnError, Origin, Run, WriterStats
 
 __all__ = ["FileWriter"]
 
@@ -126,7 +126,7 @@ class FileWriter(BaseWriter):
         self._warned = False
         self._counter = 0
         self._step = 1
-        self._by_index = True
+        self._by_index: bool | None = None  # whether samples are numbered by their index; None before the first
         self._writer: BackgroundWriter | None = None
         self._progress: Progress | None = None
         self._stats: WriterStats | None = None
@@ -134,7 +134,7 @@ class FileWriter(BaseWriter):
         self._known: Known | None = None
         self._termination: Termination | None = None
         # Nothing exists before setup, so that the callback can be pickled; but what is wrong is told now.
-        self._background_writer(local_ranks=1, run=None)
+        self._background_writer(local_ranks=1, run=Run())
 
     @property
     def directory(self) -> Path:
@@ -172,14 +172,14 @@ class FileWriter(BaseWriter):
             return
         self._counter = trainer.global_rank
         self._step = trainer.world_size
-        self._by_index = True
+        self._by_index = None
         if self.return_predictions is not None:
             trainer.predict_loop.return_predictions = self.return_predictions
         run = Run(
             id=self._run_id,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
-            key=self.value_key,
+            key=str(self.value_key),
             since=self._since,
             numbered=self.resume and self.name_key is None,
         )
@@ -190,7 +190,7 @@ class FileWriter(BaseWriter):
             # Before the workers begin, whose lines are none of an earlier run's.
             wait_until_free(self.path)
             known = Known(
-                self.path, writer=self._writer.writer.name, key=self.value_key, named=self.name_key is not None
+                self.path, writer=self._writer.writer.name, key=run.key, named=self.name_key is not None
             )
             if trainer.is_global_zero:
                 known.adopt()
@@ -232,12 +232,8 @@ class FileWriter(BaseWriter):
                 _tell(f"resuming: {len(self._known):,}{total} are stored in {os.fspath(self.path)!r}")
         if self.manifest and trainer.is_global_zero:
             self._writer._describe(
-                [
-                    Loader(
-                        length_of(dataset), fingerprint_of(dataset) if self.name_key else own_fingerprint_of(dataset)
-                    )
-                    for dataset in datasets
-                ]
+                [Loader(length_of(dataset), fingerprint_of(dataset)) for dataset in datasets],
+                named=self.name_key is not None,
             )
 
     def on_predict_batch_start(
@@ -277,12 +273,7 @@ class FileWriter(BaseWriter):
         origin = self._share.origin(len(values), batch_idx, dataloader_idx)
         names: Sequence[str]
         if self.name_key is None:
-            by_index = self._by_index and self._share.names(origin, len(values), required=self.resume)
-            if not by_index:
-                # All of a run are of one kind, or a number could be an index, too.
-                self._by_index = False
-                by_index = Numbers(range(self._counter, self._counter + len(values) * self._step, self._step))
-            names = by_index
+            names, origin = self._numbered(self._share, origin, len(values))
         else:
             names = names_of(entry(outputs, self.name_key, "name_key"), self.name_key)
             if len(names) != len(values):
@@ -290,13 +281,35 @@ class FileWriter(BaseWriter):
                     f"Length mismatch between value key '{self.value_key}' ({len(values)}) and name key "
                     f"'{self.name_key}' ({len(names)}); every sample needs one name"
                 )
-        self._counter += len(values) * self._step
         kept = self._share.without_padding(len(values), batch_idx, dataloader_idx)
         keep = range(kept) if self._known is None else self._known.missing(names, origin, kept)
         if len(keep) < len(values):
             names, values, origin = choose(keep, names, values, origin)
         if len(keep):
             self._writer.submit_batch(names, values, origin=origin)
+
+    def _numbered(self, share: Share, origin: Origin, count: int) -> tuple[Sequence[str], Origin]:
+        """The numbers of samples without names of their own, and what is known of where they come from.
+
+        Raises:
+            ValueError: The run resumes, and their indices are not known.
+        """
+        if self._by_index is not False and (names := share.numbers(origin)) is not None:
+            self._by_index = True
+            return names, origin
+        if self.resume:
+            raise ValueError(
+                "resume=True names samples by their index in the data set, which is not known here: the loader has no "
+                "batch sampler that Lightning can follow (an iterable data set has none), or predict_step does not "
+                "return one sample per item; give name_key instead"
+            )
+        if self._by_index is None:
+            self._by_index = False
+        # Beside numbers that are indices, also of other ranks, these begin behind all indices.
+        first = self._counter + (share.items if self._by_index or self._step > 1 else 0)
+        self._counter += count * self._step
+        # Their indices, if they were known, would not be their numbers.
+        return Numbers(range(first, first + count * self._step, self._step)), Origin(None, origin.loader, origin.batch)
 
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
         """Wait until everything is stored.
@@ -368,7 +381,7 @@ class FileWriter(BaseWriter):
             self._stats = self._writer.stats()
             self._writer = None
 
-    def _background_writer(self, *, local_ranks: int, run: Run | None) -> BackgroundWriter:
+    def _background_writer(self, *, local_ranks: int, run: Run) -> BackgroundWriter:
         return BackgroundWriter(
             self.writer_fn,
             self.path,

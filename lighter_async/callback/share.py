@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from operator import eq
+from operator import eq, index
 from typing import Any
 
-from lighter_async.manifest import ManifestLog, read_manifest
+from lighter_async.errors import DuplicateNameError
+from lighter_async.manifest import Manifest, ManifestLog, read_manifest
 from lighter_async.manifest.adopt import adoptable
 from lighter_async.names import Numbers
 from lighter_async.same import check_same
@@ -30,6 +31,8 @@ class Share:
         # Of each loader: its batch sampler, and whether that repeats items so that all ranks have as many.
         self._loaders: dict[int, tuple[Any, bool]] = {}
         self._before: dict[int, tuple[int, int]] = {}  # of each loader, its next batch and the items before that
+        self._uneven: set[int] = set()  # loaders of whose items a model has given none, or several samples
+        self._lengths: list[int | None] | None = None
 
     def origin(self, count: int, batch_idx: int, dataloader_idx: int) -> Origin:
         """Where the samples of a batch come from, with their indices in the data set where Lightning knows them.
@@ -40,49 +43,37 @@ class Share:
             dataloader_idx: The loader's number.
         """
         seen = self._indices(dataloader_idx)
-        indices = seen[batch_idx] if batch_idx < len(seen) else None
-        if indices is not None and len(indices) != count:
-            indices = None  # a sample is not an item of the data set
-        return Origin(None if indices is None else tuple(map(int, indices)), dataloader_idx, batch_idx)
+        items = seen[batch_idx] if batch_idx < len(seen) else None
+        if items is not None and len(items) != count:
+            # A sample is not an item of the data set; from here on equal numbers of both may be chance.
+            self._uneven.add(dataloader_idx)
+        indices = None if items is None or dataloader_idx in self._uneven else _whole(items)
+        return Origin(indices, dataloader_idx, batch_idx)
 
     @property
     def datasets(self) -> list[Any]:
         """The loaders' data sets, in their order."""
         return [getattr(loader, "dataset", None) for loader in _flat(self._trainer.predict_dataloaders)]
 
-    def names(self, origin: Origin, count: int, *, required: bool) -> Sequence[str] | None:
-        """The names of samples after their indices, going on over the loaders; None if those are not known.
+    @property
+    def items(self) -> int:
+        """The items of all data sets whose length is known."""
+        return sum(length for length in self._known_lengths() if length is not None)
 
-        Of a batch whose model gives fewer samples than it has items it is not known which are which: they get the
-        numbers of the first ones, which no other batch uses.
+    def numbers(self, origin: Origin) -> Sequence[str] | None:
+        """The names of samples after their indices, going on over the loaders; None if those are not known."""
+        before = self._known_lengths()[: origin.loader]
+        if origin.indices is None or None in before:
+            return None
+        first = sum(length or 0 for length in before)
+        if (numbers := _range(origin.indices, first)) is not None:
+            return Numbers(numbers)
+        return [str(first + index) for index in origin.indices]
 
-        Args:
-            origin: Of the batch.
-            count: Its samples.
-            required: Whether nothing but their indices will do.
-
-        Raises:
-            ValueError: They are required, and not known.
-        """
-        indices = origin.indices
-        if indices is None and not required:
-            seen = self._indices(origin.loader)
-            if origin.batch is not None and origin.batch < len(seen) and count < len(seen[origin.batch]):
-                indices = tuple(map(int, seen[origin.batch][:count]))
-        before = self._items_before(origin.loader)
-        if indices is not None and before is not None:
-            return Numbers(numbers) if (numbers := _range(indices, before)) else [str(before + one) for one in indices]
-        if required:
-            raise ValueError(
-                "resume=True names samples by their index in the data set, which is not known here: the loader has no "
-                "batch sampler that Lightning can follow (an iterable data set has none), or predict_step does not "
-                "return one sample per item; give name_key instead"
-            )
-        return None
-
-    def _items_before(self, dataloader_idx: int) -> int | None:
-        lengths = [length_of(dataset) for dataset in self.datasets[:dataloader_idx]]
-        return None if None in lengths else sum(length or 0 for length in lengths)
+    def _known_lengths(self) -> list[int | None]:
+        if self._lengths is None:
+            self._lengths = [length_of(dataset) for dataset in self.datasets]
+        return self._lengths
 
     def without_padding(self, count: int, batch_idx: int, dataloader_idx: int) -> int:
         """How many of a batch's samples are not there a second time, to give all ranks the same number of items.
@@ -142,9 +133,20 @@ def _flat(loaders: Any) -> list[Any]:
     return [loaders]
 
 
+def _whole(items: Sequence[Any]) -> tuple[int, ...] | None:
+    """The indices of items, if they are some: a sampler may give keys of another kind."""
+    if any(isinstance(item, bool) for item in items):
+        return None
+    try:
+        indices = tuple(map(index, items))
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return indices if min(indices, default=0) >= 0 else None
+
+
 def _range(indices: Sequence[int], before: int) -> range | None:
     """The numbers of indices as a range, if they are one that goes up."""
-    if not indices or indices[0] < 0:
+    if not indices:
         return None
     step = indices[1] - indices[0] if len(indices) > 1 else 1
     numbers = range(before + indices[0], before + indices[-1] + 1, step) if step > 0 else range(0)
@@ -172,20 +174,24 @@ class Known:
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, writer: str, key: str, named: bool = False) -> None:
-        self._manifest = manifest = read_manifest(directory)
+        manifest = read_manifest(directory)
+        self._manifest: Manifest | None = manifest  # until it is checked: it is large
+        self._directory = manifest.directory
         self._series = writer, key
         self._named = named
         self._unrecorded = [record for record, _ in adoptable(manifest, writer=writer, key=key)]
         counted = manifest.counted(writer=writer, key=key)
         records = [*counted.get(self._series, []), *self._unrecorded]
-        places = {(record.loader, record.index): record.name for record in records if record.index is not None}
-        self._name_of_place: dict[tuple[int, int], str] = places
+        self._name_of_place = {
+            (record.loader, record.index): record.name for record in records if record.index is not None
+        }
         self._names = {record.name for record in records}
-        self._taken: dict[str, tuple[int, int] | None] = {}  # the items that this run has named
+        # What this run has come by, and the items that these were, where that is known.
+        self._met: dict[str, tuple[int, int] | None] = {}
         self._said = False
 
     def __len__(self) -> int:
-        return len(self._names if self._named else self._name_of_place)
+        return len(self._names)
 
     def check(self, datasets: Sequence[Any]) -> None:
         """Refuse to go on from numbers of another data set.
@@ -193,16 +199,17 @@ class Known:
         Raises:
             ResumeError: They are.
         """
-        if not self._named:
+        if self._manifest is not None and not self._named:
             for loader, dataset in enumerate(datasets):
                 if length_of(dataset) is not None:
                     check_same(self._manifest, self._series, loader, dataset)
+        self._manifest = None
 
     def adopt(self) -> None:
         """Record what was stored and not recorded."""
         if not self._unrecorded:
             return
-        log = ManifestLog(self._manifest.directory, Run(), writer="")
+        log = ManifestLog(self._directory, Run(), writer="")
         log.open()
         try:
             log.adopt(self._unrecorded)
@@ -210,39 +217,52 @@ class Known:
             log.close()
 
     def missing(self, names: Sequence[str], origin: Origin, count: int) -> list[int]:
-        """Which of the first `count` samples of a batch are not stored; they count as stored from now on."""
+        """Which of the first `count` samples of a batch are not stored; they count as stored from now on.
+
+        Raises:
+            DuplicateNameError: Two items have one name, under which one sample is stored already.
+        """
         missing = []
         for position in range(count):
+            name = names[position]
             place = None if origin.indices is None else (origin.loader, int(origin.indices[position]))
-            if self._named:
-                is_new = self._is_new(names[position], place)
-            elif place is None:
-                is_new = names[position] not in self._names
-            else:
-                is_new = place not in self._name_of_place
-                self._name_of_place[place] = names[position]
-            if is_new:
+            if self._is_missing(name, place):
                 missing.append(position)
         return missing
 
-    def _is_new(self, name: str, place: tuple[int, int] | None) -> bool:
+    def _is_missing(self, name: str, place: tuple[int, int] | None) -> bool:
         earlier = None if place is None else self._name_of_place.get(place)
-        if place is not None and earlier is not None and earlier != name and not self._said:
-            self._said = True
-            warnings.warn(
-                f"the data set has changed: item {place[1]} of loader {place[0]} is {name!r} now, and what "
-                f"is stored of it is named {earlier!r}; samples are known by names, and what is stored under theirs is "
-                "left out",
-                UserWarning,
-                stacklevel=2,
+        if earlier is not None and earlier != name and not self._is_number(earlier, place):
+            self._warn_of_other_name(name, earlier, place)
+            earlier = None
+        is_stored = name in self._names if self._named else earlier is not None
+        if name not in self._met:
+            self._met[name] = place
+            return not is_stored
+        if place is not None and self._met[name] == place:
+            return False  # the same item once more, as samplers give that pad
+        if is_stored:
+            raise DuplicateNameError(
+                f"two samples of one run are named {name!r}, and one of that name is stored already, so which of them "
+                "it is cannot be told; give them different names, such as the source folder and the file name"
             )
-        if name in self._names:
-            return False
-        # The same item once more, as samplers give that pad; another item of that name is refused where it is stored.
-        if place is not None and self._taken.get(name) == place:
-            return False
-        self._taken[name] = place
-        return True
+        return True  # and refused where it is to be stored
+
+    def _is_number(self, name: str, place: tuple[int, int] | None) -> bool:
+        """Whether it is how earlier versions numbered samples of several loaders."""
+        return not self._named and place is not None and name == f"{place[0]}/{place[1]}"
+
+    def _warn_of_other_name(self, name: str, earlier: str, place: tuple[int, int] | None) -> None:
+        if self._said or place is None:
+            return
+        self._said = True
+        what = "the data set has changed" if self._named else "earlier samples were numbered otherwise"
+        warnings.warn(
+            f"{what}: item {place[1]} of loader {place[0]} is {name!r} now, and what is stored of it is named "
+            f"{earlier!r}; a sample is known by its name, and is stored if there is none of that name",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def choose(keep: Sequence[int], names: Sequence[str], values: Any, origin: Origin) -> tuple[Sequence[str], Any, Origin]:

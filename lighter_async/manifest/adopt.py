@@ -76,13 +76,18 @@ def adoptable(manifest: Manifest, *, writer: str | None = None, key: str | None 
             if file in known:
                 continue
             identity = identity_of_file(manifest.directory / file)
-            if identity is None or identity[1] < since or identity == manifest.damaged.get(file):
+            if identity is None or identity[1] < since or _is_same(identity, manifest.damaged.get(file)):
                 continue
             try:
                 record = _record(manifest.directory, file, loader, index, runs[-1])
             except OSError:
                 continue  # it is gone by now, or cannot be read, and so counts as not stored
             yield record, series[1]
+
+
+def _is_same(identity: tuple[int, int, int], damaged: Sequence[int] | None) -> bool:
+    """Whether a file may be the one that was found damaged: a later one has another number, and is newer."""
+    return damaged is not None and (identity[2] == damaged[2] or identity[1] <= damaged[1])
 
 
 def identity_of_file(path: Path) -> tuple[int, int, int] | None:

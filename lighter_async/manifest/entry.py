@@ -133,12 +133,14 @@ class Loaders:
         writer: The writer's name.
         key: As of `RunRecord`.
         loaders: What is known of each.
+        named: Whether the samples have names of the user's; else they are numbered.
     """
 
     run: str
     writer: str
     key: str
     loaders: tuple[Loader, ...]
+    named: bool = False
 
     @property
     def series(self) -> tuple[str, str]:
@@ -195,9 +197,10 @@ def _record(fields: dict[str, Any]) -> Record | None:
 
 
 def _dropped(fields: dict[str, Any]) -> Dropped | None:
-    name, file, seen = fields["dropped"], fields["file"], fields.get("seen")
-    run, time = fields.get("run", ""), fields["time"]
-    if seen is not None and not (type(seen) is list and all(_is_count(number) for number in seen)):
+    name, file, run, time = fields["dropped"], fields["file"], fields.get("run", ""), fields["time"]
+    # Earlier versions did not say which file they had found: none that was there then.
+    seen = fields["seen"] if "seen" in fields else [0, int(time * 1e9), 0]
+    if seen is not None and not (type(seen) is list and len(seen) == 3 and all(_is_count(one) for one in seen)):
         return None
     if not (type(name) is type(run) is str and _is_time(time) and (file is None or _is_file(file))):
         return None
@@ -206,11 +209,13 @@ def _dropped(fields: dict[str, Any]) -> Dropped | None:
 
 def _loaders(fields: dict[str, Any]) -> Loaders | None:
     loaders = tuple(Loader(**one) for one in fields["loaders"])
-    is_whole = type(fields["run"]) is type(fields["writer"]) is type(fields["key"]) is str and all(
+    named = fields.get("named", False)
+    words = fields["run"], fields["writer"], fields["key"]
+    is_whole = all(type(word) is str for word in words) and type(named) is bool and all(
         (one.length is None or _is_count(one.length)) and (one.fingerprint is None or type(one.fingerprint) is str)
         for one in loaders
     )
-    return Loaders(fields["run"], fields["writer"], fields["key"], loaders) if is_whole else None
+    return Loaders(*words, loaders, named) if is_whole else None
 
 
 def _run(fields: dict[str, Any]) -> RunRecord | None:

@@ -112,9 +112,15 @@ def header_line(
     )
 
 
-def loaders_line(run: Run, writer: str, loaders: Sequence[Loader]) -> str:
-    """The line that says over which data sets a writer's samples go."""
-    about = {"run": run.id, "writer": writer, "key": run.key, "loaders": [asdict(one) for one in loaders]}
+def loaders_line(run: Run, writer: str, loaders: Sequence[Loader], *, named: bool) -> str:
+    """The line that says over which data sets a writer's samples go, and whether they have names of the user's."""
+    about = {
+        "run": run.id,
+        "writer": writer,
+        "key": run.key,
+        "named": named,
+        "loaders": [asdict(one) for one in loaders],
+    }
     return json.dumps(about, separators=(",", ":")) + "\n"
 
 

@@ -6,14 +6,16 @@ import errno
 import json
 import os
 import stat
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from threading import Lock
 from time import monotonic, sleep, time
 
+from lighter_async.files import publish
 from lighter_async.locks import alone_in, boot_id, warn_of
-from lighter_async.manifest.entry import Record
+from lighter_async.manifest.entry import Record, parse
 from lighter_async.manifest.line import (
     Config,
     Kind,
@@ -121,13 +123,13 @@ class ManifestLog:
         )
         return begun
 
-    def describe(self, loaders: Sequence[Loader]) -> None:
-        """Write over which data sets the samples go, one for each data loader.
+    def describe(self, loaders: Sequence[Loader], *, named: bool) -> None:
+        """Write over which data sets the samples go, one for each data loader, and whether the user names them.
 
         Raises:
             OSError: That could not be written.
         """
-        self._begin_with(loaders_line(self.run, self._writer, loaders))
+        self._begin_with(loaders_line(self.run, self._writer, loaders, named=named))
 
     def _begin_with(self, line: str) -> None:
         self._write(line)
@@ -211,31 +213,36 @@ class ManifestLog:
 
     def close(self) -> None:
         """Let go of the file. It may be called again."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        with self._lock:
+            if self._descriptor >= 0 and self._begun is not None and not self._is_there():
+                try:
+                    self._restore(self._descriptor)
+                except OSError as error:
+                    _tell(f"the manifest {self.path!r} was removed, and cannot be written anew: {error}")
+            descriptor, self._descriptor = self._descriptor, -1
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def _write(self, lines: str) -> None:
         if not lines:
             return
         with self._lock:
-            self._write_alone(lines)
-        if self._is_synced:
-            os.fdatasync(self._descriptor)
+            self._put(lines)
+            # Asked behind the write: what is in the file then, whoever removes it later finds there.
+            while not self._is_there():
+                self._reopen()
+                # A copy of the beginning may be there already, which does no harm.
+                self._put(self._beginning + lines)
+            if self._is_synced:
+                os.fdatasync(self._descriptor)
 
-    def _write_alone(self, lines: str) -> None:
-        if not self._is_there():
-            # Somebody removed the manifest, or moved the directory away. What is stored from now on lies where it was.
-            self.close()
-            self._open()
-            lines = self._beginning + lines
-            if self._begun is not None:
-                begin_run(self.directory, self.run.id, self._begun.since, begun=self._begun)
+    def _put(self, lines: str) -> None:
         data = ("\n" + lines if self._torn else lines).encode()
+        self._torn = True  # unless all of it gets there
         if self._appends:
             self._append(data)
         else:
-            with alone_in(os.path.join(self.directory, RESERVED_PREFIX, "recording")):
+            with alone_in(self._beside("recording")):
                 os.lseek(self._descriptor, 0, os.SEEK_END)
                 self._append(data)
         self._torn = False
@@ -261,6 +268,42 @@ class ManifestLog:
             return False
         return os.path.samestat(there, os.fstat(self._descriptor))
 
+    def _reopen(self) -> None:
+        """Go on where the manifest has to be, since somebody has removed it, or moved the directory away."""
+        before = self._descriptor
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        self._restore(before)
+        self._open()
+        os.close(before)
+        if self._begun is not None:
+            begin_run(self.directory, self.run.id, self._begun.since, begun=self._begun)
+        _tell(f"the manifest {self.path!r} was removed, or its directory moved, during the run; it is begun anew")
+
+    def _restore(self, before: int) -> None:
+        """Put what a removed manifest said of files that are there into a new one, unless another writer has."""
+        if os.fstat(before).st_nlink > 0:
+            return  # moved away, together with the files that it tells of
+        kept, is_of_use = [], False
+        with os.fdopen(os.dup(before), "rb") as file:
+            file.seek(0)
+            for line in file:
+                entry = parse(line)
+                if isinstance(entry, Record):
+                    if entry.file is not None and not os.path.lexists(os.path.join(self.directory, entry.file)):
+                        continue
+                    is_of_use = True
+                if entry is not None and line.endswith(b"\n"):
+                    kept.append(line)
+        if not is_of_use or not os.path.isdir(self.directory):
+            return
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        with alone_in(self._beside("recording")):
+            if not os.path.lexists(self.path):
+                publish(self.path, [memoryview(b"".join(kept))], replace=False)
+
+    def _beside(self, name: str) -> str:
+        return os.path.join(self.directory, RESERVED_PREFIX, name)
+
 
 _UNKNOWN = Origin()
 
@@ -271,3 +314,7 @@ def _sync_folder(folder: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _tell(text: str) -> None:
+    print(f"lighter_async: {text}", file=sys.stderr, flush=True)

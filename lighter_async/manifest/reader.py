@@ -264,9 +264,10 @@ def _current(runs: list[RunRecord]) -> set[str]:
     if not fresh:
         return {run.run for run in runs}
     # Whoever was open when another one began adds to it, and so on.
+    own = {run.run for run in runs}  # others are open, too, and add nothing to this series
     together = {fresh[-1].run}
     while more := {run.run for run in fresh if run.run not in together and not together.isdisjoint(run.beside)} | {
-        one for run in fresh if run.run in together for one in run.beside if one not in together
+        one for run in fresh if run.run in together for one in own.intersection(run.beside) if one not in together
     }:
         together |= more
     first = next(place for place, run in enumerate(runs) if run.run in together)
