@@ -189,9 +189,7 @@ class FileWriter(BaseWriter):
             pl_module.allow_zero_length_dataloader_with_multiple_devices = True
             # Before the workers begin, whose lines are none of an earlier run's.
             wait_until_free(self.path)
-            known = Known(
-                self.path, writer=self._writer.writer.name, key=run.key, named=self.name_key is not None
-            )
+            known = Known(self.path, writer=self._writer.writer.name, key=run.key, named=self.name_key is not None)
             if trainer.is_global_zero:
                 known.adopt()
             self._known = known

@@ -211,9 +211,13 @@ def _loaders(fields: dict[str, Any]) -> Loaders | None:
     loaders = tuple(Loader(**one) for one in fields["loaders"])
     named = fields.get("named", False)
     words = fields["run"], fields["writer"], fields["key"]
-    is_whole = all(type(word) is str for word in words) and type(named) is bool and all(
-        (one.length is None or _is_count(one.length)) and (one.fingerprint is None or type(one.fingerprint) is str)
-        for one in loaders
+    is_whole = (
+        all(type(word) is str for word in words)
+        and type(named) is bool
+        and all(
+            (one.length is None or _is_count(one.length)) and (one.fingerprint is None or type(one.fingerprint) is str)
+            for one in loaders
+        )
     )
     return Loaders(*words, loaders, named) if is_whole else None
 
