@@ -547,7 +547,7 @@ class BackgroundWriter:
             durability=target.durability,
             config=self._config,
         )
-        quarantine = Quarantine(directory, target.run) if self._on_error == "continue" else None
+        quarantine = Quarantine(directory, target.run, target.durability) if self._on_error == "continue" else None
         return Job(writer, target, log if self._manifest else None, self._patience, quarantine)
 
 <<<<<<< HEAD

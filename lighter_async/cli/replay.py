@@ -6,7 +6,7 @@ import copy
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from rich.console import Console
 
 from lighter_async.cli.steps import step
 from lighter_async.errors import LighterAsyncError, WriteError, describe
-from lighter_async.manifest import Manifest, read_manifest
+from lighter_async.manifest import Manifest, Record, read_manifest
+from lighter_async.manifest.adopt import checksum_of_file
 from lighter_async.names import with_suffix
 from lighter_async.service import BackgroundWriter
 from lighter_async.types import Origin, Run
@@ -43,7 +44,8 @@ def run_replay(directory: Path, *, writer: str | None, list_only: bool) -> int:
         return _refuse(f"there is no directory {str(directory)!r}; give the one that the results were written to")
     try:
         manifest = read_manifest(directory)
-        kept = sorted(kept_in(directory), key=lambda one: float(one.about["time"]))
+        order = {run.run: run.sequence for run in manifest.runs}
+        kept = sorted(kept_in(directory), key=lambda one: (order.get(one.about["run"], 0), float(one.about["time"])))
     except (LighterAsyncError, OSError, ValueError, KeyError) as error:
         return _refuse(f"what is in quarantine below {str(directory)!r} cannot be read: {describe(error)}")
     if list_only or not kept:
@@ -101,12 +103,18 @@ def _of_runs_that_count(kept: Sequence[Kept], manifest: Manifest) -> tuple[list[
     """The values of runs that count, and those of runs before one that began anew."""
     counts: list[Kept] = []
     left: list[Kept] = []
+    current = manifest.current_runs()
+    known = {run.run for run in manifest.runs if run.sequence}
     for one in kept:
         about = one.about
         series = about["writer"], about["key"]
         # Without indices there is nothing that a run could begin anew.
-        anew = about["index"] is not None and any(
-            run.series == series and not run.resume and run.time > float(about["time"]) for run in manifest.runs
+        anew = about["index"] is not None and (
+            about["run"] not in current.get(series, ())
+            if about["run"] in known
+            else any(
+                run.series == series and not run.resume and run.time > float(about["time"]) for run in manifest.runs
+            )
         )
         (left if anew else counts).append(one)
     return counts, left
@@ -116,25 +124,44 @@ def _current(
     kept: Sequence[Kept], manifest: Manifest, directory: Path, writer_of: Callable[[Kept], Any]
 ) -> tuple[list[Kept], list[Kept]]:
     """The latest value of each sample, and those that something later has taken the place of."""
-    stored = {(record.name, record.writer, record.key): record.time for record in manifest.records}
+    order = {run.run: run.sequence for run in manifest.runs}
+    stored = {(record.name, record.writer, record.key): record for record in manifest.records}
+    of_files = {record.file: record for record in manifest.records if record.file is not None}
     latest = {_sample(one): one for one in kept}
     current: list[Kept] = []
     old: list[Kept] = []
     for one in kept:
-        since = float(one.about["time"])
-        is_stored = stored.get(_sample(one), 0.0) > since or _is_newer(one, directory, writer_of(one), since)
+        record = stored.get(_sample(one))
+        is_stored = record is not None and _is_as_late(record, one, order)
+        if not is_stored:
+            file = with_suffix(one.about["name"], _suffix_of(writer_of(one)))
+            is_stored = _is_newer(one, directory, file, of_files.get(file), order)
         (current if latest[_sample(one)] is one and not is_stored else old).append(one)
     return current, old
 
 
-def _is_newer(one: Kept, directory: Path, writer: Any, since: float) -> bool:
+def _is_as_late(record: Record, one: Kept, order: Mapping[str, int]) -> bool:
+    """Whether a sample was recorded by the run that has kept a value, or a later one; of old runs clocks tell."""
+    recorded, kept = order.get(record.run, 0), order.get(one.about["run"], 0)
+    return recorded >= kept if recorded and kept else record.time > float(one.about["time"])
+
+
+def _is_newer(one: Kept, directory: Path, file: str, record: Record | None, order: Mapping[str, int]) -> bool:
     """Whether there is a file under its name that was stored later, whoever stored it."""
-    found = resolve_writer(writer)
-    suffix = found.suffix if isinstance(found, Encoder) else ""
     try:
-        return os.stat(directory / with_suffix(one.about["name"], suffix)).st_mtime > since
+        if record is not None and order.get(record.run, 0) and order.get(one.about["run"], 0):
+            if _is_as_late(record, one, order):
+                return True
+            if checksum_of_file(directory, file) == record.xxh3:
+                return False  # the earlier run's, whatever the clock was then
+        return os.lstat(directory / file).st_mtime_ns > one.since
     except OSError:
         return False
+
+
+def _suffix_of(writer: Any) -> str:
+    found = resolve_writer(writer)
+    return found.suffix if isinstance(found, Encoder) else ""
 
 
 def _sample(one: Kept) -> tuple[str, str, str]:
@@ -191,9 +218,15 @@ class _Writers:
         run = Run(rank=int(about["rank"]), key=about["key"], numbered=earlier is not None and earlier.numbered)
         # A run without a manifest is not to get one that knows these values alone.
         recorded = earlier is not None
+        named = _named(writer, str(about["writer"]))
+        # As the run had it; a function's files are its own affair.
+        is_synced = "fsync" in (about.get("durability"), earlier.durability if earlier is not None else None)
         background = BackgroundWriter(
-            _named(writer, str(about["writer"])),
+            named,
             self._directory,
+            durability="fsync" if is_synced and isinstance(resolve_writer(named), Encoder) else "rename",
+            run_config=None if earlier is None else earlier.config,
+            mix_configs=True,
             backend="thread",
             max_workers=1,
             manifest=recorded,

@@ -15,7 +15,7 @@ from typing import Any
 from lighter_async.errors import WriteError, describe
 from lighter_async.files import new_token, publish
 from lighter_async.names import RESERVED_PREFIX
-from lighter_async.types import Origin, Run
+from lighter_async.types import Durability, Origin, Run
 
 __all__ = ["Kept", "Quarantine", "kept_in"]
 
@@ -31,10 +31,12 @@ class Quarantine:
     Attributes:
         directory: Where the results are.
         run: Which run, and which of its ranks.
+        durability: What its files outlive.
     """
 
     directory: str
     run: Run
+    durability: Durability = "rename"
 
     def keep(self, value: Any, failure: WriteError, origin: Origin | None, index: int) -> str:
         """Keep a value; returns the folder.
@@ -66,6 +68,7 @@ class Quarantine:
             "key": self.run.key,
             "rank": self.run.rank,
             "run": self.run.id,
+            "durability": self.durability,
             "loader": 0 if origin is None else origin.loader,
             "batch": None if origin is None else origin.batch,
             "index": None if origin is None or origin.indices is None else int(origin.indices[index]),
@@ -88,6 +91,11 @@ class Kept:
 
     folder: Path
     about: dict[str, Any]
+
+    @property
+    def since(self) -> int:
+        """When it was kept: nanoseconds, by the file system's clock."""
+        return os.lstat(self.folder / _VALUE).st_mtime_ns
 
     def value(self) -> Any:
         """The value. It is unpickled, so it may be of any type that can be imported here."""
