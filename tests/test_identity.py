@@ -74,7 +74,9 @@ def predict(out, *datasets, sampler=None, batch_size=2, several=False, **options
     )
     model = Model(several=several)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*(does not have many workers|already exists|num_workers|LeafSpec|ranks is zero).*")
+        warnings.filterwarnings(
+            "ignore", ".*(does not have many workers|already exists|num_workers|LeafSpec|ranks is zero).*"
+        )
         trainer.predict(model, loaders[0] if len(loaders) == 1 else loaders, return_predictions=False)
     return files_in(out), model.seen
 
@@ -154,8 +156,8 @@ def test_of_the_same_data_set_the_index_is_trusted(tmp_path, kind):
     more = torch.utils.data.Subset(make(), range(6))
     assert list(pending(more, tmp_path / "out")) == []
     if kind != "fingerprint":
+        other = torch.utils.data.Subset(make(), [5, 4, 3, 2, 1, 0])
         with pytest.warns(UserWarning, match="names="):
-            other = torch.utils.data.Subset(make(), [5, 4, 3, 2, 1, 0])
             assert list(pending(other, tmp_path / "out")) == list(range(6))
 
 
@@ -175,7 +177,7 @@ def test_a_data_set_that_looks_into_its_folder_is_not_the_same_once_that_has_cha
 def test_two_items_of_a_name_that_is_stored_are_an_error(tmp_path):
     """One of them was stored, and nobody knows which; without that it is an error, too."""
     predict(tmp_path / "out", Items("ab"), **NAMED)
-    with pytest.raises(DuplicateNameError, match="'a'.*stored already"):
+    with pytest.raises(DuplicateNameError, match=r"'a'.*stored already"):
         predict(tmp_path / "out", Items("aba"), **NAMED)
     with pytest.raises(DuplicateNameError, match="'c'"):
         predict(tmp_path / "out", Items("abcc"), **NAMED)
