@@ -550,18 +550,11 @@ class BackgroundWriter:
         quarantine = Quarantine(directory, target.run, target.durability) if self._on_error == "continue" else None
         return Job(writer, target, log if self._manifest else None, self._patience, quarantine)
 
-<<<<<<< HEAD
-    def _describe(self, loaders: Sequence[Loader]) -> None:
-        """Record over which data sets the samples go."""
-        with uninterrupted():
-            if self._job.log is not None:
-                self._job.log.describe(loaders)
-=======
     def _describe(self, loaders: Sequence[Loader], *, named: bool) -> None:
         """Record over which data sets the samples go, and whether the user names them."""
-        if self._job.log is not None:
-            self._job.log.describe(loaders, named=named)
->>>>>>> 59cda30 (The numbers of ranks)
+        with uninterrupted():
+            if self._job.log is not None:
+                self._job.log.describe(loaders, named=named)
 
     def _collect(self) -> None:
         backend = self._backend
