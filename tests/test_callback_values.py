@@ -79,11 +79,11 @@ def test_only_batches_and_sequences_are_split():
 @both_packages
 @pytest.mark.parametrize("nothing", [None, {}, [], (), ""], ids=repr)
 def test_nothing_is_written_for_a_batch_without_outputs(package, tmp_path, nothing):
-    """None and empty outputs are no error, and take no number."""
+    """None and empty outputs are no error, and the numbers of their items stay free."""
     outputs = [{"pred": ["a"]}, nothing, {"pred": ["b"]}]
     callback = FileWriter(tmp_path, "pred", "text")
     predict_outputs(package, outputs, callback)
-    assert files_in(tmp_path) == {"0.txt": "a", "1.txt": "b"}
+    assert files_in(tmp_path) == {"0.txt": "a", "2.txt": "b"}
     assert callback.stats().accepted == 2
 
 

@@ -182,10 +182,12 @@ def test_several_loaders_go_on_each_for_itself(two):
 
 
 def test_loaders_in_a_collection_of_collections(two):
-    """They have the numbers that Lightning gives them."""
+    """Numbers go on over them in Lightning's order."""
     out = two / "nested" / "out"
     assert texts(out) == {
-        f"{n}/{i}.txt": f"{i} of loader {n}" for n, count in enumerate((5, 6, 7)) for i in range(count)
+        f"{first + i}.txt": f"{i} of loader {n}"
+        for n, (first, count) in enumerate(((0, 5), (5, 6), (11, 7)))
+        for i in range(count)
     }
 
 
