@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 from dataclasses import dataclass
 from typing import Any, TypeAlias, get_args
 
@@ -16,6 +18,8 @@ __all__ = ["Dropped", "Entry", "Loaders", "Record", "RunRecord", "parse"]
 
 _LARGEST = 1 << 63  # what fits the columns of a table
 _MOST_DIMENSIONS = 256
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\.[a-z]{1,4}" if os.name == "posix" else "(?!)")
+_LEAST_TIME, _MOST_TIME = -math.inf, math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +162,7 @@ def parse(line: bytes) -> Entry | None:
         LighterAsyncError: A later version of this package has written it.
     """
     try:
-        fields = json.loads(line)
+        fields = _decode(line.decode())
         if type(fields) is not dict:
             return None
         if "dropped" in fields:
@@ -172,7 +176,40 @@ def parse(line: bytes) -> Entry | None:
         return None
 
 
+_decode = json.JSONDecoder().decode
+
+_FIELDS = tuple(Record.__dataclass_fields__)
+# Of nearly all lines: a file that is known, and of what and where it comes from all or nothing.
+_USUAL = frozenset(
+    (str, str, int, str, index, shape, dtype, int, int, batch, float, str, str, str)
+    for index in (int, type(None))
+    for shape, dtype in ((list, str), (type(None), type(None)))
+    for batch in (int, type(None))
+)
+
+
 def _record(fields: dict[str, Any]) -> Record | None:
+    # One look at all types at once, since there may be millions of lines.
+    if tuple(fields) == _FIELDS and tuple(map(type, fields.values())) in _USUAL:
+        name, file, size, xxh3, index, shape, dtype, rank, loader, batch, time, run, writer, key = fields.values()
+        if (
+            0 <= size < _LARGEST
+            and 0 <= rank < _LARGEST
+            and 0 <= loader < _LARGEST
+            and (index is None or -_LARGEST <= index < _LARGEST)
+            and (batch is None or -_LARGEST <= batch < _LARGEST)
+            and (shape is None or (len(shape) <= _MOST_DIMENSIONS and all(map(_is_count, shape))))
+            and _LEAST_TIME < time < _MOST_TIME
+            and _is_file(file)
+        ):
+            if shape is not None:
+                shape = tuple(shape)
+            return Record(name, file, size, xxh3, index, shape, dtype, rank, loader, batch, time, run, writer, key)
+        return None
+    return _unusual_record(fields)
+
+
+def _unusual_record(fields: dict[str, Any]) -> Record | None:
     shape = fields["shape"]
     if shape is not None:
         if len(shape) > _MOST_DIMENSIONS or not all(_is_count(size) for size in shape):
@@ -247,6 +284,8 @@ def _run(fields: dict[str, Any]) -> RunRecord | None:
 def _is_file(file: object) -> bool:
     if type(file) is not str:
         return False
+    if _PLAIN.fullmatch(file):
+        return True  # as nearly all are
     try:
         check_name(file)
     except InvalidNameError:
