@@ -305,6 +305,9 @@ def test_resuming_tells_how_much_is_stored(tmp_path, capsys):
     predict(tmp_path / "out", Items(items), batch_size=1100, **NAMED)
     err = capsys.readouterr().err
     assert err.count("resuming: 1,089 of 1,200 are stored") == 1
+    data = Items(items)
+    predict(tmp_path / "out", data, sampler=pending(data, tmp_path / "out", names=items), **NAMED)
+    assert capsys.readouterr().err.count("resuming: 1,200 of 1,200 are stored") == 1
 
 
 def test_another_config_is_not_resumed_from(tmp_path):

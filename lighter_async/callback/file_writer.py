@@ -132,6 +132,7 @@ class FileWriter(BaseWriter):
         self._stats: WriterStats | None = None
         self._share: Share | None = None
         self._known: Known | None = None
+        self._has_told = False
         self._termination: Termination | None = None
         # Nothing exists before setup, so that the callback can be pickled; but what is wrong is told now.
         self._background_writer(local_ranks=1, run=Run())
@@ -193,6 +194,7 @@ class FileWriter(BaseWriter):
             if trainer.is_global_zero:
                 known.adopt()
             self._known = known
+            self._has_told = False
         self._share = Share(trainer)
         self._writer.start()
 
@@ -224,15 +226,19 @@ class FileWriter(BaseWriter):
         datasets = self._share.datasets
         if self._known is not None:
             self._known.check(datasets)
-            if trainer.is_global_zero:
-                lengths = [length_of(dataset) for dataset in datasets]
-                total = "" if None in lengths else f" of {sum(length or 0 for length in lengths):,}"
-                _tell(f"resuming: {len(self._known):,}{total} are stored in {os.fspath(self.path)!r}")
+            self._tell_what_is_stored(trainer, self._known, datasets)
         if self.manifest and trainer.is_global_zero:
             self._writer._describe(
                 [Loader(length_of(dataset), fingerprint_of(dataset)) for dataset in datasets],
                 named=self.name_key is not None,
             )
+
+    def _tell_what_is_stored(self, trainer: Any, known: Known, datasets: Sequence[Any]) -> None:
+        self._has_told = True
+        if trainer.is_global_zero:
+            lengths = [length_of(dataset) for dataset in datasets]
+            total = "" if None in lengths else f" of {sum(length or 0 for length in lengths):,}"
+            _tell(f"resuming: {len(known):,}{total} are stored in {os.fspath(self.path)!r}")
 
     def on_predict_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -324,6 +330,9 @@ class FileWriter(BaseWriter):
         """Let the workers go."""
         super().teardown(trainer, pl_module, stage)
         if self._writer is not None and stage == "predict":
+            if self._known is not None and self._share is not None and not self._has_told:
+                # Nothing was left to do, so that nothing has begun.
+                self._tell_what_is_stored(trainer, self._known, self._share.datasets)
             try:
                 self._writer.close()
             finally:
