@@ -172,7 +172,7 @@ def sample_lines(
         if kind is not last:
             last = kind
             tail = _kind_text(kind) + rest
-        index = "null" if origin.indices is None else int(origin.indices[one.index])
+        index = "null" if origin.indices is None else origin.indices[one.index]
         if one.file is None:
             what = '"file":null,"bytes":null,"xxh3":null'
         else:

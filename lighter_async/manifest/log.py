@@ -74,6 +74,7 @@ class ManifestLog:
         self._durability = durability
         self._config = config
         self._descriptor = -1
+        self._identity = (0, 0)  # of the open file: its device and number
         self._lock = Lock()  # of this process's threads, which have one place in the file
         self._appends = True
         self._torn = False
@@ -149,11 +150,13 @@ class ManifestLog:
             warn_of(self.directory, "O_APPEND", "writers record what they have stored one after the other")
             self._appends = False
             self._descriptor = os.open(self.path, flags, 0o666)
-        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+        status = os.fstat(self._descriptor)
+        self._identity = status.st_dev, status.st_ino
+        if not stat.S_ISREG(status.st_mode):
             self.close()
             raise OSError(errno.EINVAL, "the manifest is no file; remove what lies there", self.path)
         # What a crash of the machine, or a full disk, has left of a line, is a line of its own.
-        size = os.fstat(self._descriptor).st_size
+        size = status.st_size
         self._torn = size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
         if self._is_synced:
             _sync_folder(folder)
@@ -266,7 +269,7 @@ class ManifestLog:
             there = os.stat(self.path)
         except OSError:
             return False
-        return os.path.samestat(there, os.fstat(self._descriptor))
+        return (there.st_dev, there.st_ino) == self._identity
 
     def _reopen(self) -> None:
         """Go on where the manifest has to be, since somebody has removed it, or moved the directory away."""
