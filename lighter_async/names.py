@@ -270,6 +270,7 @@ def _duplicate(name: str, file: str, earlier: str, later: str) -> DuplicateNameE
     )
 
 
+# A forked child has no writers of its parent's, and another thread of that may have had the lock.
 _claims: weakref.WeakValueDictionary[str, Claims] = weakref.WeakValueDictionary()
 _claims_lock = threading.Lock()
 
@@ -292,3 +293,13 @@ def claims_of(location: str) -> Claims:
         if claims is None:
             claims = _claims[location] = Claims()
         return claims
+
+
+def _forked() -> None:
+    global _claims, _claims_lock
+    _claims = weakref.WeakValueDictionary()
+    _claims_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

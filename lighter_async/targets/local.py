@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from lighter_async.errors import InvalidNameError, NameTakenError
 from lighter_async.files import local_path, name_part, new_token, remove, write_part
+from lighter_async.forks import no_fork
 from lighter_async.locks import LOCK_ENDING, Owner, RunLock, alone_in, this_process, wait_for_the_dead
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.runs import begin_run
@@ -111,7 +112,9 @@ class LocalTarget:
         folder = os.path.join(self._root, RESERVED_PREFIX)
         if self._owner is None:
             wait_for_the_dead(folder, timeout=_SECONDS_FOR_THE_DEAD)
-        self._lock = self._acquire_lock(folder)
+        with no_fork:
+            self._lock = self._acquire_lock(folder)
+            _open_here.add(self)
         try:
             if self.since is None:
                 # By the file system's clock. Ranks that open later take over what the first one has entered.
