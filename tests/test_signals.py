@@ -423,19 +423,20 @@ class Other(Exception): ...
 
 def raiser(error):
     def handler(number, frame):
-        raise error()
+        if is_ready:
+            raise error()
     return handler
 
 folder, backend, rounds, chance = sys.argv[1], sys.argv[2], int(sys.argv[3]), random.Random(sys.argv[4])
 raised = (Alarm, Other, SystemExit, KeyboardInterrupt)
 handlers = {
     signal.SIGALRM: raiser(Alarm), signal.SIGUSR1: raiser(Other), signal.SIGTERM: raiser(SystemExit),
-    signal.SIGINT: signal.default_int_handler,
+    signal.SIGINT: raiser(KeyboardInterrupt),
 }
 for number, handler in handlers.items():
     signal.signal(number, handler)
 came = 0
-mute = {*handlers}
+is_ready = False
 
 def step(writer, name, sure):
     call = chance.choice(["submit"] * 20 + ["stats", "flush", "nowait", "start"])
@@ -460,17 +461,16 @@ def step(writer, name, sure):
         assert stats.accepted == stats.written + stats.pending, stats
 
 def under_fire(call):
-    # Signals are let in only in here, so that the script itself need not be ready for them.
-    global came
+    # Handlers raise only in here, so that the script itself need not be ready for it.
+    global came, is_ready
     try:
         try:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, mute)
+            is_ready = True
             call()
         finally:
-            signal.pthread_sigmask(signal.SIG_BLOCK, mute)
+            is_ready = False
     except raised:
         came += 1
-        signal.pthread_sigmask(signal.SIG_BLOCK, mute)
         return False
     return True
 
@@ -491,12 +491,6 @@ def submit_beside(writer, over, beside, which):
         beside.add(name)
         time.sleep(0.001)
 
-def drain():
-    # Those that came while they were blocked.
-    while not under_fire(lambda: time.sleep(0.002)):
-        pass
-
-signal.pthread_sigmask(signal.SIG_BLOCK, mute)
 for round in range(rounds):
     below = f"{folder}/{round}"
     writer = BackgroundWriter("text", below, backend=backend, max_workers=2, queue_size=chance.choice([1, 4, 64]))
@@ -515,7 +509,6 @@ for round in range(rounds):
         thread.join(30)
         assert not thread.is_alive()
     del threads, thread
-    drain()
     for number, handler in handlers.items():
         assert signal.getsignal(number) is handler, signal.getsignal(number)
     if end == "calm":
