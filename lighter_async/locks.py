@@ -248,6 +248,10 @@ class RunLock:
             os.unlink(self.path)
         except OSError:
             pass
+        self.forget()
+
+    def forget(self) -> None:
+        """Close the descriptor, as a forked child does: others may hold the lock still."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             _own.close(descriptor)

@@ -275,17 +275,6 @@ _claims: weakref.WeakValueDictionary[str, Claims] = weakref.WeakValueDictionary(
 _claims_lock = threading.Lock()
 
 
-def _forked() -> None:
-    """In a forked child: another thread may have held a lock, and what the parent's writers claim is theirs."""
-    global _claims, _claims_lock
-    _claims = weakref.WeakValueDictionary()
-    _claims_lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
-
-
 def claims_of(location: str) -> Claims:
     """The claims of all writers that are open on one location now, so that two of them cannot collide."""
     with _claims_lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -184,6 +185,7 @@ class LocalTarget:
         if self._lock is None:
             return
         lock, self._lock = self._lock, None
+        _open_here.discard(self)
         lock.release()
         if self._owner is None:
             try:
@@ -194,6 +196,11 @@ class LocalTarget:
             os.rmdir(os.path.dirname(lock.path))
         except OSError:
             pass  # other writers are at work, or there is a manifest
+
+    def forked(self) -> None:
+        """In a forked child: let go of the lock, which the parent keeps."""
+        if self._lock is not None:
+            self._lock.forget()
 
     # The two steps of storing a file
 
@@ -355,3 +362,17 @@ def _sync_upwards(folder: str) -> None:
 def _is_sample(path: str) -> bool:
     """Whether there is a file, or a link that may lead to one somewhere; a folder is no sample that could be kept."""
     return os.path.lexists(path) and not os.path.isdir(path)
+
+
+# Whose locks a forked child has to let go of: a data loader's worker would hold them beyond its parent's death.
+_open_here: weakref.WeakSet[LocalTarget] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for target in list(_open_here):
+        target.forked()
+    _open_here.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

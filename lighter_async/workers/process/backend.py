@@ -245,7 +245,7 @@ class ProcessBackend:
         self._memory.close()
 
     def forked(self) -> None:
-        """In a forked child: let go of the memory that the parent shares with its helpers, but for slots."""
+        """In a forked child: let go of what the parent and its helpers share, but for the slots' addresses."""
         if self._has_book:
             try:
                 self._book.close()
