@@ -11,8 +11,9 @@ it. Reopening is one store, which a handler cannot come before: they run where a
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import os
-import signal as _signals
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -23,9 +24,9 @@ from typing import Any
 __all__ = ["is_interrupted", "let_through", "run_handlers", "uninterrupted", "waking"]
 
 # The functions themselves, without the wrappers that make enumerations of numbers: the loop waits meanwhile.
-_get: Callable[[int], Any] = getattr(_signals.getsignal, "__wrapped__", _signals.getsignal)
-_set: Callable[[int, Any], Any] = getattr(_signals.signal, "__wrapped__", _signals.signal)
-_NUMBERS = sorted(map(int, _signals.valid_signals()))
+_get: Callable[[int], Any] = _signal.getsignal
+_set: Callable[[int, Any], Any] = _signal.signal
+_NUMBERS = sorted(map(int, signal.valid_signals()))
 
 
 class _Gate:
