@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from time import perf_counter
 from types import TracebackType
 from typing import Any, TypeVar
 
 import anyio
 from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import current_token
 
 from lighter_async.errors import FlushTimeoutError, QueueFullError, WriteError, attach
+from lighter_async.interrupts import uninterrupted
 from lighter_async.ledger import Bell
 from lighter_async.limits import DEFAULT_ATTEMPTS, DEFAULT_QUEUE_SIZE
 from lighter_async.manifest.line import Config
@@ -112,6 +114,7 @@ class AsyncBackgroundWriter:
             accelerator=accelerator,
         )
         self._turn = anyio.Lock()
+        self._watches: dict[object, _Watch] = {}  # by event loop, while somebody waits there
         self._waiting = False  # whoever has the turn waits for room, and so does whoever waits for the turn
 
     async def submit(self, name: str, value: Any, *, origin: Origin | None = None) -> None:
@@ -161,9 +164,11 @@ class AsyncBackgroundWriter:
             WriteError: Samples were not written, and this was not raised yet: all of them together.
         """
         self._writer._check_caller("flush")
-        ledger = self._writer._ledger
-        await self._done(ledger.mark(), timeout)
-        ledger.raise_failures()
+        with uninterrupted():
+            mark = self._writer._ledger.mark()
+        await self._done(mark, timeout)
+        with uninterrupted():
+            self._writer._ledger.raise_failures()
 
     async def close(self, *, timeout: float | None = None) -> None:
         """Accept no more samples, wait until every accepted one is stored, and let the workers go.
@@ -180,13 +185,11 @@ class AsyncBackgroundWriter:
         self._writer._check_caller("close")
         await _in_thread(self._writer._drain)
         await self._done(None, timeout)
-        # Nothing is left to wait for but the end of the threads.
-        try:
-            await _in_thread(self._writer._finish)
-        except Exception as error:
-            self._writer._raise_beside_failures(error)
+        # Nothing is left to wait for but the end of the workers.
+        error = await _in_thread(self._writer._finish)
         # Here, so that a call which is cancelled meanwhile leaves them to the next one.
-        self._writer._ledger.raise_failures()
+        with uninterrupted():
+            self._writer._raise_failures(error)
 
     async def abort(self) -> int:
         """Accept no more samples, drop those that no worker has begun, and let the workers go.
@@ -239,29 +242,26 @@ class AsyncBackgroundWriter:
                     self._waiting = False
         finally:
             if waited:
-                self._writer._ledger.count_wait(perf_counter() - began)
+                with uninterrupted():
+                    self._writer._ledger.count_wait(perf_counter() - began)
 
     @contextmanager
     def _changes(self) -> Iterator[Callable[[], Awaitable[None]]]:
         """While it is open: what to await for a change of what is pending."""
-        backend = self._writer._backend
-        with self._writer._ledger.bell() as bell, nullcontext() if backend is None else backend.watch() as descriptor:
-            if backend is None or descriptor is None:
-                yield lambda: _rung(bell)
-                return
-            backend.collect()  # what was done before it was watched is not told
-            # One of our own, since an event loop watches a descriptor for one task at a time.
-            news = os.dup(descriptor)
-
-            async def change() -> None:
-                with anyio.move_on_after(_SECONDS_TO_LOOK):  # a device's copy that has arrived tells nobody
-                    await _first(lambda: _rung(bell), lambda: anyio.wait_readable(news))
-                backend.collect()
-
-            try:
-                yield change
-            finally:
-                os.close(news)
+        loop = current_token()
+        with uninterrupted():
+            watch = self._watches.get(loop)
+            if watch is None:
+                watch = self._watches[loop] = _Watch(self._writer)
+            watch.users += 1
+        try:
+            yield watch.change
+        finally:
+            with uninterrupted():
+                watch.users -= 1
+                if not watch.users:
+                    del self._watches[loop]
+                    watch.close()
 
     async def _tried(self, names: Sequence[str], plan: Plan, origin: Origin | None) -> bool:
         copies = len(plan.sources) + len(plan.loose)
@@ -275,19 +275,72 @@ class AsyncBackgroundWriter:
         return True
 
     async def _done(self, mark: int | None, timeout: float | None) -> None:
-        ledger = self._writer._ledger
-        self._writer._collect()
+        pending = self._pending(mark)
         with anyio.move_on_after(timeout):
             with self._changes() as change:
-                while ledger.pending(mark):
+                while pending := self._pending(mark):
                     await change()
-        pending = ledger.pending(mark)
         if pending:
             raise FlushTimeoutError(
                 f"{pending} samples were still being written to {self._writer.target.location!r} after {timeout:g} s; "
                 "they stay queued, and flush() waits for them again",
                 pending=pending,
             )
+
+    def _pending(self, mark: int | None) -> int:
+        with uninterrupted():
+            self._writer._collect()
+            return self._writer._ledger.pending(mark)
+
+
+class _Watch:
+    """What the tasks of one event loop share that wait for changes of what is pending.
+
+    There is one bell, and one descriptor for news of helpers, however many tasks wait. One of them watches these, and
+    wakes the others; when it leaves, cancelled or done, another one goes on.
+
+    Attributes:
+        users: How many tasks share it.
+    """
+
+    def __init__(self, writer: BackgroundWriter) -> None:
+        self.users = 0
+        self._collect = writer._collect
+        self._changed = anyio.Event()
+        self._is_watched = False
+        self._news = -1
+        with ExitStack() as stack:
+            self._bell = stack.enter_context(writer._ledger.bell())
+            descriptor = None if writer._backend is None else stack.enter_context(writer._backend.watch())
+            if descriptor is not None:
+                # One of our own, since an event loop watches a descriptor for one task at a time.
+                self._news = os.dup(descriptor)
+                stack.callback(os.close, self._news)
+            writer._collect()  # what was done before it was watched is not told
+            self._stack = stack.pop_all()
+
+    def close(self) -> None:
+        self._stack.close()
+
+    async def change(self) -> None:
+        """Return at the next change, or somewhat earlier."""
+        if self._is_watched:
+            await self._changed.wait()
+            return
+        self._is_watched = True
+        try:
+            if self._news < 0:
+                await _rung(self._bell)
+            else:
+                with anyio.move_on_after(_SECONDS_TO_LOOK):  # a device's copy that has arrived tells nobody
+                    await _first(lambda: _rung(self._bell), lambda: anyio.wait_readable(self._news))
+            with uninterrupted():
+                self._collect()
+        finally:
+            with uninterrupted():
+                self._is_watched = False
+                changed, self._changed = self._changed, anyio.Event()
+                changed.set()
 
 
 async def _rung(bell: Bell) -> None:

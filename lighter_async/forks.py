@@ -1,58 +1,67 @@
-"""Descriptors that a forked child lets go of: a data loader's worker may live as long as the job, and would keep them.
-
-A child knows them by their numbers alone, and another thread may be closing one at the moment of the fork, or may have
-closed it, so that the number is somebody else's by now. So they are opened and closed under a lock that a fork takes.
-"""
+"""What a fork must not find half done, and what a forked child has to let go of."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable
+from typing import Any
 
-__all__ = ["close", "unforked"]
+__all__ = ["Descriptors", "no_fork"]
 
-_lock = threading.RLock()
-_owned: dict[int, Callable[[int], None]] = {}  # descriptors, and how they are closed
-
-
-@contextmanager
-def unforked() -> Iterator[Callable[..., int]]:
-    """While it is open nobody forks; gives a function that enters a descriptor which was opened meanwhile."""
-    with _lock:
-        yield _enter
+no_fork = threading.RLock()
+"""While a thread holds it, no other one forks. For a few lines that wait for nothing."""
 
 
-def _enter(descriptor: int, close: Callable[[int], None] = os.close) -> int:
-    _owned[descriptor] = close
-    return descriptor
+class Descriptors:
+    """File descriptors of ours, all of which a forked child closes, and no others.
+
+    A number is in here exactly as long as the descriptor is open, for a fork waits while that changes: the child would
+    close another one's descriptor of that number otherwise, or keep ours.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: set[int] = set()
+        with no_fork:
+            _all.add(self)
+
+    def open(self, make: Callable[..., int], *arguments: Any) -> int:
+        """A descriptor that `make` opens."""
+        with no_fork:
+            number = make(*arguments)
+            self._numbers.add(number)
+            return number
+
+    def close(self, *numbers: int) -> None:
+        """Close some of them; those that are closed already are left alone, as are negative numbers."""
+        with no_fork:
+            for number in numbers:
+                if number in self._numbers:
+                    self._numbers.discard(number)
+                    os.close(number)
+
+    def close_all(self) -> None:
+        """Close those that are still open."""
+        with no_fork:
+            self.close(*self._numbers.copy())
 
 
-def close(descriptor: int) -> None:
-    """Close a descriptor that was entered."""
-    with _lock:
-        _owned.pop(descriptor, os.close)(descriptor)
+_all: weakref.WeakSet[Descriptors] = weakref.WeakSet()
 
 
-def _before() -> None:
-    _lock.acquire()
+def _forked() -> None:
+    for descriptors in list(_all):
+        descriptors.close_all()
+    _release()
 
 
-def _in_parent() -> None:
-    _lock.release()
-
-
-def _in_child() -> None:
-    global _lock
-    _lock = threading.RLock()
-    for descriptor, let_go in _owned.items():
-        try:
-            let_go(descriptor)
-        except OSError:
-            pass
-    _owned.clear()
+def _release() -> None:
+    try:
+        no_fork.release()
+    except RuntimeError:
+        pass  # a signal's handler has raised before the fork could take it
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
+    os.register_at_fork(before=no_fork.acquire, after_in_parent=_release, after_in_child=_forked)

@@ -1,52 +1,36 @@
-"""Handlers of signals are held back while a change is made that must be whole, and run where nothing is half changed.
+"""Signals held back for a moment, in which a change is made that must be whole.
 
-The interpreter runs a signal's handler in the main thread, between any two of its instructions. There it may raise, as
-Ctrl-C does, or call the very writer that it interrupts. So while a *critical section* is open in the main thread, each
-signal that has a handler has a *gate* in its place, which notes the signal down; at the section's end, and wherever it
-waits, the handlers run.
+Python runs a signal's handler in the main thread, between any two steps of whatever that does, and a handler may raise
+(Ctrl-C, a time limit, `sys.exit`) or call the very writer that it interrupts. So while the main thread changes our
+state, *gates* stand in the place of all handlers: a gate that is closed notes its signal, which is delivered when the
+change is whole, or at a known point of a wait, where no lock of ours is held.
 
-A gate that a section is open for holds back; any other one, left over from a section whose beginning or end a handler
-has interrupted, puts the handler back and calls it. So none of them can make a signal deaf.
+A gate that an exception has left behind harms nobody: it is open, puts the handler back that it stands for, and calls
+it. Reopening is one store, which a handler cannot come before: they run where a function begins or a call returns.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import os
 import signal
 import threading
 from collections import deque
 from collections.abc import Callable
+from threading import get_ident
 from types import FrameType, TracebackType
 from typing import Any
 
-__all__ = ["Waiter", "is_interrupted", "run_handlers", "uninterrupted", "waking"]
+__all__ = ["is_interrupted", "let_through", "run_handlers", "uninterrupted", "waking"]
 
 # The functions themselves, without the wrappers that make enumerations of numbers: the loop waits meanwhile.
-_get: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
-_set: Callable[[int, Any], Any] = getattr(signal.signal, "__wrapped__", signal.signal)
-_NUMBERS = sorted(signal.valid_signals())
-
-
-class _State:
-    """Of the main thread, and changed by it alone."""
-
-    __slots__ = ("current", "depth", "found", "gated", "held", "inside", "wake")
-
-    def __init__(self) -> None:
-        self.depth = 0  # of critical sections; 0 while handlers run
-        self.inside = 0  # how many handlers run out of critical sections
-        self.current: uninterrupted | None = None  # the outermost section
-        self.held: deque[tuple[_Gate, int, FrameType | None]] = deque()
-        self.wake: Callable[[], None] | None = None  # ends what the section waits for
-        self.found: list[Any] = []  # the handlers of all signals, when they were last looked at
-        self.gated: list[int] = []  # the signals that had one
-
-
-_state = _State()
+_get: Callable[[int], Any] = _signal.getsignal
+_set: Callable[[int, Any], Any] = _signal.signal
+_NUMBERS = sorted(map(int, signal.valid_signals()))
 
 
 class _Gate:
-    """In the place of a signal's handler."""
+    """Stands in the place of the handler of one signal."""
 
     __slots__ = ("handler", "number")
 
@@ -54,189 +38,206 @@ class _Gate:
         self.number = number
         self.handler = handler
 
-    def __call__(self, number: int, frame: FrameType | None) -> Any:
-        if _state.depth:
-            _state.held.append((self, number, frame))
-            if _state.wake is not None:
-                _state.wake()
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if _closed:
+            _held.append((self.handler, number, frame))
+            if _wake is not None:
+                _wake()
             return
-        if not _state.inside:
-            self.leave()
+        if not _delivering and _get(number) is self:  # an exception has left it behind
+            _set(number, self.handler)
         self.handler(number, frame)
 
-    def leave(self) -> None:
-        # A handler of the user's may have put another one in our place.
-        if _get(self.number) is self:
-            _set(self.number, self.handler)
+
+# All of these are the main thread's own.
+_main = threading.main_thread().ident
+_closed = False
+_depth = 0  # sections that are open, one in the other, since the gates were closed
+_delivering = 0  # known points at which handlers run, one in the other
+_held: deque[tuple[Any, int, FrameType | None]] = deque()
+_wake: Callable[[], None] | None = None
+# Of the last time, which is mostly like this time: the gates, and what all signals' handlers are while they stand.
+_gates: list[_Gate] = []
+_gated: list[Any] = []
 
 
 class uninterrupted:
-    """A critical section: while it is open no handler of a signal runs, but where it waits. Sections may be nested.
+    """While it is open, in the main thread, no signal's handler runs; those that came run when the outermost ends."""
 
-    Raises:
-        BaseException: At its beginning, before anything has begun, or at its end: what a handler raises.
-    """
-
-    __slots__ = ("_gates", "_outer")
+    __slots__ = ()
 
     def __enter__(self) -> None:
-        if threading.get_ident() != threading.main_thread().ident:
-            self._gates: list[_Gate] | None = None
+        global _closed, _depth
+        if get_ident() != _main:
             return
-        if _state.depth:
-            _state.depth += 1
-            self._gates = None
+        if _closed:
+            _depth += 1
             return
-        gates: list[_Gate] = []
         try:
-            _install(gates)
+            for gate in _gates:
+                if _get(gate.number) is gate.handler:
+                    _set(gate.number, gate)
+            _closed = True
+            _depth = 1
+            # Looked at once they are closed, since a handler that came before may have put another one in its place.
+            if list(map(_get, _NUMBERS)) != _gated:
+                _stand_in()
         except BaseException:
-            _remove(gates)
+            _reopen()
             raise
-        # The last two change what handlers do, and are stores without a call between, so that none runs in between.
-        self._gates, self._outer, _state.current = gates, _state.current, self
-        _state.depth = 1
 
     def __exit__(
         self, kind: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        gates = self._gates
-        if gates is None:
-            if threading.get_ident() == threading.main_thread().ident:
-                _state.depth -= 1
+        global _depth
+        if get_ident() != _main:
             return
-        try:
-            if _state.held:
-                run_handlers()
-        finally:
-            _state.current = self._outer
-            _state.depth = 0
-            _remove(gates)
-
-
-def _install(gates: list[_Gate]) -> None:
-    """Put gates in the place of all handlers, and add them to a list."""
-    found = list(map(_get, _NUMBERS))
-    if found != _state.found:
-        _state.gated = [number for number, handler in zip(_NUMBERS, found, strict=True) if callable(handler)]
-        _state.found = found
-    for number in _state.gated:
-        handler = _get(number)
-        if type(handler) is _Gate:
-            if not _state.inside:
-                gates.append(handler)  # left over, to be removed with the others
-            continue
-        if callable(handler):
-            gate = _Gate(number, handler)
-            gates.append(gate)
-            _set(number, gate)
-
-
-def _remove(gates: list[_Gate]) -> None:
-    error: BaseException | None = None
-    while gates:
-        try:
-            gates[-1].leave()
-            gates.pop()
-        except BaseException as raised:  # by a handler that runs again
-            error = raised
-    if error is not None:
-        raise error
-
-
-def is_interrupted() -> bool:
-    """Whether signals came whose handlers are held back in this thread."""
-    return bool(_state.held) and threading.get_ident() == threading.main_thread().ident
+        if _depth > 1:
+            _depth -= 1
+        else:
+            _reopen()
 
 
 def run_handlers() -> None:
-    """Run the handlers that were held back, inside of a critical section, where nothing is half changed.
+    """Run the handlers of the signals that were held back, at a point where that harms nothing.
 
-    No lock of ours may be held: they may call any writer, and may raise.
-
-    Raises:
-        BaseException: What one of them raises, once all of them have run.
+    The caller holds no lock, and its state is whole: a handler may raise, which comes out of this call, and may call
+    whatever it likes. Signals come through meanwhile.
     """
-    error: BaseException | None = None
-    depth, wake = _state.depth, _state.wake
-    _state.wake = None
-    while _state.held:
-        gate, number, frame = _state.held.popleft()
-        try:
-            _state.inside += 1
-            _state.depth = 0
-            gate.handler(number, frame)
-        except BaseException as raised:
-            _state.depth = depth
-            error = raised
-        finally:
-            _state.depth = depth
-            _state.inside -= 1
-        del frame
-    _state.wake = wake
-    current = _state.current
-    while current is not None and current._gates is not None:
-        try:
-            _install(current._gates)  # a handler may have put others in the place of our gates
-            break
-        except BaseException as raised:
-            error = raised
-    if error is not None:
-        raise error
+    if _held and _closed and get_ident() == _main:
+        let_through(_run_held)
+
+
+def is_interrupted() -> bool:
+    """Whether the calling thread has signals to run_handlers."""
+    return bool(_held) and get_ident() == _main
+
+
+def let_through(call: Callable[[], None]) -> None:
+    """Make a call of a user's within a section that holds signals back: they come through meanwhile."""
+    global _closed, _depth, _delivering
+    if not _closed or get_ident() != _main:
+        call()
+        return
+    # No calls between these, here and below, so that no handler comes in between.
+    depth = _depth
+    _delivering += 1
+    _depth = 0
+    _closed = False
+    try:
+        call()
+    finally:
+        _depth = depth
+        _delivering -= 1
+        _closed = True
+        # A handler may have given signals handlers that had none.
+        _stand_in()
 
 
 class waking:
-    """While it is open, a signal whose handler is held back calls a function, to end what the section waits for."""
+    """While it is open, a call is made when a signal is held back: it ends the wait that the main thread is in."""
 
-    __slots__ = ("_earlier", "_wake")
+    __slots__ = ("_call",)
 
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
 
-    def __enter__(self) -> None:
-        if threading.get_ident() == threading.main_thread().ident:
-            self._earlier = _state.wake
-            _state.wake = self._wake
+    def __enter__(self) -> bool:
+        """Whether a signal is held back already, so that there is nothing to wait for."""
+        global _wake
+        if get_ident() != _main:
+            return False
+        _wake = self._call
+        return bool(_held)
 
     def __exit__(
         self, kind: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if threading.get_ident() == threading.main_thread().ident:
-            _state.wake = self._earlier
+        global _wake
+        if get_ident() == _main:
+            _wake = None
 
 
-class Waiter:
-    """Waits until it is woken, once: by another thread, or by a signal whose handler is held back."""
+def _stand_in() -> None:
+    """Have a closed gate in the place of every handler."""
+    global _gates, _gated
+    while True:
+        now = list(map(_get, _NUMBERS))
+        missing = [
+            (number, handler)
+            for number, handler in zip(_NUMBERS, now, strict=True)
+            if callable(handler) and type(handler) is not _Gate
+        ]
+        if not missing:
+            break
+        for number, handler in missing:
+            gate = _Gate(number, handler)
+            earlier = _set(number, gate)
+            if earlier is handler:
+                continue
+            # A handler that was not held back yet has changed it.
+            if callable(earlier):
+                gate.handler = earlier
+            else:
+                _set(number, earlier)
+    _gates = [handler for handler in now if type(handler) is _Gate]
+    _gated = now
 
-    __slots__ = ("_lock",)
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
+def _reopen() -> None:
+    """Let signals come through again, and run_handlers those that came."""
+    global _closed, _depth
+    try:
+        if not _delivering:  # else the gates are needed once more, when that ends
+            try:
+                _restore()
+            except BaseException:  # of a handler that is back already
+                _restore()
+                raise
+    finally:
+        _depth = 0
+        _closed = False
+        if _held:
+            _run_held()
 
-    def wait(self, timeout: float) -> None:
-        """Return when it was woken, or after `timeout` seconds."""
-        with waking(self.wake):
-            if not is_interrupted():
-                self._lock.acquire(timeout=timeout)
 
-    def wake(self) -> None:
-        """End the wait, now or as soon as it begins."""
+def _restore() -> None:
+    for gate in _gates:
+        # Else the user's handler has put another one in its place.
+        if _get(gate.number) is gate:
+            _set(gate.number, gate.handler)
+
+
+def _run_held() -> None:
+    while _held:
+        # Taken off the list without a call, at which another handler might raise and it would be lost.
+        handler, number, frame = _held[0]
+        del _held[0]
         try:
-            self._lock.release()
-        except RuntimeError:
-            pass  # it was woken already
+            handler(number, frame)
+        except BaseException as error:
+            try:
+                _run_held()
+            except BaseException as other:
+                if isinstance(other, Exception) and not isinstance(error, Exception):
+                    raise error from other  # what ends the program does not get lost behind what may be caught
+                raise
+            raise
 
 
 def _forked() -> None:
-    """In a forked child no section is open: its one thread is another one than the parent's main thread, maybe."""
-    _state.depth = _state.inside = 0
-    _state.current = _state.wake = None
-    _state.held.clear()
+    """In a forked child: another thread than the main one is it now, and what that was in the middle of is gone."""
+    global _main, _closed, _depth, _delivering, _wake
+    if get_ident() == _main:
+        return
+    _main = get_ident()
+    _depth = _delivering = 0
+    _closed = False
+    _wake = None
+    _held.clear()
     for number in _NUMBERS:
-        handler = _get(number)
-        if type(handler) is _Gate:
-            handler.leave()
+        if type(gate := _get(number)) is _Gate:
+            _set(number, gate.handler)
 
 
 if hasattr(os, "register_at_fork"):

@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic, perf_counter
 
 from lighter_async.errors import ClosedError, QueueFullError, WriteError, describe
-from lighter_async.interrupts import Waiter, is_interrupted, run_handlers
-from lighter_async.types import Batch, OnError, Result, Unit, WriterStats
+from lighter_async.interrupts import is_interrupted, run_handlers, waking
+from lighter_async.types import Batch, OnError, Result, Unit, Waiter, WriterStats
 
 __all__ = ["Bell", "Ledger", "Room"]
 
+
+_SECONDS_TO_NOTICE = 0.1
 
 _MUCH = 8 << 20
 """Bytes above which memory that is free again is rather used than more of it, since that is in no cache."""
 
 
-_SECONDS_TO_NOTICE = 1.0
+class _Waiter:
+    """A thread that waits for a change of the books."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def wake(self) -> None:
+        """End the wait that is under way, or the next one."""
+        try:
+            self._lock.release()
+        except RuntimeError:
+            pass  # it is awake already
+
+    @property
+    def is_awake(self) -> bool:
+        """Whether it was woken since it waited last."""
+        return not self._lock.locked()
+
+    def wait(self, timeout: float) -> None:
+        """Wait until it is woken, or for `timeout` seconds."""
+        self._lock.acquire(timeout=timeout)
 
 
 def _wait(waiter: Waiter, timeout: float) -> None:
@@ -28,7 +53,16 @@ def _wait(waiter: Waiter, timeout: float) -> None:
 
 
 def _wake() -> None:
-    """Whoever waits is woken by a change."""
+    """Who waits is woken by the ledger itself."""
+
+
+class _Turn:
+    """A place in the line of those who wait for room. One whose thread runs a signal's handler is passed over."""
+
+    __slots__ = ("is_passed_over",)
+
+    def __init__(self) -> None:
+        self.is_passed_over = False
 
 
 class Bell:
@@ -72,6 +106,9 @@ class Room:
 class Ledger:
     """The books of one writer, under one lock that is never held while a user's code runs.
 
+    The main thread calls it with signals held back. Those that come while it waits are delivered in between, where the
+    lock is free and the books are right: so a handler may raise, and may call the writer.
+
     A batch is *admitted* when its samples and bytes fit beside what is queued or being written; callers that wait for
     that come in in the order in which they came. It is *accepted* once it stands in a worker's queue: from then on the
     ledger waits for it and reports what becomes of it. So ``accepted = written + skipped + failed + dropped + pending``
@@ -102,15 +139,14 @@ class Ledger:
         self._location = location
         self._on_error = on_error
         self._release = release
-        # In the main thread it is held in critical sections alone (`uninterrupted`), so that no signal's handler finds
-        # it held there, or what it guards half changed. An RLock, since the collector may call us in the middle.
         self._lock = threading.RLock()
         # All below: guarded by _lock.
-        self._waiters: list[Waiter] = []
         self._wait: Callable[[Waiter, float], None] = _wait
         self._wake: Callable[[], None] = _wake
+        self._process = os.getpid()
+        self._waiters: list[_Waiter] = []
         self._refusal: str | None = None
-        self._line: deque[object] = deque()
+        self._line: list[_Turn] = []
         self._batches: dict[Batch, int] = {}  # accepted and not done, in order, with their numbers
         self._number = 0
         self._samples = self._bytes = 0  # admitted and not done
@@ -148,6 +184,11 @@ class Ledger:
         with self._lock:
             self._closed = perf_counter()
 
+    def forked(self) -> None:
+        """In a forked child, where it is not begun yet: another thread of the parent may have had the lock."""
+        self._lock = threading.RLock()
+        self._process = os.getpid()
+
     # In
 
     def check_open(self) -> None:
@@ -160,7 +201,7 @@ class Ledger:
             self._check_open()
 
     def admit(self, room: Room, timeout: float | None) -> None:
-        """Wait until there is room, and take it. Handlers of signals run while it waits, and may raise.
+        """Wait until there is room, and take it.
 
         Raises:
             QueueFullError: There was no room for `timeout` seconds.
@@ -168,27 +209,36 @@ class Ledger:
         """
         deadline = None if timeout is None else monotonic() + timeout
         began: float | None = None
-        turn = object()
+        turn = _Turn()
+        waiter = _Waiter()
         count, nbytes = room.count, room.nbytes
         with self._lock:
-            try:
-                self._line.append(turn)
-                self._check_open()
-                while self._line[0] is not turn or not self._fits(count, nbytes):
+            self._check_open()
+            self._line.append(turn)
+            self._waiters.append(waiter)
+        try:
+            while True:
+                with self._lock:
+                    self._check_open()
+                    if self._first_in_line() is turn and self._fits(count, nbytes):
+                        self._give(room)
+                        return
                     left = None if deadline is None else deadline - monotonic()
                     if left is not None and left <= 0:
                         raise self._full(count, nbytes, timeout)
                     if began is None:
                         began = perf_counter()
                         self._waits += 1
-                    self._wait_for_change(left)
-                    self._check_open()
-                self._give(room)
-            finally:
-                if turn in self._line:
-                    self._line.remove(turn)
-                if self._line:
-                    self._notify()  # it may be the next one's turn
+                if self._wait_on(waiter, left):
+                    self._pass_over(turn, True)
+                    try:
+                        self._deliver()
+                    finally:
+                        self._pass_over(turn, False)
+        finally:
+            with self._lock:
+                self._line.remove(turn)
+                self._leave_off(waiter)
                 if began is not None:
                     self._waited_seconds += perf_counter() - began
 
@@ -205,7 +255,7 @@ class Ledger:
         """
         with self._lock:
             self._check_open()
-            if self._line or not self._fits(room.count, room.nbytes):
+            if self._first_in_line() is not None or not self._fits(room.count, room.nbytes):
                 return False
             self._give(room)
             return True
@@ -298,13 +348,20 @@ class Ledger:
     def wait_done(self, mark: int | None, timeout: float | None) -> int:
         """Wait until everything accepted, up to a mark, is done, or for `timeout` seconds; returns what is pending."""
         deadline = None if timeout is None else monotonic() + timeout
+        waiter = _Waiter()
         with self._lock:
-            while self._batches and (mark is None or next(iter(self._batches.values())) <= mark):
-                left = None if deadline is None else deadline - monotonic()
-                if left is not None and left <= 0:
-                    break
-                self._wait_for_change(left)
-            return self._pending(mark)
+            self._waiters.append(waiter)
+        try:
+            while True:
+                with self._lock:
+                    left = None if deadline is None else deadline - monotonic()
+                    if not self._is_pending(mark) or (left is not None and left <= 0):
+                        return self._pending(mark)
+                if self._wait_on(waiter, left):
+                    self._deliver()
+        finally:
+            with self._lock:
+                self._leave_off(waiter)
 
     @contextmanager
     def bell(self) -> Iterator[Bell]:
@@ -364,24 +421,53 @@ class Ledger:
                 queue_bytes=self._queue_bytes,
             )
 
+    # Waiting, without the lock
+
+    def _wait_on(self, waiter: _Waiter, timeout: float | None) -> bool:
+        """Wait for a change, for a moment at most; returns whether signals were held back that are to be delivered."""
+
+        def wake() -> None:
+            waiter.wake()
+            self._wake()
+
+        # In slices: the interpreter overlooks a signal that comes just before its thread begins to wait.
+        timeout = _SECONDS_TO_NOTICE if timeout is None else min(timeout, _SECONDS_TO_NOTICE)
+        with waking(wake) as held:
+            if not held:
+                self._wait(waiter, timeout)
+        return is_interrupted()
+
+    def _deliver(self) -> None:
+        with self._lock:
+            self._notify()  # another one waits on at the backend meanwhile
+        run_handlers()
+        if self._process != os.getpid():
+            raise ClosedError(
+                f"a signal's handler has forked, and this is the child, where nobody stores to {self._location!r}; "
+                "end it in the handler"
+            )
+
+    def _pass_over(self, turn: _Turn, passed_over: bool) -> None:
+        with self._lock:
+            turn.is_passed_over = passed_over
+            self._notify()
+
     # With _lock held
 
-    def _wait_for_change(self, timeout: float | None) -> None:
-        """Let go of the lock, wait, run what handlers were held back, and take the lock again."""
-        waiter = Waiter()
-        self._waiters.append(waiter)
-        self._lock.release()
-        try:
-            self._wait(waiter, _SECONDS_TO_NOTICE if timeout is None else min(timeout, _SECONDS_TO_NOTICE))
-            if is_interrupted():
-                run_handlers()
-        finally:
-            self._lock.acquire()
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-            # Whoever waits for what was done by way of us may have to look for it in our place.
-            if self._waiters:
-                self._waiters.pop(0).wake()
+    def _leave_off(self, waiter: _Waiter) -> None:
+        """Wait no more. It may be the next one's turn, and somebody has to wait on at the backend in our place."""
+        self._waiters.remove(waiter)
+        if self._waiters:
+            self._notify()
+
+    def _first_in_line(self) -> _Turn | None:
+        for turn in self._line:
+            if not turn.is_passed_over:
+                return turn
+        return None
+
+    def _is_pending(self, mark: int | None) -> bool:
+        return bool(self._batches) and (mark is None or next(iter(self._batches.values())) <= mark)
 
     def _check_open(self) -> None:
         if self._first_failure is not None:
@@ -411,7 +497,6 @@ class Ledger:
     def _give(self, room: Room) -> None:
         self._peak_samples = max(self._peak_samples, self._samples + room.count)
         self._peak_bytes = max(self._peak_bytes, self._bytes + room.nbytes)
-        # No calls between these, so that no signal comes in between.
         self._samples += room.count
         self._bytes += room.nbytes
         room.taken = True
@@ -430,8 +515,7 @@ class Ledger:
         return sum(batch.left for batch, number in self._batches.items() if number <= mark)
 
     def _notify(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
+        for waiter in self._waiters:
             waiter.wake()
         self._wake()
         # Under the lock, so that no bell is closed meanwhile: its descriptor's number may be another socket's by then.

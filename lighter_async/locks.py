@@ -5,21 +5,23 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import sys
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from lighter_async.forks import close, unforked
-from lighter_async.interrupts import is_interrupted, run_handlers
+from lighter_async.interrupts import run_handlers
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+from lighter_async.forks import Descriptors
 
 __all__ = [
     "LOCK_ENDING",
@@ -95,7 +97,7 @@ def alone_in(path: str) -> Iterator[int]:
     """
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
     flags |= getattr(os, "O_NONBLOCK", 0)  # a pipe in its place must hold nobody up
-    descriptor = os.open(path, flags, 0o666)
+    descriptor = _own.open(os.open, path, flags, 0o666)
     beside = ""
     try:
         if fcntl is not None:
@@ -105,7 +107,7 @@ def alone_in(path: str) -> Iterator[int]:
                 beside = _take_beside(f"{path}.busy")
         yield descriptor
     finally:
-        os.close(descriptor)
+        _own.close(descriptor)
         if beside:
             try:
                 os.unlink(beside)
@@ -136,6 +138,7 @@ class Owner:
         namespace: The kernel's name for what process numbers count in there; another container has another one. Empty
             where it is not known.
         run: The id of its run.
+        program: A word of the program in it, which `os.execv` replaces by another one.
     """
 
     process: int
@@ -143,6 +146,17 @@ class Owner:
     boot: str
     namespace: str = ""
     run: str = ""
+    program: str = ""
+
+    @property
+    def is_earlier_program(self) -> bool:
+        """Whether it is what ran in this process before `os.execv`; its helpers may be at work still."""
+        me = this_process(self.run)
+        return (
+            bool(me.boot and me.started)
+            and self.program not in ("", _PROGRAM)
+            and replace(me, program=self.program) == self
+        )
 
     @property
     def is_dead(self) -> bool:
@@ -165,7 +179,7 @@ def boot_id() -> str:
 
 def this_process(run: str = "") -> Owner:
     """The calling process, for a run."""
-    return Owner(os.getpid(), _started(os.getpid()), boot_id(), _namespace(), run)
+    return Owner(os.getpid(), _started(os.getpid()), boot_id(), _namespace(), run, _PROGRAM)
 
 
 def _namespace() -> str:
@@ -204,8 +218,7 @@ class RunLock:
         Raises:
             OSError: The file cannot be made, or the file system knows no locks.
         """
-        with unforked() as own:
-            descriptor = own(_above_standard(os.open(self.path, _OPEN | os.O_CREAT, 0o666)))
+        descriptor = _own.open(lambda: _above_standard(os.open(self.path, _OPEN | os.O_CREAT, 0o666)))
         try:
             if fcntl is not None:
                 try:
@@ -218,13 +231,12 @@ class RunLock:
             if owner is not None:
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, json.dumps(asdict(owner)).encode(), 0)
+            self.descriptor = descriptor
         except BlockingIOError:
-            close(descriptor)
             return False
-        except BaseException:
-            close(descriptor)
-            raise
-        self.descriptor = descriptor
+        finally:
+            if self.descriptor < 0:
+                _own.close(descriptor)
         return True
 
     def release(self) -> None:
@@ -236,8 +248,20 @@ class RunLock:
             os.unlink(self.path)
         except OSError:
             pass
+        self.forget()
+
+    def forget(self) -> None:
+        """Close the descriptor, as a forked child does: others may hold the lock still."""
         descriptor, self.descriptor = self.descriptor, -1
-        close(descriptor)
+        if descriptor >= 0:
+            _own.close(descriptor)
+
+
+# What a forked child lets go of, also where another thread was about to take a lock, or was looking whether one is
+# free: the child would hold it as long as it lives.
+_own = Descriptors()
+
+_PROGRAM = secrets.token_hex(4)
 
 
 def _above_standard(descriptor: int) -> int:
@@ -273,7 +297,7 @@ def owner_of(path: str) -> Owner | None:
         return None
     finally:
         os.close(descriptor)
-    words = owner.started, owner.boot, owner.namespace, owner.run
+    words = owner.started, owner.boot, owner.namespace, owner.run, owner.program
     return owner if type(owner.process) is int and all(type(word) is str for word in words) else None
 
 
@@ -328,13 +352,16 @@ def wait_for_the_dead(folder: str, *, timeout: float) -> None:
                 flush=True,
             )
         time.sleep(0.02)
-        if is_interrupted():
-            run_handlers()
+        run_handlers()
 
 
 def _held_by_the_dead(folder: str) -> list[Owner]:
     owners = [(path, owner_of(path)) for path in _lock_files(folder)]
-    return [owner for path, owner in owners if owner is not None and owner.is_dead and is_held(path)]
+    return [
+        owner
+        for path, owner in owners
+        if owner is not None and (owner.is_dead or owner.is_earlier_program) and is_held(path)
+    ]
 
 
 def is_held(path: str) -> bool:
@@ -342,7 +369,7 @@ def is_held(path: str) -> bool:
     if fcntl is None:
         return False
     try:
-        descriptor = os.open(path, _OPEN)
+        descriptor = _own.open(os.open, path, _OPEN)
     except OSError:
         return False
     try:
@@ -353,5 +380,5 @@ def is_held(path: str) -> bool:
     except OSError:
         return True
     finally:
-        os.close(descriptor)
+        _own.close(descriptor)
     return False

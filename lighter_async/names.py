@@ -285,19 +285,9 @@ def _duplicate(name: str, file: str, earlier: str, later: str) -> DuplicateNameE
     )
 
 
+# A forked child has no writers of its parent's, and another thread of that may have had the lock.
 _claims: weakref.WeakValueDictionary[str, Claims] = weakref.WeakValueDictionary()
 _claims_lock = threading.Lock()
-
-
-def _forked() -> None:
-    """In a forked child: another thread may have held a lock, and what the parent's writers claim is theirs."""
-    global _claims, _claims_lock
-    _claims = weakref.WeakValueDictionary()
-    _claims_lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
 
 
 def claims_of(location: str) -> Claims:
@@ -307,3 +297,13 @@ def claims_of(location: str) -> Claims:
         if claims is None:
             claims = _claims[location] = Claims()
         return claims
+
+
+def _forked() -> None:
+    global _claims, _claims_lock
+    _claims = weakref.WeakValueDictionary()
+    _claims_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

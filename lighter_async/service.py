@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, TypeVar
 
 from lighter_async.errors import ClosedError, FlushTimeoutError, WriteError, attach
-from lighter_async.interrupts import is_interrupted, run_handlers, uninterrupted
+from lighter_async.interrupts import let_through, uninterrupted
 from lighter_async.leaving import Unclosed, tell
 from lighter_async.ledger import Ledger, Room
+from lighter_async.life import Life
 from lighter_async.limits import DEFAULT_ATTEMPTS, DEFAULT_QUEUE_SIZE, default_queue_bytes, default_workers
 from lighter_async.manifest import Loader, ManifestLog
 from lighter_async.manifest.line import Config
@@ -55,7 +54,7 @@ _Self = TypeVar("_Self", bound="BackgroundWriter")
 
 # Samples up to this many bytes together are one unit of work, so that tiny ones do not each pay a hand-over.
 _UNIT_BYTES = 256 * 1024
-_SECONDS_TO_LOOK = 0.05
+_CALLS_AT_EXIT = 10
 
 
 class BackgroundWriter:
@@ -65,8 +64,12 @@ class BackgroundWriter:
     reported as an error. Memory stays bounded: what is queued or being written is at most `queue_size` samples and
     `queue_bytes` bytes, or one batch where a batch is larger than that. Use it as a context manager, or call `close`.
 
-    All methods may be called from any thread. Nothing is started, and no file or thread exists, before the first
-    sample or ``with``.
+    All methods may be called from any thread, and from a signal's handler: signals that come in the middle of a call
+    are held back until nothing is half done, at the latest when the call returns, and during its waits they come
+    through at once. What their handlers raise comes out of the call, and loses nothing. Only in the middle of the
+    writer's start, and of the end of its `close`, a handler's calls that need just these raise `RuntimeError`.
+
+    Nothing is started, and no file or thread exists, before the first sample or ``with``.
 
     Args:
         writer: A registered name (``"tensor"``, ``"image_2d"``, ``"image_3d"``, ``"text"``), an `Encoder`, or a
@@ -164,8 +167,7 @@ class BackgroundWriter:
             on_error=on_error,
         )
         # Starting and finishing; never held while waiting for a sample.
-        self._life = threading.Lock()
-        self._living_thread = 0
+        self._life = Life()
         # Guarded by _life:
         self._backend: Backend | None = None
         self._claims: Claims | None = None
@@ -181,9 +183,10 @@ class BackgroundWriter:
             ClosedError: The writer was closed.
             OSError: The target's directory cannot be made.
         """
-        self._started()
-        if self._state in ("draining", "closed"):
-            self._ledger.check_open()
+        with uninterrupted():
+            self._started()
+            if self._state in ("draining", "closed"):
+                self._ledger.check_open()
 
     def submit(self, name: str, value: Any, *, timeout: float | None = None, origin: Origin | None = None) -> None:
         """Hand one sample over. Waits while there is no room.
@@ -284,11 +287,10 @@ class BackgroundWriter:
         self._check_caller("abort")
         with uninterrupted():
             self._drain()
-            backend = self._backend
-            dropped = 0 if backend is None else self._ledger.drop(backend.drop())
+            dropped = self._drop()
             self._wait_done(None, None)
             self._end()
-        return dropped
+            return dropped
 
     def close_by(self, seconds: float) -> int:
         """Close before the process is killed: accept no more samples, and wait for the accepted ones for a time.
@@ -316,9 +318,8 @@ class BackgroundWriter:
             tell(f"{pending} samples are left to helper processes, which go on storing to {self.target.location!r}")
             self._unclosed.forget()
             return pending
-        assert self._backend is not None
         with uninterrupted():
-            dropped = self._ledger.drop(self._backend.drop())
+            dropped = self._drop()
         # Before waiting for what is in the threads' hands, which may take longer than this process has left.
         tell(f"{dropped} samples were dropped, for which there was no time: {self.target.location!r}")
         try:
@@ -343,7 +344,7 @@ class BackgroundWriter:
         """Where the writer stands in its life."""
         with uninterrupted():
             self._collect()
-            return "failed" if self._state == "running" and self._ledger.failed else self._state
+        return "failed" if self._state == "running" and self._ledger.failed else self._state
 
     def __enter__(self: _Self) -> _Self:
         self.start()
@@ -370,7 +371,10 @@ class BackgroundWriter:
     # The way of a sample, on the caller's side
 
     def _hand_over(self, names: Sequence[str], plan: Plan, timeout: float | None, origin: Origin | None) -> None:
-        backend = self._started()
+        backend = self._backend
+        if backend is None or self._pid != os.getpid():
+            with uninterrupted():
+                backend = self._started()
         if timeout != 0 and backend.is_worker():
             raise RuntimeError(
                 "submit() was called from one of the writer's own workers, which would wait for itself; "
@@ -382,11 +386,13 @@ class BackgroundWriter:
                 f"Length mismatch: {plan.count} samples and {len(origin.indices)} indices; every sample has one"
             )
         if plan.count == 0:
-            self._ledger.check_open()
+            with uninterrupted():
+                self._ledger.check_open()
             return
         origin = _own(origin)
         nbytes = self._pool.bytes_of(plan)
         room = Room(plan.count, nbytes)
+        # In one piece, for signals, but for the waiting in it.
         with uninterrupted():
             if self._ledger.is_crowded(room) or backend.has_failures:
                 backend.collect()
@@ -475,7 +481,7 @@ class BackgroundWriter:
         backend = self._backend
         if backend is not None:
             return backend
-        with uninterrupted(), self._living():
+        with uninterrupted(), self._life:
             if self._backend is None:
                 if self._state != "new":
                     self._ledger.check_open()
@@ -487,9 +493,11 @@ class BackgroundWriter:
                     memory=self._pool.shared,
                     queue_size=self.queue_size,
                 )
-                self._claims = claims_of(self.target.location)
-                # Before the helpers get their copies of it.
-                self.target.open()
+                # Before the helpers get their copies of it. A target of the user's own may wait for whatever it likes.
+                if isinstance(self.target, LocalTarget):
+                    self.target.open()
+                else:
+                    let_through(self.target.open)
                 try:
                     if job.log is not None:
                         assert isinstance(self.target, LocalTarget)
@@ -501,6 +509,7 @@ class BackgroundWriter:
                 except BaseException:
                     job.close()
                     raise
+                self._claims = claims_of(self.target.location)
                 self._ledger.open(backend.wait, backend.wake)
                 self._backend = backend
                 self._state = "running"
@@ -508,30 +517,6 @@ class BackgroundWriter:
                 self._job = job
                 self._unclosed = Unclosed(self, self._close_at_exit, job, self._ledger.untold, finish)
             return self._backend
-
-    @contextmanager
-    def _living(self) -> Iterator[None]:
-        """Be the only one who starts or ends the workers. Other threads may take minutes for that, so handlers run.
-
-        Raises:
-            RuntimeError: It is this very thread that starts or ends them: a signal's handler has interrupted it.
-        """
-        me = threading.get_ident()
-        if self._living_thread == me:
-            raise RuntimeError(
-                f"a signal's handler called the writer for {self.target.location!r} while it was being started or "
-                "closed by the code that the handler has interrupted, which has to go on first; set a flag in the "
-                "handler, and look at it between two hand-overs"
-            )
-        while not self._life.acquire(timeout=_SECONDS_TO_LOOK):
-            if is_interrupted():
-                run_handlers()
-        self._living_thread = me
-        try:
-            yield
-        finally:
-            self._living_thread = 0
-            self._life.release()
 
     def _make_job(self) -> Job:
         target, writer = self.target, self.writer
@@ -566,42 +551,50 @@ class BackgroundWriter:
         _release(self._pool, batch)
 
     def _drain(self) -> None:
-        with uninterrupted(), self._living():
+        with uninterrupted(), self._life:
             if self._state in ("new", "running"):
                 self._state = "draining" if self._state == "running" else "closed"
                 self._ledger.refuse(f"the writer for {self.target.location!r} is closed; open another one")
 
-    def _finish(self) -> None:
-        with uninterrupted(), self._living():
+    def _finish(self) -> Exception | None:
+        """Let the workers go, and then the target; returns what that one has raised, which must not hide failures."""
+        with uninterrupted(), self._life:
             if self._state != "draining":
-                return
+                return None
             assert self._backend is not None
-            self._state = "closed"
-            self._unclosed.forget()
             self._ledger.close()
             # Other writers on this location may use the names again once all of today's are closed.
             self._claims = None
             self._pool.close()
+            self._backend.stop()  # a signal's handler may raise here; then the next call goes on
+            self._state = "closed"
+            self._unclosed.forget()
             try:
-                self._backend.stop()
-            finally:
-                self._job.close()
+                if isinstance(self.target, LocalTarget):
+                    self._job.close()
+                else:
+                    let_through(self._job.close)
+            except Exception as error:
+                return error
+            return None
+
+    def _drop(self) -> int:
+        backend = self._backend
+        return 0 if backend is None else self._ledger.drop(backend.drop())
 
     def _end(self) -> None:
-        try:
-            self._finish()
-        except Exception as error:
-            self._raise_beside_failures(error)
-        self._ledger.raise_failures()
+        self._raise_failures(self._finish())
 
-    def _raise_beside_failures(self, error: Exception) -> NoReturn:
+    def _raise_failures(self, error: Exception | None) -> None:
         """Raise the failures that were not raised yet with the error attached, or the error alone."""
         try:
             self._ledger.raise_failures()
         except WriteError as failures:
-            attach(error, failures)
+            if error is not None:
+                attach(error, failures)
             raise
-        raise error
+        if error is not None:
+            raise error
 
     def _wait_done(self, mark: int | None, timeout: float | None) -> None:
         self._collect()
@@ -616,11 +609,9 @@ class BackgroundWriter:
     def _check_process(self) -> None:
         # Before any lock, which another thread of the parent may have held when it forked.
         if self._pid != os.getpid():
-            if self._state == "new":
-                # Another thread of the parent may have held it when it forked.
-                self._life = threading.Lock()
-                self._living_thread = 0
+            if self._state == "new" and not self._life.is_held:
                 self._pid = os.getpid()
+                self._ledger.forked()
                 return
             raise ClosedError(
                 f"this writer for {self.target.location!r} belongs to process {self._pid}, and this is process "
@@ -652,12 +643,16 @@ class BackgroundWriter:
     def _close_at_exit(self) -> None:
         if self._pid != os.getpid():
             return
-        try:
-            self.close()
-        except Exception as error:
-            tell(error)
-        except KeyboardInterrupt:
-            tell(self._abort_after_interrupt())
+        # Again where a signal's handler has raised, for nobody else will close it.
+        for _ in range(_CALLS_AT_EXIT):
+            try:
+                self.close()
+            except Exception as error:
+                tell(error)
+            except (KeyboardInterrupt, SystemExit):
+                tell(self._abort_after_interrupt())
+            if self._state == "closed":
+                return
 
 
 def _own(origin: Origin | None) -> Origin | None:

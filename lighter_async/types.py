@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 from lighter_async.errors import WriteError
 
 if TYPE_CHECKING:
-    from lighter_async.interrupts import Waiter
     from lighter_async.staging import Staged
 
 __all__ = [
@@ -303,6 +302,19 @@ class Result:
         return self.written + self.skipped + len(self.failures)
 
 
+class Waiter(Protocol):
+    """A thread that waits for a change of the books."""
+
+    @property
+    def is_awake(self) -> bool:
+        """Whether it was woken since it waited last."""
+        ...
+
+    def wait(self, timeout: float) -> None:
+        """Wait until it is woken, or for `timeout` seconds."""
+        ...
+
+
 class Backend(Protocol):
     """Has units of work done beside the caller, and tells what became of each, once."""
 
@@ -344,11 +356,11 @@ class Backend(Protocol):
         ...
 
     def wait(self, waiter: Waiter, timeout: float) -> None:
-        """Return when the waiter was woken, something may have been done, or after `timeout` seconds."""
+        """Return when the waiter was woken, or something may have been done, or after `timeout` seconds."""
         ...
 
     def wake(self) -> None:
-        """End a `wait` that is under way and does not look at its waiter."""
+        """End a `wait` that is under way, whose waiter was woken. Also called by that very thread, for a signal."""
         ...
 
     def watch(self) -> AbstractContextManager[int | None]:

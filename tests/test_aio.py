@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import os
 import threading
+import time
 import typing
 
 import anyio
@@ -25,6 +27,7 @@ from lighter_async import (
     FlushTimeoutError,
     QueueFullError,
     WriteError,
+    encoder,
 )
 
 LARGE = 5 << 20
@@ -783,3 +786,52 @@ async def test_a_writer_must_not_wait_for_itself(tmp_path):
     async with AsyncBackgroundWriter(write, tmp_path) as writer:
         await writer.submit("a", "")
     assert len(refused) == 2
+
+
+# Descriptors
+
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks into /proc")
+@pytest.mark.parametrize("backend", ["thread", "process"])
+@on_every_loop
+async def test_many_who_wait_share_a_few_descriptors(tmp_path, backend):
+    """One bell, and one descriptor for news of helpers, however many wait; also when some of them, or all, give up."""
+
+    @encoder(suffix="")
+    def encode(value):
+        while not os.path.exists(value):
+            time.sleep(0.01)
+        return value.encode()
+
+    value = str(tmp_path / "opened")
+    async with AsyncBackgroundWriter(encode, tmp_path / "out", backend=backend, max_workers=1) as writer:
+        await writer.submit("a", value)
+        before = descriptors()
+        ended = []
+
+        async def flush():
+            await writer.flush()
+            ended.append(1)
+
+        async with anyio.create_task_group() as tasks:
+            with anyio.CancelScope() as impatient:
+                async with anyio.create_task_group() as cancelled:
+                    for _ in range(300):
+                        cancelled.start_soon(writer.flush)
+                    await checkpoint()
+                    for _ in range(300):
+                        tasks.start_soon(flush)
+                    await other_tasks_run()
+                    assert descriptors() - before <= 5
+                    impatient.cancel()
+            await other_tasks_run()
+            assert not ended
+            assert descriptors() - before <= 5
+            (tmp_path / "opened").touch()
+        assert len(ended) == 300
+        assert descriptors() <= before
+        assert not writer._watches

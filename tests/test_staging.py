@@ -2,10 +2,12 @@
 
 import gc
 import io
+import sys
 import threading
 import weakref
 from collections import OrderedDict, UserList, namedtuple
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from lighter_async import BackgroundWriter
 from lighter_async.staging import StagingPool, plan_batch, plan_sample
+from lighter_async.staging.layout import is_tensor
 from lighter_async.staging.memory import PrivateMemory, SlotPool, size_class
 
 MEGA = 1 << 20
@@ -509,3 +512,11 @@ def test_slots_are_handed_out_once_to_concurrent_threads(pool):
         thread.join()
     assert mixed == []
     assert pool.total_bytes <= 4 * 4096
+
+
+def test_nothing_is_a_tensor_while_another_thread_imports_torch(monkeypatch):
+    """The module is there by then, and nothing in it; what is handed over meanwhile comes in."""
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    assert not is_tensor("words")
+    assert plan_sample(["words", np.zeros(3)]).nbytes
+    assert plan_batch(["words", 1]).count == 2

@@ -343,8 +343,8 @@ def _own(value: Any) -> Any:
 
 def is_tensor(value: Any) -> bool:
     """Whether it is a tensor of PyTorch's."""
-    # Who has a tensor has imported torch; who writes only texts need not.
-    # Another thread may be importing it at this moment; then there is no tensor yet.
+    # Who has a tensor has imported torch; who writes only texts need not. While another thread imports it, it is there
+    # without what is in it, and so there is no tensor yet.
     kind = getattr(sys.modules.get("torch"), "Tensor", None)
     return kind is not None and isinstance(value, kind)
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.forks import close, unforked
+from lighter_async.forks import Descriptors
 from lighter_async.staging.memory import PAGE, Slot
 
 __all__ = ["SharedMemory", "SharedView"]
@@ -38,6 +38,7 @@ class SharedMemory:
         self.mapped = 2 * -(-budget // PAGE) * PAGE + (16 << 20)
         self._pin = pin
         self._lock = threading.Lock()
+        self._own = Descriptors()
         # Guarded by _lock:
         self.descriptor = -1
         self._mapping: mmap.mmap | None = None
@@ -53,8 +54,7 @@ class SharedMemory:
         Raises:
             OSError: The system has no descriptor or no addresses left.
         """
-        with unforked() as own:
-            self.descriptor = own(os.memfd_create("lighter-async", os.MFD_CLOEXEC))
+        self.descriptor = self._own.open(os.memfd_create, "lighter-async", os.MFD_CLOEXEC)
         os.ftruncate(self.descriptor, self.mapped)
         self._mapping = mmap.mmap(self.descriptor, self.mapped)
         self._memory = np.frombuffer(self._mapping, np.uint8)
@@ -88,9 +88,8 @@ class SharedMemory:
     def close(self) -> None:
         """Let go of the file; its memory goes with the last slot and the last process that maps it."""
         with self._lock:
-            if self.descriptor >= 0:
-                close(self.descriptor)
-                self.descriptor = -1
+            self._own.close_all()
+            self.descriptor = -1
             self._mapping = None
             self._memory = np.empty(0, np.uint8)
             self._apart.clear()

@@ -7,6 +7,7 @@ import os
 from collections.abc import Container, Iterator
 
 from lighter_async.files import is_temporary, remove
+from lighter_async.interrupts import run_handlers
 from lighter_async.locks import LOCK_ENDING, RunLock
 from lighter_async.names import RESERVED_PREFIX
 
@@ -47,6 +48,7 @@ def clear_leftovers(root: str, *, but: str) -> None:
 
 def _temporary_files(root: str, tokens: Container[str]) -> Iterator[str]:
     for folder, _, files in os.walk(root):
+        run_handlers()  # such as Ctrl-C: there may be millions
         for file in files:
             if is_temporary(file) in tokens:
                 yield os.path.join(folder, file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any, get_args
 
 from lighter_async.errors import InvalidNameError, NameTakenError
 from lighter_async.files import local_path, name_part, new_token, remove, write_part
+from lighter_async.forks import no_fork
 from lighter_async.locks import LOCK_ENDING, Owner, RunLock, alone_in, this_process, wait_for_the_dead
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.runs import begin_run
@@ -111,7 +113,9 @@ class LocalTarget:
         folder = os.path.join(self._root, RESERVED_PREFIX)
         if self._owner is None:
             wait_for_the_dead(folder, timeout=_SECONDS_FOR_THE_DEAD)
-        self._lock = self._acquire_lock(folder)
+        with no_fork:
+            self._lock = self._acquire_lock(folder)
+            _open_here.add(self)
         try:
             if self.since is None:
                 # By the file system's clock. Ranks that open later take over what the first one has entered.
@@ -181,6 +185,7 @@ class LocalTarget:
         if self._lock is None:
             return
         lock, self._lock = self._lock, None
+        _open_here.discard(self)
         lock.release()
         if self._owner is None:
             try:
@@ -191,6 +196,11 @@ class LocalTarget:
             os.rmdir(os.path.dirname(lock.path))
         except OSError:
             pass  # other writers are at work, or there is a manifest
+
+    def forked(self) -> None:
+        """In a forked child: let go of the lock, which the parent keeps."""
+        if self._lock is not None:
+            self._lock.forget()
 
     # The two steps of storing a file
 
@@ -352,3 +362,17 @@ def _sync_upwards(folder: str) -> None:
 def _is_sample(path: str) -> bool:
     """Whether there is a file, or a link that may lead to one somewhere; a folder is no sample that could be kept."""
     return os.path.lexists(path) and not os.path.isdir(path)
+
+
+# Whose locks a forked child has to let go of: a data loader's worker would hold them beyond its parent's death.
+_open_here: weakref.WeakSet[LocalTarget] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for target in list(_open_here):
+        target.forked()
+    _open_here.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -6,16 +6,16 @@ import asyncio
 import os
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 
-from lighter_async.interrupts import is_interrupted, run_handlers, uninterrupted
+from lighter_async.interrupts import run_handlers, uninterrupted
 from lighter_async.types import Batch, Result, Unit
 from lighter_async.workers.job import Job
 from lighter_async.workers.queue import UnitQueue
 
 __all__ = ["LoopBackend"]
 
-_SECONDS_TO_LOOK = 0.05
+_SECONDS_TO_NOTICE = 0.05
 
 
 class LoopBackend(UnitQueue):
@@ -28,39 +28,39 @@ class LoopBackend(UnitQueue):
 
     def __init__(self, job: Job, done: Callable[[Batch, Result], None], max_workers: int) -> None:
         super().__init__(job, done, max_workers, threads=1)
-        self._loop = asyncio.new_event_loop()
-        # For a writer that nobody closed: it is collected when nothing is pending, so the loop rests.
-        weakref.finalize(self, _close, self._loop, os.getpid()).atexit = False
+        self._loop: asyncio.AbstractEventLoop
+        self._finished: Future[None] | None = None
         # Guarded by _lock:
         self._wake: asyncio.Event | None = None  # while the loop runs
         self._started = False
 
+    def start(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        # For a writer that nobody closed: it is collected when nothing is pending, so the loop rests.
+        weakref.finalize(self, _close, self._loop, os.getpid()).atexit = False
+
     def stop(self) -> None:
-        try:
-            finished = self._executor.submit(self._finish)
-        except RuntimeError:  # the interpreter is shutting down, and its threads have ended
-            self._loop.close()
-            return
-        try:
-            # What a writer left running may take its time to end.
-            while not wait([finished], _SECONDS_TO_LOOK).done:
-                if is_interrupted():
-                    run_handlers()
-            finished.result()
-        except BaseException:
-            self._executor.shutdown(wait=False)
-            raise
-        self._executor.shutdown()
+        with uninterrupted():
+            if self._finished is None:
+                try:
+                    self._finished = self._executor.submit(self._finish)
+                except RuntimeError:  # the interpreter is shutting down, and its threads have ended
+                    self._loop.close()
+                    return
+            # A task that a writer left running may take long to end.
+            while not wait([self._finished], _SECONDS_TO_NOTICE).done:
+                run_handlers()
+            self._executor.shutdown()
+            self._finished.result()
 
     def _call_workers(self) -> None:
         if not self._units:
             return
-        with uninterrupted():
-            if self._wake is not None:
-                self._loop.call_soon_threadsafe(self._wake.set)
-            elif not self._started:
-                self._executor.submit(self._run)
-                self._started = True
+        if self._wake is not None:
+            self._loop.call_soon_threadsafe(self._wake.set)
+        elif not self._started:
+            self._executor.submit(self._run)
+            self._started = True
 
     def _at_work(self) -> bool:
         return self._started

@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 
-from lighter_async.interrupts import Waiter
-from lighter_async.types import Batch, Result, Unit
+from lighter_async.types import Batch, Result, Unit, Waiter
 from lighter_async.workers.job import Job
 
 __all__ = ["UnitQueue"]
@@ -65,7 +64,7 @@ class UnitQueue(ABC):
             return batch.begun or any(unit.batch is batch for unit in self._units)
 
     def wait(self, waiter: Waiter, timeout: float) -> None:
-        waiter.wait(timeout)
+        waiter.wait(timeout)  # threads tell the ledger themselves, which wakes it
 
     def collect(self) -> None:
         return  # threads tell it themselves
@@ -75,7 +74,7 @@ class UnitQueue(ABC):
         return False  # the same
 
     def wake(self) -> None:
-        return  # whoever waits is woken by a change of the ledger
+        return  # whoever waits is woken by the ledger
 
     def watch(self) -> AbstractContextManager[int | None]:
         return nullcontext()

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from time import monotonic
 
 from lighter_async.errors import LighterAsyncError, WriteTimeoutError
-from lighter_async.interrupts import Waiter, uninterrupted
-from lighter_async.types import Batch, Result, Unit
+from lighter_async.interrupts import uninterrupted
+from lighter_async.types import Batch, Result, Unit, Waiter
 from lighter_async.workers.job import Job
 from lighter_async.workers.queue import UnitQueue
 from lighter_async.workers.work import GivenUp
@@ -68,16 +68,17 @@ class ThreadBackend(UnitQueue):
         if limit is None:
             return
         late: list[tuple[Batch, Result]] = []
-        with uninterrupted(), self._lock:
-            before = monotonic() - limit
-            for task in list(self._tasks):
-                unit, place = task.unit, task.place
-                if unit is not None and place is not None and place[1] < before:
-                    late.append((unit.batch, self._give_up(task, unit, place[0], limit)))
-            if late:
-                self._call_workers()
-        for batch, result in late:
-            self._done(batch, result)
+        with uninterrupted():
+            with self._lock:
+                before = monotonic() - limit
+                for task in list(self._tasks):
+                    unit, place = task.unit, task.place
+                    if unit is not None and place is not None and place[1] < before:
+                        late.append((unit.batch, self._give_up(task, unit, place[0], limit)))
+                if late:
+                    self._call_workers()
+            for batch, result in late:
+                self._done(batch, result)
 
     @property
     def has_failures(self) -> bool:
@@ -91,11 +92,10 @@ class ThreadBackend(UnitQueue):
         lacking = min(len(self._units), self._max_workers) - len(self._tasks)
         if lacking <= 0:
             return
-        with uninterrupted():
-            for _ in range(lacking):
-                task = _Task()
-                self._begin(task)
-                self._tasks.add(task)
+        for _ in range(lacking):
+            task = _Task()
+            self._begin(task)
+            self._tasks.add(task)
 
     def _begin(self, task: _Task) -> None:
         if self._job.patience.write_timeout is None:

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from time import monotonic, monotonic_ns
 
 from lighter_async.errors import WorkerDiedError, WriteError, WriteTimeoutError
-from lighter_async.forks import close, unforked
-from lighter_async.interrupts import Waiter, is_interrupted, uninterrupted, waking
+from lighter_async.forks import Descriptors, no_fork
+from lighter_async.interrupts import run_handlers, uninterrupted
 from lighter_async.staging import SharedMemory
 from lighter_async.staging.layout import Leaf
 from lighter_async.staging.memory import Slot, SlotPool, size_class
-from lighter_async.types import Batch, Result, Unit
+from lighter_async.types import Batch, Result, Unit, Waiter
 from lighter_async.workers.job import Job
 from lighter_async.workers.process.arrivals import Arrivals
 from lighter_async.workers.process.bells import make_bell, ring, silence
@@ -31,7 +31,8 @@ from lighter_async.workers.process.letter import open_failure, seal, seal_names,
 
 __all__ = ["ProcessBackend"]
 
-_SECONDS_TO_NOTICE = 1.0
+_SECONDS_TO_NOTICE = 0.05
+_SECONDS_TO_END = 30.0  # for helpers that have nothing left to do; what a user's writer left running may hold them
 _ATTEMPTS = 3  # of a sample whose helpers die
 _STARTS = 10  # in a row that come to nothing
 _MOST_DEATHS = 60  # in a row
@@ -108,7 +109,8 @@ class ProcessBackend:
         self._path = [entry for entry in sys.path if isinstance(entry, str)]
         self._folder = _working_folder()
         self._book: Book
-        self._book_file = self._job_file = self._news = -1
+        self._own = Descriptors()
+        self._book_file = self._job_file = self._news = self._tie = -1
         self._bells: tuple[int, ...] = ()
         self._has_book = False
         self._events = _closed_epoll()
@@ -134,9 +136,10 @@ class ProcessBackend:
         self._deaths_in_a_row = 0  # with nothing done in between
         self._broken: BaseException | None = None
         self._watchers = 0
-        # Who watches for news, on behalf of all who wait:
-        self._leader: Waiter | None = None
-        self._asleep = False
+        self._stopping = False
+        # Held by the one who waits for all, at the events.
+        self._post = threading.Lock()
+        self._asleep = False  # changed by who has the post
 
     def _seal_job(self) -> bytes:
         job = self._job
@@ -165,32 +168,61 @@ class ProcessBackend:
                 raise
 
     def _open(self) -> None:
+        _running.add(self)
         self._memory.open()
-        self._book_file = _file("book", Book.size_of(self._cells, self._records_in_all))
+        self._book_file = self._file("book", Book.size_of(self._cells, self._records_in_all))
         self._book = Book(self._book_file, self._cells, self._records_in_all)
         self._has_book = True
-        self._job_file = _file("job", 0)
+        self._job_file = self._file("job", 0)
         job = memoryview(self._sealed_job)
         while job:
             job = job[os.write(self._job_file, job) :]
         for _ in range(self._cells):
-            self._bells = (*self._bells, make_bell())
-        self._news = make_bell()
-        with unforked() as own:
-            self._events = events = select.epoll()
-            own(events.fileno(), lambda _: events.close())
+            self._bells = (*self._bells, self._own.open(make_bell))
+        self._news = self._own.open(make_bell)
+        self._tie = self._own.open(self._make_tie)
+        with no_fork:
+            self._events = select.epoll()
         self._events.register(self._news, select.EPOLLIN)
-        _running.add(self)
+
+    def _file(self, what: str, size: int) -> int:
+        descriptor = self._own.open(os.memfd_create, f"lighter-async-{what}", os.MFD_CLOEXEC)
+        os.ftruncate(descriptor, size)
+        return descriptor
+
+    def _make_tie(self) -> int:
+        """The end of a pipe that helpers hold; the other one is this process's alone, and closed when it ends.
+
+        So they know when it does, also by becoming another program (`os.execv`), which keeps its number.
+        """
+        theirs, ours = os.pipe()
+        self._own.open(lambda: ours)
+        return theirs
 
     def stop(self) -> None:
+        """Let the helpers go. A signal's handler may raise in between; then it may be called again."""
         with uninterrupted():
             if self._arrivals is not None:
                 self._arrivals.stop()
+                self._arrivals = None
+            with self._lock:
+                self._stopping = True
+                self._book.end()
+                for bell in self._bells:
+                    ring(bell)
+                helpers = [process for process in self._helpers if process is not None]
+            deadline = monotonic() + _SECONDS_TO_END
+            for process in helpers:
+                while not process.has_ended(_SECONDS_TO_NOTICE):
+                    run_handlers()
+                    if monotonic() > deadline:
+                        process.popen.kill()
             with self._lock:
                 self._close()
 
     def _close(self) -> None:
         """Let go of everything, also where not all of it could be had."""
+        self._stopping = True
         if self._has_book:
             self._book.end()
         for bell in self._bells:
@@ -199,27 +231,27 @@ class ProcessBackend:
             if process is not None:
                 process.wait()
         self._helpers = [None] * self._max_workers
-        _running.discard(self)
         self._letters.close()
-        if self._has_book:
-            self._book.close()
-            self._has_book = False
-        for descriptor in self._descriptors():
-            close(descriptor)
-        self._book_file = self._job_file = self._news = -1
-        self._bells = ()
-        if not self._events.closed:
-            close(self._events.fileno())
+        # Together, for a forked child closes what is still there.
+        with no_fork:
+            _running.discard(self)
+            if self._has_book:
+                self._has_book = False
+                self._book.close()
+            self._events.close()
+            self._own.close_all()
+            self._book_file = self._job_file = self._news = self._tie = -1
+            self._bells = ()
         self._memory.close()
 
-    def _descriptors(self) -> list[int]:
-        every = (self._book_file, self._job_file, *self._bells, self._news)
-        return [descriptor for descriptor in every if descriptor >= 0]
-
     def forked(self) -> None:
-        """In a forked child: let go of the memory that the parent shares with its helpers, but for slots."""
+        """In a forked child: let go of what the parent and its helpers share, but for the slots' addresses."""
         if self._has_book:
-            self._book.close()
+            try:
+                self._book.close()
+            except BufferError:
+                pass  # another thread of the parent was reading in it; it goes with that one's frames, if ever
+        self._events.close()
 
     # In
 
@@ -303,7 +335,7 @@ class ProcessBackend:
             return
         with uninterrupted():
             with self._lock:
-                finished = [] if self._events.closed else self._collect()
+                finished = [] if self._stopping else self._collect()
             self._tell(finished)
 
     @property
@@ -316,29 +348,29 @@ class ProcessBackend:
             return False
 
     def wait(self, waiter: Waiter, timeout: float) -> None:
-        with self._lock:
-            leads = self._leader is None
-            if leads:
-                self._leader = waiter
-        if not leads:
+        if not self._post.acquire(blocking=False):
             waiter.wait(timeout)
             return
         try:
-            with waking(self.wake), self.watch():
-                self._asleep = True
-                if self._book.results == self._results and not is_interrupted():
+            # From here on whoever wakes the waiter rings, too; before, the waiter shows it.
+            self._asleep = True
+            with self.watch():
+                if self._book.results == self._results and not waiter.is_awake:
                     self._events.poll(timeout)
             self._look_for_stuck()
         except ValueError:
             pass  # stopped meanwhile
         finally:
             self._asleep = False
-            self._leader = None
+            self._post.release()
+        waiter.wait(0)
         self.collect()
 
     def wake(self) -> None:
         if self._asleep:
-            ring(self._news)
+            with no_fork:  # so that it is not closed in between
+                if self._news >= 0:
+                    ring(self._news)
 
     def _look_for_stuck(self) -> None:
         """End a helper that stands still while it holds the book's lock, for which all others wait."""
@@ -525,13 +557,20 @@ class ProcessBackend:
         )
 
     def _launch(self, helper: int) -> None:
-        with standard_descriptors():
-            failures = _file("failures", 0)
-            try:
-                stack = _file("stack", 0)
-            except BaseException:
-                close(failures)
-                raise
+        failures = stack = -1
+        try:
+            with standard_descriptors():
+                failures = self._file("failures", 0)
+                stack = self._file("stack", 0)
+            process = self._launched(helper, failures, stack)
+        except BaseException:
+            self._own.close(failures, stack)
+            raise
+        self._tickets[helper] = self._failures_read[helper] = 0
+        self._helpers[helper] = process
+        self._events.register(process.alive, select.EPOLLIN)
+
+    def _launched(self, helper: int, failures: int, stack: int) -> Process:
         setting = Setting(
             helper=helper,
             helpers=self._cells,
@@ -546,16 +585,9 @@ class ProcessBackend:
             bells=self._bells,
             news=self._news,
             inherited=self._inherited,
+            tie=self._tie,
         )
-        try:
-            process = launch(setting, folder=self._folder, path=self._path)
-        except BaseException:
-            close(failures)
-            close(stack)
-            raise
-        self._tickets[helper] = self._failures_read[helper] = 0
-        self._helpers[helper] = process
-        self._events.register(process.alive, select.EPOLLIN)
+        return launch(setting, self._own, folder=self._folder, path=self._path)
 
     def _bury(self, helper: int, process: Process, finished: list[tuple[Batch, Result]]) -> None:
         """Take over what a dead helper had in its hand, and start another one in its place."""
@@ -652,8 +684,7 @@ class ProcessBackend:
         return taken
 
 
-# Whose descriptors a forked child has to close: a data loader's worker may live as long as the job, and would keep the
-# samples' memory.
+# Whose memory a forked child has to let go of: a data loader's worker may live as long as the job.
 _running: weakref.WeakSet[ProcessBackend] = weakref.WeakSet()
 
 
@@ -664,13 +695,6 @@ def _forked() -> None:
 
 
 os.register_at_fork(after_in_child=_forked)
-
-
-def _file(what: str, size: int) -> int:
-    with unforked() as own:
-        descriptor = own(os.memfd_create(f"lighter-async-{what}", os.MFD_CLOEXEC))
-    os.ftruncate(descriptor, size)
-    return descriptor
 
 
 def _closed_epoll() -> select.epoll:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 
-from lighter_async.forks import unforked
-
 __all__ = ["make_bell", "ring", "silence"]
 
 
 def make_bell() -> int:
     """A descriptor that becomes readable when it is rung."""
-    with unforked() as own:
-        return own(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+    return os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
 
 def ring(bell: int) -> None:

@@ -1,7 +1,7 @@
 """A helper process, from inside: takes units from the book and writes their samples, until there are no more.
 
 It needs PyTorch only where the writer does, or a user's function is handed a tensor. It ends when it is told to, or
-when its parent has died, in either case after the queue is empty.
+when its parent has died or become another program, in either case after the queue is empty.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any
 
 from lighter_async.errors import WriteError
+from lighter_async.forks import Descriptors
 from lighter_async.staging import SharedView, Staged
 from lighter_async.twin import be_twin, loads
 from lighter_async.types import Batch, Origin, Result, Unit
@@ -52,6 +53,8 @@ class Setting:
         bells: Descriptors that wake a helper that sleeps, one for each.
         news: Descriptor that tells the parent that something was done, if it waits for that.
         inherited: Descriptors that it keeps open, and does nothing with: locks that are held until it ends.
+        tie: End of a pipe whose other end is the parent's alone: it is closed when that one ends, or becomes another
+            program (`os.execv`).
     """
 
     helper: int
@@ -67,12 +70,14 @@ class Setting:
     bells: tuple[int, ...]
     news: int
     inherited: tuple[int, ...] = ()
+    tie: int = -1
 
     @property
     def descriptors(self) -> tuple[int, ...]:
         """All that it inherits."""
         memory = self.book, self.slots, self.job, self.failures, self.stack
-        return (*memory, *self.bells, self.news, *self.inherited)
+        tie = () if self.tie < 0 else (self.tie,)
+        return (*memory, *self.bells, self.news, *tie, *self.inherited)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -157,6 +162,7 @@ class Helper:
         self._failures_bytes = 0
         self._bells = setting.bells
         self._news = setting.news
+        self._tie = setting.tie
         try:
             self._parent = os.pidfd_open(setting.parent)
         except ProcessLookupError:
@@ -289,10 +295,12 @@ class Helper:
         self._count(Result(failures=failures))
 
     def _watch_parent(self) -> None:
-        """Once the parent has died: let go of what others wait for, and see to it that somebody is left."""
+        """Once the parent has died, or become another program: let go of what others wait for, and see to the rest."""
         if self._parent >= 0 and not self._orphan:
             ended = select.poll()
             ended.register(self._parent, select.POLLIN)
+            if self._tie >= 0:
+                ended.register(self._tie, select.POLLIN)
             ended.poll()
         self._orphan = True
         # Whoever reads what the job prints waits for us otherwise.
@@ -315,7 +323,7 @@ class Helper:
 
             self._successors += 1
             try:
-                launch(replace(self._setting, helper=cell), folder=None, path=sys.path)
+                launch(replace(self._setting, helper=cell), Descriptors(), folder=None, path=sys.path)
             except OSError:
                 pass  # then this one is the last
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from lighter_async.forks import close, unforked
+from lighter_async.forks import Descriptors
 from lighter_async.workers.process.helper import Setting
 
 __all__ = ["Process", "launch", "standard_descriptors", "supported"]
@@ -38,12 +39,14 @@ class Process:
         alive: A descriptor that becomes readable when it has ended.
         failures: A file in memory where it tells what failed.
         stack_file: One where it tells where it is, when it gets SIGUSR1.
+        own: Holds these descriptors.
     """
 
     popen: subprocess.Popen[bytes]
     alive: int
     failures: int
     stack_file: int
+    own: Descriptors
 
     def stack(self) -> str:
         """Where all of its threads are, as text; empty if it does not tell within a second."""
@@ -60,6 +63,12 @@ class Process:
             size = now
         return os.pread(self.stack_file, max(0, size), 0).decode(errors="replace")
 
+    def has_ended(self, timeout: float) -> bool:
+        """Wait for its end, for so many seconds; returns whether it has come."""
+        ended = select.poll()
+        ended.register(self.alive, select.POLLIN)
+        return bool(ended.poll(1000 * timeout))
+
     def wait(self) -> int:
         """Wait until it has ended, and let go of it; returns its exit status, negative for a signal."""
         try:
@@ -71,8 +80,7 @@ class Process:
         return status
 
     def close(self) -> None:
-        for descriptor in (self.alive, self.failures, self.stack_file):
-            close(descriptor)
+        self.own.close(self.alive, self.failures, self.stack_file)
 
 
 def supported() -> bool:
@@ -92,15 +100,13 @@ def standard_descriptors() -> Iterator[None]:
 
     A daemon may have closed them, and in a helper they are what `print` writes to.
     """
-    taken: list[int] = []
+    taken = Descriptors()
     try:
-        while (descriptor := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= 2:
-            taken.append(descriptor)
-        taken.append(descriptor)
+        while taken.open(os.open, os.devnull, os.O_RDWR | os.O_CLOEXEC) <= 2:
+            pass
         yield
     finally:
-        for descriptor in taken:
-            os.close(descriptor)
+        taken.close_all()
 
 
 def _is_open(descriptor: int) -> bool:
@@ -111,13 +117,14 @@ def _is_open(descriptor: int) -> bool:
     return True
 
 
-def launch(setting: Setting, *, folder: str | None, path: Sequence[str]) -> Process:
+def launch(setting: Setting, own: Descriptors, *, folder: str | None, path: Sequence[str]) -> Process:
     """Start a helper, and do not wait until it is at work.
 
     It sees no accelerator, and computes with one thread. Ctrl-C does not reach it, and what it prints reaches the user.
 
     Args:
         setting: What it is told.
+        own: Takes the descriptor that tells of its end, and holds those of its files.
         folder: The working folder; None if there is none any more.
         path: Where modules are found.
 
@@ -144,6 +151,7 @@ def launch(setting: Setting, *, folder: str | None, path: Sequence[str]) -> Proc
                 setting.stack,
                 *setting.bells,
                 setting.news,
+                setting.tie,
                 *setting.inherited,
             ],
             # A group of its own, for the terminal's signals, but no session, between which the system shares the cores
@@ -153,8 +161,7 @@ def launch(setting: Setting, *, folder: str | None, path: Sequence[str]) -> Proc
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     try:
-        with unforked() as own:
-            return Process(popen, own(os.pidfd_open(popen.pid)), setting.failures, setting.stack)
+        return Process(popen, own.open(os.pidfd_open, popen.pid), setting.failures, setting.stack, own)
     except OSError:
         popen.kill()
         popen.wait()
