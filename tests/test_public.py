@@ -17,6 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 PUBLIC = [
     "AsyncBackgroundWriter",
+    "BackendUnavailableError",
     "BackgroundWriter",
     "BaseWriter",
     "ClosedError",
