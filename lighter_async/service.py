@@ -180,7 +180,8 @@ class BackgroundWriter:
 
         Raises:
             ClosedError: The writer was closed.
-            OSError: The target's directory cannot be made.
+            OSError: The target's directory cannot be made. `BackendUnavailableError`: with ``backend="process"``, helper
+                processes cannot be had here.
         """
         self._started()
         if self._state in ("draining", "closed"):
