@@ -152,7 +152,7 @@ writer = BackgroundWriter("text", folder, backend=backend, if_exists=mode, run=r
 taken = 0
 try:
     with writer:
-        for number in range(60):
+        for number in range(20):
             writer.submit(str(number), f"of rank {rank}")
 except WriteError as error:
     taken = sum(isinstance(one.cause, NameTakenError) for one in error.failures)
@@ -187,13 +187,13 @@ def test_two_ranks_without_links_do_not_replace_each_others_samples(tmp_path, li
         rank.stdin.write("go\n")
         rank.stdin.flush()
     for rank in ranks:
-        out, errors = rank.communicate(timeout=60)
+        out, errors = rank.communicate(timeout=100)
         assert rank.returncode == 0, errors
         told.append(tuple(map(int, out.split())))
-    assert all(written + taken == 60 for written, taken in told), told
-    assert sum(written for written, _ in told) == 60, told
+    assert all(written + taken == 20 for written, taken in told), told
+    assert sum(written for written, _ in told) == 20, told
     owners = {path.stem: path.read_text() for path in (tmp_path / "out").glob("*.txt")}
-    assert len(owners) == 60
+    assert len(owners) == 20
     assert [sum(text == f"of rank {rank}" for text in owners.values()) for rank in range(2)] == [
         written for written, _ in told
     ]
