@@ -180,8 +180,8 @@ class BackgroundWriter:
 
         Raises:
             ClosedError: The writer was closed.
-            OSError: The target's directory cannot be made. `BackendUnavailableError`: with ``backend="process"``, helper
-                processes cannot be had here.
+            BackendUnavailableError: With ``backend="process"``: helper processes cannot be had here.
+            OSError: The target's directory cannot be made.
         """
         self._started()
         if self._state in ("draining", "closed"):

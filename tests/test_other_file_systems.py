@@ -162,6 +162,7 @@ print(stats.written, taken, flush=True)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["thread", "process"])
 @pytest.mark.parametrize(
     "lacks", [{"NO_LINK": errno.EPERM}, {"NO_LINK": errno.EPERM, "NO_FLOCK": errno.ENOSYS}], ids=str
@@ -360,7 +361,9 @@ def test_a_lock_file_of_an_earlier_version_is_read(tmp_path):
     path = tmp_path / "a.lock"
     path.write_text(json.dumps({"process": 7, "started": "123", "boot": "b"}))
     assert locks.owner_of(os.fspath(path)) == Owner(7, "123", "b", "", "")
-    assert RunLock(os.fspath(path)).acquire()
+    lock = RunLock(os.fspath(path))
+    assert lock.acquire()
+    lock.release()
 
 
 # What is no directory

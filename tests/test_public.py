@@ -143,7 +143,7 @@ BELOW = {
     "forks": set(),
     "locks": {"forks", "interrupts"},
     "names": {"errors"},
-    "files": {"names"},
+    "files": {"locks", "names"},
     "below": {"names"},
     "runs": {"locks", "names"},
     "interrupts": set(),
