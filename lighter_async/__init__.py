@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lighter_async.aio import AsyncBackgroundWriter
     from lighter_async.callback import BaseWriter, FileWriter
     from lighter_async.errors import (
+        BackendUnavailableError,
         ClosedError,
         DuplicateNameError,
         FlushTimeoutError,
@@ -47,6 +48,7 @@ _ROOMS = {
     "aio": ["AsyncBackgroundWriter"],
     "callback": ["BaseWriter", "FileWriter"],
     "errors": [
+        "BackendUnavailableError",
         "ClosedError",
         "DuplicateNameError",
         "FlushTimeoutError",
@@ -79,6 +81,7 @@ _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
     "AsyncBackgroundWriter",
+    "BackendUnavailableError",
     "BackgroundWriter",
     "BaseWriter",
     "ClosedError",

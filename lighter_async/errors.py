@@ -9,6 +9,7 @@ LighterAsyncError
 ├── ClosedError          the writer takes no more samples
 ├── ResumeError          what was stored is of another data set, or was made with something else (also a ValueError)
 ├── FlushTimeoutError    some samples were still pending when the time was up (also a TimeoutError)
+├── BackendUnavailableError  helper processes cannot be had here (also an OSError)
 └── WorkerDiedError      a helper process ended; the cause of a WriteError
 ```
 
@@ -22,6 +23,7 @@ import pickle
 from collections.abc import Sequence
 
 __all__ = [
+    "BackendUnavailableError",
     "ClosedError",
     "DuplicateNameError",
     "FlushTimeoutError",
@@ -194,6 +196,21 @@ class FlushTimeoutError(LighterAsyncError, TimeoutError):
 
 class WorkerDiedError(LighterAsyncError):
     """Helper processes ended again and again, so that a sample could not be written: the cause of its `WriteError`."""
+
+
+class BackendUnavailableError(LighterAsyncError, OSError):
+    """Helper processes cannot be had on this system, or within its limits; the cause is what the system said.
+
+    Attributes:
+        why: What is missing.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{why}; choose backend='thread', or leave it at 'auto', which takes threads by itself then")
+        self.why = why
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.why,)
 
 
 class NameTakenError(LighterAsyncError, FileExistsError):

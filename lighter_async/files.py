@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import re
@@ -10,9 +11,20 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from lighter_async.locks import warn_of
 from lighter_async.names import RESERVED_PREFIX
 
-__all__ = ["PART_ENDING", "is_temporary", "local_path", "name_part", "new_token", "publish", "remove", "write_part"]
+__all__ = [
+    "PART_ENDING",
+    "is_temporary",
+    "local_path",
+    "name_part",
+    "new_token",
+    "publish",
+    "remove",
+    "sync_folder",
+    "write_part",
+]
 
 PART_ENDING = ".part"
 """How the names of unfinished files end."""
@@ -23,14 +35,17 @@ _PARTS_PER_WRITE = 1024  # IOV_MAX on Linux and macOS
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
+_NO_REPLACING = frozenset({errno.EEXIST, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
+_NO_SYNCING = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF})
+
 _counter = itertools.count()
 
 
 def local_path(directory: str | os.PathLike[str]) -> Path:
-    """The path of a directory that a user named, ``~`` expanded.
+    """The path of a directory that a user named, ``~`` and ``~user`` expanded.
 
     Raises:
-        ValueError: It is a URL, of which nothing is stored here, or is no path at all.
+        ValueError: It is a URL, of which nothing is stored here, is no path at all, or names a user without a home.
     """
     text = os.fsdecode(directory)
     if "\0" in text:
@@ -41,7 +56,14 @@ def local_path(directory: str | os.PathLike[str]) -> Path:
             f"{text[:100]!r} is a URL, and results are stored in directories; give a local path, such as where the "
             f"bucket is mounted, and copy the results there later (a directory of that name is ./{found[0]}...)"
         )
-    return Path(directory).expanduser()
+    if not text.startswith("~"):
+        return Path(directory)  # also ./~, which is a folder of that name
+    expanded = os.path.expanduser(text)
+    if expanded.startswith("~"):
+        raise ValueError(
+            f"no home folder is known for {text[:100]!r}; give its path, or ./{text[:100]} for a folder of that name"
+        )
+    return Path(expanded)
 
 
 def new_token() -> str:
@@ -114,7 +136,7 @@ def name_part(
         OSError: It could not be named, likewise.
     """
     if replace:
-        os.replace(temporary, path)
+        _replace(temporary, path)
     else:
         _link(temporary, path, alone)
 
@@ -153,11 +175,61 @@ def _write_all(descriptor: int, parts: Sequence[memoryview]) -> None:
             parts[0] = parts[0][written:]
 
 
+def _is_same(one: str, other: Path | str) -> bool:
+    try:
+        return os.path.samestat(os.lstat(one), os.lstat(other))
+    except OSError:
+        return False
+
+
+def _replace(temporary: str, path: str) -> None:
+    """Name a file in one step, also where there is one of that name."""
+    try:
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno not in _NO_REPLACING or not os.path.isfile(path):
+            raise
+        warn_of(
+            os.path.dirname(path),
+            f"renaming over a file ({os.strerror(error.errno)})",
+            "a crash while a file is replaced may leave neither the old one nor the new one",
+        )
+        aside = temporary.removesuffix(PART_ENDING) + "-old" + PART_ENDING
+        os.rename(path, aside)
+        try:
+            os.rename(temporary, path)
+        except BaseException:
+            os.rename(aside, path)
+            raise
+        remove(aside)
+
+
+def sync_folder(folder: str) -> None:
+    """Have the names in a folder on the disk."""
+    descriptor = os.open(folder or ".", os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNCING:
+            raise
+        warn_of(
+            folder,
+            f"syncing of folders ({os.strerror(error.errno)})",
+            "a loss of power may cost the last files their names, although their bytes are on the disk",
+        )
+    finally:
+        os.close(descriptor)
+
+
 def _link(temporary: str, path: Path | str, alone: Callable[[], AbstractContextManager[None]]) -> None:
     """Name a file in one step, unless the name is taken: a link fails where a rename would replace."""
     try:
         os.link(temporary, path)
     except FileExistsError:
+        # A network file system may have made the link, lost its answer, and tried once more.
+        if _is_same(temporary, path):
+            os.unlink(temporary)
+            return
         raise FileExistsError(f"{os.fspath(path)!r} exists already") from None
     except FileNotFoundError:
         raise

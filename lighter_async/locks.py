@@ -86,6 +86,15 @@ def _flock(descriptor: int, path: str, operation: int) -> None:
         raise _NoLocks from None
 
 
+def _unlock(descriptor: int) -> None:
+    """Give a lock back for all that have the open file: a child that was forked meanwhile would keep it otherwise."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        except OSError:
+            pass  # there are no locks here
+
+
 @contextmanager
 def alone_in(path: str) -> Iterator[int]:
     """Be the only one of all processes in a file for a few lines; gives its descriptor. The file is made.
@@ -107,6 +116,7 @@ def alone_in(path: str) -> Iterator[int]:
                 beside = _take_beside(f"{path}.busy")
         yield descriptor
     finally:
+        _unlock(descriptor)
         _own.close(descriptor)
         if beside:
             try:
@@ -165,8 +175,24 @@ class Owner:
             bool(self.boot and self.started)
             and self.boot == boot_id()
             and self.namespace in ("", _namespace())
-            and _started(self.process) != self.started
+            and _has_ended(self.process, self.started)
         )
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it is known to be at work."""
+        return (
+            bool(self.started)
+            and self.boot == boot_id()
+            and self.namespace == _namespace()
+            and _started(self.process) == self.started
+            and not self.is_dead
+        )
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it belongs to another machine, or to this one before it was started again: nobody here can tell."""
+        return bool(self.boot) and self.boot != boot_id()
 
 
 def boot_id() -> str:
@@ -179,7 +205,7 @@ def boot_id() -> str:
 
 def this_process(run: str = "") -> Owner:
     """The calling process, for a run."""
-    return Owner(os.getpid(), _started(os.getpid()), boot_id(), _namespace(), run, _PROGRAM)
+    return Owner(os.getpid(), _started("self"), boot_id(), _namespace(), run, _PROGRAM)
 
 
 def _namespace() -> str:
@@ -189,7 +215,33 @@ def _namespace() -> str:
         return ""
 
 
-def _started(process: int) -> str:
+def _has_ended(process: int, started: str) -> bool:
+    """Whether a process of this namespace has ended for sure."""
+    try:
+        os.kill(process, 0)
+    except OverflowError:
+        return True
+    except OSError as error:
+        return error.errno == errno.ESRCH  # else it is another user's
+    try:
+        numbers_are_ours = os.readlink("/proc/self") == str(os.getpid())
+    except OSError:
+        return False
+    if not numbers_are_ours:  # a container that sees the processes of the system around it
+        return False
+    now = _started(process)
+    # What is there and tells nothing is hidden (hidepid), or another user's.
+    return now != started and (bool(now) or _is_zombie(process))
+
+
+def _is_zombie(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return False
+
+
+def _started(process: int | str) -> str:
     """When a process was started; empty if it is gone or the system does not tell."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
@@ -379,6 +431,8 @@ def is_held(path: str) -> bool:
         return owner is not None and not owner.is_dead
     except OSError:
         return True
+    else:
+        _unlock(descriptor)
     finally:
         _own.close(descriptor)
     return False

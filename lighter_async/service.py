@@ -149,13 +149,14 @@ class BackgroundWriter:
         self.queue_size = at_least_one("queue_size", queue_size)
         self.queue_bytes = at_least_one("queue_bytes", default_queue_bytes() if queue_bytes is None else queue_bytes)
         self._suffix = self.writer.suffix if isinstance(self.writer, Encoder) else ""
-        self.backend = choose_backend(backend, self.writer, is_local=isinstance(self.target, LocalTarget))
+        self._chosen = choose_backend(backend, self.writer, is_local=isinstance(self.target, LocalTarget))
+        self._may_fall_back = backend == "auto"
         # What a dead helper had not done is done again as a unit: a function may not like that, unlike an encoder.
-        self._one_by_one = isinstance(self.writer, PathFunction) and (self.writer.is_async or self.backend == "process")
+        self._one_by_one = isinstance(self.writer, PathFunction) and (self.writer.is_async or self._chosen == "process")
         self._pool = StagingPool(
             self.queue_bytes,
             accelerator=accelerator,
-            shared=self.backend == "process",
+            shared=self._chosen == "process",
             reduce=self.writer.reduce if isinstance(self.writer, Encoder) else None,
         )
         self._ledger = Ledger(
@@ -163,7 +164,7 @@ class BackgroundWriter:
             queue_bytes=self.queue_bytes,
             max_workers=self.max_workers,
             location=self.target.location,
-            release=self._release if self.backend == "thread" else partial(_release, self._pool),
+            release=self._release if self._chosen == "thread" else partial(_release, self._pool),
             on_error=on_error,
         )
         # Starting and finishing; never held while waiting for a sample.
@@ -181,6 +182,7 @@ class BackgroundWriter:
 
         Raises:
             ClosedError: The writer was closed.
+            BackendUnavailableError: With ``backend="process"``: helper processes cannot be had here.
             OSError: The target's directory cannot be made.
         """
         with uninterrupted():
@@ -340,6 +342,12 @@ class BackgroundWriter:
             return self._ledger.stats()
 
     @property
+    def backend(self) -> Literal["thread", "process"]:
+        """What the workers are; with ``backend="auto"`` threads once helper processes could not be had."""
+        backend = self._backend
+        return self._chosen if backend is None else backend.kind
+
+    @property
     def state(self) -> State:
         """Where the writer stands in its life."""
         with uninterrupted():
@@ -492,6 +500,7 @@ class BackgroundWriter:
                     self.max_workers,
                     memory=self._pool.shared,
                     queue_size=self.queue_size,
+                    without_helpers=self._pool.unshare if self._may_fall_back else None,
                 )
                 # Before the helpers get their copies of it. A target of the user's own may wait for whatever it likes.
                 if isinstance(self.target, LocalTarget):
@@ -513,7 +522,7 @@ class BackgroundWriter:
                 self._ledger.open(backend.wait, backend.wake)
                 self._backend = backend
                 self._state = "running"
-                finish = partial(_finish, self._ledger, backend) if self.backend == "process" else None
+                finish = partial(_finish, self._ledger, backend) if self._chosen == "process" else None
                 self._job = job
                 self._unclosed = Unclosed(self, self._close_at_exit, job, self._ledger.untold, finish)
             return self._backend

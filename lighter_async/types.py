@@ -318,6 +318,11 @@ class Waiter(Protocol):
 class Backend(Protocol):
     """Has units of work done beside the caller, and tells what became of each, once."""
 
+    @property
+    def kind(self) -> Literal["thread", "process"]:
+        """What the workers are."""
+        ...
+
     def start(self) -> None:
         """Begin. Called once, before the first `put`.
 

@@ -16,7 +16,15 @@ import torch
 from harness import HelperHarness, content, leftovers, results, run_script, script_running, until
 from PIL import Image
 
-from lighter_async import BackgroundWriter, Encoder, WorkerDiedError, WriteError, encoder, read_manifest
+from lighter_async import (
+    BackendUnavailableError,
+    BackgroundWriter,
+    Encoder,
+    WorkerDiedError,
+    WriteError,
+    encoder,
+    read_manifest,
+)
 from lighter_async.workers.process import backend as backend_module
 from lighter_async.workers.process import launch as launch_module
 
@@ -204,7 +212,7 @@ def test_functions_and_classes_of_a_script_work(tmp_path):
     done = run_script(
         """
         import pathlib, sys
-        from lighter_async import BackgroundWriter, Encoder, WriteError
+        from lighter_async import BackendUnavailableError, BackgroundWriter, Encoder, WriteError
 
         class Box:
             def __init__(self, text):
@@ -470,8 +478,9 @@ def test_a_system_that_starts_no_process_is_told_at_the_start(tmp_path, monkeypa
 
     monkeypatch.setattr(launch_module.subprocess, "Popen", fail)
     writer = BackgroundWriter("text", tmp_path / "out", backend="process")
-    with pytest.raises(BlockingIOError):
+    with pytest.raises(BackendUnavailableError, match=r"unavailable.* backend='thread'") as caught:
         writer.start()
+    assert isinstance(caught.value.__cause__, BlockingIOError)
     writer.close()
     assert read(tmp_path / "out") == {}
 

@@ -17,6 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 PUBLIC = [
     "AsyncBackgroundWriter",
+    "BackendUnavailableError",
     "BackgroundWriter",
     "BaseWriter",
     "ClosedError",
@@ -143,7 +144,7 @@ BELOW = {
     "life": {"interrupts"},
     "locks": {"forks", "interrupts"},
     "names": {"errors"},
-    "files": {"names"},
+    "files": {"locks", "names"},
     "below": {"names"},
     "runs": {"locks", "names"},
     "interrupts": set(),

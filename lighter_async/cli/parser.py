@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import lighter_async
+from lighter_async.files import local_path
 from lighter_async.limits import DEFAULT_QUEUE_SIZE
 
 __all__ = ["make_parser"]
@@ -28,6 +29,14 @@ into code, and the reason for it.
 """
 
 _DTYPES = ("bfloat16", "bool", "float16", "float32", "float64", "int16", "int32", "int64", "int8", "uint8")
+
+
+def _directory(text: str) -> Path:
+    """A directory that was named on the command line."""
+    try:
+        return local_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -190,7 +199,7 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         description="Compare every file with the manifest: missing, of the wrong size or checksum, unreadable, or not "
         "known. The exit status is 0 if all is sound, 1 if something is damaged, 2 if there is no manifest.",
     )
-    verify.add_argument("directory", type=Path, metavar="DIR", help="where the results are")
+    verify.add_argument("directory", type=_directory, metavar="DIR", help="where the results are")
     verify.add_argument("--json", action="store_true", help="print one JSON object, with every finding")
     verify.add_argument(
         "--repair",
@@ -214,7 +223,7 @@ def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         description="With on_error='continue', values that could not be written are kept beside their errors. This "
         "writes them, and removes those that are stored. Values are unpickled: replay only what is your own.",
     )
-    replay.add_argument("directory", type=Path, metavar="DIR", help="where the results are")
+    replay.add_argument("directory", type=_directory, metavar="DIR", help="where the results are")
     replay.add_argument(
         "--writer", metavar="NAME", help="a registered name, or module:name (default: the writer that failed)"
     )
@@ -234,7 +243,7 @@ def _add_manifest(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         help="print what was stored, over all ranks, in the data set's order",
         description="Merge the ranks' manifests, in the data set's order.",
     )
-    manifest.add_argument("directory", type=Path, metavar="DIR", help="where the results are")
+    manifest.add_argument("directory", type=_directory, metavar="DIR", help="where the results are")
     manifest.add_argument(
         "--output", type=Path, metavar="FILE", help="a .csv, .parquet or .jsonl file (default: JSON lines on stdout)"
     )

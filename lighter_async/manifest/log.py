@@ -13,7 +13,7 @@ from functools import partial
 from threading import Lock
 from time import monotonic, sleep, time
 
-from lighter_async.files import publish
+from lighter_async.files import publish, sync_folder
 from lighter_async.locks import alone_in, boot_id, warn_of
 from lighter_async.manifest.entry import Record, parse
 from lighter_async.manifest.line import (
@@ -159,7 +159,7 @@ class ManifestLog:
         size = status.st_size
         self._torn = size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
         if self._is_synced:
-            _sync_folder(folder)
+            sync_folder(folder)
 
     @property
     def _is_synced(self) -> bool:
@@ -309,14 +309,6 @@ class ManifestLog:
 
 
 _UNKNOWN = Origin()
-
-
-def _sync_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _tell(text: str) -> None:

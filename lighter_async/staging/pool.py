@@ -42,6 +42,11 @@ class StagingPool:
         memory: Memory = self.shared or PrivateMemory(self._accelerator.allocate)
         self._slots = SlotPool(budget, memory)
 
+    def unshare(self) -> None:
+        """Take slots from memory of this process alone from now on. Nothing may be staged yet."""
+        self.shared = None
+        self._slots = SlotPool(self._slots.budget, PrivateMemory(self._accelerator.allocate))
+
     def plan_batch(self, values: Any) -> Plan:
         """What staging a batch will take, as `layout.plan_batch` has it."""
         if self._reduce is not None and type(values) in (list, tuple):

@@ -8,8 +8,10 @@ is larger, or finds none, lies behind that part and is mapped by itself.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+import resource
 import threading
 from collections.abc import Callable
 
@@ -20,6 +22,15 @@ from lighter_async.forks import Descriptors
 from lighter_async.staging.memory import PAGE, Slot
 
 __all__ = ["SharedMemory", "SharedView"]
+
+
+_MORE = 16 << 20  # bytes for what is told about batches, and for gaps
+
+
+def _limit(name: str) -> int | None:
+    """A resource's limit for this process; None if there is none."""
+    soft, _ = resource.getrlimit(getattr(resource, name))
+    return None if soft == resource.RLIM_INFINITY else soft
 
 
 class SharedMemory:
@@ -35,7 +46,8 @@ class SharedMemory:
     """
 
     def __init__(self, budget: int, *, pin: Callable[[NDArray[np.uint8]], Callable[[], None]]) -> None:
-        self.mapped = 2 * -(-budget // PAGE) * PAGE + (16 << 20)
+        self._budget = -(-budget // PAGE) * PAGE
+        self.mapped = 2 * self._budget + _MORE
         self._pin = pin
         self._lock = threading.Lock()
         self._own = Descriptors()
@@ -45,15 +57,21 @@ class SharedMemory:
         self._memory = np.empty(0, np.uint8)
         self._gaps: list[tuple[int, int]] = []  # offset and size of what is free, in order, never side by side
         self._apart: dict[int, mmap.mmap] = {}  # by offset, what lies behind the mapped part
-        self._end = self.mapped
+        self._end = self.mapped  # as it is now; where addresses are limited it is less once it is open
         self._unpin: dict[int, Callable[[], None]] = {}
 
     def open(self) -> None:
         """Make the file.
 
         Raises:
-            OSError: The system has no descriptor or no addresses left.
+            OSError: The system has no descriptor or no addresses left, or allows no file of that size.
         """
+        if _limit("RLIMIT_AS") is not None:
+            self._end = self.mapped = self._budget + _MORE  # addresses do cost something, and the job needs them, too
+        longest = _limit("RLIMIT_FSIZE")
+        if longest is not None and longest < self.mapped + self._budget:
+            # Not tried, since a process that does not ignore SIGXFSZ, as Python does, would end.
+            raise OSError(errno.EFBIG, f"files are limited to {longest} bytes (ulimit -f), those in memory, too")
         self.descriptor = self._own.open(os.memfd_create, "lighter-async", os.MFD_CLOEXEC)
         os.ftruncate(self.descriptor, self.mapped)
         self._mapping = mmap.mmap(self.descriptor, self.mapped)

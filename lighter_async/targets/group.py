@@ -6,11 +6,22 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lighter_async.files import remove
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
-__all__ = ["SyncedGroup", "sync_folder"]
+from lighter_async.files import remove, sync_folder
 
-_MOST_OPEN = 64
+__all__ = ["SyncedGroup"]
+
+
+def _most_open() -> int:
+    """Files of a group that are open at once: a share of what the process may have, for each worker has a group."""
+    if resource is None:
+        return 64
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 64 if limit == resource.RLIM_INFINITY else max(1, min(64, limit // 16))
 
 
 class SyncedGroup:
@@ -38,12 +49,13 @@ class SyncedGroup:
         self._name = name
         self._root = root
         self._linked = linked
+        self._most_open = _most_open()
         self._open: list[tuple[str, int, str, bool]] = []
 
     @property
     def is_full(self) -> bool:
         """Whether it is time to settle, since each file of the group is open until then."""
-        return len(self._open) >= _MOST_OPEN
+        return len(self._open) >= self._most_open
 
     def put(self, name: str, parts: Sequence[memoryview], *, again: bool) -> None:
         temporary, descriptor = self._write(name, parts)
@@ -99,15 +111,6 @@ class SyncedGroup:
             folder = os.path.dirname(folder)
             sync_folder(folder)
         self._linked.update(missing)
-
-
-def sync_folder(folder: str) -> None:
-    """Have the names in a folder on the disk."""
-    descriptor = os.open(folder or ".", os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _begin(descriptor: int) -> None:

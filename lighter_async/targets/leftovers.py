@@ -8,7 +8,7 @@ from collections.abc import Container, Iterator
 
 from lighter_async.files import is_temporary, remove
 from lighter_async.interrupts import run_handlers
-from lighter_async.locks import LOCK_ENDING, RunLock
+from lighter_async.locks import LOCK_ENDING, RunLock, owner_of
 from lighter_async.names import RESERVED_PREFIX
 
 __all__ = ["clear_leftovers"]
@@ -16,21 +16,36 @@ __all__ = ["clear_leftovers"]
 _log = logging.getLogger(__name__)
 
 
+_SURELY_OVER = 24 * 3600.0  # seconds, by the file system's clock
+
+
 def clear_leftovers(root: str, *, but: str) -> None:
     """Remove the temporary files of writers that ended without closing.
+
+    Of another machine's, and of this one's before it was started again, a free lock does not tell that they ended, for
+    network file systems may keep locks to each machine. Their files are left for a day after they were last written.
 
     Args:
         root: The directory.
         but: The token of the writer that clears up.
     """
     dead: dict[str, RunLock] = {}
+    elsewhere: set[str] = set()
     folder = os.path.join(root, RESERVED_PREFIX)
+    mine = _written(os.path.join(folder, but + LOCK_ENDING))
     for entry in os.listdir(folder):
         token = entry.removesuffix(LOCK_ENDING)
         if token in (entry, but):
             continue
         lock = RunLock(os.path.join(folder, entry))
+        owner = owner_of(lock.path)
         try:
+            if owner is not None and owner.is_elsewhere:
+                if mine is None or not _is_old(lock.path, mine):
+                    continue
+                elsewhere.add(token)
+            elif owner is not None and owner.is_alive and owner.process != os.getpid():
+                continue  # whatever the lock says: it looks after its helpers' files by itself
             if lock.acquire():
                 dead[token] = lock
         except OSError:
@@ -38,7 +53,13 @@ def clear_leftovers(root: str, *, but: str) -> None:
     if not dead:
         return
     try:
-        removed = sum(remove(path) for path in _temporary_files(root, dead))
+        removed = 0
+        for path, token in _temporary_files(root, dead):
+            if token not in elsewhere or (mine is not None and _is_old(path, mine)):
+                removed += remove(path)
+            else:
+                dead.pop(token).forget()  # somebody is at work, or was a moment ago
+                elsewhere.discard(token)
     finally:
         for lock in dead.values():
             lock.release()
@@ -46,9 +67,24 @@ def clear_leftovers(root: str, *, but: str) -> None:
         _log.info("removed %d temporary files that an earlier run left in %s when it ended", removed, root)
 
 
-def _temporary_files(root: str, tokens: Container[str]) -> Iterator[str]:
+def _written(path: str) -> float | None:
+    """When a file was last written, by the file system's clock; None if it is gone."""
+    try:
+        return os.lstat(path).st_mtime
+    except OSError:
+        return None
+
+
+def _is_old(path: str, now: float) -> bool:
+    written = _written(path)
+    return written is not None and now - written > _SURELY_OVER
+
+
+def _temporary_files(root: str, tokens: Container[str]) -> Iterator[tuple[str, str]]:
+    """The temporary files of some writers, with the tokens of these."""
     for folder, _, files in os.walk(root):
         run_handlers()  # such as Ctrl-C: there may be millions
         for file in files:
-            if is_temporary(file) in tokens:
-                yield os.path.join(folder, file)
+            token = is_temporary(file)
+            if token is not None and token in tokens:
+                yield os.path.join(folder, file), token

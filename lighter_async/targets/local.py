@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lighter_async.errors import InvalidNameError, NameTakenError
-from lighter_async.files import local_path, name_part, new_token, remove, write_part
+from lighter_async.files import local_path, name_part, new_token, remove, sync_folder, write_part
 from lighter_async.forks import no_fork
 from lighter_async.locks import LOCK_ENDING, Owner, RunLock, alone_in, this_process, wait_for_the_dead
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.runs import begin_run
-from lighter_async.targets.group import SyncedGroup, sync_folder
+from lighter_async.targets.group import SyncedGroup
 from lighter_async.targets.leftovers import clear_leftovers
 from lighter_async.types import Durability, Group, IfExists, Run, launched_run
 
@@ -108,8 +108,8 @@ class LocalTarget:
             ) from error
         self._root = os.path.abspath(self.directory)
         if hasattr(os, "pathconf"):
-            self._name_max = os.pathconf(self._root, "PC_NAME_MAX")
-            self._path_max = os.pathconf(self._root, "PC_PATH_MAX")
+            self._name_max = _limit(self._root, "PC_NAME_MAX", self._name_max)
+            self._path_max = _limit(self._root, "PC_PATH_MAX", self._path_max)
         folder = os.path.join(self._root, RESERVED_PREFIX)
         if self._owner is None:
             wait_for_the_dead(folder, timeout=_SECONDS_FOR_THE_DEAD)
@@ -121,9 +121,10 @@ class LocalTarget:
                 # By the file system's clock. Ranks that open later take over what the first one has entered.
                 since = os.fstat(self._lock.descriptor).st_mtime_ns
                 self.since = since if self._is_alone else begin_run(self._root, self.run.id, since).since
-            clear_leftovers(self._root, but=self._token)
-            if self.durability == "fsync" and self._owner is None:
-                _sync_upwards(self._root)
+            if self._owner is None:
+                clear_leftovers(self._root, but=self._token)
+                if self.durability == "fsync":
+                    _sync_upwards(self._root)
         except BaseException:
             self.close()
             raise
@@ -345,6 +346,15 @@ def wait_until_free(directory: str | os.PathLike[str]) -> None:
         TimeoutError: They have been at work for ten minutes.
     """
     wait_for_the_dead(os.path.join(local_path(directory), RESERVED_PREFIX), timeout=_SECONDS_FOR_THE_DEAD)
+
+
+def _limit(folder: str, name: str, usual: int) -> int:
+    """A limit of a folder's file system; the usual one where it tells none."""
+    try:
+        told = os.pathconf(folder, name)
+    except (OSError, ValueError):
+        return usual
+    return told if told > 0 else usual
 
 
 def _sync_upwards(folder: str) -> None:

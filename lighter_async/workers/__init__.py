@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from lighter_async.staging import SharedMemory
 from lighter_async.types import Backend, BackendName, Batch, Result
+from lighter_async.workers.fallback import FallbackBackend
 from lighter_async.workers.job import Job
 from lighter_async.workers.loop import LoopBackend
 from lighter_async.workers.patience import Patience
@@ -53,8 +54,16 @@ def make_backend(
     *,
     memory: SharedMemory | None,
     queue_size: int,
+    without_helpers: Callable[[], None] | None = None,
 ) -> Backend:
-    """The workers that can do this job: helper processes where there is `memory` to share with them."""
+    """The workers that can do this job: helper processes where there is `memory` to share with them.
+
+    Threads take over where helpers cannot be had, if there is something to call then.
+    """
+    if memory is not None and without_helpers is not None:
+        return FallbackBackend(
+            job, done, max_workers, memory=memory, queue_size=queue_size, without_helpers=without_helpers
+        )
     if memory is not None:
         return ProcessBackend(job, done, max_workers, memory=memory, queue_size=queue_size)
     if isinstance(job.writer, PathFunction) and job.writer.is_async:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 from lighter_async.types import Batch, Result, Unit, Waiter
 from lighter_async.workers.job import Job
@@ -41,6 +42,11 @@ class UnitQueue(ABC):
         # collected refers to the job.
         self._hurried = threading.Event()
         job.patience.is_over = self._hurried.is_set
+
+    @property
+    def kind(self) -> Literal["thread", "process"]:
+        """What the workers are."""
+        return "thread"
 
     def start(self) -> None:
         return  # threads are started as units come

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic, monotonic_ns
+from typing import Literal
 
 from lighter_async.errors import WorkerDiedError, WriteError, WriteTimeoutError
 from lighter_async.forks import Descriptors, no_fork
@@ -26,7 +27,8 @@ from lighter_async.workers.process.arrivals import Arrivals
 from lighter_async.workers.process.bells import make_bell, ring, silence
 from lighter_async.workers.process.book import BROKEN, STARTING, Book, Outcome
 from lighter_async.workers.process.helper import Setting
-from lighter_async.workers.process.launch import Process, launch, standard_descriptors
+from lighter_async.workers.process.interpreter import check_is_no_helper, folder_and_path, program
+from lighter_async.workers.process.launch import Process, check_descriptors, launch, needed, standard_descriptors
 from lighter_async.workers.process.letter import open_failure, seal, seal_names, seal_values
 
 __all__ = ["ProcessBackend"]
@@ -35,6 +37,7 @@ _SECONDS_TO_NOTICE = 0.05
 _SECONDS_TO_END = 30.0  # for helpers that have nothing left to do; what a user's writer left running may hold them
 _ATTEMPTS = 3  # of a sample whose helpers die
 _STARTS = 10  # in a row that come to nothing
+_STARTS_BEFORE_THREADS = 3  # the same, where there is another way
 _MOST_DEATHS = 60  # in a row
 _LEAST_UNITS, _MOST_UNITS = 1024, 1 << 20  # in flight at once
 _SECONDS_IN_LOCK = 5.0  # of a helper, after which it is looked at whether it stands still
@@ -58,10 +61,11 @@ class _Sent:
 
 @dataclass(slots=True, eq=False)
 class _Record:
-    """A range of a batch in the book, with its samples that are not done."""
+    """A range of a batch in the book, with its samples that are not done; `again` if a helper had it that has died."""
 
     sent: _Sent
     left: int
+    again: bool
 
 
 class ProcessBackend:
@@ -81,9 +85,12 @@ class ProcessBackend:
         max_workers: Helpers.
         memory: What slots lie in.
         queue_size: Samples that may be in flight at once.
+        move: Takes over what is not done if helpers never get to work: called with the reason and some units of one
+            batch, or none, and no lock of ours held. Without it these samples fail.
 
     Raises:
         TypeError: The job cannot be pickled.
+        BackendUnavailableError: The system has no epoll for this process.
     """
 
     def __init__(
@@ -94,6 +101,7 @@ class ProcessBackend:
         *,
         memory: SharedMemory,
         queue_size: int,
+        move: Callable[[BaseException, Sequence[Unit]], None] | None = None,
     ) -> None:
         self._job = job
         self._rows: tuple[Leaf | None, bytes] = None, b""  # of the last batch; races cost a letter made anew
@@ -106,14 +114,15 @@ class ProcessBackend:
         self._capacity = min(max(queue_size, _LEAST_UNITS), _MOST_UNITS)
         # Each helper that dies makes three records of one, which is there until then.
         self._records_in_all = self._capacity + 4 * max_workers
-        self._path = [entry for entry in sys.path if isinstance(entry, str)]
-        self._folder = _working_folder()
+        self._folder, self._path = folder_and_path(sys.path)
+        self._move = move
         self._book: Book
         self._own = Descriptors()
         self._book_file = self._job_file = self._news = self._tie = -1
         self._bells: tuple[int, ...] = ()
         self._has_book = False
-        self._events = _closed_epoll()
+        with needed("bells between processes (eventfd, epoll)"):
+            self._events = _closed_epoll()
         self._lock = threading.Lock()
         # Guarded by _lock:
         self._again: deque[tuple[_Sent, int, int]] = deque()  # of dead helpers, for which the book has no room now
@@ -135,6 +144,8 @@ class ProcessBackend:
         self._failed_starts = 0
         self._deaths_in_a_row = 0  # with nothing done in between
         self._broken: BaseException | None = None
+        self._given_up: BaseException | None = None  # why no helper is started any more; what they had not done moves
+        self._moving: deque[list[Unit]] = deque()  # which is still to be told to `move`
         self._watchers = 0
         self._stopping = False
         # Held by the one who waits for all, at the events.
@@ -147,29 +158,51 @@ class ProcessBackend:
 
     # Life
 
+    @property
+    def kind(self) -> Literal["thread", "process"]:
+        """What the workers are."""
+        return "process"
+
     def start(self) -> None:
         """Start the helpers, and do not wait for them.
 
         Raises:
-            OSError: The system cannot start them.
+            BackendUnavailableError: The system cannot start them, or this process is no Python interpreter.
         """
+        check_is_no_helper()
+        program()
         # Once more, for the target knows more of its run since it was opened.
         self._sealed_job = self._seal_job()
         # So that whoever waits for the locks of the dead waits for helpers, too.
         self._inherited: tuple[int, ...] = getattr(self._job.target, "descriptors", ())
         with self._lock:
             try:
-                with standard_descriptors():
+                with needed("descriptors"), standard_descriptors():
                     self._open()
                 for helper in range(self._max_workers):
-                    self._launch(helper)
+                    with needed("processes of their own"):
+                        self._launch(helper)
+                with needed("descriptors"):
+                    check_descriptors(max(process.alive for process in self._helpers if process is not None))
             except BaseException:
                 self._close()
                 raise
 
     def _open(self) -> None:
         _running.add(self)
-        self._memory.open()
+        with needed("memory that processes share"):
+            self._memory.open()
+            self._open_book()
+        with needed("bells between processes (eventfd, epoll)"):
+            for _ in range(self._cells):
+                self._bells = (*self._bells, self._own.open(make_bell))
+            self._news = self._own.open(make_bell)
+            self._tie = self._own.open(self._make_tie)
+            with no_fork:
+                self._events = select.epoll()
+            self._events.register(self._news, select.EPOLLIN)
+
+    def _open_book(self) -> None:
         self._book_file = self._file("book", Book.size_of(self._cells, self._records_in_all))
         self._book = Book(self._book_file, self._cells, self._records_in_all)
         self._has_book = True
@@ -177,13 +210,6 @@ class ProcessBackend:
         job = memoryview(self._sealed_job)
         while job:
             job = job[os.write(self._job_file, job) :]
-        for _ in range(self._cells):
-            self._bells = (*self._bells, self._own.open(make_bell))
-        self._news = self._own.open(make_bell)
-        self._tie = self._own.open(self._make_tie)
-        with no_fork:
-            self._events = select.epoll()
-        self._events.register(self._news, select.EPOLLIN)
 
     def _file(self, what: str, size: int) -> int:
         descriptor = self._own.open(os.memfd_create, f"lighter-async-{what}", os.MFD_CLOEXEC)
@@ -285,6 +311,7 @@ class ProcessBackend:
                 else:
                     self._held.append((sent, start, stop, max(per, -(-(stop - start) // self._capacity))))
                     self._send_held(finished)
+                    self._give_away()
                     self._wait_for_arrivals()
             self._tell(finished)
 
@@ -310,6 +337,11 @@ class ProcessBackend:
             return dropped
 
     # Out
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether helpers have nothing in their hands, nor in their queue."""
+        return not (self._records or self._again or self._held)
 
     @contextmanager
     def watch(self) -> Iterator[int | None]:
@@ -400,6 +432,10 @@ class ProcessBackend:
     def _tell(self, finished: Sequence[tuple[Batch, Result]]) -> None:
         for batch, result in finished:
             self._done(batch, result)
+        while self._moving:
+            assert self._move is not None
+            assert self._given_up is not None
+            self._move(self._given_up, self._moving.popleft())
 
     # With _lock held
 
@@ -421,6 +457,8 @@ class ProcessBackend:
 
     def _send_held(self, finished: list[tuple[Batch, Result]]) -> None:
         """Put into the book what has arrived on the host, in order, as far as the book has room."""
+        if self._given_up is not None:
+            return
         self._send_again()
         while self._held and self._broken is None:
             sent, start, stop, per = self._held[0]
@@ -446,7 +484,7 @@ class ProcessBackend:
             number = self._used_records
             self._used_records += 1
         slot = sent.batch.staged.slot
-        self._records[number] = _Record(sent, stop - start)
+        self._records[number] = _Record(sent, stop - start, again)
         self._units += -(-(stop - start) // per)
         sleeper = self._book.append(
             number,
@@ -475,6 +513,7 @@ class ProcessBackend:
         if self._broken is not None:
             self._fail_everything(self._broken, finished)
         self._send_held(finished)
+        self._give_away()
         return finished
 
     def _read_results(self, finished: list[tuple[Batch, Result]]) -> None:
@@ -609,19 +648,23 @@ class ProcessBackend:
         status = process.wait()
         if state == STARTING:
             self._failed_starts += 1
-            if self._failed_starts >= _STARTS:
+            if self._failed_starts >= (_STARTS if self._move is None or self._results else _STARTS_BEFORE_THREADS):
                 cause = WorkerDiedError(
                     f"helper processes end before they are at work (the last one {_ending(status)}); what they print "
                     "on stderr may say why, and backend='thread' does without them"
                 )
-        if cause is None:
+        if cause is None and self._given_up is None:
             try:
                 self._launch(helper)
             except OSError as error:
                 if any(self._helpers):
                     return
                 cause = error
-        self._broken = self._broken or cause
+        if cause is None or self._move is None:
+            self._broken = self._broken or cause
+        elif self._given_up is None:
+            self._given_up = cause
+            self._moving.append([])  # so that it is told even if there is nothing to move
 
     def _take_over(
         self, hand: Outcome, is_done: bool, at: int, status: int, finished: list[tuple[Batch, Result]]
@@ -646,7 +689,8 @@ class ProcessBackend:
         for start, stop in ((hand.start, at), (at, at if is_last else at + 1), (at + 1, hand.stop)):
             if start < stop:
                 self._again.append((sent, start, stop))
-        self._send_again()
+        if self._given_up is None:
+            self._send_again()
         if is_last:
             del self._deaths[key]
             error = self._late.pop(key, None) or WorkerDiedError(
@@ -676,6 +720,27 @@ class ProcessBackend:
         for sent, start, stop in self._not_in_book():
             self._fail(sent, start, stop, error, finished)
 
+    def _give_away(self) -> None:
+        """Have what no helper has in its hand moved, once they have given up."""
+        if self._given_up is None or self._broken is not None:
+            return
+        for number, start, stop in self._book.withdraw(hurry=False):
+            record = self._records[number]
+            self._leave(number, stop - start)
+            self._give(record.sent, start, stop, again=record.again)
+        for sent, start, stop in self._again:
+            self._give(sent, start, stop, again=True)
+        for sent, start, stop, _ in self._held:
+            self._give(sent, start, stop, again=False)
+        self._again.clear()
+        self._held.clear()
+
+    def _give(self, sent: _Sent, start: int, stop: int, *, again: bool) -> None:
+        per = -(-(stop - start) // self._max_workers)
+        ends = range(start, stop, per)
+        self._moving.append([Unit(sent.batch, first, min(first + per, stop), again) for first in ends])
+        self._done_with(sent, stop - start)
+
     def _not_in_book(self) -> list[tuple[_Sent, int, int]]:
         """Take what is not in the book yet, or not again."""
         taken = [*self._again, *((sent, start, stop) for sent, start, stop, _ in self._held)]
@@ -701,13 +766,6 @@ def _closed_epoll() -> select.epoll:
     events = select.epoll()
     events.close()
     return events
-
-
-def _working_folder() -> str | None:
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        return None
 
 
 def _ending(status: int) -> str:

@@ -178,8 +178,12 @@ class Book:
         words[_TAIL] = tail + 1
         return self._sleeper()
 
-    def withdraw(self) -> list[tuple[int, int, int]]:
-        """Empty the queue; returns the record, start and stop of what nobody had taken."""
+    def withdraw(self, *, hurry: bool = True) -> list[tuple[int, int, int]]:
+        """Empty the queue; returns the record, start and stop of what nobody had taken.
+
+        Args:
+            hurry: Whether helpers are to wait for nothing any more.
+        """
         words = self._words
         try:
             self._lock()
@@ -192,7 +196,7 @@ class Book:
                     left.append((record, words[place + _NEXT], words[place + _LAST]))
                     words[place + _NEXT] = words[place + _LAST]
             words[_HEAD] = words[_TAIL]
-            words[_HURRY] = 1
+            words[_HURRY] |= hurry
             return left
         finally:
             self._unlock()

@@ -30,7 +30,10 @@ from lighter_async.workers.process.book import Book, Claim
 from lighter_async.workers.process.letter import open_batch, seal_failure
 from lighter_async.writers import Encoder
 
-__all__ = ["Setting", "main"]
+__all__ = ["HELPER_OF", "Setting", "main"]
+
+HELPER_OF = "LIGHTER_ASYNC_HELPER_OF"
+"""An environment variable that only a helper finds, and only until it is at work: the process that it works for."""
 
 _MILLISECONDS_TO_LOOK = 100  # whether another helper has died, once the parent has
 _MILLISECONDS_TO_SEE = 20
@@ -85,6 +88,7 @@ class Setting:
 
 def main(setting: str) -> None:
     """Work as the helper that `setting` says, in JSON."""
+    os.environ.pop(HELPER_OF, None)  # what a writer starts is no helper, and may have helpers of its own
     # Whoever interrupts or ends the job ends the parent; what it handed over is still to be stored. They came blocked
     # into this process, so that none was missed.
     signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
@@ -156,7 +160,8 @@ class Helper:
         self._book = Book(setting.book, setting.helpers, setting.records)
         self._book.live(setting.helper)
         os.register_at_fork(after_in_child=partial(_close_all, setting.descriptors))
-        self._slots = SharedView(setting.slots, setting.mapped)
+        self._slots: SharedView
+        self._slots_file, self._mapped = setting.slots, setting.mapped
         self._job_file = setting.job
         self._failures_file = setting.failures
         self._failures_bytes = 0
@@ -192,6 +197,7 @@ class Helper:
         return 0
 
     def _open_job(self) -> Job:
+        self._slots = SharedView(self._slots_file, self._mapped)
         job = loads(os.pread(self._job_file, os.fstat(self._job_file).st_size, 0))
         assert isinstance(job, Job)
         job.open()
@@ -319,11 +325,13 @@ class Helper:
             cell = self._book.free_cell()
             if cell is None:
                 return
+            from lighter_async.workers.process.interpreter import folder_and_path
             from lighter_async.workers.process.launch import launch
 
             self._successors += 1
             try:
-                launch(replace(self._setting, helper=cell), Descriptors(), folder=None, path=sys.path)
+                folder, path = folder_and_path(sys.path)
+                launch(replace(self._setting, helper=cell), Descriptors(), folder=folder, path=path)
             except OSError:
                 pass  # then this one is the last
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -13,21 +15,36 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from lighter_async.errors import BackendUnavailableError, describe
 from lighter_async.forks import Descriptors
-from lighter_async.workers.process.helper import Setting
+from lighter_async.workers.process.helper import HELPER_OF, Setting
+from lighter_async.workers.process.interpreter import arguments, program
 
-__all__ = ["Process", "launch", "standard_descriptors", "supported"]
+__all__ = ["Process", "check_descriptors", "launch", "needed", "standard_descriptors", "supported"]
 
 _SECONDS_TO_END = 30.0  # for a helper that has nothing left to do; what a user's writer left running may hold it
 
-# A command instead of `-m`, since that would put the working folder before everything else on the path.
-_COMMAND = (
-    "import sys; setting, *sys.path = sys.argv[1:]; "
-    "from lighter_async.workers.process.helper import main; main(setting)"
-)
+# A command instead of `-m`, since that would put the working folder before everything else on the path. The helper goes
+# to its folder by itself, for one that cannot be entered any more is no reason not to begin.
+_COMMAND = """
+import os, sys
+setting, folder, *sys.path = sys.argv[1:]
+try:
+    os.chdir(folder)
+except OSError:
+    os.chdir("/")
+from lighter_async.workers.process.helper import main
+main(setting)
+"""
 
+# A group of its own, for the terminal's signals, but no session, between which the system shares the cores evenly,
+# however much their processes give way (autogroups).
+_APART: dict[str, Any] = {"process_group": 0} if sys.version_info >= (3, 11) else {"start_new_session": True}
+_FORBIDDEN = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL})
 
-_APART: Any = {"process_group": 0} if sys.version_info >= (3, 11) else {"start_new_session": True}
+_MISSING = (OSError, MemoryError, ValueError, subprocess.SubprocessError)
+
+_LEFT_OVER = 24  # descriptors that the job is left with: its loaders, its files, and the next helper's start need them
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +101,39 @@ class Process:
 
 
 def supported() -> bool:
-    """Whether this system has what helpers need: files in memory, and descriptors of processes (Linux 5.3)."""
-    if not (hasattr(os, "memfd_create") and hasattr(os, "pidfd_open")) or not sys.executable:
-        return False
+    """Whether this kind of system has what helpers need: files in memory, and descriptors of processes (Linux 5.3)."""
+    return hasattr(os, "memfd_create") and hasattr(os, "pidfd_open")
+
+
+@contextmanager
+def needed(what: str) -> Iterator[None]:
+    """While it is open: what the system refuses is said to be missing for helpers.
+
+    Raises:
+        BackendUnavailableError: The system has no room for it, or forbids it.
+    """
     try:
-        os.close(os.pidfd_open(os.getpid()))
-    except OSError:
-        return False
-    return True
+        yield
+    except BackendUnavailableError:
+        raise
+    except _MISSING as error:
+        raise BackendUnavailableError(
+            f"helper processes need {what}, which cannot be had ({describe(error)})"
+        ) from error
+
+
+def check_descriptors(highest: int) -> None:
+    """See that enough descriptors are left for the job.
+
+    Args:
+        highest: The one that was opened last; the system gives the lowest that is free.
+
+    Raises:
+        OSError: There are too few.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and highest + _LEFT_OVER > limit:
+        raise OSError(errno.EMFILE, f"{limit} descriptors are allowed (ulimit -n), and over {highest} are in use")
 
 
 @contextmanager
@@ -117,7 +159,7 @@ def _is_open(descriptor: int) -> bool:
     return True
 
 
-def launch(setting: Setting, own: Descriptors, *, folder: str | None, path: Sequence[str]) -> Process:
+def launch(setting: Setting, own: Descriptors, *, folder: str, path: Sequence[str]) -> Process:
     """Start a helper, and do not wait until it is at work.
 
     It sees no accelerator, and computes with one thread. Ctrl-C does not reach it, and what it prints reaches the user.
@@ -125,39 +167,42 @@ def launch(setting: Setting, own: Descriptors, *, folder: str | None, path: Sequ
     Args:
         setting: What it is told.
         own: Takes the descriptor that tells of its end, and holds those of its files.
-        folder: The working folder; None if there is none any more.
+        folder: The working folder; if it cannot be entered, the helper works in ``/``.
         path: Where modules are found.
 
     Raises:
+        BackendUnavailableError: It is not known how to start a Python interpreter here.
         OSError: The system can start no more processes, or has no descriptor left.
     """
+    file, name = program()
     hidden = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
     one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    # Blocked until the helper ignores them, so that no Ctrl-C finds it unready; nor can one interrupt the start.
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-    try:
-        popen = subprocess.Popen(
-            [sys.executable, "-c", _COMMAND, setting.to_json(), *path],
+    command = [name, *arguments(), "-c", _COMMAND, setting.to_json(), folder, *path]
+    environment = {**os.environ, **hidden, **one, HELPER_OF: str(os.getpid())}
+    memory = setting.book, setting.slots, setting.job, setting.failures, setting.stack
+    given = [*memory, *setting.bells, setting.news, setting.tie]
+
+    def start(**apart: Any) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command,
+            executable=file,
             stdin=subprocess.DEVNULL,
             stdout=None if _is_open(1) else subprocess.DEVNULL,
             stderr=None if _is_open(2) else subprocess.DEVNULL,
-            cwd=folder,
-            env={**os.environ, **hidden, **one},
-            pass_fds=[
-                setting.book,
-                setting.slots,
-                setting.job,
-                setting.failures,
-                setting.stack,
-                *setting.bells,
-                setting.news,
-                setting.tie,
-                *setting.inherited,
-            ],
-            # A group of its own, for the terminal's signals, but no session, between which the system shares the cores
-            # evenly, however much their processes give way (autogroups).
-            **_APART,
+            env=environment,
+            pass_fds=[*given, *setting.inherited],
+            **apart,
         )
+
+    # Blocked until the helper ignores them, so that no Ctrl-C finds it unready; nor can one interrupt the start.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        try:
+            popen = start(**_APART)
+        except OSError as error:
+            if error.errno not in _FORBIDDEN:
+                raise
+            popen = start()  # a sandbox may forbid groups, which are no more than a comfort
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     try:
