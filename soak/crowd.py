@@ -43,10 +43,9 @@ def crowd(seed: int, rounds: int, backend: str, folder: Path, *, samples: int = 
         recorded = [record.index for record in read_manifest(directory).records]
         if sorted(index for index in recorded if index is not None) != list(range(samples)):
             tally.troubles.append(f"the manifest has {len(recorded)} records, of {len(set(recorded))} samples")
-        if strange or len(pending(range(samples), directory)):
-            tally.troubles.append(
-                f"strange files {strange[:5]}, pending {list(pending(range(samples), directory))[:5]}"
-            )
+        left = list(pending(range(samples), directory, names=_name))
+        if strange or left:
+            tally.troubles.append(f"strange files {strange[:5]}, pending {left[:5]}")
         if writer.stats().written != samples:
             tally.troubles.append(f"{writer.stats()}")
         if tally.is_clean:
