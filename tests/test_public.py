@@ -150,7 +150,7 @@ BELOW = {
     "interrupts": set(),
     "same": {"errors", "manifest", "staging"},
     "writers": {"block", "files", "names", "errors"},
-    "manifest": {"below", "errors", "files", "limits", "locks", "names", "runs", "types"},
+    "manifest": {"below", "errors", "files", "forks", "limits", "locks", "names", "runs", "types"},
     "targets": {"below", "files", "forks", "interrupts", "locks", "names", "errors", "runs", "types"},
     "twin": set(),
     "staging": {"block", "forks", "twin"},

@@ -14,6 +14,7 @@ from threading import Lock
 from time import monotonic, sleep, time
 
 from lighter_async.files import publish, sync_folder
+from lighter_async.forks import Descriptors
 from lighter_async.locks import alone_in, boot_id, warn_of
 from lighter_async.manifest.entry import Record, parse
 from lighter_async.manifest.line import (
@@ -143,13 +144,13 @@ class ManifestLog:
         # No link is followed out of the directory, and a pipe in the manifest's place holds nobody up.
         flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         try:
-            self._descriptor = os.open(self.path, flags | (os.O_APPEND if self._appends else 0), 0o666)
+            self._descriptor = _own.open(os.open, self.path, flags | (os.O_APPEND if self._appends else 0), 0o666)
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP) or not self._appends:
                 raise
             warn_of(self.directory, "O_APPEND", "writers record what they have stored one after the other")
             self._appends = False
-            self._descriptor = os.open(self.path, flags, 0o666)
+            self._descriptor = _own.open(os.open, self.path, flags, 0o666)
         status = os.fstat(self._descriptor)
         self._identity = status.st_dev, status.st_ino
         if not stat.S_ISREG(status.st_mode):
@@ -224,7 +225,7 @@ class ManifestLog:
                     _tell(f"the manifest {self.path!r} was removed, and cannot be written anew: {error}")
             descriptor, self._descriptor = self._descriptor, -1
             if descriptor >= 0:
-                os.close(descriptor)
+                _own.close(descriptor)
 
     def _write(self, lines: str) -> None:
         if not lines:
@@ -277,7 +278,7 @@ class ManifestLog:
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         self._restore(before)
         self._open()
-        os.close(before)
+        _own.close(before)
         if self._begun is not None:
             begin_run(self.directory, self.run.id, self._begun.since, begun=self._begun)
         _tell(f"the manifest {self.path!r} was removed, or its directory moved, during the run; it is begun anew")
@@ -308,6 +309,7 @@ class ManifestLog:
         return os.path.join(self.directory, RESERVED_PREFIX, name)
 
 
+_own = Descriptors()
 _UNKNOWN = Origin()
 
 

@@ -108,7 +108,7 @@ class ProcessBackend:
         self._sealed_job = self._seal_job()
         self._done = done
         self._max_workers = max_workers
-        self._cells = max_workers + 1  # one for a helper that helpers start when this process is gone
+        self._cells = max_workers + 2  # for helpers that helpers start when this process is gone
         self._memory = memory
         self._letters = SlotPool(_LETTERS_KEPT, memory)
         self._capacity = min(max(queue_size, _LEAST_UNITS), _MOST_UNITS)

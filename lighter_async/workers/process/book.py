@@ -301,12 +301,17 @@ class Book:
         return claim, sleeper, had_unit and words[_WATCHERS] > 0
 
     def inherit(self, helper: int) -> Claim | None:
-        """Take what a dead helper had in its hand, whose parent is dead too; None if there is nothing left behind."""
+        """Take what a dead helper had in its hand, whose parent is dead too; None if there is nothing left behind.
+
+        What became of the unit in the own hand is entered first.
+        """
         words = self._words
         mine = self._cell(helper)
         try:
             self._lock()
             self._repair()
+            if words[mine + _TICKET]:
+                self._enter_result(helper, mine)
             for other in range(self._helpers):
                 cell = self._cell(other)
                 if other == helper or not words[cell + _TICKET] or self.is_alive(other):
@@ -331,10 +336,15 @@ class Book:
         finally:
             self._unlock()
 
-    def live(self, helper: int) -> None:
-        """Say that this process is a helper, from now on until it dies."""
-        fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, _ALIVE + helper)
+    def live(self, helper: int) -> bool:
+        """Say that this process is a helper, from now on until it dies; returns whether its cell was free."""
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _ALIVE + helper)
+        except (BlockingIOError, PermissionError):
+            return False  # another one was started for it at the same time
         self._words[self._cell(helper) + _PROCESS] = os.getpid()
+        # What a dead one has left there is not this one's.
+        return not self._words[self._cell(helper) + _TICKET]
 
     def is_alive(self, helper: int) -> bool:
         """Whether another process is this helper, and alive."""
@@ -351,10 +361,10 @@ class Book:
         cells = map(self._cell, range(self._helpers))
         return words[_HEAD] < words[_TAIL] or any(words[cell + _TICKET] and not words[cell + _DONE] for cell in cells)
 
-    def free_cell(self) -> int | None:
-        """A cell that no living helper has, and no dead one has left a unit in."""
+    def free_cell(self, me: int) -> int | None:
+        """A cell that neither this helper nor another living one has, and no dead one has left a unit in."""
         for helper in range(self._helpers):
-            if not self._words[self._cell(helper) + _TICKET] and not self.is_alive(helper):
+            if helper != me and not self._words[self._cell(helper) + _TICKET] and not self.is_alive(helper):
                 return helper
         return None
 

@@ -14,10 +14,11 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lighter_async.errors import WriteError
 from lighter_async.forks import Descriptors
@@ -29,6 +30,9 @@ from lighter_async.workers.process.bells import ring, silence
 from lighter_async.workers.process.book import Book, Claim
 from lighter_async.workers.process.letter import open_batch, seal_failure
 from lighter_async.writers import Encoder
+
+if TYPE_CHECKING:
+    from lighter_async.workers.process.launch import Process
 
 __all__ = ["HELPER_OF", "Setting", "main"]
 
@@ -110,15 +114,6 @@ def main(setting: str) -> None:
     sys.exit(status)
 
 
-def _close_all(descriptors: Sequence[int]) -> None:
-    """In a child that an encoder has forked, which may outlive us: keep no memory, bell or lock."""
-    for descriptor in descriptors:
-        try:
-            os.close(descriptor)
-        except OSError:
-            pass
-
-
 def _ranges(claim: Claim) -> list[tuple[int, int]]:
     """The samples of a unit, without the one that is left out."""
     if claim.left_out is None:
@@ -158,8 +153,8 @@ class Helper:
         for descriptor in setting.descriptors:
             os.set_inheritable(descriptor, False)  # a program that an encoder starts may outlive us
         self._book = Book(setting.book, setting.helpers, setting.records)
-        self._book.live(setting.helper)
-        os.register_at_fork(after_in_child=partial(_close_all, setting.descriptors))
+        self._is_needed = self._book.live(setting.helper)
+        os.register_at_fork(after_in_child=self._forked)
         self._slots: SharedView
         self._slots_file, self._mapped = setting.slots, setting.mapped
         self._job_file = setting.job
@@ -174,14 +169,26 @@ class Helper:
             self._parent = -1
         # Looked at after the descriptor was opened, which may be another process's of that number otherwise.
         self._orphan = os.getppid() != setting.parent
+        self._successor: Process | None = None  # the latest one, of so many
         self._successors = 0
         self._successor_lock = threading.Lock()
-        threading.Thread(target=self._watch_parent, daemon=True).start()
+        if self._is_needed:
+            threading.Thread(target=self._watch_parent, daemon=True).start()
         self._batch: tuple[int, Batch] | None = None  # the last one and its serial number
         self.is_plain = False  # whether it runs code of this package alone
 
+    def _forked(self) -> None:
+        """In a child that an encoder has forked, which may outlive us: keep no bell, lock or pipe."""
+        for descriptor in (*self._setting.descriptors, self._parent):
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass
+
     def run(self) -> int:
         """Work until there is nothing more to do; returns the exit status."""
+        if not self._is_needed:
+            return 0
         try:
             job = self._open_job()
         except BaseException as error:
@@ -214,6 +221,11 @@ class Helper:
         while True:
             if self._orphan:
                 self._start_successor()
+                # First, so that there is a free cell for another one.
+                claim = self._book.inherit(self._me)
+                if claim is not None:
+                    self._write(job, claim)
+                    continue
             claim, sleeper, news = self._book.turn(self._me)
             if news:
                 ring(self._news)
@@ -223,15 +235,11 @@ class Helper:
                 self._write(job, claim)
             elif self._orphan:
                 self._batch = None
-                claim = self._book.inherit(self._me)
-                if claim is not None:
-                    self._write(job, claim)
-                elif not self._book.has_work:
+                if not self._book.has_work:
                     return
-                else:
-                    # Another one is at work, and may die over it.
-                    waiting.poll(_MILLISECONDS_TO_LOOK)
-                    silence(mine)
+                # Another one is at work, and may die over it.
+                waiting.poll(_MILLISECONDS_TO_LOOK)
+                silence(mine)
             elif self._book.ending:
                 return
             else:
@@ -315,14 +323,19 @@ class Helper:
         os.dup2(nothing, 2)
         os.close(nothing)
         ring(self._bells[self._me])
-        self._start_successor()
+        # What the rest of the thread does while a sample takes long.
+        while True:
+            self._start_successor()
+            time.sleep(_MILLISECONDS_TO_LOOK / 1000)
 
     def _start_successor(self) -> None:
         """Where no other helper is alive, start one, which goes on should this one be killed."""
         with self._successor_lock:
+            if self._successor is not None and self._successor.popen.poll() is None:
+                return  # it may not be at work yet
             if self._successors >= _MOST_SUCCESSORS or not self._book.has_work or self._book.others(self._me):
                 return
-            cell = self._book.free_cell()
+            cell = self._book.free_cell(self._me)
             if cell is None:
                 return
             from lighter_async.workers.process.interpreter import folder_and_path
@@ -331,7 +344,7 @@ class Helper:
             self._successors += 1
             try:
                 folder, path = folder_and_path(sys.path)
-                launch(replace(self._setting, helper=cell), Descriptors(), folder=folder, path=path)
+                self._successor = launch(replace(self._setting, helper=cell), Descriptors(), folder=folder, path=path)
             except OSError:
                 pass  # then this one is the last
 
