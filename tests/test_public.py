@@ -153,7 +153,7 @@ BELOW = {
     "manifest": {"below", "errors", "files", "limits", "locks", "names", "runs", "types"},
     "targets": {"below", "files", "forks", "interrupts", "locks", "names", "errors", "runs", "types"},
     "twin": set(),
-    "staging": {"block", "forks", "twin"},
+    "staging": {"block", "forks"},
     "workers": {
         "below",
         "forks",
