@@ -168,7 +168,7 @@ BELOW = {
         "types",
     },
     "ledger": {"errors", "interrupts", "types"},
-    "options": {"targets", "types", "writers"},
+    "options": {"errors", "targets", "types", "writers"},
     "service": {
         "errors",
         "interrupts",
