@@ -7,6 +7,9 @@
 
 The response does not wait for the disk. It waits for room, which is how a disk that is too slow for the service slows
 the service down, instead of filling its memory. When the server is told to stop, it stores what it has taken.
+
+A prediction that cannot be stored is no reason to stop storing those of other clients (`on_error="continue"`): it is
+kept beside its error, `/stats` counts it, and when the server has stopped, `lighter-async replay DIRECTORY` stores it.
 """
 
 import contextlib
@@ -28,7 +31,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from lighter_async import AsyncBackgroundWriter, DuplicateNameError, InvalidNameError
+from lighter_async import AsyncBackgroundWriter, ClosedError, DuplicateNameError, InvalidNameError, WriteError
 
 
 class Edges(torch.nn.Module):
@@ -63,13 +66,15 @@ async def edges(request: Request) -> Response:
     name = request.query_params.get("name") or uuid.uuid4().hex
     try:
         prediction, png = await run_in_threadpool(predict, await request.body())
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError):  # none, or a broken one
         return JSONResponse({"error": "the body is no image"}, status_code=400)
     try:
-        # Once this has returned, the prediction will be stored, or its failure told when the server stops.
+        # Once this has returned, the prediction will be stored, or kept, and its failure told when the server stops.
         await request.app.state.writer.submit(name, prediction)
     except (InvalidNameError, DuplicateNameError) as error:
         return JSONResponse({"error": str(error)}, status_code=409)
+    except (WriteError, ClosedError):  # not even kept, as on a full disk
+        return JSONResponse({"error": "predictions are not stored at the moment"}, status_code=503)
     return Response(png, media_type="image/png", headers={"x-name": name})
 
 
@@ -84,8 +89,13 @@ def make_app(directory: Path) -> Starlette:
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         # Opened and closed with the server: leaving waits until everything is stored.
-        async with AsyncBackgroundWriter("tensor", directory, queue_size=64) as app.state.writer:
-            yield
+        try:
+            async with AsyncBackgroundWriter(
+                "tensor", directory, queue_size=64, on_error="continue"
+            ) as app.state.writer:
+                yield
+        except WriteError as error:
+            print(error, file=sys.stderr, flush=True)
 
     return Starlette(
         routes=[Route("/edges", edges, methods=["POST"]), Route("/stats", stats, methods=["GET"])], lifespan=lifespan

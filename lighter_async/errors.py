@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 _LISTED_FAILURES = 5
+_LONGEST_SHOWN = 200
 _NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
@@ -85,7 +86,7 @@ class WriteError(LighterAsyncError):
         """The failure of one sample."""
         times = "" if attempts == 1 else f" after {attempts} attempts"
         return cls(
-            f"writer {writer!r} failed on {name!r}{times}: {describe(cause)}",
+            f"writer {writer!r} failed on {shown(name)}{times}: {describe(cause)}",
             writer=writer,
             name=name,
             attempts=attempts,
@@ -141,7 +142,7 @@ def _of_cause(failures: Sequence[WriteError]) -> str:
     others = len(failures) - 1
     if not others:
         return str(failures[0])
-    names = ", ".join(repr(failure.name) for failure in failures[1:_LISTED_FAILURES])
+    names = ", ".join(shown(failure.name) for failure in failures[1:_LISTED_FAILURES])
     return f"{failures[0]}; and likewise {names}{f' and {others - 4} more' if others > 4 else ''}"
 
 
@@ -238,6 +239,19 @@ def _rebuild_write_timeout(message: str, stack: str) -> WriteTimeoutError:
 
 def _rebuild_flush_timeout(message: str, pending: int) -> FlushTimeoutError:
     return FlushTimeoutError(message, pending=pending)
+
+
+def shown(value: object) -> str:
+    """A user's value for a message: never long, and never what a tensor or an array holds."""
+    kind = type(value)
+    if isinstance(value, (str, bytes)):
+        short = value if len(value) <= _LONGEST_SHOWN else value[: _LONGEST_SHOWN // 2]
+        return repr(short) if short is value else f"{short!r}... of length {len(value)}"
+    if value is None or isinstance(value, (bool, float)) or (isinstance(value, int) and abs(value) < 1 << 64):
+        return repr(value)
+    shape = getattr(value, "shape", None)
+    of = f" of shape {tuple(shape)}" if isinstance(shape, tuple) else ""
+    return f"a {kind.__qualname__}{of}"
 
 
 def describe(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.errors import DuplicateNameError, InvalidNameError
+from lighter_async.errors import DuplicateNameError, InvalidNameError, shown
 
 __all__ = ["RESERVED_PREFIX", "Claims", "Numbers", "check_names", "claims_of", "with_suffix", "with_suffixes"]
 
@@ -101,36 +101,38 @@ def check_name(name: str) -> None:
     if not name:
         raise InvalidNameError("a sample has an empty name; give every sample a name of at least one character")
     if "\0" in name:
-        raise InvalidNameError(f"name {name!r} holds a NUL character, which no file system stores; remove it")
+        raise InvalidNameError(f"name {shown(name)} holds a NUL character, which no file system stores; remove it")
     if name.startswith("/"):
         raise InvalidNameError(
-            f"name {name!r} is an absolute path; names are relative to the writer's directory "
+            f"name {shown(name)} is an absolute path; names are relative to the writer's directory "
             "(os.path.relpath(path, root) makes one)"
         )
     if not name.isascii():
         try:
             encoded = os.fsencode(name)
         except UnicodeEncodeError as error:
-            raise InvalidNameError(f"name {name!r} cannot be encoded as a file name: {error}") from error
+            raise InvalidNameError(f"name {shown(name)} cannot be encoded as a file name: {error}") from error
         if os.fsdecode(encoded) != name:
             raise InvalidNameError(
-                f"name {name!r} and {os.fsdecode(encoded)!r} are one file name; os.fsdecode(os.fsencode(name)) makes "
-                "the usual one of both"
+                f"name {shown(name)} and {shown(os.fsdecode(encoded))} are one file name; "
+                "os.fsdecode(os.fsencode(name)) makes the usual one of both"
             )
     if not (_WINDOWS or "/" in name or name[0] == "."):
         return
     for component in name.split("/"):
         if component == "..":
-            raise InvalidNameError(f"name {name!r} climbs out of the writer's directory; remove the '..'")
+            raise InvalidNameError(f"name {shown(name)} climbs out of the writer's directory; remove the '..'")
         if component in ("", "."):
             raise InvalidNameError(
-                f"name {name!r} has a component {component!r}, so that two names could mean one file; "
+                f"name {shown(name)} has a component {shown(component)}, so that two names could mean one file; "
                 "os.path.normpath(name) removes it"
             )
         if component.startswith(RESERVED_PREFIX):
-            raise InvalidNameError(f"name {name!r} is reserved: {RESERVED_PREFIX}* are files of lighter_async itself")
+            raise InvalidNameError(
+                f"name {shown(name)} is reserved: {RESERVED_PREFIX}* are files of lighter_async itself"
+            )
         if _WINDOWS and _WINDOWS_REFUSED.search(component):
-            raise InvalidNameError(f"name {name!r} is not a file name on Windows: {component!r}")
+            raise InvalidNameError(f"name {shown(name)} is not a file name on Windows: {shown(component)}")
 
 
 class Claims:
@@ -278,7 +280,7 @@ def _common(a: range, b: range) -> int | None:
 
 def _duplicate(name: str, file: str, earlier: str, later: str) -> DuplicateNameError:
     return DuplicateNameError(
-        f"two samples of one run are named {name!r}: {earlier} and {later} would both become {file!r}. "
+        f"two samples of one run are named {shown(name)}: {earlier} and {later} would both become {shown(file)}. "
         "Give them different names, such as the source folder and the file name ('a/case', 'b/case'), and each of "
         "several writers that are open on one directory a directory of its own; "
         "nothing of the second one's batch was queued"

@@ -7,6 +7,7 @@ import operator
 import os
 from typing import Any, get_args
 
+from lighter_async.errors import shown
 from lighter_async.targets import LocalTarget
 from lighter_async.types import Durability, IfExists, OnError, PathTarget, Run, Target
 from lighter_async.writers import PathFunction
@@ -43,6 +44,10 @@ def target_of(
         )
     if target is None:
         assert directory is not None
+        if not isinstance(directory, (str, os.PathLike)):
+            raise TypeError(
+                f"directory is a path, not {type(directory).__name__}; the order is BackgroundWriter(writer, directory)"
+            )
         return LocalTarget(directory, if_exists=if_exists or "overwrite", durability=durability or "rename", run=run)
     for option, value in (("if_exists", if_exists), ("durability", durability), ("run", run)):
         if value is not None:
@@ -140,7 +145,7 @@ def seconds(option: str, value: float, *, least: float) -> float:
         ValueError: It is less than `least`.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{option} is a number of seconds, not {type(value).__name__}: {value!r}")
+        raise TypeError(f"{option} is a number of seconds, not {type(value).__name__}: {shown(value)}")
     if not value >= least:
         raise ValueError(f"{option} is at least {least:g} seconds, not {value}")
     return float(value)
@@ -154,7 +159,7 @@ def at_least_one(option: str, value: int) -> int:
         ValueError: It is less than 1.
     """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{option} is a whole number, not {type(value).__name__}: {value!r}")
+        raise TypeError(f"{option} is a whole number, not {type(value).__name__}: {shown(value)}")
     if value < 1:
         raise ValueError(f"{option} is at least 1, not {value}")
     return value

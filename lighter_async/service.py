@@ -8,7 +8,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-from lighter_async.errors import ClosedError, FlushTimeoutError, WriteError, attach
+from lighter_async.errors import ClosedError, FlushTimeoutError, WriteError, attach, shown
 from lighter_async.interrupts import let_through, uninterrupted
 from lighter_async.leaving import Unclosed, tell
 from lighter_async.ledger import Ledger, Room
@@ -196,8 +196,8 @@ class BackgroundWriter:
         Args:
             name: The file's name, relative to the directory, ``/`` between folders; the writer's suffix is appended
                 unless it ends in it.
-            value: What the writer writes. Tensors and arrays, also inside lists, tuples and dicts, are copied; any
-                other object is handed over as it is and must not be changed any more.
+            value: What the writer writes. It is copied: tensors and arrays, whatever holds them, and any object by its
+                pickle. Locks, open files and what else cannot be pickled are handed over as they are.
             timeout: Seconds to wait for room. None waits without limit.
             origin: Where it comes from, for the manifest: `Origin` of one index.
 
@@ -215,7 +215,7 @@ class BackgroundWriter:
         """Hand a batch over, which is copied as a whole. Waits while there is no room for all of it.
 
         Args:
-            names: One per sample, as in `submit`.
+            names: One per sample, as in `submit`; a list, or an array of texts.
             values: A tensor or array with a batch dimension, of shape ``(len(names), ...)`` and any dtype, or a
                 sequence of samples, which may differ in shape.
             timeout: Seconds to wait for room. None waits without limit.
@@ -462,7 +462,13 @@ class BackgroundWriter:
         Of numbers the last one's file is enough, since it is the longest.
         """
         if type(names) is not list and (isinstance(names, str) or not isinstance(names, Sequence)):
-            raise TypeError(f"names are a sequence with a name per sample, not {type(names).__name__}: {names!r}")
+            array: Any = names
+            if getattr(getattr(array, "dtype", None), "kind", "") not in ("U", "O", "T") or array.ndim != 1:
+                raise TypeError(
+                    f"names are a sequence with a name per sample, not {type(names).__name__}: {shown(names)}; "
+                    "the order is submit_batch(names, values)"
+                )
+            names = array.tolist()
         own = names if isinstance(names, Numbers) else tuple(names)
         if len(own) != count:
             raise ValueError(f"Length mismatch: {count} samples and {len(own)} names; every sample needs one name")
@@ -474,7 +480,10 @@ class BackgroundWriter:
             if set(map(type, own)) != {str}:
                 for name in own:
                     if not isinstance(name, str):
-                        raise TypeError(f"a name is a str, not {type(name).__name__}: {name!r}; use str(name)")
+                        raise TypeError(
+                            f"a name is a str, not {type(name).__name__}: {shown(name)}; use str(name) of a number, "
+                            "and the order is submit(name, value), or submit_batch(names, values)"
+                        )
                 own = tuple(map(str.__str__, own))  # of subclasses, such as numpy's
             check_names(own)
             files = with_suffixes(own, self._suffix)

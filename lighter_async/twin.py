@@ -1,66 +1,150 @@
-"""Classes of the user's script or notebook, in a process that does not run it.
+"""Classes and functions that a helper process cannot import, and how it comes to have them all the same.
 
-They travel by value (cloudpickle). There they have to be found where they are from, in `__main__`: `torch.save` stores
-of an object only where its class is found, and its readers look there.
+What a script or a notebook defines, or a module that lies on no path, travels by value (cloudpickle). In the helper it
+is put where it is in the parent: `Detection` of a script becomes the helper's ``__main__.Detection``. So a pickle that
+the helper makes, such as `torch.save`'s, refers to it by its name, as the parent's own would.
 """
 
 from __future__ import annotations
 
+import functools
+import io
 import pickle
 import sys
+import threading
+import types
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["TwinUnpickler", "be_twin", "loads"]
+__all__ = ["dumps", "loads", "loads_own"]
 
-_is_twin = False
-
-
-def be_twin() -> None:
-    """Say that this process runs for another one, whose `__main__` it has not got."""
-    global _is_twin
-    _is_twin = True
+_MAKES = frozenset({"_make_skeleton_class", "_make_skeleton_enum", "_make_function"})
+_stand_ins: dict[str, types.ModuleType] = {}
+_lock = threading.Lock()  # cloudpickle's list of modules that go by value is one for the process
 
 
-class TwinUnpickler(pickle.Unpickler):
-    """Unpickles, and puts the classes that came by value from another process's `__main__` into this one's."""
+def dumps(thing: Any) -> bytes:
+    """A pickle of a thing, with what cannot be imported elsewhere by value.
 
-    def find_class(self, module: str, name: str, /) -> Any:
-        found = super().find_class(module, name)
-        if _is_twin and module.startswith("cloudpickle") and name.startswith("_make_skeleton"):
-            return self._noting(found)
-        return found
+    Raises:
+        Exception: It cannot be pickled.
+    """
+    import cloudpickle
 
-    def _noting(self, make: Callable[..., Any]) -> Callable[..., Any]:
-        classes = self.__dict__.setdefault("classes", [])
+    file = io.BytesIO()
+    pickler = _pickler_type()(file)
+    pickler.by_value = by_value = list[types.ModuleType]()
+    with _lock:
+        try:
+            pickler.dump(thing)
+        finally:
+            for module in by_value:
+                cloudpickle.unregister_pickle_by_value(module)
+    return file.getvalue()
 
-        def made(*args: Any) -> Any:
-            kind = make(*args)
-            classes.append(kind)
-            return kind
 
-        return made
+@functools.cache
+def _pickler_type() -> Any:
+    import cloudpickle  # not before it is needed, which most programs do without
 
-    def finish(self) -> None:
-        """Put them there, once they are whole."""
-        main = sys.modules["__main__"]
-        for kind in self.__dict__.get("classes", ()):
-            *outer, name = kind.__qualname__.split(".")
-            if kind.__module__ != "__main__" or "<locals>" in outer:
-                continue
-            place: Any = main
-            for word in outer:
-                if not hasattr(place, word):
-                    setattr(place, word, type(word, (), {"__module__": "__main__"}))
-                place = getattr(place, word)
-            setattr(place, name, kind)
+    make_class = cloudpickle.cloudpickle._make_skeleton_class
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        by_value: list[types.ModuleType]
+
+        def reducer_override(self, one: Any) -> Any:
+            if isinstance(one, (type, types.FunctionType)):
+                module = sys.modules.get(one.__module__ or "")
+                if module is not None and not _is_found(module.__name__) and module not in self.by_value:
+                    cloudpickle.register_pickle_by_value(module)
+                    self.by_value.append(module)
+            reduced = super().reducer_override(one)
+            if isinstance(one, type) and reduced is not NotImplemented and reduced[0] is make_class:
+                reduced[2][0]["__qualname__"] = one.__qualname__  # by which an inner class is found
+            return reduced
+
+    return Pickler
 
 
 def loads(data: Any) -> Any:
-    """As `pickle.loads`, with `TwinUnpickler`."""
-    import io
+    """The thing, in a helper: with what came by value in the modules that it is of in the parent."""
+    made: list[Any] = []
 
-    unpickler = TwinUnpickler(io.BytesIO(data))
-    value = unpickler.load()
-    unpickler.finish()
-    return value
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        def make(*arguments: Any) -> Any:
+            made.append(function(*arguments))
+            return made[-1]
+
+        return make
+
+    thing = _Unpickler(data, wrap).load()
+    for one in made:
+        _settle(one)
+    return thing
+
+
+def loads_own(data: Any) -> Any:
+    """The thing, in the process whose classes it is made of: they stay as they are.
+
+    By itself cloudpickle finds them, and sets their methods to copies that see copies of the script's variables.
+    """
+    from cloudpickle import cloudpickle
+
+    known = set(map(id, cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS))
+
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        if function is not cloudpickle._class_setstate:
+            return function
+        return lambda kind, state: kind if id(kind) in known else function(kind, state)
+
+    return _Unpickler(data, wrap).load()
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, data: Any, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        super().__init__(io.BytesIO(data))
+        self._wrap = wrap
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(module, name)
+        if module == "cloudpickle.cloudpickle" and (name in _MAKES or name == "_class_setstate"):
+            return self._wrap(found)
+        return found
+
+
+def _settle(one: Any) -> None:
+    """Put a class or a function where its name says."""
+    if not isinstance(one, (type, types.FunctionType)):
+        return
+    *outer, name = str(one.__qualname__).split(".")
+    if "<locals>" in outer or name == "<lambda>" or not one.__module__:
+        return
+    place: Any = sys.modules.get(one.__module__)
+    if place is None and not _is_found(one.__module__):
+        place = sys.modules[one.__module__] = _stand_ins[one.__module__] = types.ModuleType(one.__module__)
+    if one.__module__ != "__main__" and _stand_ins.get(one.__module__) is not place:
+        return  # a module of this process's own has what it has
+    for part in outer:
+        if not hasattr(place, part):
+            setattr(place, part, types.SimpleNamespace())  # its outer class has not come
+        place = getattr(place, part)
+    try:
+        setattr(place, name, one)
+    except (AttributeError, TypeError):
+        pass
+
+
+@functools.cache
+def _is_found(module: str) -> bool:
+    """Whether another process finds a module, as far as this one's finders tell."""
+    root = module.partition(".")[0]
+    if root == "__main__" or root in sys.builtin_module_names:
+        return True  # which cloudpickle knows about
+    for finder in sys.meta_path:
+        try:
+            find = getattr(finder, "find_spec", None)
+            if find is not None and find(root, None) is not None:
+                return True
+        except Exception:
+            continue
+    return False

@@ -49,7 +49,10 @@ def same(left, right):
         pytest.param(3, [3], id="number"),
         pytest.param({"a": 1}, [{"a": 1}], id="mapping"),
         pytest.param({3}, [{3}], id="set"),
-        pytest.param(np.arange(6).reshape(3, 2), [np.arange(6).reshape(3, 2)], id="array"),
+        pytest.param(np.arange(6).reshape(3, 2), [np.array([i, i + 1]) for i in (0, 2, 4)], id="array"),
+        pytest.param(np.array([1.5, 2.5]), [np.array(1.5), np.array(2.5)], id="array of numbers"),
+        pytest.param(np.array(7), [np.array(7)], id="0-d array"),
+        pytest.param(np.empty((0, 3)), [], id="empty array"),
         pytest.param([torch.ones(2), torch.ones(3, 4)], [torch.ones(2), torch.ones(3, 4)], id="list of tensors"),
         pytest.param([[1], "two", None], [[1], "two", None], id="list"),
         pytest.param((torch.zeros(1), "x"), [torch.zeros(1), "x"], id="tuple"),
@@ -70,9 +73,9 @@ def test_which_samples_a_value_holds(package, tmp_path, value, samples):
 
 
 def test_only_batches_and_sequences_are_split():
-    """A value is split only where it is a tensor with a batch dimension or a sequence that is no text."""
-    assert len(samples_of(torch.zeros(4, 2))) == 4
-    for lone in (torch.zeros(()), "text", b"bytes", np.zeros(4), {"a": 1}, None, iter([1, 2])):
+    """A value is split only where it is a tensor or array with a batch dimension, or a sequence that is no text."""
+    assert len(samples_of(torch.zeros(4, 2))) == len(samples_of(np.zeros((4, 2)))) == 4
+    for lone in (torch.zeros(()), "text", b"bytes", np.zeros(()), {"a": 1}, None, iter([1, 2])):
         assert len(samples_of(lone)) == 1
 
 
@@ -113,7 +116,10 @@ def test_outputs_are_any_mapping(package, tmp_path, outputs):
         pytest.param({"pred": [1], "id": [["c"]]}, TypeError, "name 0 .*list", id="list as a name"),
         pytest.param({"pred": [1, 2], "id": torch.zeros(2, 1)}, TypeError, "name 0 .*list", id="2-d names"),
         pytest.param({"pred": [1], "id": [torch.zeros(1)]}, TypeError, "name 0 .*Tensor", id="1-d tensor as a name"),
-        pytest.param({"pred": [1], "id": np.array(["c", "d"])}, TypeError, "name 0 .*ndarray", id="array of names"),
+        pytest.param(
+            {"pred": [1], "id": np.array(["c", "d"])}, ValueError, r"Length mismatch.*\(1\).*\(2\)", id="array"
+        ),
+        pytest.param({"pred": [1], "id": np.array([["c"]])}, TypeError, "name 0 .*list", id="2-d array of names"),
         pytest.param({"pred": [1, 2], "id": ["c", "../d"]}, InvalidNameError, r"'\.\./d' climbs", id="climbing"),
         pytest.param({"pred": [1, 2], "id": ["c", "/d"]}, InvalidNameError, "'/d' is an absolute", id="absolute"),
         pytest.param({"pred": [1, 2], "id": ["c", ""]}, InvalidNameError, "empty name", id="empty"),
@@ -141,6 +147,10 @@ def test_wrong_outputs_stop_the_run_and_lose_nothing(package, tmp_path, bad, kin
         pytest.param(torch.tensor([0.5, 2.0]), ["0.5", "2.0"], id="float tensor"),
         pytest.param([30, 4], ["30", "4"], id="ints"),
         pytest.param([np.int64(30), np.array(4)], ["30", "4"], id="numpy scalars"),
+        pytest.param(np.array(["x/a", "b"]), ["x/a", "b"], id="array of texts"),
+        pytest.param(np.array([30, 4]), ["30", "4"], id="array of ints"),
+        pytest.param(np.array(["x/a", 4], object), ["x/a", "4"], id="array of objects"),
+        pytest.param(np.array([b"a", b"b"]), ["a", "b"], id="array of bytes"),
         pytest.param([Path("x/a"), Path("b")], ["x/a", "b"], id="paths"),
         pytest.param([b"a", "b"], ["a", "b"], id="bytes"),
         pytest.param(UserList(["a", 5]), ["a", "5"], id="mixed, other sequence"),

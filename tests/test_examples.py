@@ -126,14 +126,22 @@ def test_the_service_stores_every_response(tmp_path):
             )
             unnamed = await client.post("/edges", content=bodies["coins"])
             no_image = await client.post("/edges", content=b"no image")
+            half = await client.post("/edges", content=bodies["coins"][:2000])
+            # There is a folder where its file should be: it cannot be stored, and others can.
+            bad = await client.post("/edges", params={"name": "taken"}, content=bodies["moon"])
+            while not (await client.get("/stats")).json()["failed"]:
+                await asyncio.sleep(0.01)
+            after = await client.post("/edges", params={"name": "after"}, content=bodies["moon"])
             again = await client.post("/edges", params={"name": "day/camera"}, content=bodies["camera"])
             outside = await client.post("/edges", params={"name": "../camera"}, content=bodies["camera"])
             stats = await client.get("/stats")
-        assert [answer.status_code for answer in (no_image, again, outside)] == [400, 409, 409]
-        assert stats.json()["accepted"] == len(names) + 1
-        assert stats.json()["failed"] == 0
-        return {answer.headers["x-name"]: answer for answer in [*answers, unnamed]}
+        assert [answer.status_code for answer in (no_image, half, again, outside)] == [400, 400, 409, 409]
+        assert bad.status_code == 200
+        assert stats.json()["accepted"] == len(names) + 3
+        assert stats.json()["failed"] == 1
+        return {answer.headers["x-name"]: answer for answer in [*answers, unnamed, after]}
 
+    (folder / "taken.pt").mkdir(parents=True)
     with log.open("w") as output:
         server = subprocess.Popen(
             [sys.executable, str(EXAMPLES / "starlette_app.py"), str(folder), "0"],
@@ -157,6 +165,7 @@ def test_the_service_stores_every_response(tmp_path):
 
     assert "Application shutdown complete" in log.read_text()
     assert "Traceback" not in log.read_text()
+    assert "1 sample was not written" in log.read_text()
     assert files_below(folder) == {f"{name}.pt" for name in answers}
     for name, answer in answers.items():
         assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")

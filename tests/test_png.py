@@ -267,7 +267,6 @@ def test_what_is_no_image_is_left_to_the_error(shape):
         ),
         ("L", torch.zeros(7, 3, 5), ValueError, "mode 'L' has 1 channel, got 7 in shape (7, 3, 5)"),
         ("RGB", torch.zeros(7, 6, 3), ValueError, "tensor.movedim(-1, 0) makes CHW of HWC"),
-        ("CMYK", torch.zeros(4, 3, 5), ValueError, "mode is None, 'L', 'LA', 'RGB', 'RGBA' or 'I;16', not 'CMYK'"),
         (
             None,
             torch.zeros(1, 3, 5, dtype=torch.uint16),
@@ -302,19 +301,17 @@ def test_a_volume_of_two_channels_is_told_of_its_own_writer():
         ({"compress_level": 13}, "compress_level is 0 to 12, not 13; codec='pillow' takes 0 to 9"),
         ({"codec": "pillow", "compress_level": 10}, "compress_level of codec 'pillow' is 0 to 9, not 10"),
         ({"filter": "best"}, "filter is one of 'none', 'sub', 'up', 'average', 'paeth', 'adaptive', not 'best'"),
+        ({"mode": "CMYK"}, "mode is None, 'L', 'LA', 'RGB', 'RGBA' or 'I;16', not 'CMYK'"),
         ({"codec": "fast"}, "codec is 'isal' or 'pillow', not 'fast'"),
     ],
 )
-def test_options_out_of_range_are_told(options, message, tmp_path):
-    """By the function, and as the sample's failure."""
+def test_options_out_of_range_are_told(options, message):
+    """By the function, and when they are given."""
     image = torch.zeros(3, 4, 4)
     with pytest.raises(ValueError, match=re.escape(message)):
         encode_image_2d(image, **options)
-    writer = BackgroundWriter(write_image_2d.with_options(**options), tmp_path, backend="thread")
-    writer.submit("a", image)
-    with pytest.raises(Exception, match="ValueError") as raised:
-        writer.close()
-    assert message in str(raised.value)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        write_image_2d.with_options(**options)
 
 
 def test_pillow_can_be_chosen(tmp_path):

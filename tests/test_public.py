@@ -153,7 +153,7 @@ BELOW = {
     "manifest": {"below", "errors", "files", "forks", "limits", "locks", "names", "runs", "types"},
     "targets": {"below", "files", "forks", "interrupts", "locks", "names", "errors", "runs", "types"},
     "twin": set(),
-    "staging": {"block", "forks", "twin"},
+    "staging": {"block", "forks"},
     "workers": {
         "below",
         "forks",
@@ -168,7 +168,7 @@ BELOW = {
         "types",
     },
     "ledger": {"errors", "interrupts", "types"},
-    "options": {"targets", "types", "writers"},
+    "options": {"errors", "targets", "types", "writers"},
     "service": {
         "errors",
         "interrupts",

@@ -11,6 +11,7 @@ import torch
 from lighter_async import (
     BackgroundWriter,
     Encoder,
+    FileWriter,
     WriteError,
     WriterRegistry,
     encoder,
@@ -181,12 +182,98 @@ def test_a_partial_of_an_encoder_is_an_encoder():
 
 
 def test_an_option_that_an_encoder_does_not_have_is_an_error(tmp_path):
-    """In a call at once, through the service for the sample."""
-    with pytest.raises(TypeError, match="quality"):
-        write_text(tmp_path / "x", "x", quality=3)
-    with pytest.raises(WriteError, match=r"writer 'text' failed on 'x': TypeError: .*quality"):
-        with BackgroundWriter(functools.partial(write_text, quality=3), tmp_path) as background:
-            background.submit("x", "x")
+    """At once, with those there are."""
+    for give in (
+        lambda: write_text(tmp_path / "x", "x", quality=3),
+        lambda: write_text.with_options(quality=3),
+        lambda: BackgroundWriter(functools.partial(write_text, quality=3), tmp_path),
+    ):
+        with pytest.raises(TypeError, match=r"'text': .*'quality'; its options are suffix, encoding"):
+            give()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"codec": "opencv"}, "codec is 'isal' or 'pillow', not 'opencv'"),
+        ({"compress_level": 13}, "compress_level is 0 to 12, not 13"),
+        ({"compress_level": "3"}, "compress_level is 0 to 12, not '3'"),
+        ({"codec": "pillow", "compress_level": 10}, "compress_level of codec 'pillow' is 0 to 9, not 10"),
+        ({"mode": "CMYK"}, "mode is None, 'L', 'LA', 'RGB', 'RGBA' or 'I;16', not 'CMYK'"),
+        ({"mode": ["L"]}, "not a list"),
+        ({"filter": "best"}, "filter is one of 'none', .* not 'best'"),
+        ({"codec": "x" * 100_000}, "not 'xxx.* of length 100000$"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("write", [write_image_2d, write_image_3d])
+def test_a_value_that_an_option_cannot_have_is_refused_when_it_is_given(write, options, text, tmp_path):
+    """With what is allowed, however it is given."""
+    for give in (
+        lambda: write.with_options(**options),
+        lambda: BackgroundWriter(functools.partial(write, **options), tmp_path),
+        lambda: write(tmp_path / "x", torch.zeros(1, 2, 2), **options),
+    ):
+        with pytest.raises(ValueError, match=text):
+            give()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_are_seen_together():
+    """A level that one codec takes and the other does not is refused in either order."""
+    with pytest.raises(ValueError, match="0 to 9"):
+        write_image_2d.with_options(compress_level=12).with_options(codec="pillow")
+    with pytest.raises(ValueError, match="0 to 9"):
+        write_image_2d.with_options(codec="pillow").with_options(compress_level=12)
+    with pytest.raises(LookupError, match="no-such"):
+        write_text.with_options(encoding="no-such")
+
+
+def test_options_of_ones_own_encoder_are_checked_by_its_signature(tmp_path):
+    """Unknown ones at once, those that it lacks when it becomes a writer; one that takes any takes any."""
+    mine = encoder(suffix=".x")(lambda value, *, times, odd=False: b"")
+    with pytest.raises(TypeError, match="'tims'; its options are suffix, times, odd"):
+        mine.with_options(tims=3)
+    with pytest.raises(TypeError, match="multiple values"):
+        mine.with_options(value=3)
+    with pytest.raises(TypeError, match=r"'times'; encoder\.with_options"):
+        resolve_writer(mine)
+    assert resolve_writer(mine.with_options(odd=True).with_options(times=3)).encode(None) == [b""]
+    assert resolve_writer(functools.partial(mine, times=2)).suffix == ".x"
+    encoder(suffix=".x")(lambda value, **options: b"").with_options(anything=1)
+    with pytest.raises(TypeError, match=r"functools\.partial gives it"):
+        encoder(suffix=".x")(functools.partial(lambda value: b"", odd=1)).with_options(even=2)
+    with pytest.raises(TypeError, match=r"functools\.partial gives it"):
+        resolve_writer(functools.partial(plain, quality=3))
+
+
+def test_messages_show_little_of_a_users_value(tmp_path):
+    """Swapped arguments name the order, and no message holds a tensor or a long name."""
+    tensor, long = torch.rand(3, 16, 16), "n" * 1_000_000
+    with BackgroundWriter("tensor", tmp_path) as writer:
+        for call, text in (
+            (lambda: writer.submit(tensor, "a"), "submit(name, value)"),
+            (lambda: writer.submit_nowait(tensor.numpy(), "a"), "submit(name, value)"),
+            (lambda: writer.submit([0] * 100_000, "a"), "submit(name, value)"),
+            (lambda: writer.submit_batch(tensor, ["a", "b", "c"]), "submit_batch(names, values)"),
+            (lambda: writer.submit_batch(tensor.numpy(), ["a", "b", "c"]), "submit_batch(names, values)"),
+            (lambda: writer.submit_batch(list(tensor), ["a", "b", "c"]), "submit_batch(names, values)"),
+            (lambda: writer.submit("/" + long, 1), "absolute"),
+            (lambda: writer.submit(long, 1), ""),
+            (lambda: BackgroundWriter(long, tmp_path), "BackgroundWriter(writer, directory)"),
+            (lambda: BackgroundWriter(tmp_path, "tensor"), "BackgroundWriter(writer, directory)"),
+            (lambda: BackgroundWriter("tensor", write_text), "BackgroundWriter(writer, directory)"),
+            (lambda: BackgroundWriter("tensor", tmp_path, max_workers=tensor), "max_workers"),
+            (lambda: FileWriter(tmp_path, write_text, "image"), "FileWriter(directory, value_key, writer_fn)"),
+            (lambda: FileWriter(write_text, "image", tmp_path), "FileWriter(directory, value_key, writer_fn)"),
+            (lambda: FileWriter(tmp_path, "tensor", "image"), "FileWriter(directory, value_key, writer_fn)"),
+        ):
+            with pytest.raises((TypeError, ValueError)) as caught:
+                call()
+            assert text in str(caught.value)
+            assert len(str(caught.value)) < 600
+        writer.submit_batch(np.array(["a", "b", "c"]), tensor)
+        assert writer.stats().accepted == 3
 
 
 # Encoders

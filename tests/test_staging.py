@@ -212,18 +212,20 @@ def test_the_caller_may_overwrite_everything_afterwards(pool):
     pool.release(staged)
 
 
-def test_other_objects_are_handed_over_as_they_are(pool):
-    """They are neither copied nor pickled."""
+def test_other_objects_are_copied_by_their_pickle(pool):
+    """What they hold may change at once."""
 
     @dataclass
     class Prediction:
-        score: float
+        scores: list
 
-    prediction = Prediction(0.5)
+    prediction = Prediction([0.5])
     staged = pool.stage(plan_batch([prediction, "text"]))
-    assert staged.value(0) is prediction
-    assert staged.own_value(0) is prediction
-    assert staged.slot is None
+    prediction.scores.append(1.5)
+    for read in (staged.value(0), staged.own_value(0)):
+        assert type(read) is Prediction
+        assert read.scores == [0.5]
+    assert staged.value(1) == "text"
     pool.release(staged)
 
 

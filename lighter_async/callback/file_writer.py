@@ -39,8 +39,8 @@ class FileWriter(BaseWriter):
 
     Args:
         directory: Where the files go. Made if it does not exist.
-        value_key: The entry of the outputs to write. A tensor with a batch dimension is one sample per row, a sequence
-            one per item; a 0-d tensor, a text and any other object are one sample.
+        value_key: The entry of the outputs to write. A tensor or array with a batch dimension is one sample per row, a
+            sequence one per item; a 0-d tensor, a text and any other object are one sample.
         writer_fn: ``"tensor"``, ``"image_2d"``, ``"image_3d"``, ``"text"``, another registered name, an `Encoder`, or a
             function ``(path, value)``, plain or ``async def``.
         name_key: The entry of the outputs that names the samples. None numbers them by their index in the data set,
@@ -103,6 +103,11 @@ class FileWriter(BaseWriter):
         sigterm_grace: float | None = 25.0,
         return_predictions: bool | None = None,
     ) -> None:
+        for option, value in (("directory", directory), ("value_key", value_key), ("name_key", name_key)):
+            if callable(value):
+                raise TypeError(
+                    f"{option} is no {type(value).__name__}; the order is FileWriter(directory, value_key, writer_fn)"
+                )
         super().__init__(directory)
         self.value_key = value_key
         self.name_key = name_key

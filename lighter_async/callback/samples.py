@@ -6,6 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from lighter_async.errors import shown
 from lighter_async.staging import is_tensor
 
 __all__ = ["entry", "names_of", "samples_of"]
@@ -24,20 +27,21 @@ def entry(outputs: Any, key: str, option: str) -> Any:
             f"{type(outputs).__name__}; return {{{key!r}: ...}}"
         )
     if key not in outputs:
+        keys = ", ".join(map(shown, outputs)) or "none"
         raise KeyError(
             f"FileWriter expected key '{key}' ({option}) in outputs but it was missing; "
-            f"the keys there are: {', '.join(map(repr, outputs)) or 'none'}"
+            f"the keys there are: {keys[:1000]}"
         )
     return outputs[key]
 
 
 def samples_of(value: Any) -> Any:
-    """The samples that a value holds: a tensor with one per row, or a sequence with one per item.
+    """The samples that a value holds: a tensor or array with one per row, or a sequence with one per item.
 
-    A tensor with a batch dimension is one sample per row, a sequence one per item. A 0-d tensor, a text, bytes and any
-    other object, a numpy array included, are one sample.
+    A tensor or array with a batch dimension is one sample per row, a sequence one per item. A 0-d tensor or array, a
+    text, bytes and any other object are one sample.
     """
-    if is_tensor(value):
+    if is_tensor(value) or isinstance(value, np.ndarray):
         return value if value.ndim else [value]
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)):
         return value
@@ -52,7 +56,7 @@ def names_of(value: Any, key: str) -> list[str]:
     Raises:
         TypeError: One of them is neither text, number nor path; it names the position.
     """
-    if is_tensor(value):
+    if hasattr(value, "tolist"):  # a tensor, an array, a column of a table
         value = value.tolist()  # in one go, since each item of a device tensor would be a transfer of its own
         return [
             _name(item, key, position) for position, item in enumerate(value if isinstance(value, list) else [value])
@@ -70,6 +74,6 @@ def _name(item: Any, key: str, position: int) -> str:
     if isinstance(item, (str, int, float)):
         return str(item)
     raise TypeError(
-        f"name {position} of the batch, under name_key {key!r}, is {type(item).__name__}: {item!r:.100}; "
+        f"name {position} of the batch, under name_key {key!r}, is {type(item).__name__}: {shown(item)}; "
         "a name is a text, a number, a path or a scalar tensor"
     )

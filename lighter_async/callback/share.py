@@ -13,7 +13,6 @@ from lighter_async.manifest import Manifest, ManifestLog, read_manifest
 from lighter_async.manifest.adopt import adoptable
 from lighter_async.names import Numbers
 from lighter_async.same import check_same
-from lighter_async.staging import is_tensor
 from lighter_async.types import Origin, Run
 
 __all__ = ["Known", "Share", "choose", "length_of"]
@@ -267,6 +266,6 @@ class Known:
 
 def choose(keep: Sequence[int], names: Sequence[str], values: Any, origin: Origin) -> tuple[Sequence[str], Any, Origin]:
     """Some of the samples of a batch."""
-    chosen = values[list(keep)] if is_tensor(values) else [values[position] for position in keep]
+    chosen = values[list(keep)] if hasattr(values, "ndim") else [values[position] for position in keep]
     indices = None if origin.indices is None else [origin.indices[position] for position in keep]
     return [names[position] for position in keep], chosen, Origin(indices, origin.loader, origin.batch)

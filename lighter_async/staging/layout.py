@@ -1,9 +1,9 @@
 """How a batch lies in a slot, and how a worker finds one sample of it.
 
-`plan_batch` and `plan_sample` look at values. Plain tensors and numpy arrays, whatever holds them, get a place in the
-slot. Tensors that are no plain block of memory (sparse, quantised, subclasses) are cloned instead. Strings and numbers
-cannot change any more; lists, tuples and dicts are made anew, and of any other object a `Snapshot` is taken. What
-cannot be pickled is handed over as it is, and must be left alone by the caller.
+`plan_batch` and `plan_sample` look at values without copying a tensor or an array. Plain ones, also inside lists,
+tuples and dicts, get a place in the slot. Tensors that are no plain block of memory (sparse, quantised, subclasses) are
+cloned instead. Any other object is pickled into the slot, with the tensors and arrays in it staged by themselves
+(`snapshot.py`); what cannot be pickled is handed over as it is.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 import functools
 import math
 import sys
-import types
+import warnings
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lighter_async.block import Block
-from lighter_async.staging.snapshot import Snapshot, size_of, take_snapshot, warn_of_shared
+from lighter_async.staging.places import Kept, Leaf, Loose, Snapshot, Text
+from lighter_async.staging.snapshot import dump, holds_tensors, load, size_of
 
 if TYPE_CHECKING:
     import torch
@@ -34,53 +36,14 @@ __all__ = ["Leaf", "Plan", "Staged", "is_tensor", "plan_batch", "plan_sample"]
 _ALIGNMENT = 64  # of every leaf; a cache line, and more than any dtype's itemsize
 _NOTHING = np.empty(0, np.uint8)
 _QUANTISED = frozenset({"qint8", "quint8", "qint32", "quint4x2", "quint2x4"})
-
-
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """Where one tensor or array lies in a slot, in bytes, C-contiguous.
-
-    Of a tensor, `dtype` is torch's name without ``torch.``, so that who does not look at it needs no torch.
-    """
-
-    dtype: Any
-    shape: tuple[int, ...]
-    offset: int
-    nbytes: int
-    is_tensor: bool
-
-    def view(self, memory: NDArray[np.uint8]) -> Any:
-        """The tensor or array on the slot's memory. Its storage is its own bytes, so saving it saves just those."""
-        return _view(memory[self.offset : self.offset + self.nbytes], self.dtype, self.shape, self.is_tensor)
-
-    def row(self, memory: NDArray[np.uint8], index: int) -> Any:
-        """Row `index` of the tensor or array, likewise."""
-        return _view(self._row(memory, index), self.dtype, self.shape[1:], self.is_tensor)
-
-    def block(self, memory: NDArray[np.uint8]) -> Block | None:
-        """The tensor as plain memory; None if it has no elements, or is an array."""
-        return self._block(memory[self.offset : self.offset + self.nbytes], self.shape)
-
-    def row_block(self, memory: NDArray[np.uint8], index: int) -> Block | None:
-        """Row `index` of the tensor, likewise."""
-        return self._block(self._row(memory, index), self.shape[1:])
-
-    def _row(self, memory: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
-        size = self.nbytes // self.shape[0]
-        start = self.offset + index * size
-        return memory[start : start + size]
-
-    def _block(self, memory: NDArray[np.uint8], shape: tuple[int, ...]) -> Block | None:
-        if not self.is_tensor or not memory.size:
-            return None
-        return Block(self.dtype, shape, memory)
-
-
-@dataclass(frozen=True, slots=True)
-class Loose:
-    """A tensor that lies outside the slot, by its place in `Plan.loose`."""
-
-    index: int
+_MOST_WALKED = 1000  # items of a value; what has more is pickled, which takes less time and memory
+_LONG_TEXT = 4096  # bytes from which on a text that helpers are given lies in the slot
+_WIDE = 1 << 64
+_ATOMS = frozenset(
+    {float, bool, complex, type(None), type(...), range, *(np.dtype(code).type for code in np.typecodes["All"])}
+    - {np.void, np.object_, np.str_, np.bytes_}
+)
+_TEXTS = frozenset({str, bytes, bytearray, np.str_, np.bytes_})
 
 
 @dataclass(slots=True)
@@ -88,16 +51,19 @@ class Plan:
     """What staging a batch will take.
 
     Attributes:
+        shared: Whether other processes are to read it: then long texts lie in the slot, too.
         count: Samples in the batch.
         nbytes: Bytes of slot that it takes.
         other_bytes: Bytes that it keeps outside the slot, such as texts.
         rows: Set where the whole batch is one tensor or array, with a sample per row.
-        values: Set otherwise: a sample each, with a `Leaf` or `Loose` for every tensor and array.
+        values: Set otherwise: a sample each, with a place for every tensor and array, or for the whole.
         sources: What is to be copied where.
         loose: What is to be cloned instead.
-        by_value: Whether it is for a process that has not got the classes of the user's script.
+        kept: What is referred to or handed over as it is, such as the classes of objects.
+        has_classes: Whether a value is of a named tuple's class.
     """
 
+    shared: bool = False
     count: int = 0
     nbytes: int = 0
     other_bytes: int = 0
@@ -105,27 +71,10 @@ class Plan:
     values: list[Any] = field(default_factory=list)
     sources: list[tuple[Leaf, Any]] = field(default_factory=list)
     loose: list[Any] = field(default_factory=list)
-    by_value: bool = False
-
-    def add(self, value: Any) -> Leaf | Loose | None:
-        """A place for a tensor or an array; None for anything else."""
-        if is_tensor(value):
-            if value.is_meta:
-                raise ValueError(
-                    f"a tensor of shape {tuple(value.shape)} is on the meta device and has no data to write; "
-                    "run the model on a real device"
-                )
-            if _is_plain_tensor(value):
-                return self.place(value, is_tensor=True)
-            self.other_bytes += _loose_bytes(value)
-        elif not isinstance(value, np.ndarray) or value.dtype.hasobject:
-            return None
-        elif _is_plain_array(value):
-            return self.place(value, is_tensor=False)
-        else:
-            self.other_bytes += int(value.nbytes)
-        self.loose.append(value)
-        return Loose(len(self.loose) - 1)
+    kept: list[Any] = field(default_factory=list)
+    has_classes: bool = False
+    _kept_at: dict[int, int] = field(default_factory=dict)
+    _walked: int = 0
 
     def place(self, array: Any, *, is_tensor: bool) -> Leaf:
         shape = tuple(array.shape)
@@ -139,6 +88,58 @@ class Plan:
         self.nbytes += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
         return leaf
 
+    def place_bytes(self, data: Any) -> Leaf:
+        return self.place(np.frombuffer(data, np.uint8), is_tensor=False)
+
+    def clone(self, value: Any, nbytes: int) -> Loose:
+        self.loose.append(value)
+        self.other_bytes += nbytes * (2 if self.shared else 1)  # once more in what helpers are given
+        return Loose(len(self.loose) - 1)
+
+    def keep(self, thing: Any, nbytes: int = 0) -> Kept:
+        number = self._kept_at.setdefault(id(thing), len(self.kept))
+        if number == len(self.kept):
+            self.kept.append(thing)
+            self.other_bytes += nbytes * (2 if self.shared else 1)
+        return Kept(number)
+
+    def text(self, value: Any) -> Any:
+        """A text or bytes, by value or by its place."""
+        kind = type(value)
+        nbytes = _text_bytes(value)
+        if self.shared and nbytes >= _LONG_TEXT and kind in (str, bytes, bytearray):
+            return Text(self.place_bytes(value.encode("utf-8", "surrogatepass") if kind is str else value), kind)
+        self.other_bytes += nbytes
+        return bytearray(value) if kind is bytearray else value
+
+    def walks(self, items: int) -> None:
+        """Count items of the value that is under way.
+
+        Raises:
+            _Foreign: There are too many to be walked through.
+        """
+        self._walked += items
+        if self._walked > _MOST_WALKED:
+            raise _Foreign
+
+    def begin(self) -> tuple[int, int, int, int]:
+        """Begin with a value; returns what `undo` needs."""
+        self._walked = 0
+        return self.nbytes, self.other_bytes, len(self.sources), len(self.loose)
+
+    def undo(self, mark: tuple[int, int, int, int]) -> None:
+        """Forget what was placed since. What is kept stays, for it may have been kept before."""
+        self.nbytes, self.other_bytes, sources, loose = mark
+        del self.sources[sources:], self.loose[loose:]
+
+
+class _Foreign(Exception):
+    """A value is no tensor, array, text or number, nor a plain container of them."""
+
+
+class _NoData(ValueError):
+    """A tensor has no data to write."""
+
 
 @dataclass(frozen=True, slots=True)
 class Staged:
@@ -147,6 +148,7 @@ class Staged:
     Attributes:
         slot: Where its tensors and arrays lie; None where it has none.
         ready: What to wait for before the slot is read; None if it can be read at once.
+        plain: Whether its samples are tensors, arrays, texts and numbers, and nothing of a user's own.
     """
 
     slot: Slot | None
@@ -154,6 +156,8 @@ class Staged:
     rows: Leaf | None
     values: list[Any]
     loose: list[Any]
+    kept: list[Any] = field(default_factory=list)
+    plain: bool = False
     _row_kind: tuple[str, tuple[int, ...]] | None = field(default=None, init=False)
 
     def value(self, index: int) -> Any:
@@ -192,48 +196,67 @@ class Staged:
         leaves = [value for value in self.values if isinstance(value, Leaf) and value.is_tensor and value.nbytes]
         return {(leaf.dtype, leaf.shape): leaf.nbytes for leaf in leaves}
 
-    @property
-    def plain(self) -> bool:
-        """Whether its samples are tensors, arrays, texts and numbers, and nothing of a user's own."""
-        return not self.loose and all(type(value) in _PLAIN for value in self.values)
-
     def own_value(self, index: int) -> Any:
         """Sample `index` with tensors and arrays of its own, which may be kept and changed."""
         if self.rows is not None:
             return _own(self.rows.row(self._memory(), index))
-        return _restore(self.values[index], lambda place: _own(self._find(place)))
+        return _restore(self.values[index], self._find_own)
 
-    def _find(self, place: Leaf | Loose) -> Any:
-        if isinstance(place, Loose):
+    def _find(self, place: Any) -> Any:
+        if type(place) is Leaf:
+            return place.view(self._memory())
+        return self._found(place, self._find)
+
+    def _find_own(self, place: Any) -> Any:
+        if type(place) is Leaf:
+            return _own(place.view(self._memory()))
+        found = self._found(place, self._find_own)
+        return _own(found) if type(place) is Loose else found
+
+    def _found(self, place: Any, find: Callable[[Any], Any]) -> Any:
+        if type(place) is Loose:
             return self.loose[place.index]
-        return place.view(self._memory())
+        if type(place) is Kept:
+            return self.kept[place.index]
+        if type(place) is Text:
+            return place.read(self._memory())
+        return load(place.data.bytes(self._memory()).data, lambda number: find(place.places[number]))
 
     def _memory(self) -> NDArray[np.uint8]:
         # Tensors and arrays without elements need no slot.
         return _NOTHING if self.slot is None else self.slot.memory
 
 
-_ATOMS = frozenset({int, float, bool, complex, type(None)})
-_PLAIN = frozenset({Leaf, Snapshot, str, bytes, *_ATOMS})
-_AS_IT_IS = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
-_BYTES_PER_NUMBER = 32
+_PLACES = frozenset({Leaf, Loose, Kept, Text, Snapshot})
 
 
-def plan_sample(value: Any, *, by_value: bool = False) -> Plan:
-    """Plan for one sample; `by_value` as in `Plan`."""
-    plan = Plan(count=1, by_value=by_value)
-    plan.values.append(_walk(value, plan))
+def plan_sample(value: Any, *, shared: bool = False) -> Plan:
+    """Plan for one sample.
+
+    Args:
+        value: The sample.
+        shared: Whether other processes are to read it.
+
+    Raises:
+        ValueError: A tensor has no data.
+    """
+    plan = Plan(shared, count=1)
+    plan.values.append(_placed(value, plan))
     return plan
 
 
-def plan_batch(values: Any, *, by_value: bool = False) -> Plan:
+def plan_batch(values: Any, *, shared: bool = False) -> Plan:
     """Plan for a tensor or array with a batch dimension (one sample per row), or a sequence (one sample per item).
+
+    Args:
+        values: The samples.
+        shared: Whether other processes are to read them.
 
     Raises:
         TypeError: It is neither.
         ValueError: A tensor has no data, or no batch dimension.
     """
-    plan = Plan(by_value=by_value)
+    plan = Plan(shared)
     tensor = is_tensor(values)
     if tensor or isinstance(values, np.ndarray):
         if _is_plain_tensor(values) if tensor else _is_plain_array(values):
@@ -242,7 +265,7 @@ def plan_batch(values: Any, *, by_value: bool = False) -> Plan:
                 plan.count = rows.shape[0]
                 plan.rows = rows
                 return plan
-            plan = Plan(by_value=by_value)
+            plan = Plan(shared)
         if values.ndim == 0:
             raise ValueError("a batch needs a batch dimension, got a 0-d tensor; use submit() for one sample")
         values = _unbind(values)
@@ -251,7 +274,7 @@ def plan_batch(values: Any, *, by_value: bool = False) -> Plan:
             f"a batch is a tensor or array with a batch dimension, or a sequence of samples, not "
             f"{type(values).__name__}; use submit() for one sample, or list(...) for an iterable"
         )
-    plan.values = [_walk(value, plan) for value in values]
+    plan.values = [_placed(value, plan) for value in values]
     plan.count = len(plan.values)
     return plan
 
@@ -268,73 +291,190 @@ def _unbind(values: Any) -> list[Any]:
         ) from error
 
 
-def _walk(value: Any, plan: Plan) -> Any:
-    """`value` with a place instead of each tensor and array, and a copy of all else that may change."""
-    kind = type(value)
-    if kind in _ATOMS:
-        plan.other_bytes += _BYTES_PER_NUMBER
-        return value
-    if kind is str or kind is bytes:
-        # In helpers' letters, too.
-        plan.other_bytes += sys.getsizeof(value) * (2 if plan.by_value else 1)
-        return value
-    if (place := plan.add(value)) is not None:
+def _placed(value: Any, plan: Plan) -> Any:
+    """A sample, or its place, or its containers with a place instead of each tensor, array and object."""
+    place = _place_of(value, plan)
+    if place is not None:
         return place
-    if kind is list or kind is tuple or kind is dict or kind is OrderedDict or _is_named(value):
-        plan.other_bytes += sys.getsizeof(value)
-        return _map(value, lambda item: _walk(item, plan))
-    if isinstance(value, _AS_IT_IS):
-        return value
-    before = plan.nbytes, plan.other_bytes, len(plan.sources), len(plan.loose)
-    snapshot = take_snapshot(value, plan.add, by_value=plan.by_value)
-    if snapshot is not None:
-        plan.other_bytes += len(snapshot.data) * (2 if plan.by_value else 1)
-        return snapshot
-    plan.nbytes, plan.other_bytes = before[:2]
-    del plan.sources[before[2] :], plan.loose[before[3] :]
-    warn_of_shared(value, lambda part: is_tensor(part) or isinstance(part, np.ndarray))
-    plan.other_bytes += size_of(value)
-    return value
+    mark = plan.begin()
+    try:
+        return _walk(value, plan, None)
+    except (_Foreign, RecursionError):
+        plan.undo(mark)
+    try:
+        return _snapshot(value, plan)
+    except _NoData:
+        raise
+    except Exception as error:
+        plan.undo(mark)
+        problem = error
+    # Not as a whole; but what it holds may be copied one by one.
+    mark = plan.begin()
+    try:
+        return _walk(value, plan, problem)
+    except (_Foreign, RecursionError):
+        plan.undo(mark)
+        return _as_it_is(value, plan, problem)
 
 
-def _is_named(value: Any) -> bool:
-    return isinstance(value, tuple) and hasattr(value, "_fields") and type(value).__bases__ == (tuple,)
+def _place_of(value: Any, plan: Plan) -> Leaf | Loose | None:
+    """The place of a tensor or an array, unless it has to be taken apart."""
+    if is_tensor(value):
+        if value.is_meta:
+            raise _NoData(
+                f"a tensor of shape {tuple(value.shape)} is on the meta device and has no data to write; "
+                "run the model on a real device"
+            )
+        if _is_plain_tensor(value):
+            return plan.place(value, is_tensor=True)
+        return None if _has_attributes(value) else plan.clone(value, _loose_bytes(value))
+    if isinstance(value, np.ndarray):
+        if _is_plain_array(value):
+            return plan.place(value, is_tensor=False)
+        if value.dtype.hasobject or not (isinstance(value, np.ma.MaskedArray | np.memmap) or _is_bare(value)):
+            return None
+        return plan.clone(value, int(value.nbytes))
+    return None
 
 
-def _restore(value: Any, find: Callable[[Leaf | Loose], Any]) -> Any:
-    if isinstance(value, (Leaf, Loose)):
-        return find(value)
-    if isinstance(value, Snapshot):
-        return value.restore(find)
-    return _map(value, lambda item: _restore(item, find))
+def _walk(value: Any, plan: Plan, problem: Exception | None) -> Any:
+    """`value` with a place instead of each tensor and array.
 
+    Args:
+        value: What is walked through.
+        plan: Where it is placed.
+        problem: Why the whole could not be pickled: then what is foreign is pickled by itself, or handed over as it is.
 
-def _map(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A copy of a list, tuple or dict with its items changed; anything else as it is."""
+    Raises:
+        _Foreign: It holds anything else, or a great many things.
+    """
+    place = _place_of(value, plan)
+    if place is not None:
+        return place
     kind = type(value)
+    if kind in _TEXTS:
+        return plan.text(value)
+    if kind in _ATOMS or (kind is int and -_WIDE < value < _WIDE):
+        return value
     if kind is list or kind is tuple:
-        return kind([change(item) for item in value])
+        plan.walks(len(value))
+        return kind([_walk(item, plan, problem) for item in value])
+    if (kind is dict or kind is OrderedDict) and not getattr(value, "__dict__", None):
+        plan.walks(2 * len(value))
+        for key in value:
+            if type(key) is str:
+                plan.other_bytes += _text_bytes(key) if len(key) > 64 else 0
+            elif type(key) is not int and type(key) not in _ATOMS:
+                _walk(key, plan, problem)
+        return kind((key, _walk(item, plan, problem)) for key, item in value.items())
+    if isinstance(value, tuple) and _is_named(kind) and not getattr(value, "__dict__", None):
+        plan.walks(len(value))
+        plan.has_classes = True
+        return tuple.__new__(kind, [_walk(item, plan, problem) for item in value])
+    if problem is None:
+        raise _Foreign
+    mark = plan.begin()
+    try:
+        return _snapshot(value, plan)
+    except _NoData:
+        raise
+    except Exception as error:
+        plan.undo(mark)
+        return _as_it_is(value, plan, error)
+
+
+def _is_named(kind: type) -> bool:
+    """Whether it is a named tuple's class, which may be made of anything: none with a `__new__` of a user's own."""
+    return hasattr(kind, "_fields") and "_fields" in vars(
+        next(base for base in kind.__mro__ if "__new__" in vars(base))
+    )
+
+
+def _snapshot(value: Any, plan: Plan) -> Snapshot | Kept:
+    """The pickle of a value, with its tensors and arrays in places.
+
+    Raises:
+        Exception: It cannot be pickled, or not be made again.
+    """
+    places: list[Leaf | Loose | Kept] = []
+    things: list[Any] = []
+
+    def add(place: Leaf | Loose | Kept, thing: Any) -> int:
+        places.append(place)
+        things.append(thing)
+        return len(places) - 1
+
+    def take(thing: Any) -> int | None:
+        place = _place_of(thing, plan)
+        return None if place is None else add(place, thing)
+
+    classes = []
+
+    def refer(thing: Any) -> int:
+        if isinstance(thing, type):
+            if thing not in _proven:
+                classes.append(thing)
+            return add(plan.keep(thing), thing)
+        if callable(thing) and not getattr(thing, "__closure__", None):
+            return add(plan.keep(thing), thing)
+        if holds_tensors(thing):
+            _say_kept(thing, None)
+        return add(plan.keep(thing, size_of(thing)), thing)
+
+    data = dump(value, take, refer)
+    if len(places) == 1 and type(places[0]) is Kept and things[0] is value:
+        return places[0]  # it was referred to as a whole
+    if classes:
+        # Some pickles cannot be loaded, which shows only where a sample is written; so once for each class it is tried.
+        load(data, things.__getitem__)
+        _proven.update(classes)
+    return Snapshot(plan.place_bytes(data), tuple(places))
+
+
+_proven: weakref.WeakSet[type] = weakref.WeakSet()
+_said: weakref.WeakSet[type] = weakref.WeakSet()
+
+
+def _as_it_is(value: Any, plan: Plan, problem: Exception) -> Kept:
+    _say_kept(value, problem)
+    return plan.keep(value, size_of(value))
+
+
+def _say_kept(value: Any, problem: Exception | None) -> None:
+    kind = type(value)
+    if kind not in _said:
+        _said.add(kind)
+        why = "" if problem is None else f" ({type(problem).__name__}: {str(problem)[:200]})"
+        warnings.warn(
+            f"a {kind.__module__}.{kind.__qualname__} cannot be copied by pickling it{why}, so it is handed over as "
+            "it is: what it holds must not change until it is written; hand over its tensors in a dict, or give the "
+            "class a __reduce__",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _restore(value: Any, find: Callable[[Any], Any]) -> Any:
+    kind = type(value)
+    if kind in _PLACES:
+        return find(value)
+    if kind is list or kind is tuple:
+        return kind([_restore(item, find) for item in value])
     if kind is dict or kind is OrderedDict:
-        return kind((key, change(item)) for key, item in value.items())
-    if _is_named(value):
-        return kind(*(change(item) for item in value))
-    return value
-
-
-def _view(memory: NDArray[np.uint8], dtype: Any, shape: tuple[int, ...], is_tensor: bool) -> Any:
-    if not is_tensor:
-        array = memory.view(dtype).reshape(shape) if memory.size else np.empty(shape, dtype)
-        array.flags.writeable = False
-        return array
-    import torch
-
-    if not memory.size:
-        return torch.empty(shape, dtype=getattr(torch, dtype), device="cpu")
-    return torch.from_numpy(memory).view(getattr(torch, dtype)).view(shape)
+        return kind((key, _restore(item, find)) for key, item in value.items())
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return tuple.__new__(kind, [_restore(item, find) for item in value])
+    return bytearray(value) if kind is bytearray else value
 
 
 def _dtype_text(dtype: Any) -> str:
     return dtype if isinstance(dtype, str) else str(dtype)
+
+
+def _text_bytes(value: Any) -> int:
+    if isinstance(value, str) and not value.isascii():
+        return sys.getsizeof(value) - sys.getsizeof("")
+    return len(value)
 
 
 def _own(value: Any) -> Any:
@@ -368,6 +508,26 @@ def _dtype_of(dtype: torch.dtype) -> tuple[str, int]:
 
 def _is_plain_array(array: NDArray[Any]) -> bool:
     return type(array) is np.ndarray and not array.dtype.hasobject
+
+
+def _is_bare(array: NDArray[Any]) -> bool:
+    """Whether a copy of it is all of it: its class adds no attributes and no pickling of its own."""
+    kind: Any = type(array)
+    return not getattr(array, "__dict__", None) and kind.__reduce__ is np.ndarray.__reduce__
+
+
+def _has_attributes(tensor: torch.Tensor) -> bool:
+    """Whether it is a dense tensor of a class of a user's own with attributes, which a clone would lose."""
+    torch = sys.modules["torch"]
+    kind = type(tensor)
+    return (
+        kind is not torch.Tensor
+        and kind is not torch.nn.Parameter
+        and kind.__torch_dispatch__ is torch.Tensor.__torch_dispatch__
+        and tensor.layout is torch.strided
+        and not tensor.is_nested
+        and bool(tensor.__dict__)
+    )
 
 
 def _loose_bytes(tensor: torch.Tensor) -> int:

@@ -51,11 +51,11 @@ class StagingPool:
         """What staging a batch will take, as `layout.plan_batch` has it."""
         if self._reduce is not None and type(values) in (list, tuple):
             values = [self._reduced(value) for value in values]
-        return plan_batch(self._reduced(values), by_value=self.shared is not None)
+        return plan_batch(self._reduced(values), shared=self.shared is not None)
 
     def plan_sample(self, value: Any) -> Plan:
         """The same for one sample."""
-        return plan_sample(self._reduced(value), by_value=self.shared is not None)
+        return plan_sample(self._reduced(value), shared=self.shared is not None)
 
     def _reduced(self, value: Any) -> Any:
         if self._reduce is None or not is_tensor(value) or not self._accelerator.owns(value):
@@ -74,8 +74,9 @@ class StagingPool:
     def stage(self, plan: Plan) -> Staged:
         """Copy a batch. When this returns the caller may overwrite what it handed over."""
         loose = [_clone(value) for value in plan.loose]
+        plain = not (loose or plan.kept or plan.has_classes)
         if plan.nbytes == 0:
-            return Staged(None, None, plan.rows, plan.values, loose)
+            return Staged(None, None, plan.rows, plan.values, loose, plan.kept, plain)
         on_device = any(leaf.is_tensor and self._accelerator.owns(source) for leaf, source in plan.sources)
         slot = self._slots.acquire(size_class(plan.nbytes, self._slots.budget), pinned=on_device)
         try:
@@ -87,7 +88,7 @@ class StagingPool:
             else:
                 self._slots.release(slot)
             raise
-        return Staged(slot, ready, plan.rows, plan.values, loose)
+        return Staged(slot, ready, plan.rows, plan.values, loose, plan.kept, plain)
 
     def release(self, staged: Staged) -> None:
         """Take the slot of a batch back once all its samples are stored or dropped."""

@@ -1,150 +1,198 @@
-"""Copies of objects of any class: a pickle of what they are made of, with their tensors and arrays in the slot.
+"""The copy of an object: its pickle, with every tensor and array in it left out and staged by itself.
 
-Whatever holds a tensor or an array (a dataclass, a dict of a class of its own, a `TensorDict`, a data frame), pickling
-it comes by each of them, and leaves a place there that `persistent_id` gives it. So the pickle is the copy of all else.
+So whatever holds tensors (a dataclass, a dict of a class of its own, a DataFrame) is copied as its own pickling says,
+while what it holds is copied as any other tensor is: on its device, into the slot, and once.
+
+Classes, functions and modules are never pickled here, but referred to: a thread finds the very same class, and a
+helper process gets them by cloudpickle, once for a batch. What cannot be pickled (a lock, an open file, a generator)
+is referred to as well, and so is what would be torn by a copy: whatever else waits for an event has to see it set.
 """
 
 from __future__ import annotations
 
-import functools
+import copyreg
+import enum
 import gc
 import io
 import pickle
 import sys
 import types
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from lighter_async.twin import TwinUnpickler
+import numpy as np
 
-__all__ = ["Snapshot", "size_of", "take_snapshot", "warn_of_shared"]
+__all__ = ["dump", "holds_tensors", "load", "size_of"]
 
-_MOST_LOOKED_AT = 10_000  # objects that a value refers to
-_NOT_ITS_OWN = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.CodeType, types.FrameType)
-_warned: set[type] = set()
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A copy of an object.
-
-    Attributes:
-        data: The pickle.
-        places: What its persistent ids, which are numbers, stand for.
-    """
-
-    data: bytes
-    places: tuple[Any, ...]
-
-    def restore(self, find: Callable[[Any], Any]) -> Any:
-        """The object, with what `find` gives for each of its places."""
-        unpickler = TwinUnpickler(io.BytesIO(self.data))
-        places = self.places
-        unpickler.persistent_load = lambda number: find(places[number])  # type: ignore[method-assign]
-        value = unpickler.load()
-        unpickler.finish()
-        return value
+# Referred to, never copied: they are what they are by their identity, or cannot change.
+_REFERRED = (
+    type,
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.MethodType,
+    types.ModuleType,
+    np.ufunc,
+    np.dtype,
+    enum.Enum,
+)
+# Modules whose objects are shared between threads or processes.
+_SHARED = frozenset(
+    {"_asyncio", "_contextvars", "_queue", "_socket", "_thread", "_weakref", "asyncio", "concurrent", "contextvars"}
+    | {"multiprocessing", "queue", "select", "selectors", "socket", "subprocess", "threading", "weakref"}
+)
+_MOST_LOOKED_AT = 1000
 
 
-def take_snapshot(value: Any, place: Callable[[Any], Any], *, by_value: bool) -> Snapshot | None:
-    """Copy an object; None if it cannot be pickled, as what holds a lock, an open file or a generator cannot.
+def dump(value: Any, take: Callable[[Any], int | None], refer: Callable[[Any], int]) -> memoryview:
+    """The pickle of a value without its tensors and arrays.
 
     Args:
-        value: The object.
-        place: Called with each object that it is made of: gives the place of a tensor or an array, and None for others.
-        by_value: Whether the copy is for a process that has not got the classes of the user's script.
+        value: Anything.
+        take: Given each object that is no plain builtin, returns the number under which `load` finds it, or None if it
+            is to be pickled.
+        refer: Returns such a number for what is referred to.
+
+    Raises:
+        Exception: It cannot be pickled, or what `take` raises.
     """
-    if not by_value:
-        found = _dump(_Pickler, value, place)
-        if found is not None:
-            return found
-    return _dump(_pickler_by_value(), value, place)
+    file = io.BytesIO()
+    _Pickler(file, take, refer).dump(value)
+    return file.getbuffer()
 
 
-def _dump(kind: Any, value: Any, place: Callable[[Any], Any]) -> Snapshot | None:
-    buffer = io.BytesIO()
-    pickler = kind(buffer, 5)
-    pickler.places = places = _Places(place)
-    try:
-        pickler.dump(value)
-    except Exception:  # whatever an object's own pickling raises
-        return None
-    return Snapshot(buffer.getvalue(), tuple(places.found))
+def load(data: Any, find: Callable[[int], Any]) -> Any:
+    """The value again.
 
-
-class _Places:
-    """The places of a value's tensors and arrays, by their numbers."""
-
-    __slots__ = ("_kept", "_numbers", "_place", "found")
-
-    def __init__(self, place: Callable[[Any], Any]) -> None:
-        self.found: list[Any] = []
-        self._place = place
-        self._numbers: dict[int, int] = {}
-        self._kept: list[Any] = []  # so that no number of an object is used again
-
-    def number(self, value: Any) -> int | None:
-        number = self._numbers.get(id(value))
-        if number is not None:
-            return number
-        where = self._place(value)
-        if where is None:
-            return None
-        self._numbers[id(value)] = number = len(self.found)
-        self._kept.append(value)
-        self.found.append(where)
-        return number
+    Args:
+        data: What `dump` returned.
+        find: Returns what has a number.
+    """
+    return _Unpickler(io.BytesIO(data), find).load()
 
 
 class _Pickler(pickle.Pickler):
-    places: _Places
+    def __init__(self, file: io.BytesIO, take: Callable[[Any], int | None], refer: Callable[[Any], int]) -> None:
+        super().__init__(file, 5)
+        self._take = take
+        self._refer = refer
 
-    def persistent_id(self, value: Any) -> int | None:
-        return self.places.number(value)
-
-
-@functools.cache
-def _pickler_by_value() -> Any:
-    import cloudpickle
-
-    class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
-        places: _Places
-
-        def persistent_id(self, value: Any) -> int | None:
-            return self.places.number(value)
-
-    return ByValue
-
-
-def warn_of_shared(value: Any, is_data: Callable[[Any], bool]) -> None:
-    """Warn once of a class whose objects cannot be copied, if tensors or arrays are found in one."""
-    if type(value) in _warned:
-        return
-    if any(map(is_data, _parts(value))):
-        _warned.add(type(value))
-        warnings.warn(
-            f"a value of type {type(value).__qualname__} holds tensors or arrays and cannot be copied, since it cannot "
-            "be pickled; it is handed over as it is, and must not be changed any more",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+    def reducer_override(self, thing: Any) -> Any:
+        if isinstance(thing, _REFERRED):
+            return NotImplemented if thing is _found else (_found, (self._refer(thing),))
+        parameter = _parameter_type()
+        if parameter is None or type(thing) is not parameter:
+            number = self._take(thing)
+            if number is not None:
+                return _found, (number,)
+        if _is_shared(thing):
+            return _found, (self._refer(thing),)
+        try:
+            reduced = _reduced(thing)
+        except Exception:
+            return _found, (self._refer(thing),)
+        # A text is the name of a global, of which there is one.
+        if isinstance(reduced, str) or _guards_itself(reduced):
+            return _found, (self._refer(thing),)
+        return reduced
 
 
-def size_of(value: Any) -> int:
-    """Bytes of memory that an object holds, about."""
-    return sum(sys.getsizeof(part, 0) for part in _parts(value))
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, find: Callable[[int], Any]) -> None:
+        super().__init__(file)
+        self._find = find
+
+    def find_class(self, module: str, name: str) -> Any:
+        return self._find  # the pickle names nothing but `_found`
 
 
-def _parts(value: Any) -> list[Any]:
-    """The objects that one is made of, up to a bound."""
-    found, seen = [value], {id(value)}
-    for part in found:
-        if len(found) > _MOST_LOOKED_AT:
-            break
-        for inner in gc.get_referents(part):
-            if id(inner) not in seen and not isinstance(inner, _NOT_ITS_OWN):
-                seen.add(id(inner))
-                found.append(inner)
-    return found
+def _found(number: int) -> Any:
+    """Stands in a pickle for what has a number."""
+    raise AssertionError("load() finds another function in its place")
+
+
+def _parameter_type() -> Any:
+    # Inside an object a parameter stays one: a module would not be what it was.
+    nn = sys.modules.get("torch.nn")
+    return getattr(nn, "Parameter", None)
+
+
+def _reduced(thing: Any) -> Any:
+    kind = type(thing)
+    if kind is memoryview:
+        return _as_memoryview, (thing.tobytes(), thing.format, thing.shape)
+    if isinstance(thing, np.ndarray) and not thing.dtype.hasobject and not _pickles_itself(kind):
+        # Pickled by numpy, it would leave behind what a class of a user's own has added.
+        return _as_array, (thing.view(np.ndarray), kind, dict(thing.__dict__))
+    tensor = getattr(sys.modules.get("torch"), "Tensor", None)
+    if kind is not _parameter_type() and tensor is not None and isinstance(thing, tensor):
+        torch = sys.modules["torch"]
+        with torch._C.DisableTorchFunctionSubclass():
+            return _as_tensor, (thing.detach().as_subclass(torch.Tensor), kind, dict(thing.__dict__))
+    reduce = copyreg.dispatch_table.get(kind)
+    return thing.__reduce_ex__(5) if reduce is None else reduce(thing)
+
+
+def _pickles_itself(kind: Any) -> bool:
+    return kind.__reduce__ is not np.ndarray.__reduce__
+
+
+def _as_memoryview(data: bytes, form: Any, shape: Any) -> memoryview[Any]:
+    return memoryview(data) if form == "B" and len(shape) == 1 else memoryview(data).cast(form, shape)
+
+
+def _as_array(array: Any, kind: type, state: dict[str, Any]) -> Any:
+    array = array.view(kind)
+    array.__dict__.update(state)
+    return array
+
+
+def _as_tensor(tensor: Any, kind: type, state: dict[str, Any]) -> Any:
+    tensor = tensor.as_subclass(kind)
+    tensor.__dict__.update(state)
+    return tensor
+
+
+def _is_shared(thing: Any) -> bool:
+    return any(kind.__module__.partition(".")[0] in _SHARED for kind in type(thing).__mro__)
+
+
+def _guards_itself(reduced: Any) -> bool:
+    """Whether an object has a lock, or the like, and no tensors: it is shared by several threads."""
+    state = reduced[2] if isinstance(reduced, tuple) and len(reduced) > 2 else None
+    both = state if isinstance(state, tuple) else (state,)
+    parts = [part for one in both if type(one) is dict for part in one.values()]
+    return any(map(_is_shared, parts)) and not any(map(_is_data, parts))
+
+
+def _is_data(thing: Any) -> bool:
+    torch = sys.modules.get("torch")
+    tensor = getattr(torch, "Tensor", np.ndarray)
+    return isinstance(thing, (np.ndarray, tensor))
+
+
+def holds_tensors(thing: Any) -> bool:
+    """Whether there are tensors or arrays in an object, as far as a short look tells."""
+    return any(map(_is_data, _parts(thing)))
+
+
+def size_of(thing: Any) -> int:
+    """About how many bytes an object holds, as far as a short look tells."""
+    return sum(int(part.nbytes) if _is_data(part) else sys.getsizeof(part, 0) for part in _parts(thing))
+
+
+def _parts(thing: Any) -> list[Any]:
+    """An object and what it refers to, but for what programs are made of."""
+    found: dict[int, Any] = {id(thing): thing}
+    queue = [thing]
+    for one in queue:
+        if isinstance(one, types.FunctionType):
+            inner: Sequence[Any] = one.__closure__ or ()
+        elif isinstance(one, (type, types.ModuleType)) or _is_data(one):
+            inner = ()
+        else:
+            inner = gc.get_referents(one)
+        for part in inner[: _MOST_LOOKED_AT - len(found)]:
+            if id(part) not in found and not isinstance(part, (type, types.ModuleType)):
+                found[id(part)] = part
+                queue.append(part)
+    return list(found.values())

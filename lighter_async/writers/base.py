@@ -54,6 +54,11 @@ class Encoder:
         reduce: ``(tensor, **options) -> tensor``: what is computed of a tensor on an accelerator before it is copied
             from there, where that leaves fewer bytes to copy; encoded, both give the same.
         templates: What `encode_block` needs for some kinds of tensor and can be made in this process alone.
+        check: ``(**options)``: raises where an option has a value that it may not have; called when options are given.
+
+    Raises:
+        TypeError: It is no plain function, or a `functools.partial` gives it what it does not take.
+        ValueError: The suffix is none.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class Encoder:
         encode_block: Callable[..., Encoded | None] | None = None,
         reduce: Callable[..., Any] | None = None,
         templates: Templates | None = None,
+        check: Callable[..., None] | None = None,
     ) -> None:
         if not callable(encode):
             raise TypeError(f"an encoder is a function (value) -> bytes, not {type(encode).__name__}")
@@ -74,6 +80,8 @@ class Encoder:
                 f"encoder {known.name!r} is an async function; encoding is plain computation, so make it a "
                 "plain function, or register an async path function (path, value)"
             )
+        if not isinstance(suffix, str):
+            raise TypeError(f"suffix is a text such as '.png', not {type(suffix).__name__}")
         if "/" in suffix or "\0" in suffix:
             raise ValueError(f"suffix {suffix!r} holds a '/' or NUL; it is the end of a file name, such as '.png'")
         if suffix and "." not in suffix:
@@ -83,6 +91,7 @@ class Encoder:
         self._encode = encode
         self._encode_block = encode_block
         self._templates = templates
+        self._check = check
         self.reduce = reduce
         self.suffix = suffix
         self.name: str = name or known.name
@@ -130,20 +139,59 @@ class Encoder:
         return str(getattr(function, "__module__", "")).startswith(f"{__package__}.")
 
     def with_options(self, *, suffix: str | None = None, **options: Any) -> Encoder:
-        """This encoder with another suffix, or with keyword options of its function set."""
+        """This encoder with another suffix, or with keyword options of its function set.
+
+        Raises:
+            TypeError: Its function has no such option; the message lists those there are.
+            ValueError: An option has a value that it may not have.
+        """
+        self._check_known(options)
         encode, encode_block, reduce = self._encode, self._encode_block, self.reduce
         if options:
             encode = functools.partial(encode, **options)
             encode_block = encode_block and functools.partial(encode_block, **options)
             reduce = reduce and functools.partial(reduce, **options)
-        return Encoder(
+        changed = Encoder(
             encode,
             suffix=self.suffix if suffix is None else suffix,
             name=self.name,
             encode_block=encode_block,
             reduce=reduce,
             templates=self._templates,
+            check=self._check,
         )
+        if self._check is not None and isinstance(encode, functools.partial):
+            self._check(**encode.keywords)
+        return changed
+
+    def check_options(self) -> None:
+        """See whether a value is all that the function still needs.
+
+        Raises:
+            TypeError: It needs an option that was not given.
+        """
+        signature = _signature_of(self._encode)
+        if signature is not None:
+            try:
+                signature.bind(None)
+            except TypeError as error:
+                raise TypeError(
+                    f"encoder {self.name!r} is called with (value), but takes {signature}: {error}; "
+                    "encoder.with_options(...) gives it its options"
+                ) from error
+
+    def _check_known(self, options: Mapping[str, Any]) -> None:
+        signature = _signature_of(self._encode)
+        if not options or signature is None:
+            return
+        try:
+            signature.bind_partial(None, **options)
+        except TypeError as error:
+            _, *rest = signature.parameters.values()
+            names = [one.name for one in rest if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+            raise TypeError(
+                f"encoder {self.name!r}: {error}; its options are {', '.join(['suffix', *names])}"
+            ) from error
 
     def __call__(self, path: str | os.PathLike[str], value: Any, *, suffix: str | None = None, **options: Any) -> None:
         """Write `value` to `path`, with the suffix appended unless the path ends in it; whole or not at all.
@@ -158,6 +206,29 @@ class Encoder:
 
     def __repr__(self) -> str:
         return f"<encoder {self.name!r}, suffix {self.suffix!r}>"
+
+
+def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
+    """What a function takes; None where that is not known, as of some functions written in C.
+
+    Raises:
+        TypeError: It is a `functools.partial` with arguments that its function does not take.
+    """
+    try:
+        return inspect.signature(function, follow_wrapped=False)
+    except (TypeError, ValueError) as error:
+        if isinstance(function, functools.partial) and has_signature(function.func):
+            raise TypeError(f"an encoder does not take what functools.partial gives it: {error}") from error
+        return None
+
+
+def has_signature(function: Callable[..., Any]) -> bool:
+    """Whether it is known what a function takes."""
+    try:
+        inspect.signature(function)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 @dataclass(frozen=True)

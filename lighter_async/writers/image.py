@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lighter_async.block import Block
+from lighter_async.errors import shown
 from lighter_async.writers.base import Encoded, Encoder
-from lighter_async.writers.png import encode_png
+from lighter_async.writers.png import check_png, encode_png
 
 __all__ = ["encode_image_2d", "encode_image_3d", "to_pixels", "write_image_2d", "write_image_3d"]
 
@@ -196,7 +197,7 @@ def _as_tensor(value: Any) -> Any:
             raise TypeError(f"an image is no quantised tensor ({value.dtype}); write tensor.dequantize()")
         return value
     if not isinstance(value, np.ndarray):
-        raise TypeError(f"an image is a tensor or a numpy array, not {type(value).__name__}: {value!r:.80}")
+        raise TypeError(f"an image is a tensor or a numpy array, not {type(value).__name__}: {shown(value)}")
     # Copied in the machine's byte order and without negative strides; arrays in a slot are read-only besides, and
     # tensors can be none of it.
     array = np.array(value, value.dtype.newbyteorder("="), order="C", subok=False)
@@ -228,19 +229,40 @@ def _encode_tensor(
 
 
 def _channels(mode: Mode) -> int:
-    if mode not in _CHANNELS:
-        raise ValueError(f"mode is None, 'L', 'LA', 'RGB', 'RGBA' or 'I;16', not {mode!r}")
+    if not isinstance(mode, str) or mode not in _CHANNELS:
+        raise ValueError(f"mode is None, 'L', 'LA', 'RGB', 'RGBA' or 'I;16', not {shown(mode)}")
     return _CHANNELS[mode]
+
+
+def _check(
+    *, codec: Codec = "isal", compress_level: int | None = None, filter: str = "adaptive", mode: Mode | None = None
+) -> None:
+    """
+    Raises:
+        ValueError: An option is not what it may be.
+    """
+    if mode is not None:
+        _channels(mode)
+    if codec == "isal":
+        check_png(compress_level, filter)
+        return
+    _pillow_level(codec, compress_level)
+    check_png(None, filter)
+
+
+def _pillow_level(codec: str, compress_level: int | None) -> int:
+    if codec != "pillow":
+        raise ValueError(f"codec is 'isal' or 'pillow', not {shown(codec)}")
+    level = 6 if compress_level is None else compress_level
+    if level not in range(10):
+        raise ValueError(f"compress_level of codec 'pillow' is 0 to 9, not {shown(compress_level)}")
+    return level
 
 
 def _encode_planes(planes: NDArray[Any], codec: Codec, compress_level: int | None, filter: str) -> Encoded:
     if codec == "isal":
         return encode_png(planes, level=compress_level, filter=filter)
-    if codec != "pillow":
-        raise ValueError(f"codec is 'isal' or 'pillow', not {codec!r}")
-    level = 6 if compress_level is None else compress_level
-    if level not in range(10):
-        raise ValueError(f"compress_level of codec 'pillow' is 0 to 9, not {compress_level!r}")
+    level = _pillow_level(codec, compress_level)
     from PIL import Image
 
     pixels = np.ascontiguousarray(np.moveaxis(planes, 0, -1))
@@ -262,8 +284,12 @@ def _reduce(tensor: Any, *, mode: Mode | None = None, **options: Any) -> Any:
     return values.mul_(255).to(torch.uint8)
 
 
-write_image_2d = Encoder(encode_image_2d, suffix=".png", name="image_2d", encode_block=_encode_block_2d, reduce=_reduce)
+write_image_2d = Encoder(
+    encode_image_2d, suffix=".png", name="image_2d", encode_block=_encode_block_2d, reduce=_reduce, check=_check
+)
 """``write_image_2d(path, tensor, *, suffix=".png")``: write a CHW image as PNG."""
 
-write_image_3d = Encoder(encode_image_3d, suffix=".png", name="image_3d", encode_block=_encode_block_3d, reduce=_reduce)
+write_image_3d = Encoder(
+    encode_image_3d, suffix=".png", name="image_3d", encode_block=_encode_block_3d, reduce=_reduce, check=_check
+)
 """``write_image_3d(path, tensor, *, suffix=".png")``: write a CDHW volume as PNG, its slices stacked vertically."""

@@ -14,9 +14,10 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
+from lighter_async.errors import shown
 from lighter_async.writers.filters import FILTERS, SMOOTH, filter_rows
 
-__all__ = ["FILTERS", "LEVELS", "encode_png"]
+__all__ = ["FILTERS", "LEVELS", "check_png", "encode_png"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # grey, grey and alpha, RGB, RGBA
@@ -31,6 +32,19 @@ LEVELS = range(13)
 _PLAIN = 0.2
 
 
+def check_png(level: int | None, filter: str) -> None:
+    """
+    Raises:
+        ValueError: Another level or filter than `encode_png` takes.
+    """
+    if level is not None and level not in LEVELS:
+        raise ValueError(
+            f"compress_level is {LEVELS[0]} to {LEVELS[-1]}, not {shown(level)}; codec='pillow' takes 0 to 9"
+        )
+    if not isinstance(filter, str) or filter not in FILTERS:
+        raise ValueError(f"filter is one of {', '.join(map(repr, FILTERS))}, not {shown(filter)}")
+
+
 def encode_png(planes: NDArray[Any], *, level: int | None = None, filter: str = "adaptive") -> list[bytes | bytearray]:
     """The parts of a PNG file.
 
@@ -43,10 +57,7 @@ def encode_png(planes: NDArray[Any], *, level: int | None = None, filter: str = 
     Raises:
         ValueError: Another level or filter.
     """
-    if level is not None and level not in LEVELS:
-        raise ValueError(f"compress_level is {LEVELS[0]} to {LEVELS[-1]}, not {level!r}; codec='pillow' takes 0 to 9")
-    if filter not in FILTERS:
-        raise ValueError(f"filter is one of {', '.join(map(repr, FILTERS))}, not {filter!r}")
+    check_png(level, filter)
     channels, height, width = planes.shape
     depth = planes.itemsize
     if depth == 2:  # the upper byte of a sample comes first, and each is filtered with its like

@@ -7,7 +7,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from lighter_async.writers.base import Encoder, PathFunction, Writer
+from lighter_async.errors import shown
+from lighter_async.writers.base import Encoder, PathFunction, Writer, has_signature
 from lighter_async.writers.image import write_image_2d, write_image_3d
 from lighter_async.writers.tensor import write_tensor
 from lighter_async.writers.text import write_text
@@ -49,7 +50,8 @@ class WriterRegistry:
         """
         if name not in self._registry:
             raise ValueError(
-                f"Writer with name '{name}' is not registered. Registered are: {', '.join(sorted(self._registry))}. "
+                f"Writer with name {shown(name)} is not registered. "
+                f"Registered are: {', '.join(sorted(self._registry))}. "
                 "Register yours with @writer_registry.register(...), or pass the function itself. (The order is "
                 "BackgroundWriter(writer, directory) and FileWriter(directory, value_key, writer_fn).)"
             )
@@ -80,11 +82,13 @@ def resolve_writer(writer: str | Callable[..., Any]) -> Writer:
     if isinstance(function, functools.partial) and isinstance(function.func, Encoder) and not function.args:
         function = function.func.with_options(**function.keywords)
     if isinstance(function, Encoder):
+        function.check_options()
         return function
     if not callable(function):
         raise TypeError(
             f"writer_fn must be a registered name or a callable (path, value), not {type(function).__name__}: "
-            f"{function!r}"
+            f"{shown(function)}. The order is BackgroundWriter(writer, directory) and "
+            "FileWriter(directory, value_key, writer_fn)"
         )
     found = PathFunction.of(function)
     _check_arguments(function, name or found.name)
@@ -94,7 +98,9 @@ def resolve_writer(writer: str | Callable[..., Any]) -> Writer:
 def _check_arguments(function: Callable[..., Any], name: str) -> None:
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError) as error:
+        if isinstance(function, functools.partial) and has_signature(function.func):
+            raise TypeError(f"writer {name!r} does not take what functools.partial gives it: {error}") from error
         return  # of some functions written in C it is not known
     try:
         signature.bind(None, None)

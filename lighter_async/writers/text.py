@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import Any
 
 from lighter_async.writers.base import Encoder
@@ -19,5 +20,13 @@ def encode_text(value: Any, *, encoding: str = "utf-8") -> bytes:
     return str(value).encode(encoding)
 
 
-write_text = Encoder(encode_text, suffix=".txt", name="text")
+def _check(*, encoding: str = "utf-8") -> None:
+    """
+    Raises:
+        LookupError: There is no such encoding.
+    """
+    codecs.lookup(encoding)
+
+
+write_text = Encoder(encode_text, suffix=".txt", name="text", check=_check)
 """``write_text(path, value, *, suffix=".txt", encoding="utf-8")``: write ``str(value)``."""

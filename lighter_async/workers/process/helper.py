@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from lighter_async.errors import WriteError
 from lighter_async.forks import Descriptors
 from lighter_async.staging import SharedView, Staged
-from lighter_async.twin import be_twin, loads
+from lighter_async.twin import loads
 from lighter_async.types import Batch, Origin, Result, Unit
 from lighter_async.workers.job import Job
 from lighter_async.workers.process.bells import ring, silence
@@ -100,7 +100,6 @@ def main(setting: str) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     known = Setting(**json.loads(setting))
-    be_twin()
     faulthandler.register(signal.SIGUSR1, file=known.stack)
     helper = Helper(known)
     status = helper.run()
@@ -290,9 +289,9 @@ class Helper:
         if self._batch is None or self._batch[0] != claim.serial:
             self._batch = None  # let go of the last one's memory first
             (names, origin), letter = self._letter(claim)
-            rows, values, loose = open_batch(letter, job)
+            rows, values, loose, kept = open_batch(letter, job)
             slot = self._slots.slot(*claim.slot) if claim.slot[1] else None
-            staged = Staged(slot, None, rows, values, loose)
+            staged = Staged(slot, None, rows, values, loose, kept)
             self._batch = claim.serial, Batch(names, staged, 0, len(names), origin=origin)
         return self._batch[1]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from lighter_async.errors import LighterAsyncError, WriteError, describe
 from lighter_async.staging import Staged
-from lighter_async.twin import loads
+from lighter_async.twin import dumps, loads, loads_own
 from lighter_async.types import Batch, Origin
 from lighter_async.workers.job import Job
 from lighter_async.writers import Encoder
@@ -37,10 +37,8 @@ def seal(thing: Any, what: str) -> bytes:
     Raises:
         TypeError: It cannot be pickled; the message says what and the way out.
     """
-    import cloudpickle
-
     try:
-        return bytes(cloudpickle.dumps(thing))
+        return dumps(thing)
     except Exception as error:
         raise TypeError(
             f"{what} cannot be sent to a helper process ({describe(error)}); what it refers to, such as an open file, "
@@ -79,19 +77,19 @@ def seal_values(batch: Batch, job: Job) -> bytes:
     """
     staged = batch.staged
     loose = [_OneDnn(value) if _is_one_dnn(value) else value for value in staged.loose]
-    contents = (staged.rows, staged.values, loose, _templates(staged, job))
+    contents = (staged.rows, staged.values, loose, staged.kept, _templates(staged, job))
     if staged.plain:
         return pickle.dumps(contents, 5)
     return seal(contents, f"a value of the batch of {batch.names[0]!r}")
 
 
-def open_batch(letter: bytes, job: Job) -> tuple[Any, list[Any], list[Any]]:
-    """The layout, values and loose tensors of a batch."""
-    rows, values, loose, templates = loads(letter)
+def open_batch(letter: bytes, job: Job) -> tuple[Any, list[Any], list[Any], list[Any]]:
+    """The layout, values, loose tensors and kept objects of a batch."""
+    rows, values, loose, kept, templates = loads(letter)
     if templates:
         assert isinstance(job.writer, Encoder)
         job.writer.learn(templates)
-    return rows, values, loose
+    return rows, values, loose, kept
 
 
 def seal_failure(failure: WriteError) -> bytes:
@@ -116,7 +114,7 @@ def open_failure(letter: bytes) -> WriteError:
     (writer, name, attempts, kept), sealed, text, where = pickle.loads(letter)
     cause: BaseException = LighterAsyncError(text)
     try:
-        made = pickle.loads(sealed)
+        made = loads_own(sealed)
         if isinstance(made, BaseException):
             made.__cause__ = HelperTraceback(where)
             cause = made
