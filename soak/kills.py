@@ -28,6 +28,8 @@ _JOB = Path(__file__).with_name("kill_job.py")
 _DEADLINE = 120.0  # seconds for what should take a few
 _KILLS_PER_CYCLE = 8
 _ALL_AT_ONCE = 0.15  # of the job's kills
+_FOLLOWED = 0.3  # of those, in which one helper is left
+_SEEN = 0.5  # of the helpers' kills, after which the job has time to replace it
 _HELPERS = 2
 _SECONDS_TO_SEE = 5.0  # that a helper is dead
 _MOST_HELPER_KILLS = 2  # of one job, which gives a sample up after three
@@ -103,8 +105,9 @@ class _Cycle:
             victim.kill()
         except psutil.NoSuchProcess:
             return False
-        # What a helper had in its hand is sent again by the job, once it sees that: at its next look at the queue.
-        job.is_bereft = not job.wait_for_another(victim)
+        # At times the job is killed before it can see that: then the other helper takes over what this one had.
+        if self._choose.random() < _SEEN:
+            job.wait_for_another(victim)
         self._tally.faults += 1
         self._tally.rounds += 1
         self._check_files()
@@ -117,6 +120,7 @@ class _Cycle:
         else:
             job.wait_for(self._choose.randint(1, max(1, share)), self._choose.uniform(0, 0.02))
         job.is_wiped_out = self._backend == "process" and self._choose.random() < _ALL_AT_ONCE
+        job.is_followed = self._choose.random() < _FOLLOWED
         if not job.kill():
             return False
         self._tally.midway += any(self._directory.rglob(".lighter-async-*.part"))
@@ -133,8 +137,8 @@ class _Cycle:
         if again:  # it would compute again what it was told is stored, or will be
             self._lose(again, "pending again for the next run")
         self._handed |= job.handed
-        # Helpers store what was handed over whatever becomes of the job. Threads end with it, as helpers do that are
-        # killed together with it, or so shortly before it that it did not see that: then it counts what was stored.
+        # Helpers store what was handed over whatever becomes of the job, and of all but one of them. Threads end with
+        # it, as helpers do that are all killed together with it: then it counts what was stored.
         outlives = self._backend == "process" and not job.is_wiped_out and not job.is_bereft
         self._kept |= job.handed if outlives else job.stored
         self._check_files()
@@ -209,8 +213,9 @@ class _Job:
         self.stored: set[int] = set()
         self.pending: list[int] | None = None
         self.has_ended = False
-        self.is_bereft = False  # whether it has not seen that a helper was killed
+        self.is_bereft = False  # whether it had no helper any more when it was killed
         self.is_wiped_out = False  # whether its helpers are to be killed together with it
+        self.is_followed = False  # whether all of them but one are
         self.errors = ""
         self.status = 0
         self._changed = threading.Condition()
@@ -236,11 +241,12 @@ class _Job:
         """Kill it, alone or with its helpers; returns whether it was there."""
         was_there = self.process.poll() is None and not self.has_ended
         helpers = []
-        if self.is_wiped_out:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                psutil.Process(self.process.pid).suspend()  # or it would start others
-                helpers = self.helpers()
-        for helper in helpers:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.Process(self.process.pid).suspend()  # or it would start others
+            helpers = self.helpers()
+        self.is_bereft = not helpers
+        spared = 0 if self.is_wiped_out else 1 if self.is_followed else len(helpers)
+        for helper in helpers[spared:]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 helper.kill()
         self.process.kill()
