@@ -98,14 +98,28 @@ def test_units_are_taken_in_order_and_their_results_told(make_book):
 def test_who_sleeps_is_woken_by_who_finds_more(make_book):
     """The parent wakes one, and each that finds more than its own unit the next."""
     parent, helper = make_book(), make_book()
-    assert parent.append(0, 0, 1, per=1, serial=1, **PLACES) is None
+    parent.append(0, 0, 1, per=1, serial=1, **PLACES)
+    assert parent.sleepers() == []
     assert helper.turn(0)[1] is None
     assert helper.turn(1) == (None, None, False)
     assert helper.turn(2) == (None, None, False)
-    assert parent.append(1, 0, 4, per=1, serial=2, **PLACES) == 1
+    parent.append(1, 0, 4, per=1, serial=2, **PLACES)
+    assert parent.sleepers() == [1]
     assert helper.turn(0)[1] == 1
     assert helper.turn(1)[1] == 2
     assert helper.turn(2)[1] is None  # nobody sleeps any more
+
+
+def test_all_who_sleep_are_woken_where_nobody_has_come_for_long(make_book):
+    """The first one may have been stopped by somebody."""
+    parent, helper = make_book(), make_book()
+    for sleeping in range(3):
+        helper.turn(sleeping)
+    parent.append(1, 0, 1, per=1, serial=1, **PLACES)
+    assert parent.sleepers() == [0]
+    assert parent.sleepers(everyone=True) == [0, 1, 2]
+    parent.append(2, 0, 1, per=1, serial=2, **PLACES)
+    assert parent.sleepers() == [0, 1, 2]
 
 
 def test_only_who_watches_is_told_of_what_was_done(make_book):

@@ -314,29 +314,77 @@ os.kill(os.getpid(), signal.SIGSTOP)
         claim, _, _ = book.turn(1)  # waits for the lock, and ends whoever holds it
         assert claim is None
         assert stopped.wait() == -signal.SIGKILL
-    inherited = book.inherit(1)
-    assert (inherited.start, inherited.stop, inherited.again, inherited.left_out) == (0, 5, True, None)
+    inherited = [book.inherit(1) for _ in range(6)]
+    assert [(one.start, one.stop, one.again) for one in inherited[:5]] == [(n, n + 1, True) for n in range(5)]
+    assert inherited[5] is None
     book.close()
     os.close(descriptor)
 
 
 def test_a_sample_over_which_three_helpers_have_died_is_left_out(tmp_path):
-    """Else it would take one orphan after the other with it."""
+    """Else it would take one orphan after the other with it; two such samples of a unit, too."""
     descriptor = os.memfd_create("book")
-    os.ftruncate(descriptor, Book.size_of(4, 4))
-    book = Book(descriptor, 4, 4)
+    os.ftruncate(descriptor, Book.size_of(6, 4))
+    book = Book(descriptor, 6, 4)
     book.append(0, 0, 5, per=5, serial=1, slot=(0, 0), letter=(0, 8))
-    book.turn(0)
-    left_out = []
-    for helper in (1, 2, 3):
-        book.at(helper - 1, 3)
-        left_out.append(book.inherit(helper).left_out)
-    assert left_out == [None, None, 3]
-    assert book.inherit(0).left_out == 3
-    book.at(0, 4)
-    assert book.inherit(1).left_out is None  # it died over another one
+    stored, deaths = [], []
+
+    def work(helper, take):
+        """As a helper that dies over the samples 1 and 3; returns whether it was alive at the end."""
+        while (claim := take()) is not None:
+            for index in range(claim.start, claim.stop):
+                book.at(helper, index)
+                if index in (1, 3):
+                    deaths.append(index)
+                    return False
+                stored.append(index)
+            book.count(helper, written=1, skipped=0, failed=0, nbytes=1, encode_ns=0, store_ns=0)
+        return True
+
+    helper = 0
+    if not work(helper, lambda: book.turn(0)[0]):
+        while True:
+            helper = book.free_cell(helper)  # none of them is alive
+            assert helper is not None
+            if work(helper, lambda helper=helper: book.inherit(helper)):
+                break
+    assert deaths == [1, 1, 1, 3, 3, 3] or deaths == [1, 1, 1, 3, 3, 3, 3][: len(deaths)]
+    assert set(stored) == {0, 2, 4}
+    assert not book.has_work
     book.close()
     os.close(descriptor)
+
+
+CRASHES = """
+import os, sys, time
+from lighter_async import BackgroundWriter, Origin, encoder
+
+@encoder(suffix=".txt")
+def encode(value):
+    while os.getppid() == int(value.split()[0]):
+        time.sleep(0.001)
+    if value.endswith(("3", "6")):
+        os._exit(7)
+    return value.encode()
+
+writer = BackgroundWriter(encode, sys.argv[1], backend="process", max_workers=1, resume=True)
+values = [f"{os.getpid()} {index}" for index in range(10)]
+writer.submit_batch([str(index) for index in range(10)], values, origin=Origin(indices=range(10)))
+print("handed over", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_writer_that_crashes_when_the_process_is_gone_costs_the_samples_that_it_crashes_over(tmp_path):
+    """Two of one unit: the others are stored, and it comes to an end."""
+    folder = tmp_path / "out"
+    with script_running(CRASHES, folder) as process:
+        handed_over(process)
+        process.kill()
+    assert list(pending(range(10), folder)) == [3, 6]
+    assert sorted(texts(folder)) == sorted(f"{index}.txt" for index in range(10) if index not in (3, 6))
+    until(lambda: not children_of_nobody(folder))
+    clear(folder)
 
 
 def test_more_samples_than_sixty_five_thousand_wait_in_the_queue_and_not_in_the_process(tmp_path):

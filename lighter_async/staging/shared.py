@@ -159,10 +159,16 @@ class SharedView:
 
     def __init__(self, descriptor: int, mapped: int) -> None:
         self._descriptor = descriptor
-        self._memory = np.frombuffer(mmap.mmap(descriptor, mapped), np.uint8)
+        self._mapping = mmap.mmap(descriptor, mapped)
+        self._memory = np.frombuffer(self._mapping, np.uint8)
 
     def slot(self, offset: int, size: int) -> Slot:
         """The slot at a place."""
         if offset + size <= self._memory.nbytes:
             return Slot(self._memory[offset : offset + size], False, offset)
         return Slot(np.frombuffer(mmap.mmap(self._descriptor, size, offset=offset), np.uint8), False, offset)
+
+    def discard(self) -> None:
+        """Give the memory of all slots back, which nobody needs any more, whoever still maps it."""
+        self._mapping.madvise(mmap.MADV_REMOVE)
+        os.ftruncate(self._descriptor, len(self._mapping))

@@ -108,7 +108,9 @@ class ProcessBackend:
         self._sealed_job = self._seal_job()
         self._done = done
         self._max_workers = max_workers
-        self._cells = max_workers + 2  # for helpers that helpers start when this process is gone
+        # Where this process is gone, each helper may leave a unit behind when it dies, and its heir one sample of that,
+        # while a third is at work.
+        self._cells = 3 * max(2, max_workers)
         self._memory = memory
         self._letters = SlotPool(_LETTERS_KEPT, memory)
         self._capacity = min(max(queue_size, _LEAST_UNITS), _MOST_UNITS)
@@ -362,6 +364,7 @@ class ProcessBackend:
         try:
             nothing_new = self._book.results == self._results and not self._held and not self._events.poll(0)
             if nothing_new and not self._late_helpers():
+                self._look_for_stuck()
                 return
         except ValueError:  # stopped meanwhile
             return
@@ -387,6 +390,7 @@ class ProcessBackend:
             # From here on whoever wakes the waiter rings, too; before, the waiter shows it.
             self._asleep = True
             with self.watch():
+                self._ring_sleepers(everyone=True)
                 if self._book.results == self._results and not waiter.is_awake:
                     self._events.poll(timeout)
             self._look_for_stuck()
@@ -406,7 +410,10 @@ class ProcessBackend:
 
     def _look_for_stuck(self) -> None:
         """End a helper that stands still while it holds the book's lock, for which all others wait."""
-        holder, now = self._book.holder, monotonic()
+        try:
+            holder, now = self._book.holder, monotonic()
+        except OSError:
+            return  # stopped meanwhile
         if not holder or holder != self._stuck[0]:
             self._stuck = holder, now
             return
@@ -486,7 +493,7 @@ class ProcessBackend:
         slot = sent.batch.staged.slot
         self._records[number] = _Record(sent, stop - start, again)
         self._units += -(-(stop - start) // per)
-        sleeper = self._book.append(
+        self._book.append(
             number,
             start,
             stop,
@@ -496,7 +503,10 @@ class ProcessBackend:
             letter=(sent.letter.offset, sent.letter.memory.nbytes),
             again=again,
         )
-        if sleeper is not None:
+        self._ring_sleepers()
+
+    def _ring_sleepers(self, *, everyone: bool = False) -> None:
+        for sleeper in self._book.sleepers(everyone=everyone):
             ring(self._bells[sleeper])
 
     def _collect(self) -> list[tuple[Batch, Result]]:

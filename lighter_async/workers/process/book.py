@@ -4,7 +4,7 @@ What helpers take from each other they take under one file lock, which the kerne
 process may be killed at any moment, in the middle of a change too, and the others go on from what stands in the book.
 The process that hands samples over takes no lock: it alone appends, and what it has written of a record is there before
 the one store that publishes it; likewise it reads results that a store has published. (Stores are seen in their order
-on x86; elsewhere a system call of the reader's, the lock, comes between.) So no helper can hold it up.
+on x86; elsewhere a system call comes between, on both sides.) So no helper can hold it up.
 
 - A *record* is a range of a batch's samples. Helpers take a unit of it at a time, the oldest record first.
 - A *cell* is a helper's own: the unit in its hand, which sample it is at, and what became of them. They are done
@@ -13,7 +13,7 @@ on x86; elsewhere a system call of the reader's, the lock, comes between.) So no
 
 There are as many results as there may be units in flight, so that helpers never wait for the parent to read them, and
 finish their work even if it is gone. Then they look after each other: one that has died while the parent is gone leaves
-its unit to another one, which *inherits* it.
+its unit to the others, which *inherit* it, sample by sample, so that one that kills them takes no other with it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import platform
 import signal
 import struct
 from time import monotonic_ns, sleep
@@ -38,7 +39,8 @@ _INTENT = 5  # the helper that is taking a unit, plus one; else 0
 _WATCHERS = 6  # of the parent's, who want to be told when something was done
 _FAILED_EVER = 7  # whether a sample has failed, ever
 _HURRY = 8  # whether helpers are to wait for nothing any more, since what is queued was dropped
-_BEGINNING = 9
+_SUCCESSORS = 9  # helpers that were started by others, since the parent is gone
+_BEGINNING = 10
 
 # A helper's cell:
 _TICKET = 0  # of the unit in hand, 0 if there is none
@@ -59,9 +61,10 @@ _SINCE = 14  # when that was begun, in nanoseconds of the monotonic clock; 0 bet
 _PROCESS = 15  # the helper's process number
 _DEATHS = 16  # helpers that died over the sample that the unit in hand is at, without the parent
 _READ = 17  # bytes of its failures that the parent has read
-_SUSPECT = 19  # that sample
 _BASE = 18  # bytes of its failures that its file begins behind
-_CELL = 20
+_SUSPECT = 19  # that sample
+_SOURCE = 20  # the dead helper that the unit in hand is inherited from, plus one; 0 if it comes from the queue
+_CELL = 21
 
 # A record:
 _OFFSET = 0  # of the batch's slot
@@ -79,6 +82,7 @@ _RECORD_WORDS = 9
 _RESULT_WORDS = 12
 
 _MOST_DEATHS = 3  # over one sample
+_MOST_SUCCESSORS = 60
 _FLOCK = "hhqqi4x"  # Linux's struct flock, as C aligns it
 _ALIVE = 1 << 32  # where in the file each helper locks a byte for as long as it lives
 _SECONDS_STOPPED, _SECONDS_STUCK = 2.0, 60.0  # that others wait for a lock whose holder stands still
@@ -90,7 +94,7 @@ STARTING, AWAKE, ASLEEP, BROKEN = range(4)
 class Claim(NamedTuple):
     """A unit in a helper's hand: samples ``start`` to ``stop`` of a batch, and where that lies.
 
-    It is there `again` if a helper had it that has died; and one sample may be `left_out`, over which too many have.
+    It is there `again` if a helper had it that has died.
     """
 
     serial: int
@@ -99,7 +103,6 @@ class Claim(NamedTuple):
     slot: tuple[int, int]
     letter: tuple[int, int]
     again: bool
-    left_out: int | None = None
 
 
 class Outcome(NamedTuple):
@@ -161,8 +164,8 @@ class Book:
         slot: tuple[int, int],
         letter: tuple[int, int],
         again: bool = False,
-    ) -> int | None:
-        """Put a range into the queue under a record that is not in use; returns a helper that sleeps, if any does."""
+    ) -> None:
+        """Put a range into the queue under a record that is not in use."""
         words = self._words
         place = self._records + record * _RECORD_WORDS
         words[place + _OFFSET], words[place + _SIZE] = slot
@@ -174,9 +177,27 @@ class Book:
         words[place + _AGAIN] = again
         tail = words[_TAIL]
         words[self._ring + tail % self._capacity] = record
+        self._order()
         # Last, and one store: it is there.
         words[_TAIL] = tail + 1
-        return self._sleeper()
+
+    def sleepers(self, *, everyone: bool = False) -> list[int]:
+        """The helpers to wake for what is in the queue.
+
+        Mostly the first one that sleeps, so that where one is enough, it is always the same, with what it needs still in
+        its caches; it wakes the next if there is more. All of them where more than the latest record waits already,
+        since one that was woken before may have been stopped by somebody.
+        """
+        words = self._words
+        waiting = words[_TAIL] - words[_HEAD]
+        found = []
+        if waiting > 0:
+            for helper in range(self._helpers):
+                if words[self._cell(helper) + _STATE] == ASLEEP:
+                    found.append(helper)
+                    if waiting == 1 and not everyone:
+                        break
+        return found
 
     def withdraw(self, *, hurry: bool = True) -> list[tuple[int, int, int]]:
         """Empty the queue; returns the record, start and stop of what nobody had taken.
@@ -215,7 +236,9 @@ class Book:
         """The results from number `first` on."""
         words = self._words
         found = []
-        for number in range(first, words[_RESULTS]):
+        end = words[_RESULTS]
+        self._order()
+        for number in range(first, end):
             place = self._results + number % self._capacity * _RESULT_WORDS
             found.append(Outcome._make(words[place : place + _RESULT_WORDS]))
         return found
@@ -227,6 +250,7 @@ class Book:
         try:
             self._lock()
             self._repair()
+            self._next()  # so that no place of the queue names a record that is about to be used again
             found = None
             if words[cell + _TICKET]:
                 outcome = Outcome(helper, words[cell + _TICKET], *words[cell + _RECORD : cell + _FAILURES + 1])
@@ -286,10 +310,11 @@ class Book:
         try:
             self._lock()
             self._repair()
+            # First, for the parent uses a record again once its last result is there.
+            record = self._next()
             if words[cell + _TICKET]:
                 self._enter_result(helper, cell)
                 had_unit = True
-            record = self._next()
             if record is None:
                 # Said first, and looked at once more after that: whoever appends does so first, and then looks for us.
                 words[cell + _STATE] = ASLEEP
@@ -301,9 +326,10 @@ class Book:
         return claim, sleeper, had_unit and words[_WATCHERS] > 0
 
     def inherit(self, helper: int) -> Claim | None:
-        """Take what a dead helper had in its hand, whose parent is dead too; None if there is nothing left behind.
+        """Take a sample that a dead helper had in its hand, whose parent is dead too; None if nothing is left behind.
 
-        What became of the unit in the own hand is entered first.
+        What became of the unit in the own hand is entered first. A sample over which three helpers have died is left
+        out: it is not recorded, and so it is the next run's.
         """
         words = self._words
         mine = self._cell(helper)
@@ -312,27 +338,29 @@ class Book:
             self._repair()
             if words[mine + _TICKET]:
                 self._enter_result(helper, mine)
+            left: list[tuple[int, int]] = []
             for other in range(self._helpers):
                 cell = self._cell(other)
                 if other == helper or not words[cell + _TICKET] or self.is_alive(other):
                     continue
-                if words[cell + _DONE]:
+                samples = words[cell + _STOP] - words[cell + _START]
+                if words[cell + _DONE] or (samples == 1 and self._deaths_at(cell) >= _MOST_DEATHS):
                     words[cell + _TICKET] = 0
-                    continue
-                at = words[cell + _AT]
-                deaths = 1 + (words[cell + _DEATHS] if words[cell + _SUSPECT] == at else 0)
-                for word in (_RECORD, _START, _STOP, _AT):
-                    words[mine + word] = words[cell + word]
-                words[mine + _DONE] = 0
-                words[mine + _SUSPECT], words[mine + _DEATHS] = at, deaths
-                words[mine + _STATE] = AWAKE
-                # Were this process killed between these, two would have it, and it would be done twice, as one.
-                words[mine + _TICKET] = words[cell + _TICKET]
-                words[cell + _TICKET] = 0
-                place = self._records + words[mine + _RECORD] * _RECORD_WORDS
-                claim = self._claim_of(place, words[mine + _START], words[mine + _STOP])
-                return claim._replace(again=True, left_out=at if deaths >= _MOST_DEATHS else None)
-            return None
+                else:
+                    left.append((samples, other))
+            if not left:
+                return None
+            # Single ones first: each has a cell that is free again then, for the next successor.
+            _, other = min(left)
+            cell = self._cell(other)
+            index = words[cell + _START]
+            words[mine + _SUSPECT] = index
+            words[mine + _DEATHS] = self._deaths_at(cell) if words[cell + _AT] == index else 0
+            words[mine + _SOURCE] = other + 1
+            self._hold(helper, words[cell + _RECORD], index, index + 1)
+            self._take_from(cell, index + 1)
+            words[_INTENT] = 0
+            return self._claim_of(mine)._replace(again=True)
         finally:
             self._unlock()
 
@@ -368,6 +396,11 @@ class Book:
                 return helper
         return None
 
+    def may_have_successor(self) -> bool:
+        """Whether one more helper may be started by another one: a writer that crashes in each must come to an end."""
+        self._words[_SUCCESSORS] += 1
+        return self._words[_SUCCESSORS] <= _MOST_SUCCESSORS
+
     def count(
         self, helper: int, *, written: int, skipped: int, failed: int, nbytes: int, encode_ns: int, store_ns: int
     ) -> None:
@@ -381,6 +414,7 @@ class Book:
         words[cell + _BYTES] = nbytes
         words[cell + _ENCODE_NS] = encode_ns
         words[cell + _STORE_NS] = store_ns
+        self._order()
         # Last, and one store: they are done.
         words[cell + _DONE] = 1
 
@@ -432,40 +466,62 @@ class Book:
     def _next(self) -> int | None:
         """The first record of the queue with samples that nobody has taken; those before it leave the queue."""
         words = self._words
-        head = words[_HEAD]
-        while head < words[_TAIL]:
+        head, tail = words[_HEAD], words[_TAIL]
+        self._order()
+        while head < tail:
             record = words[self._ring + head % self._capacity]
             place = self._records + record * _RECORD_WORDS
             if words[place + _NEXT] < words[place + _LAST]:
                 break
             head += 1
         words[_HEAD] = head
-        return words[self._ring + head % self._capacity] if head < words[_TAIL] else None
+        return words[self._ring + head % self._capacity] if head < tail else None
 
     def _take(self, helper: int, cell: int, record: int) -> Claim:
         words = self._words
         place = self._records + record * _RECORD_WORDS
         start = words[place + _NEXT]
         stop = min(start + words[place + _PER], words[place + _LAST])
+        words[cell + _SUSPECT] = -1
+        words[cell + _SOURCE] = 0
+        self._hold(helper, record, start, stop)
+        words[place + _NEXT] = stop
+        words[_INTENT] = 0
+        return self._claim_of(cell)
+
+    def _hold(self, helper: int, record: int, start: int, stop: int) -> None:
+        """Have a unit in a helper's hand, which is still to be taken from where it was."""
+        words = self._words
+        cell = self._cell(helper)
         words[cell + _STATE] = AWAKE
         words[cell + _RECORD] = record
         words[cell + _START] = start
         words[cell + _STOP] = stop
         words[cell + _DONE] = 0
         words[cell + _AT] = start
-        words[cell + _SUSPECT] = -1
         # Were this process killed between these, whoever has the lock next would complete them.
         words[_INTENT] = helper + 1
         words[_TICKETS] += 1
         words[cell + _TICKET] = words[_TICKETS]
-        words[place + _NEXT] = stop
-        words[_INTENT] = 0
-        return self._claim_of(place, start, stop)
 
-    def _claim_of(self, place: int, start: int, stop: int) -> Claim:
+    def _take_from(self, cell: int, start: int) -> None:
+        """The samples before one are no longer in a dead helper's hand."""
         words = self._words
+        words[cell + _START] = start
+        if start >= words[cell + _STOP]:
+            words[cell + _TICKET] = 0
+
+    def _deaths_at(self, cell: int) -> int:
+        """How many have died over the sample that a dead helper was at, this one included."""
+        words = self._words
+        return 1 + (words[cell + _DEATHS] if words[cell + _SUSPECT] == words[cell + _AT] else 0)
+
+    def _claim_of(self, cell: int) -> Claim:
+        words = self._words
+        place = self._records + words[cell + _RECORD] * _RECORD_WORDS
         slot = words[place + _OFFSET], words[place + _SIZE]
         letter = words[place + _LETTER_OFFSET], words[place + _LETTER_SIZE]
+        start, stop = words[cell + _START], words[cell + _STOP]
         return Claim(words[place + _SERIAL], start, stop, slot, letter, bool(words[place + _AGAIN]))
 
     def _enter_result(self, helper: int, cell: int) -> None:
@@ -475,6 +531,7 @@ class Book:
         words[place] = helper
         words[place + 1] = words[cell + _TICKET]
         words[place + 2 : place + _RESULT_WORDS] = words[cell + _RECORD : cell + _FAILURES + 1]
+        self._order()
         words[_RESULTS] = number + 1
         # Killed here, its ticket says that the result was entered already.
         words[cell + _TICKET] = 0
@@ -489,7 +546,10 @@ class Book:
             return
         cell = self._cell(helper)
         if words[cell + _TICKET]:
-            words[self._records + words[cell + _RECORD] * _RECORD_WORDS + _NEXT] = words[cell + _STOP]
+            if words[cell + _SOURCE]:
+                self._take_from(self._cell(words[cell + _SOURCE] - 1), words[cell + _STOP])
+            else:
+                words[self._records + words[cell + _RECORD] * _RECORD_WORDS + _NEXT] = words[cell + _STOP]
         words[_INTENT] = 0
 
     def _sleeper(self) -> int | None:
@@ -552,6 +612,16 @@ class Book:
 
     def _unlock(self) -> None:
         fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1)
+
+    def _order(self) -> None:
+        """What was stored, or looked at, before comes before what is stored, or looked at, after this."""
+        if not _KEEPS_ORDER:
+            # Any call that gives the interpreter's lock away and takes it back, which are atomic operations.
+            fcntl.fcntl(self._descriptor, fcntl.F_GETFD)
+
+
+_KEEPS_ORDER = platform.machine() in ("x86_64", "AMD64", "i686")
+"""Whether processors of this kind show stores in their order, as x86 does and ARM does not."""
 
 
 def _is_stopped(process: int) -> bool:

@@ -41,7 +41,6 @@ HELPER_OF = "LIGHTER_ASYNC_HELPER_OF"
 
 _MILLISECONDS_TO_LOOK = 100  # whether another helper has died, once the parent has
 _MILLISECONDS_TO_SEE = 20
-_MOST_SUCCESSORS = 10
 _NICENESS = 10  # a tenth of a core that others want, too
 
 
@@ -113,14 +112,6 @@ def main(setting: str) -> None:
     sys.exit(status)
 
 
-def _ranges(claim: Claim) -> list[tuple[int, int]]:
-    """The samples of a unit, without the one that is left out."""
-    if claim.left_out is None:
-        return [(claim.start, claim.stop)]
-    parts = (claim.start, claim.left_out), (claim.left_out + 1, claim.stop)
-    return [(start, stop) for start, stop in parts if start < stop]
-
-
 def _may_need_torch(job: Job, staged: Staged) -> bool:
     if "torch" in sys.modules or (staged.slot is None and not staged.loose):
         return False
@@ -168,8 +159,7 @@ class Helper:
             self._parent = -1
         # Looked at after the descriptor was opened, which may be another process's of that number otherwise.
         self._orphan = os.getppid() != setting.parent
-        self._successor: Process | None = None  # the latest one, of so many
-        self._successors = 0
+        self._successor: Process | None = None  # the latest one
         self._successor_lock = threading.Lock()
         if self._is_needed:
             threading.Thread(target=self._watch_parent, daemon=True).start()
@@ -235,6 +225,8 @@ class Helper:
             elif self._orphan:
                 self._batch = None
                 if not self._book.has_work:
+                    if not self._book.others(self._me):
+                        self._slots.discard()
                     return
                 # Another one is at work, and may die over it.
                 waiting.poll(_MILLISECONDS_TO_LOOK)
@@ -261,16 +253,7 @@ class Helper:
             return
         if job.patience.write_timeout is not None and _may_need_torch(job, batch.staged):
             import torch  # noqa: F401  # which takes seconds, that are no sample's
-        result = Result()
-        for start, stop in _ranges(claim):
-            more = job.run(Unit(batch, start, stop, claim.again), partial(self._book.at, self._me))
-            result.written += more.written
-            result.skipped += more.skipped
-            result.failures += more.failures
-            result.bytes_written += more.bytes_written
-            result.encode_seconds += more.encode_seconds
-            result.store_seconds += more.store_seconds
-        self._count(result)
+        self._count(job.run(Unit(batch, claim.start, claim.stop, claim.again), partial(self._book.at, self._me)))
 
     def _count(self, result: Result) -> None:
         for failure in result.failures:
@@ -332,15 +315,14 @@ class Helper:
         with self._successor_lock:
             if self._successor is not None and self._successor.popen.poll() is None:
                 return  # it may not be at work yet
-            if self._successors >= _MOST_SUCCESSORS or not self._book.has_work or self._book.others(self._me):
+            if not self._book.has_work or self._book.others(self._me):
                 return
             cell = self._book.free_cell(self._me)
-            if cell is None:
+            if cell is None or not self._book.may_have_successor():
                 return
             from lighter_async.workers.process.interpreter import folder_and_path
             from lighter_async.workers.process.launch import launch
 
-            self._successors += 1
             try:
                 folder, path = folder_and_path(sys.path)
                 self._successor = launch(replace(self._setting, helper=cell), Descriptors(), folder=folder, path=path)
@@ -348,6 +330,8 @@ class Helper:
                 pass  # then this one is the last
 
     def _tell_failure(self, failure: WriteError) -> None:
+        if self._orphan:
+            return  # nobody reads it
         if self._failures_bytes and self._book.is_all_read(self._me):
             self._book.begin_failures_anew(self._me)
             os.ftruncate(self._failures_file, 0)

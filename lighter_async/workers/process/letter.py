@@ -20,8 +20,8 @@ from lighter_async.writers import Encoder
 
 __all__ = ["HelperTraceback", "open_batch", "open_failure", "seal", "seal_failure", "seal_names", "seal_values"]
 
-_LARGEST_FAILURE = 1 << 20
-_LONGEST_TEXT = 10_000
+_LARGEST_FAILURE = 64 << 10
+_LONGEST_TEXT = 4_000
 
 
 class HelperTraceback(Exception):
@@ -97,12 +97,9 @@ def seal_failure(failure: WriteError) -> bytes:
     cause = failure.cause
     assert cause is not None
     where = "".join(traceback.format_exception(type(cause), cause, cause.__traceback__))
-    try:
-        import cloudpickle
-
-        sealed = bytes(cloudpickle.dumps(cause))
-    except Exception:
-        sealed = b""
+    sealed = _sealed(cause)
+    if len(sealed) > _LARGEST_FAILURE:
+        sealed = _sealed(_shortened(cause))
     if len(sealed) > _LARGEST_FAILURE:
         sealed = b""
     about = failure.writer, failure.name, failure.attempts, failure.kept
@@ -125,6 +122,23 @@ def open_failure(letter: bytes) -> WriteError:
     failure = WriteError.of_sample(cause, writer=writer, name=name, attempts=attempts)
     failure.kept = kept
     return failure
+
+
+def _sealed(cause: BaseException | None) -> bytes:
+    try:
+        return b"" if cause is None else dumps(cause)
+    except Exception:
+        return b""
+
+
+def _shortened(cause: BaseException) -> BaseException | None:
+    """An exception of the same type with its texts cut; None if it cannot be made."""
+    try:
+        short = type(cause).__new__(type(cause))
+        short.args = tuple(_cut(word) if isinstance(word, str) else word for word in cause.args)
+    except Exception:
+        return None
+    return short
 
 
 def _cut(text: str) -> str:
