@@ -2,10 +2,12 @@
 
 import itertools
 import os
+import signal
 from contextlib import contextmanager
 
 import pytest
 
+from lighter_async.workers.process import book as book_module
 from lighter_async.workers.process.book import BROKEN, STARTING, Book
 
 HELPERS, RECORDS = 3, 8
@@ -61,9 +63,9 @@ def deadly(book, stores):
     return words
 
 
-def do(book, helper, done):
-    """Take a unit and write its samples; returns whether there was one."""
-    claim, _, _ = book.turn(helper)
+def do(book, helper, done, take=None):
+    """Take a unit, from the queue or as `take` does, and write its samples; returns whether there was one."""
+    claim = book.turn(helper)[0] if take is None else take(helper)
     if claim is None:
         return False
     for index in range(claim.start, claim.stop):
@@ -198,6 +200,101 @@ def killed_at(stores, make_book):
         pass
     assert sorted(by_victim + by_other) == [(1, 0), (1, 1), (1, 2), (1, 3), (1, 4), (2, 0), (2, 1)]
     return died
+
+
+def test_an_orphan_killed_at_any_store_leaves_everything_to_the_next():
+    """What a dead helper had is inherited by one that dies in turn."""
+    for stores in itertools.count():
+        with books() as make_book:
+            if not orphan_killed_at(stores, make_book):
+                break
+    assert stores > 60
+
+
+def orphan_killed_at(stores, make_book):
+    """Kill an orphan at its n-th store; returns whether it came so far. Nobody is seen alive, for all are one here."""
+    parent, victim, other = make_book(), make_book(), make_book()
+    parent.append(0, 0, 3, per=3, serial=1, **PLACES)
+    victim.turn(0)  # who dies with it
+    parent.append(1, 0, 2, per=2, serial=2, **PLACES)
+    words = deadly(victim, stores)
+    done = []
+    died = False
+    try:
+        while do(victim, 1, done, victim.inherit) or do(victim, 1, done):
+            pass
+    except Killed:
+        died = True
+    victim._words = words
+    more = []
+    while do(other, 2, more, other.inherit) or do(other, 2, more):
+        pass
+    assert not other.has_work
+    every = [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1)]
+    # What the one that died had written but not counted is written once more.
+    assert sorted({*done, *more}) == every
+    assert len(more) == len(set(more))
+    assert len({*done} & {*more}) <= 2
+    return died
+
+
+class StoppingWords(DeadlyWords):
+    """A book's words, which stop their process at the n-th store."""
+
+    def __setitem__(self, key, value):
+        if not self._left:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        self._left -= 1
+        self._words[key] = value
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_helper_stopped_at_any_store_holds_nobody_up_and_nothing_is_lost(monkeypatch):
+    """The parent does all that it has to do; another helper ends it where it holds the lock, and goes on."""
+    monkeypatch.setattr(book_module, "_SECONDS_STOPPED", 0.02)
+    for stores in itertools.count():
+        with books() as make_book:
+            if not stopped_at(stores, make_book):
+                break
+    assert stores > 20
+
+
+def stopped_at(stores, make_book):
+    """Stop a helper at its n-th store; returns whether it came so far."""
+    parent, other = make_book(), make_book()
+    parent.append(0, 0, 2, per=2, serial=1, **PLACES)
+    child = os.fork()
+    if not child:
+        victim = make_book()
+        victim.live(0)
+        victim._words = StoppingWords(victim._words, stores)
+        do(victim, 0, [])
+        victim.turn(0)
+        os._exit(0)
+    _, status = os.waitpid(child, os.WUNTRACED)
+    stopped = os.WIFSTOPPED(status)
+    # None of these waits for anything.
+    parent.append(1, 0, 2, per=2, serial=2, **PLACES)
+    parent.watch(1)
+    parent.sleepers()
+    parent.outcomes(0)
+    by_other = []
+    do(other, 1, by_other)  # waits for the lock, if it has to
+    if stopped:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    told = [(one.helper, one.ticket) for one in parent.outcomes(0)]
+    found = parent.in_hand(0)
+    if found is not None and (0, found[0].ticket) not in told and not found[1]:
+        parent.append(2, found[0].start, found[0].stop, per=2, serial=found[0].record + 1, again=True, **PLACES)
+    while do(other, 1, by_other):
+        pass
+    by_victim = [one for one in parent.outcomes(0) if one.helper == 0]
+    done_by_victim = [(one.record + 1, index) for one in by_victim for index in range(one.start, one.stop)]
+    if found is not None and (0, found[0].ticket) not in told and found[1]:
+        done_by_victim += [(found[0].record + 1, index) for index in range(found[0].start, found[0].stop)]
+    assert sorted(by_other + done_by_victim) == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    return stopped
 
 
 @pytest.mark.parametrize("stores", range(13))

@@ -184,8 +184,8 @@ class Book:
     def sleepers(self, *, everyone: bool = False) -> list[int]:
         """The helpers to wake for what is in the queue.
 
-        Mostly the first one that sleeps, so that where one is enough, it is always the same, with what it needs still in
-        its caches; it wakes the next if there is more. All of them where more than the latest record waits already,
+        Mostly the first one that sleeps, so that where one is enough, it is always the same, with what it needs still
+        in its caches; it wakes the next if there is more. All of them where more than the latest record waits already,
         since one that was woken before may have been stopped by somebody.
         """
         words = self._words
