@@ -94,17 +94,29 @@ class WriteError(LighterAsyncError):
         )
 
     @classmethod
-    def of_run(cls, failures: Sequence[WriteError], *, written: int, nbytes: int, pending: int) -> WriteError:
-        """All failures of a run that were not raised yet, with what became of the other samples."""
+    def of_run(
+        cls, failures: Sequence[WriteError], *, written: int, nbytes: int, pending: int, more: int = 0
+    ) -> WriteError:
+        """All failures of a run that were not raised yet, with what became of the other samples.
+
+        Args:
+            failures: They.
+            written: Samples that are stored.
+            nbytes: Their bytes.
+            pending: Samples that are still being written.
+            more: Failures of which only the number is known.
+        """
         first = failures[0]
         causes: dict[str, list[WriteError]] = {}
         for failure in failures:
             causes.setdefault(describe(failure if failure.cause is None else failure.cause), []).append(failure)
         listed = "; ".join(_of_cause(alike) for alike in list(causes.values())[:_LISTED_FAILURES])
-        more = sum(len(alike) for alike in list(causes.values())[_LISTED_FAILURES:])
-        rest = f"; and {more} more (see .failures)" if more > 0 else ""
+        others = sum(len(alike) for alike in list(causes.values())[_LISTED_FAILURES:])
+        rest = f"; and {others} more (see .failures)" if others > 0 else ""
+        rest += f"; and {more} more, which are too many to be kept" if more else ""
         still = f", {pending} are still being written" if pending else ""
-        samples = "sample was" if len(failures) == 1 else "samples were"
+        count = len(failures) + more
+        samples = "sample was" if count == 1 else "samples were"
         size = f" ({nbytes / 1e6:.1f} MB)" if nbytes else ""
         kept = sum(failure.kept is not None for failure in failures)
         where = f"; {kept} values are kept, and lighter-async replay DIR writes them" if kept else ""
@@ -116,7 +128,7 @@ class WriteError(LighterAsyncError):
             else ""
         )
         return cls(
-            f"{len(failures)} {samples} not written: {listed}{rest}{where}{way_out} "
+            f"{count} {samples} not written: {listed}{rest}{where}{way_out} "
             f"[{written} samples are stored{size}{still}]",
             writer=first.writer,
             name=first.name,

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic, perf_counter
 
-from lighter_async.errors import ClosedError, QueueFullError, WriteError, describe
+from lighter_async.errors import ClosedError, QueueFullError, WriteError
+from lighter_async.failures import Failures
 from lighter_async.interrupts import is_interrupted, run_handlers, waking
 from lighter_async.types import Batch, OnError, Result, Unit, Waiter, WriterStats
 
@@ -156,10 +157,7 @@ class Ledger:
         self._encode_seconds = self._store_seconds = 0.0
         self._waits = 0
         self._waited_seconds = 0.0
-        self.failures: list[WriteError] = []  # not raised yet
-        # The same as text, for when the writer is collected: the errors' tracebacks refer to it, so whoever holds them
-        # until then keeps it from being collected.
-        self.untold: list[str] = []
+        self.failures = Failures()  # not raised yet
         self._first_failure: WriteError | None = None
         self._bells: tuple[Bell, ...] = ()
         self._opened: float | None = None
@@ -303,8 +301,7 @@ class Ledger:
             if result.failures:
                 stopping = [one for one in result.failures if self._on_error == "stop" or one.kept is None]
                 self._first_failure = self._first_failure or next(iter(stopping), None)
-                self.failures += result.failures
-                self.untold += [describe(failure) for failure in result.failures]
+                self.failures.add(result.failures)
             last = self._took_from(batch, count)
         self._leave(batch, count, last)
 
@@ -482,11 +479,9 @@ class Ledger:
 
     def _raise_failures(self) -> None:
         if self.failures:
-            failures = self.failures.copy()
-            self.failures.clear()
-            self.untold.clear()
+            failures, more = self.failures.take()
             raise WriteError.of_run(
-                failures, written=self._written, nbytes=self._bytes_written, pending=self._pending(None)
+                failures, written=self._written, nbytes=self._bytes_written, pending=self._pending(None), more=more
             )
 
     def _fits(self, count: int, nbytes: int) -> bool:

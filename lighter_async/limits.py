@@ -8,6 +8,7 @@ from pathlib import Path
 __all__ = [
     "DEFAULT_ATTEMPTS",
     "DEFAULT_QUEUE_SIZE",
+    "MOST_QUEUED",
     "default_queue_bytes",
     "default_workers",
     "memory_bytes",
@@ -16,6 +17,9 @@ __all__ = [
 
 DEFAULT_QUEUE_SIZE = 256
 DEFAULT_ATTEMPTS = 4
+
+MOST_QUEUED = 1 << 20
+"""Samples that may be queued for helper processes: their queue has a place for each."""
 
 _MEBI = 1 << 20
 _MOST_WORKERS = 4

@@ -13,7 +13,7 @@ from lighter_async.interrupts import let_through, uninterrupted
 from lighter_async.leaving import Unclosed, tell
 from lighter_async.ledger import Ledger, Room
 from lighter_async.life import Life
-from lighter_async.limits import DEFAULT_ATTEMPTS, DEFAULT_QUEUE_SIZE, default_queue_bytes, default_workers
+from lighter_async.limits import DEFAULT_ATTEMPTS, DEFAULT_QUEUE_SIZE, MOST_QUEUED, default_queue_bytes, default_workers
 from lighter_async.manifest import Loader, ManifestLog
 from lighter_async.manifest.line import Config
 from lighter_async.names import Claims, Numbers, check_names, claims_of, with_suffixes
@@ -81,7 +81,7 @@ class BackgroundWriter:
             this package that store in a directory, threads for anything else.
         max_workers: Samples that are written at once. By default one per core, at most four, shared between the job's
             ranks on this machine.
-        queue_size: Samples that may be queued or being written.
+        queue_size: Samples that may be queued or being written; at most 1,048,576 with helper processes.
         queue_bytes: Bytes of host memory that they may hold. By default a thirty-second of the memory, at least 64 MiB
             and at most 1 GiB. What the workers' encoders allocate for `max_workers` samples comes on top.
         if_exists: What becomes of a file of an earlier run under a sample's name: ``"overwrite"`` it, ``"skip"`` the
@@ -150,6 +150,8 @@ class BackgroundWriter:
         self.queue_bytes = at_least_one("queue_bytes", default_queue_bytes() if queue_bytes is None else queue_bytes)
         self._suffix = self.writer.suffix if isinstance(self.writer, Encoder) else ""
         self._chosen = choose_backend(backend, self.writer, is_local=isinstance(self.target, LocalTarget))
+        if self._chosen == "process":
+            self.queue_size = min(self.queue_size, MOST_QUEUED)
         self._may_fall_back = backend == "auto"
         # What a dead helper had not done is done again as a unit: a function may not like that, unlike an encoder.
         self._one_by_one = isinstance(self.writer, PathFunction) and (self.writer.is_async or self._chosen == "process")
@@ -533,7 +535,7 @@ class BackgroundWriter:
                 self._state = "running"
                 finish = partial(_finish, self._ledger, backend) if self._chosen == "process" else None
                 self._job = job
-                self._unclosed = Unclosed(self, self._close_at_exit, job, self._ledger.untold, finish)
+                self._unclosed = Unclosed(self, self._close_at_exit, job, self._ledger.failures.lines, finish)
             return self._backend
 
     def _make_job(self) -> Job:

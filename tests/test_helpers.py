@@ -310,7 +310,7 @@ class TwoArguments(Exception):
         (lambda: ValueError("mine"), ValueError, "mine"),
         (lambda: TwoArguments("one", "two"), Exception, "one and two"),
         (lambda: ValueError(threading.Lock()), Exception, "lock"),
-        (lambda: ValueError("x" * 3_000_000), Exception, "xxx"),
+        (lambda: ValueError("x" * 3_000_000), ValueError, "xxx"),
     ],
     ids=["plain", "cannot be made again", "cannot be pickled", "too large"],
 )
@@ -326,6 +326,7 @@ def test_what_a_writer_raises_comes_back_or_is_told(tmp_path, error, kind, text)
         writer.close()
     assert isinstance(caught.value.cause, kind)
     assert text in str(caught.value.cause)
+    assert len(str(caught.value)) < 100_000
     assert "in write" in str(caught.value.cause.__cause__)
 
 
@@ -340,14 +341,31 @@ def test_sizes_from_nothing_to_more_than_the_budget(tmp_path):
         assert (tmp_path / str(number)).read_bytes() == bytes([number]) * size
 
 
-def test_more_units_than_the_book_holds(tmp_path, monkeypatch):
-    """The others wait in the parent, in order."""
-    monkeypatch.setattr(backend_module, "_MOST_UNITS", 4)
-    with BackgroundWriter("text", tmp_path, backend="process", max_workers=1, queue_size=1000) as writer:
-        for number in range(100):
-            writer.submit(str(number), str(number))
-        writer.submit_batch([f"b{i}" for i in range(100)], [str(i) for i in range(100)])
-    assert len(read(tmp_path)) == 200
+def test_as_many_units_as_the_queue_takes_are_in_the_book(harness):
+    """All that was handed over stands there, though each sample is a unit and nothing is taken out meanwhile."""
+    harness.gate.shut()
+    service = harness.make_service(max_workers=1, queue_size=3000)
+    for number in range(3000):
+        service.submit(str(number), str(number))
+    assert not service._backend._held
+    harness.gate.release()
+    service.close()
+    assert harness.stored() == {str(number): str(number).encode() for number in range(3000)}
+
+
+def test_a_batch_of_more_samples_than_the_queue_takes_is_in_the_book_at_once(tmp_path, monkeypatch):
+    """In larger units."""
+    monkeypatch.setattr(backend_module, "_LEAST_UNITS", 4)
+    with BackgroundWriter("text", tmp_path, backend="process", max_workers=1, queue_size=2) as writer:
+        writer.submit_batch([f"b{i}" for i in range(3000)], [str(i) for i in range(3000)])
+        assert not writer._backend._held
+    assert len(read(tmp_path)) == 3000
+
+
+def test_the_queue_has_a_bound_with_helpers(tmp_path):
+    """Its places are in shared memory."""
+    assert BackgroundWriter("text", tmp_path, backend="process", queue_size=1 << 30).queue_size == 1 << 20
+    assert BackgroundWriter("text", tmp_path, backend="thread", queue_size=1 << 30).queue_size == 1 << 30
 
 
 # Deaths

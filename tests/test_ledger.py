@@ -4,6 +4,7 @@ import pytest
 from harness import in_thread, until
 
 from lighter_async.errors import ClosedError, QueueFullError, WriteError
+from lighter_async.failures import Failures
 from lighter_async.ledger import Bell, Ledger, Room
 from lighter_async.staging import Staged
 from lighter_async.types import Batch, Result, Unit
@@ -156,11 +157,11 @@ def test_failures_are_raised_once_and_close_the_ledger(ledger):
     batch = accept(ledger, batch_of(4))
     ledger.done(batch, Result(written=1, failures=[failure("1"), failure("2")]))
     assert ledger.failed
-    assert len(ledger.untold) == 2
+    assert len(ledger.failures) == 2
     with pytest.raises(WriteError, match=r"2 samples were not written.*\[1 samples are stored, 1 are still") as caught:
         ledger.check_open()
     assert [one.name for one in caught.value.failures] == ["1", "2"]
-    assert ledger.untold == []
+    assert len(ledger.failures) == 0
     ledger.raise_failures()
     with pytest.raises(ClosedError, match="what was accepted before is still stored") as refused:
         ledger.admit(Room(1, 1), 0)
@@ -194,3 +195,25 @@ def test_a_bell_may_be_rung_more_often_than_anybody_listens():
         bell.socket.recv(1)
     bell.close()
     bell.ring()
+
+
+def test_failures_that_nobody_asks_for_are_kept_up_to_a_bound_and_counted_beyond():
+    """The first ones as they are, more of them with short texts, and the number of all."""
+    failures = Failures()
+    long = "x" * 1_000_000
+    for number in range(12_000):
+        error = ValueError(long) if number < 30 else ValueError("short")
+        failures.add([WriteError.of_sample(error, writer="some", name=str(number))])
+    assert len(failures) == 12_000
+    assert sum(map(len, failures.lines)) < 40_000_000
+    assert failures.lines[-1] == "and 11000 more"
+    kept, more = failures.take()
+    assert [failure.name for failure in kept] == [str(number) for number in range(10_000)]
+    assert more == 2_000
+    assert isinstance(kept[0].cause, ValueError)
+    assert "ValueError: xxx" in str(kept[29].cause)
+    assert sum(len(str(failure)) for failure in kept) < 40_000_000
+    text = str(WriteError.of_run(kept[30:], written=5, nbytes=0, pending=0, more=more))
+    assert text.startswith("11970 samples were not written: ")
+    assert "and 2000 more, which are too many to be kept" in text
+    assert (len(failures), failures.lines, failures.take()) == (0, [], ([], 0))

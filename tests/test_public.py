@@ -167,7 +167,8 @@ BELOW = {
         "errors",
         "types",
     },
-    "ledger": {"errors", "interrupts", "types"},
+    "failures": {"errors"},
+    "ledger": {"errors", "failures", "interrupts", "types"},
     "options": {"errors", "targets", "types", "writers"},
     "service": {
         "errors",

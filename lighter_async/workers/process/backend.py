@@ -39,7 +39,7 @@ _ATTEMPTS = 3  # of a sample whose helpers die
 _STARTS = 10  # in a row that come to nothing
 _STARTS_BEFORE_THREADS = 3  # the same, where there is another way
 _MOST_DEATHS = 60  # in a row
-_LEAST_UNITS, _MOST_UNITS = 1024, 1 << 20  # in flight at once
+_LEAST_UNITS = 1024  # that the book has places for
 _SECONDS_IN_LOCK = 5.0  # of a helper, after which it is looked at whether it stands still
 _LETTERS_KEPT = 8 << 20  # bytes of memory, for reuse
 
@@ -76,8 +76,7 @@ class ProcessBackend:
     replaced, and what it had in its hand is put into the book again.
 
     Batches whose copy from an accelerator is still under way are held back until it has arrived, since a helper cannot
-    wait for that: a thread does, and puts them into the book then, whatever the caller is at. So are units beyond what
-    the book holds, which is a million.
+    wait for that: a thread does, and puts them into the book then, whatever the caller is at.
 
     Args:
         job: What is done with a unit.
@@ -113,9 +112,9 @@ class ProcessBackend:
         self._cells = 3 * max(2, max_workers)
         self._memory = memory
         self._letters = SlotPool(_LETTERS_KEPT, memory)
-        self._capacity = min(max(queue_size, _LEAST_UNITS), _MOST_UNITS)
-        # Each helper that dies makes three records of one, which is there until then.
-        self._records_in_all = self._capacity + 4 * max_workers
+        self._capacity = max(queue_size, _LEAST_UNITS)  # units, of which each has a sample at least
+        # Each helper that dies makes three records of one, which is there until then; so many may in a row.
+        self._records_in_all = self._capacity + 4 * max_workers + 2 * _MOST_DEATHS
         self._folder, self._path = folder_and_path(sys.path)
         self._move = move
         self._book: Book
@@ -471,7 +470,7 @@ class ProcessBackend:
             sent, start, stop, per = self._held[0]
             if self._again or not self._has_record:
                 return
-            if self._records and self._units - (start - stop) // per > self._capacity:
+            if self._records and self._units - (start - stop) // per > self._records_in_all:
                 return
             ready = sent.batch.staged.ready
             try:
