@@ -608,3 +608,20 @@ def _made(process):
     if os.getpid() != process:
         raise LookupError("only at home")
     return Elsewhere()
+
+
+def test_an_array_with_attributes_that_cannot_be_copied_is_copied_all_the_same(tmp_path):
+    """Its elements are what the loop fills anew."""
+
+    class Locked(np.ndarray):
+        pass
+
+    buffer = np.zeros(1000).view(Locked)
+    buffer.lock = threading.Lock()
+    with BackgroundWriter(encoder(suffix=".x")(lambda value: value.tobytes()), tmp_path, backend="thread") as writer:
+        for step in range(20):
+            buffer.fill(step)
+            writer.submit(str(step), buffer)
+        buffer.fill(-1)
+    for step in range(20):
+        assert (np.frombuffer((tmp_path / f"{step}.x").read_bytes()) == step).all()

@@ -331,7 +331,9 @@ def _place_of(value: Any, plan: Plan) -> Leaf | Loose | None:
     if isinstance(value, np.ndarray):
         if _is_plain_array(value):
             return plan.place(value, is_tensor=False)
-        if value.dtype.hasobject or not (isinstance(value, np.ma.MaskedArray | np.memmap) or _is_bare(value)):
+        # A class that says itself how its arrays are copied is taken at its word.
+        copies_itself = isinstance(value, np.memmap) or type(value).copy is not np.ndarray.copy
+        if value.dtype.hasobject or not (copies_itself or _is_bare(value)):
             return None
         return plan.clone(value, int(value.nbytes))
     return None
@@ -435,7 +437,12 @@ _proven: weakref.WeakSet[type] = weakref.WeakSet()
 _said: weakref.WeakSet[type] = weakref.WeakSet()
 
 
-def _as_it_is(value: Any, plan: Plan, problem: Exception) -> Kept:
+def _as_it_is(value: Any, plan: Plan, problem: Exception) -> Kept | Loose:
+    # Of an array with attributes that cannot be copied its elements can be.
+    if is_tensor(value):
+        return plan.clone(value, _loose_bytes(value))
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return plan.clone(value, int(value.nbytes))
     _say_kept(value, problem)
     return plan.keep(value, size_of(value))
 
