@@ -293,6 +293,9 @@ def _unbind(values: Any) -> list[Any]:
 
 def _placed(value: Any, plan: Plan) -> Any:
     """A sample, or its place, or its containers with a place instead of each tensor, array and object."""
+    if type(value) is str and len(value) < _LONG_TEXT and value.isascii():  # as most samples that are no tensors are
+        plan.other_bytes += len(value)
+        return value
     place = _place_of(value, plan)
     if place is not None:
         return place
