@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+from lighter_async.below import make_folders
 from lighter_async.errors import InvalidNameError, NameTakenError
 from lighter_async.files import local_path, name_part, new_token, remove, sync_folder, write_part
 from lighter_async.forks import no_fork
@@ -111,6 +112,10 @@ class LocalTarget:
             self._name_max = _limit(self._root, "PC_NAME_MAX", self._name_max)
             self._path_max = _limit(self._root, "PC_PATH_MAX", self._path_max)
         folder = os.path.join(self._root, RESERVED_PREFIX)
+        if os.path.islink(folder):
+            raise NotADirectoryError(
+                f"{folder!r} is a link, and nothing is stored through one; remove it, or choose another directory"
+            )
         if self._owner is None:
             wait_for_the_dead(folder, timeout=_SECONDS_FOR_THE_DEAD)
         with no_fork:
@@ -178,7 +183,9 @@ class LocalTarget:
     def path(self, name: str) -> Path:
         """The final path of a sample, with its folders made, for functions that write there themselves."""
         path = Path(self._root, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder, slash, _ = name.rpartition("/")
+        if slash:
+            make_folders(self._root, folder)
         return path
 
     def close(self) -> None:
@@ -216,7 +223,10 @@ class LocalTarget:
             return write_part(path, parts, token=self._token)
         except FileNotFoundError:
             # The first sample of a folder makes it, and so does the next one if somebody removes it.
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.makedirs(self._root, exist_ok=True)
+            folder, slash, _ = name.rpartition("/")
+            if slash:
+                make_folders(self._root, folder)
             self._linked.clear()
             return write_part(path, parts, token=self._token)
 
@@ -317,6 +327,11 @@ class LocalTarget:
             path = f"{path}/{component}"
             if not os.path.lexists(path):
                 break
+            if os.path.islink(path):
+                raise InvalidNameError(
+                    f"name {name!r} needs a folder {path!r}, which is a link, and nothing is stored through one; "
+                    "remove it, choose another name, or give the directory that it leads to"
+                )
             if not os.path.isdir(path):
                 raise InvalidNameError(
                     f"name {name!r} needs a folder {path!r}, but there is a file of that name; rename one of them"
