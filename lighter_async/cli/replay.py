@@ -39,7 +39,8 @@ def run_replay(directory: Path, *, writer: str | None, list_only: bool, trust: b
         trust: Whether values may be unpickled, which runs what their files say.
 
     Returns:
-        0 if all are written, 1 if not, or if an error is not valid, 2 if nothing was tried: there is no such directory, or the writer is not known.
+        0 if all are written, 1 if not, or if an error is not valid, 2 if nothing was tried: there is no such directory,
+        or the writer is not known.
     """
     if not directory.is_dir():
         return _refuse(f"there is no directory {str(directory)!r}; give the one that the results were written to")

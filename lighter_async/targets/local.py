@@ -185,6 +185,7 @@ class LocalTarget:
         path = Path(self._root, name)
         folder, slash, _ = name.rpartition("/")
         if slash:
+            self._check_links(name)
             make_folders(self._root, folder)
         return path
 
@@ -219,6 +220,8 @@ class LocalTarget:
             OSError: It could not be written. Nothing is left behind.
         """
         path = f"{self._root}/{name}"
+        if "/" in name:
+            self._check_links(name)
         try:
             return write_part(path, parts, token=self._token)
         except FileNotFoundError:
@@ -339,6 +342,15 @@ class LocalTarget:
         if len(self._folders) >= _KNOWN_FOLDERS:
             self._folders.clear()
         self._folders.add(folder)
+
+    def _check_links(self, name: str) -> None:
+        """Refuse a name of which a folder has become a link: what is stored through it would lie elsewhere."""
+        end = name.find("/")
+        while end >= 0:
+            path = f"{self._root}/{name[:end]}"
+            if os.path.islink(path):
+                raise InvalidNameError(f"the folder {path!r} of name {name!r} has become a link; remove it")
+            end = name.find("/", end + 1)
 
     def _acquire_lock(self, folder: str) -> RunLock:
         while True:
