@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from lighter_async.types import Durability, Group, IfExists, Run, launched_run
 
 __all__ = ["LocalTarget", "wait_until_free"]
 
+_KIND, _LINK = 0o170000, stat.S_IFLNK
 _KNOWN_FOLDERS = 100_000
 _TEMPORARY_LENGTH = 64  # at most, of a temporary file's name
 _SECONDS_FOR_THE_DEAD = 600.0
@@ -348,7 +350,11 @@ class LocalTarget:
         end = name.find("/")
         while end >= 0:
             path = f"{self._root}/{name[:end]}"
-            if os.path.islink(path):
+            try:
+                is_link = os.lstat(path).st_mode & _KIND == _LINK
+            except OSError:
+                return  # it is not there, and is made
+            if is_link:
                 raise InvalidNameError(f"the folder {path!r} of name {name!r} has become a link; remove it")
             end = name.find("/", end + 1)
 
