@@ -85,14 +85,20 @@ def read_below(root: str | os.PathLike[str], file: str, most: int) -> bytes:
         return opened.read(most)
 
 
-def remove_below(root: str | os.PathLike[str], file: str) -> None:
+def remove_below(root: str | os.PathLike[str], file: str, *, reserved: bool = False) -> None:
     """Remove a file, or a link in its place.
+
+    Args:
+        root: The directory.
+        file: Relative to it.
+        reserved: Whether it is one of this package's own, whose name is none that a sample may have.
 
     Raises:
         OSError: It is not there, is reached through a link, or cannot be removed.
         InvalidNameError: It would not be below the directory.
     """
-    check_name(file)
+    if not reserved:
+        check_name(file)
     folders, name = _split(root, file)
     with _folder(root, folders) as folder:
         os.unlink(name, dir_fd=folder)

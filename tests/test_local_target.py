@@ -300,17 +300,48 @@ def test_a_path_is_measured_with_the_temporary_ending(open_target):
 
 
 def test_a_file_where_a_folder_is_needed_is_refused(open_target):
-    """Before anything is queued, and however deep; a link to a folder is a folder."""
+    """Before anything is queued, and however deep."""
     target = open_target()
     target.put("a/file", parts(b"abc"))
-    (target.directory / "link").symlink_to(target.directory / "a")
-    (target.directory / "dangling").symlink_to(target.directory / "nowhere")
-    for name in ("a/file/x", "a/file/b/c/x", "link/file/x", "dangling/x"):
+    for name in ("a/file/x", "a/file/b/c/x"):
         with pytest.raises(InvalidNameError, match=r"needs a folder .* but there is a file of that name; rename one"):
             target.check([name])
-    for name in ("a/x", "link/x", "file/x"):
+    for name in ("a/x", "file/x"):
         target.check([name])
         assert target.put(name, parts(b"abc"))
+
+
+@pytest.mark.parametrize("name", ["link/x", "link/new/x", "a/link/x", "dangling/x"])
+@pytest.mark.parametrize("later", [False, True])
+def test_nothing_is_stored_through_a_folder_that_is_a_link(open_target, tmp_path, name, later):
+    """Whether it is there at hand-over, or appears after it; functions get no path through it either."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    target = open_target()
+    target.put("a/file", parts(b"abc"))
+    if later:
+        target.check([name])
+    (target.directory / "link").symlink_to(outside)
+    (target.directory / "a/link").symlink_to(outside)
+    (target.directory / "dangling").symlink_to(outside / "nowhere")
+    if not later:
+        with pytest.raises(InvalidNameError, match="which is a link"):
+            target.check([name])
+    with pytest.raises(InvalidNameError, match="has become a link"):
+        target.put(name, parts(b"abc"))
+    with pytest.raises(InvalidNameError, match="has become a link"):
+        target.path(name)
+    assert list(outside.iterdir()) == []
+
+
+def test_a_link_in_the_place_of_the_librarys_own_folder_is_an_error(tmp_path):
+    """Locks would be made elsewhere."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.lighter-async").symlink_to(tmp_path / "outside")
+    with pytest.raises(NotADirectoryError, match="is a link"):
+        LocalTarget(tmp_path / "out").open()
+    assert list((tmp_path / "outside").iterdir()) == []
 
 
 def test_many_folders_are_remembered_within_bounds(open_target, monkeypatch):

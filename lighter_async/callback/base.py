@@ -135,10 +135,16 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
         return None
 
     def _mark(self) -> None:
-        self._marker.parent.mkdir(exist_ok=True)
-        for old in self._marker.parent.glob("run-*"):
-            if time.time() - old.stat().st_mtime > _SECONDS_OF_A_MARKER:
-                old.unlink(missing_ok=True)
+        folder = self._marker.parent
+        if folder.is_symlink():
+            raise NotADirectoryError(f"{os.fspath(folder)!r} is a link, and nothing is stored through one; remove it")
+        folder.mkdir(exist_ok=True)
+        for old in folder.glob("run-*"):
+            try:
+                if time.time() - old.lstat().st_mtime > _SECONDS_OF_A_MARKER:
+                    old.unlink()
+            except OSError:
+                continue  # another one was quicker, or it is none of ours
         self._marker.touch()
         first = self._since = self._marker.stat().st_mtime_ns
         # Later than whatever an earlier run has stored, also where the file system's clock ticks rarely: a file of the

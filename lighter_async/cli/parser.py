@@ -221,11 +221,17 @@ def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "replay",
         help="write the values that could not be written",
         description="With on_error='continue', values that could not be written are kept beside their errors. This "
-        "writes them, and removes those that are stored. Values are unpickled: replay only what is your own.",
+        "writes them, and removes those that are stored. Tensors, arrays, texts, numbers and containers of them are "
+        "loaded without running code; other objects are unpickled, which --trust allows.",
     )
     replay.add_argument("directory", type=_directory, metavar="DIR", help="where the results are")
     replay.add_argument(
         "--writer", metavar="NAME", help="a registered name, or module:name (default: the writer that failed)"
+    )
+    replay.add_argument(
+        "--trust",
+        action="store_true",
+        help="unpickle values, which may run code: only where all who write there are trusted",
     )
     replay.add_argument("--list", action="store_true", help="only say what there is, and why")
     replay.set_defaults(run=_run_replay)
@@ -234,7 +240,7 @@ def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _run_replay(options: argparse.Namespace) -> int:
     from lighter_async.cli.replay import run_replay
 
-    return run_replay(options.directory, writer=options.writer, list_only=options.list)
+    return run_replay(options.directory, writer=options.writer, list_only=options.list, trust=options.trust)
 
 
 def _add_manifest(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

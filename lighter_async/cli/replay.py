@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,13 @@ from lighter_async.manifest.adopt import checksum_of_file
 from lighter_async.names import with_suffix
 from lighter_async.service import BackgroundWriter
 from lighter_async.types import Origin, Run
-from lighter_async.workers import Kept, kept_in
+from lighter_async.workers import Kept, NeedsTrustError, kept_in
 from lighter_async.writers import Encoder, resolve_writer
 
 __all__ = ["run_replay"]
 
 
-def run_replay(directory: Path, *, writer: str | None, list_only: bool) -> int:
+def run_replay(directory: Path, *, writer: str | None, list_only: bool, trust: bool = False) -> int:
     """Write the values in quarantine, each under its name, and remove those that are stored.
 
     A value is not written, and removed too, if a later run has stored its sample, or has kept a later value of it.
@@ -36,29 +36,37 @@ def run_replay(directory: Path, *, writer: str | None, list_only: bool) -> int:
         writer: The writer, a registered name or ``module:name``; by default the one that failed, which has to be
             registered.
         list_only: Only say what there is.
+        trust: Whether values may be unpickled, which runs what their files say.
 
     Returns:
-        0 if all are written, 1 if not, 2 if nothing was tried: there is no such directory, or the writer is not known.
+        0 if all are written, 1 if not, or if an error is not valid, 2 if nothing was tried: there is no such directory,
+        or the writer is not known.
     """
     if not directory.is_dir():
         return _refuse(f"there is no directory {str(directory)!r}; give the one that the results were written to")
     try:
         manifest = read_manifest(directory)
+        invalid: list[str] = []
         order = {run.run: run.sequence for run in manifest.runs}
-        kept = sorted(kept_in(directory), key=lambda one: (order.get(one.about["run"], 0), float(one.about["time"])))
+        kept = sorted(
+            kept_in(directory, skipped=invalid.append),
+            key=lambda one: (order.get(one.about["run"], 0), float(one.about["time"])),
+        )
     except (LighterAsyncError, OSError, ValueError, KeyError) as error:
         return _refuse(f"what is in quarantine below {str(directory)!r} cannot be read: {describe(error)}")
+    for text in invalid:
+        _tell(text)
     if list_only or not kept:
         for one in kept:
-            print(f"{_shown(one.about['name'])}: {_shown(one.about['error'])}  [{one.folder}]")
+            print(f"{_shown(one.about['name'])}: {_shown(one.about['error'])}  [{_shown(str(one.folder))}]")
         print(f"{_values(len(kept))} in quarantine below {directory}")
-        return 0
+        return 1 if invalid else 0
     # Values and writers may be of modules that lie where the command is called.
-    with _importing_from_here():
+    with _importing_from_here() if writer is not None or trust else nullcontext():
         writers: dict[str, Any] = {}
         for name in dict.fromkeys(writer or str(one.about["writer"]) for one in kept):
             try:
-                writers[name] = _writer(name)
+                writers[name] = _writer(name, given=writer is not None)
             except Exception as error:
                 unknown = _unknown(name, error, given=writer is not None)
                 return _refuse(
@@ -66,15 +74,18 @@ def run_replay(directory: Path, *, writer: str | None, list_only: bool) -> int:
                     "image_3d, text, or module:name of an encoder or a function (path, value) in a module that can be "
                     "imported from here"
                 )
-        return _replay(directory, kept, manifest, lambda one: writers[writer or str(one.about["writer"])])
+        code = _replay(directory, kept, manifest, lambda one: writers[writer or str(one.about["writer"])], trust=trust)
+    return 1 if invalid else code
 
 
-def _replay(directory: Path, kept: Sequence[Kept], manifest: Manifest, writer_of: Callable[[Kept], Any]) -> int:
+def _replay(
+    directory: Path, kept: Sequence[Kept], manifest: Manifest, writer_of: Callable[[Kept], Any], *, trust: bool
+) -> int:
     kept, left = _of_runs_that_count(kept, manifest)
     current, old = _current(kept, manifest, directory, writer_of)
     failed = []
     with step(Console(stderr=True), f"Writing {len(current)} from quarantine to {directory}", len(current)) as tick:
-        with _Writers(directory, manifest) as writers:
+        with _Writers(directory, manifest, trust=trust) as writers:
             for one in current:
                 try:
                     writers.write(one, writer_of(one))
@@ -86,7 +97,7 @@ def _replay(directory: Path, kept: Sequence[Kept], manifest: Manifest, writer_of
     for one in old:
         one.release()
     for text in failed:
-        print(f"lighter-async: {_shown(text)}", file=sys.stderr)
+        _tell(text)
     if old:
         print(f"{_values(len(old))} not written, since the same samples were stored or kept again later")
     if left:
@@ -174,9 +185,11 @@ class _Writers:
     Args:
         directory: Where the results are.
         manifest: What is stored there.
+        trust: Whether values may be unpickled.
     """
 
-    def __init__(self, directory: Path, manifest: Manifest) -> None:
+    def __init__(self, directory: Path, manifest: Manifest, *, trust: bool) -> None:
+        self._trust = trust
         self._directory = directory
         self._runs = {(run.run, run.writer, run.key): run for run in manifest.runs}
         self._open: tuple[object, BackgroundWriter] | None = None
@@ -191,7 +204,9 @@ class _Writers:
         """Write one value; it is stored and recorded when this returns."""
         about = one.about
         try:
-            value = one.value()
+            value = one.value(trust=self._trust)
+        except NeedsTrustError as error:
+            raise LighterAsyncError(f"{error}; give --trust if you trust all who can write to {one.folder}") from error
         except Exception as error:
             raise LighterAsyncError(
                 f"its value cannot be loaded here ({describe(error)}); what it is made of has to be in a module that "
@@ -242,7 +257,7 @@ class _Writers:
             open_[1].close()
 
 
-def _writer(name: str) -> Any:
+def _writer(name: str, *, given: bool) -> Any:
     """A writer as `BackgroundWriter` takes it.
 
     Raises:
@@ -250,7 +265,7 @@ def _writer(name: str) -> Any:
     """
     module, colon, attribute = name.partition(":")
     writer: Any = name
-    if colon:
+    if colon and given:  # what an error says is never imported
         writer = importlib.import_module(module)
         for part in attribute.split("."):
             writer = getattr(writer, part)
@@ -303,8 +318,12 @@ def _cause(error: Exception) -> str:
     return str(error) if type(error) is LighterAsyncError else describe(error)
 
 
-def _refuse(text: str) -> int:
+def _tell(text: str) -> None:
     print(f"lighter-async: {_shown(text)}", file=sys.stderr)
+
+
+def _refuse(text: str) -> int:
+    _tell(text)
     return 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+from lighter_async.below import make_folders
 from lighter_async.errors import InvalidNameError, NameTakenError
 from lighter_async.files import local_path, name_part, new_token, remove, sync_folder, write_part
 from lighter_async.forks import no_fork
@@ -22,6 +24,7 @@ from lighter_async.types import Durability, Group, IfExists, Run, launched_run
 
 __all__ = ["LocalTarget", "wait_until_free"]
 
+_KIND, _LINK = 0o170000, stat.S_IFLNK
 _KNOWN_FOLDERS = 100_000
 _TEMPORARY_LENGTH = 64  # at most, of a temporary file's name
 _SECONDS_FOR_THE_DEAD = 600.0
@@ -111,6 +114,10 @@ class LocalTarget:
             self._name_max = _limit(self._root, "PC_NAME_MAX", self._name_max)
             self._path_max = _limit(self._root, "PC_PATH_MAX", self._path_max)
         folder = os.path.join(self._root, RESERVED_PREFIX)
+        if os.path.islink(folder):
+            raise NotADirectoryError(
+                f"{folder!r} is a link, and nothing is stored through one; remove it, or choose another directory"
+            )
         if self._owner is None:
             wait_for_the_dead(folder, timeout=_SECONDS_FOR_THE_DEAD)
         with no_fork:
@@ -178,7 +185,10 @@ class LocalTarget:
     def path(self, name: str) -> Path:
         """The final path of a sample, with its folders made, for functions that write there themselves."""
         path = Path(self._root, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder, slash, _ = name.rpartition("/")
+        if slash:
+            self._check_links(name)
+            make_folders(self._root, folder)
         return path
 
     def close(self) -> None:
@@ -212,11 +222,16 @@ class LocalTarget:
             OSError: It could not be written. Nothing is left behind.
         """
         path = f"{self._root}/{name}"
+        if "/" in name:
+            self._check_links(name)
         try:
             return write_part(path, parts, token=self._token)
         except FileNotFoundError:
             # The first sample of a folder makes it, and so does the next one if somebody removes it.
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.makedirs(self._root, exist_ok=True)
+            folder, slash, _ = name.rpartition("/")
+            if slash:
+                make_folders(self._root, folder)
             self._linked.clear()
             return write_part(path, parts, token=self._token)
 
@@ -317,6 +332,11 @@ class LocalTarget:
             path = f"{path}/{component}"
             if not os.path.lexists(path):
                 break
+            if os.path.islink(path):
+                raise InvalidNameError(
+                    f"name {name!r} needs a folder {path!r}, which is a link, and nothing is stored through one; "
+                    "remove it, choose another name, or give the directory that it leads to"
+                )
             if not os.path.isdir(path):
                 raise InvalidNameError(
                     f"name {name!r} needs a folder {path!r}, but there is a file of that name; rename one of them"
@@ -324,6 +344,19 @@ class LocalTarget:
         if len(self._folders) >= _KNOWN_FOLDERS:
             self._folders.clear()
         self._folders.add(folder)
+
+    def _check_links(self, name: str) -> None:
+        """Refuse a name of which a folder has become a link: what is stored through it would lie elsewhere."""
+        end = name.find("/")
+        while end >= 0:
+            path = f"{self._root}/{name[:end]}"
+            try:
+                is_link = os.lstat(path).st_mode & _KIND == _LINK
+            except OSError:
+                return  # it is not there, and is made
+            if is_link:
+                raise InvalidNameError(f"the folder {path!r} of name {name!r} has become a link; remove it")
+            end = name.find("/", end + 1)
 
     def _acquire_lock(self, folder: str) -> RunLock:
         while True:

@@ -12,11 +12,11 @@ from lighter_async.workers.job import Job
 from lighter_async.workers.loop import LoopBackend
 from lighter_async.workers.patience import Patience
 from lighter_async.workers.process import ProcessBackend, supported
-from lighter_async.workers.quarantine import Kept, Quarantine, kept_in
+from lighter_async.workers.quarantine import Kept, NeedsTrustError, Quarantine, kept_in
 from lighter_async.workers.thread import ThreadBackend
 from lighter_async.writers import Encoder, PathFunction, Writer
 
-__all__ = ["Job", "Kept", "Patience", "Quarantine", "choose_backend", "kept_in", "make_backend"]
+__all__ = ["Job", "Kept", "NeedsTrustError", "Patience", "Quarantine", "choose_backend", "kept_in", "make_backend"]
 
 
 def choose_backend(name: BackendName, writer: Writer, *, is_local: bool) -> Literal["thread", "process"]:

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
-from typing import Any
+from typing import Any, get_args
 
+from lighter_async.below import list_below, make_folders, open_below, read_below, remove_below
 from lighter_async.errors import WriteError, describe
 from lighter_async.files import new_token, publish
-from lighter_async.names import RESERVED_PREFIX
+from lighter_async.names import RESERVED_PREFIX, check_name
 from lighter_async.types import Durability, Origin, Run
+from lighter_async.workers.plain import NotPlainError, from_plain, to_plain
 
-__all__ = ["Kept", "Quarantine", "kept_in"]
+__all__ = ["Kept", "NeedsTrustError", "Quarantine", "kept_in"]
 
 _FOLDER = f"{RESERVED_PREFIX}/quarantine"
 _VALUE, _ERROR = "value.pt", "error.json"
+_MOST_ABOUT = 1 << 20  # bytes of an error.json
+_MOST_TEXT = 100_000  # characters of an error, and of a traceback: its end tells most
+_LARGEST = 1 << 63
 _counter = itertools.count()
+
+
+class NeedsTrustError(ValueError):
+    """A value that cannot be loaded without running what its file says."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +65,25 @@ class Quarantine:
         import torch
 
         buffer = io.BytesIO()
-        torch.save(value, buffer, pickle_protocol=5)  # lower ones lose the byte order of numpy's arrays
-        folder = os.path.join(self.directory, _FOLDER, f"{new_token()}-{next(_counter)}")
-        os.makedirs(folder)
+        try:
+            torch.save(to_plain(value), buffer)
+            is_plain = True
+        except (NotPlainError, RecursionError):
+            buffer = io.BytesIO()
+            torch.save(value, buffer, pickle_protocol=5)  # lower ones lose the byte order of numpy's arrays
+            is_plain = False
+        below = f"{_FOLDER}/{new_token()}-{next(_counter):06}"
+        os.makedirs(self.directory, exist_ok=True)
+        make_folders(self.directory, below)
+        folder = os.path.join(self.directory, below)
         cause = failure.cause
         about = {
             "name": failure.name,
             "writer": failure.writer,
             "attempts": failure.attempts,
-            "error": describe(failure),
-            "traceback": "" if cause is None else "".join(traceback.format_exception(cause)),
+            "error": describe(failure)[:_MOST_TEXT],
+            "traceback": "" if cause is None else "".join(traceback.format_exception(cause))[-_MOST_TEXT:],
+            "plain": is_plain,
             "key": self.run.key,
             "rank": self.run.rank,
             "run": self.run.id,
@@ -97,24 +116,95 @@ class Kept:
         """When it was kept: nanoseconds, by the file system's clock."""
         return os.lstat(self.folder / _VALUE).st_mtime_ns
 
-    def value(self) -> Any:
-        """The value. It is unpickled, so it may be of any type that can be imported here."""
+    def value(self, *, trust: bool = False) -> Any:
+        """The value.
+
+        Args:
+            trust: Whether it may be unpickled, which runs whatever its file says.
+
+        Raises:
+            NeedsTrustError: It has to be unpickled.
+            Exception: It cannot be loaded.
+        """
         import torch
 
-        return torch.load(self.folder / _VALUE, weights_only=False)
+        is_plain = self.about.get("plain") is True
+        with open(open_below(self._root, f"{self._below}/{_VALUE}"), "rb") as opened:
+            if trust and not is_plain:
+                return torch.load(opened, weights_only=False)
+            try:
+                found = torch.load(opened, weights_only=True)
+            except Exception as error:
+                if is_plain:
+                    raise
+                raise NeedsTrustError("it is stored as a pickle, which runs code as it is loaded") from error
+        return from_plain(found) if is_plain else found
 
     def release(self) -> None:
         """Remove it, once it is written."""
         for name in (_ERROR, _VALUE):
-            (self.folder / name).unlink(missing_ok=True)
+            try:
+                remove_below(self._root, f"{self._below}/{name}", reserved=True)
+            except FileNotFoundError:
+                continue
         for folder in (self.folder, self.folder.parent):
             try:
                 folder.rmdir()
             except OSError:
                 return
 
+    @property
+    def _root(self) -> Path:
+        return self.folder.parents[2]
 
-def kept_in(directory: str | os.PathLike[str]) -> Iterator[Kept]:
-    """The values in quarantine, in the order of their folders' names."""
-    for path in sorted(Path(directory, _FOLDER).glob(f"*/{_ERROR}")):
-        yield Kept(path.parent, json.loads(path.read_text()))
+    @property
+    def _below(self) -> str:
+        return f"{_FOLDER}/{self.folder.name}"
+
+
+def kept_in(
+    directory: str | os.PathLike[str], *, skipped: Callable[[str], object] = lambda text: None
+) -> Iterator[Kept]:
+    """The values in quarantine, in the order of their folders' names.
+
+    Args:
+        directory: Where the results are.
+        skipped: Told of each that is left out, for its error is none that this package has written.
+    """
+    for name in sorted(list_below(directory, _FOLDER)):
+        folder = Path(directory, _FOLDER, name)
+        try:
+            content = read_below(directory, f"{_FOLDER}/{name}/{_ERROR}", _MOST_ABOUT)
+            about = json.loads(content)
+            _check(about)
+        except FileNotFoundError:
+            continue  # its error comes last
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            skipped(f"{folder} is left out, for its {_ERROR} is not valid: {describe(error)}")
+            continue
+        yield Kept(folder, about)
+
+
+def _check(about: Any) -> None:
+    """Whether an error is as `Quarantine.keep` writes it.
+
+    Raises:
+        ValueError, TypeError, KeyError: It is not.
+    """
+    if type(about) is not dict:
+        raise TypeError("it is no object")
+    for field in ("name", "writer", "error", "key", "run"):
+        if type(about[field]) is not str:
+            raise TypeError(f"{field!r} is no text")
+    check_name(about["name"])
+    for field in ("rank", "loader"):
+        if type(about[field]) is not int or not 0 <= about[field] < _LARGEST:
+            raise ValueError(f"{field!r} is no number from 0 on")
+    for field in ("batch", "index"):
+        number = about[field]
+        if number is not None and (type(number) is not int or not -_LARGEST <= number < _LARGEST):
+            raise ValueError(f"{field!r} is no number")
+    if type(about["time"]) not in (int, float) or not abs(about["time"]) < math.inf:
+        raise ValueError("'time' is no time")
+    if about.get("durability", "rename") not in get_args(Durability):
+        raise ValueError("'durability' is none that there is")
