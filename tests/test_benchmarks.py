@@ -12,7 +12,10 @@ import pytest
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 PARTS = {"loops", "handover", "saturated", "waits", "encoders", "minilm", "memory", "scale", "records", "helpers"}
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it looks at processes through /proc")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it looks at processes through /proc"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from lighter_async import read_manifest
 SCRIPT = Path(__file__).with_name("ranks_script.py")
 TIMEOUT = 120  # seconds for one job; a machine that does other work as well takes its time to import torch four times
 
-pytestmark = [pytest.mark.timeout(600), lightning_warnings]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600), lightning_warnings]
 
 TWO = "cut one_left loaders padded padded_crops padded_chunks nested everywhere collide unshared in_the_way bytes_cut"
 

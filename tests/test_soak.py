@@ -11,9 +11,10 @@ import pytest
 
 SOAK = Path(__file__).parent.parent / "soak"
 
-pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="it kills, limits and mounts as Linux does"
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it kills, limits and mounts as Linux does"),
+]
 
 BACKENDS = pytest.mark.parametrize("backend", ["process", "thread"])
 

@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 
 import lighter_async
-from lighter_async.files import local_path
 from lighter_async.limits import DEFAULT_QUEUE_SIZE
 
 __all__ = ["make_parser"]
@@ -34,6 +33,8 @@ _DTYPES = ("bfloat16", "bool", "float16", "float32", "float64", "int16", "int32"
 def _directory(text: str) -> Path:
     """A directory that was named on the command line."""
     try:
+        from lighter_async.files import local_path  # which needs numpy, and a help text does not
+
         return local_path(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
