@@ -145,7 +145,8 @@ class Claims:
     nothing: it is kept as a range.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, location: str = "") -> None:
+        self._location = location
         self._lock = threading.Lock()
         self._latest: dict[str, int] = {}
         self._hashes: list[NDArray[np.int64]] = []
@@ -162,6 +163,14 @@ class Claims:
         Raises:
             DuplicateNameError: One of them is taken already, or stands twice among `files`.
         """
+        if near := _near(self._location):
+            with _nested:
+                self._check_near(near, files, names)
+                self._claim(files, names)
+        else:
+            self._claim(files, names)
+
+    def _claim(self, files: Sequence[str], names: Sequence[str]) -> None:
         with self._lock:
             count = self._count
             fresh = dict(zip(files, range(count, count + len(files)), strict=True))
@@ -180,6 +189,15 @@ class Claims:
         """
         if not numbers:
             return
+        if near := _near(self._location):
+            with _nested:
+                files = [f"{number}{suffix}" for number in numbers]
+                self._check_near(near, files, list(map(str, numbers)))
+                self._claim_numbers(numbers, suffix)
+        else:
+            self._claim_numbers(numbers, suffix)
+
+    def _claim_numbers(self, numbers: range, suffix: str) -> None:
         with self._lock:
             ranges = self._ranges.setdefault(suffix, [])
             for taken in ranges:
@@ -201,6 +219,23 @@ class Claims:
             self._count += len(numbers)
             if len(self._latest) >= _MOST_LATEST:
                 self._put_away()
+
+    def _check_near(self, near: Sequence[tuple[Claims, str]], files: Sequence[str], names: Sequence[str]) -> None:
+        """Refuse files that a writer has claimed whose directory lies above ours, or below it."""
+        for other, between in near:
+            is_above = len(other._location) < len(self._location)
+            for file, name in zip(files, names, strict=True):
+                if is_above:
+                    theirs = f"{between}/{file}"
+                elif file.startswith(f"{between}/"):
+                    theirs = file[len(between) + 1 :]
+                else:
+                    continue
+                with other._lock:
+                    taken = other._find(theirs) is not None or other._in_ranges(theirs)
+                if taken:
+                    earlier = f"a sample of the writer that is open on {other._location!r}"
+                    raise _duplicate(name, file, earlier, f"one of the writer on {self._location!r}")
 
     # With _lock held
 
@@ -297,12 +332,31 @@ def claims_of(location: str) -> Claims:
     with _claims_lock:
         claims = _claims.get(location)
         if claims is None:
-            claims = _claims[location] = Claims()
+            claims = _claims[location] = Claims(location)
         return claims
 
 
+# Held while a batch is looked up in the claims of directories above and below its own, and claimed.
+_nested = threading.Lock()
+
+
+def _near(location: str) -> list[tuple[Claims, str]]:
+    """The claims of locations above and below one, each with the path that lies between."""
+    if len(_claims) < 2:
+        return []
+    with _claims_lock:
+        found = []
+        for other, claims in _claims.items():
+            if location.startswith(f"{other}/"):
+                found.append((claims, location[len(other) + 1 :]))
+            elif other.startswith(f"{location}/"):
+                found.append((claims, other[len(location) + 1 :]))
+        return found
+
+
 def _forked() -> None:
-    global _claims, _claims_lock
+    global _claims, _claims_lock, _nested
+    _nested = threading.Lock()
     _claims = weakref.WeakValueDictionary()
     _claims_lock = threading.Lock()
 

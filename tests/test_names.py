@@ -373,3 +373,28 @@ def test_claims_live_as_long_as_somebody_holds_them():
     claim(claims, ["a"], "")
     del claims
     claim(claims_of("somewhere"), ["a"], "")
+
+
+@pytest.mark.parametrize("inner_first", [False, True])
+@pytest.mark.parametrize("numbered", [False, True])
+def test_a_writer_on_a_folder_of_another_ones_cannot_make_one_file_of_two_samples(tmp_path, inner_first, numbered):
+    """Whichever comes first; other names of both are free."""
+    from lighter_async.names import Numbers
+
+    inside = Numbers(range(3)) if numbered else ["0", "1", "2"]
+    with (
+        BackgroundWriter("text", tmp_path, backend="thread") as outer,
+        BackgroundWriter("text", tmp_path / "a" / "b", backend="thread") as inner,
+    ):
+        calls = [
+            lambda: outer.submit_batch(["a/b/2", "a/b/9", "2"], ["outer"] * 3),
+            lambda: inner.submit_batch(inside, ["inner"] * 3),
+        ]
+        first, second = reversed(calls) if inner_first else calls
+        first()
+        with pytest.raises(DuplicateNameError, match="open on"):
+            second()
+        inner.submit("7", "inner")
+        outer.submit("a/b/8", "outer")
+    assert (tmp_path / "a" / "b" / "2.txt").read_text() == ("inner" if inner_first else "outer")
+    assert (tmp_path / "a" / "b" / "7.txt").read_text() == "inner"

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +134,9 @@ class Kept:
             if trust and not is_plain:
                 return torch.load(opened, weights_only=False)
             try:
-                found = torch.load(opened, weights_only=True)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", UserWarning)  # of the pickle's protocol
+                    found = torch.load(opened, weights_only=True)
             except Exception as error:
                 if is_plain:
                     raise
