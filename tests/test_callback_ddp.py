@@ -15,7 +15,7 @@ from lighter_async.limits import default_workers
 SCRIPT = Path(__file__).with_name("ddp_script.py")
 
 # A machine that does other work as well takes its time to start four interpreters with torch in them.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 
 def run_script(strategy, folder):

@@ -25,6 +25,8 @@ from lighter_async.cli.demo.folders import files_below, prepare_folder
 from lighter_async.cli.demo.model import EdgesAndTextures
 from lighter_async.cli.demo.photographs import PATCH_PIXELS, Patches, load_photographs
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def photographs():

@@ -198,7 +198,7 @@ print("fine")
 
 
 @pytest.mark.parametrize("backend", ["thread", "process"])
-@pytest.mark.parametrize("children", [5, pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("children", [5, pytest.param(40, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
 def test_children_store_by_writers_of_their_own_while_the_parent_opens_and_closes_its(tmp_path, backend, children):
     """Each child keeps its own descriptors, and none waits for a lock that it cannot get."""
     done = subprocess.run(
