@@ -87,7 +87,9 @@ def _under_fire(writer: BackgroundWriter, choose: random.Random, tally: Tally) -
     def raises(*_: Any) -> None:
         tally.faults += 1
         again(_RAISES[1])
-        raise _Interrupted
+        if _armed:
+            _armed.clear()
+            raise _Interrupted
 
     def calls(*_: Any) -> None:
         tally.faults += 1
@@ -116,10 +118,16 @@ def _full(writer: BackgroundWriter) -> None:
         writer.submit_nowait("0", "0", origin=Origin(indices=(0,)))
 
 
+# Whether the handler may raise: only in a call, and not in what this run does beside it.
+_armed: list[bool] = []
+
+
 def _until_done(call: Callable[[], Any]) -> None:
     while True:
         try:
+            _armed[:] = [True]
             call()
+            _armed.clear()
             return
         except _Interrupted:
             continue
