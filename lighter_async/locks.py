@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import secrets
+import shutil
+import stat
 import sys
 import time
 import warnings
@@ -106,6 +108,7 @@ def alone_in(path: str) -> Iterator[int]:
     """
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
     flags |= getattr(os, "O_NONBLOCK", 0)  # a pipe in its place must hold nobody up
+    unlink_from_copies(path)
     descriptor = _own.open(os.open, path, flags, 0o666)
     beside = ""
     try:
@@ -123,6 +126,37 @@ def alone_in(path: str) -> Iterator[int]:
                 os.unlink(beside)
             except OSError:
                 pass
+
+
+def unlink_from_copies(path: str) -> None:
+    """See to it that a file of ours has no other name: writing to it would write to a copy made of links (``cp -al``).
+
+    Raises:
+        OSError: It has, and cannot be copied.
+    """
+    try:
+        if os.lstat(path).st_nlink < 2:
+            return
+        descriptor = _own.open(os.open, path, _OPEN)
+    except OSError:
+        return  # there is none; or it cannot be opened, which whoever is to write to it tells
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return
+        if fcntl is not None:
+            try:
+                _flock(descriptor, path, fcntl.LOCK_EX)
+            except _NoLocks:
+                pass
+        if _is_at(descriptor, path):  # else another one was quicker
+            fresh = f"{path}.{secrets.token_hex(6)}"
+            with open(fresh, "xb") as copy, open(os.dup(descriptor), "rb") as file:
+                shutil.copyfileobj(file, copy)
+            os.replace(fresh, path)
+    finally:
+        _unlock(descriptor)
+        _own.close(descriptor)
 
 
 def _take_beside(path: str) -> str:

@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from itertools import repeat
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,6 +147,7 @@ class Claims:
 
     def __init__(self, location: str = "") -> None:
         self._location = location
+        self._heritage: list[Claims] = []  # of writers above and below that were closed while this one was open
         self._lock = threading.Lock()
         self._latest: dict[str, int] = {}
         self._hashes: list[NDArray[np.int64]] = []
@@ -324,7 +325,7 @@ def _duplicate(name: str, file: str, earlier: str, later: str) -> DuplicateNameE
 
 # A forked child has no writers of its parent's, and another thread of that may have had the lock.
 _claims: weakref.WeakValueDictionary[str, Claims] = weakref.WeakValueDictionary()
-_claims_lock = threading.Lock()
+_claims_lock = threading.RLock()  # which the collector may ask for in the middle of our own lines
 
 
 def claims_of(location: str) -> Claims:
@@ -333,7 +334,19 @@ def claims_of(location: str) -> Claims:
         claims = _claims.get(location)
         if claims is None:
             claims = _claims[location] = Claims(location)
+            # Its fields, which outlive it: what it has claimed is stored, as long as a writer above or below is open.
+            weakref.finalize(claims, _leave_behind, location, vars(claims)).atexit = False
         return claims
+
+
+def _leave_behind(location: str, fields: dict[str, Any]) -> None:
+    with _claims_lock:
+        near = [claims for claims, _ in _near(location)]
+        if near:
+            left = Claims(location)
+            vars(left).update(fields, _heritage=[])
+            for claims in near:
+                claims._heritage.append(left)
 
 
 # Held while a batch is looked up in the claims of directories above and below its own, and claimed.
@@ -342,11 +355,13 @@ _nested = threading.Lock()
 
 def _near(location: str) -> list[tuple[Claims, str]]:
     """The claims of locations above and below one, each with the path that lies between."""
-    if len(_claims) < 2:
+    mine = _claims.get(location)
+    heritage = [] if mine is None else mine._heritage
+    if len(_claims) < 2 and not heritage and mine is not None:
         return []
     with _claims_lock:
         found = []
-        for other, claims in _claims.items():
+        for other, claims in [*_claims.items(), *((left._location, left) for left in heritage)]:
             if location.startswith(f"{other}/"):
                 found.append((claims, location[len(other) + 1 :]))
             elif other.startswith(f"{location}/"):
@@ -358,7 +373,7 @@ def _forked() -> None:
     global _claims, _claims_lock, _nested
     _nested = threading.Lock()
     _claims = weakref.WeakValueDictionary()
-    _claims_lock = threading.Lock()
+    _claims_lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -10,9 +11,10 @@ from dataclasses import dataclass
 from lighter_async.locks import alone_in, held_by
 from lighter_async.names import RESERVED_PREFIX
 
-__all__ = ["Begun", "begin_run"]
+__all__ = ["MOST_RUNS", "Begun", "begin_run"]
 
 _FILE = f"{RESERVED_PREFIX}/runs.jsonl"
+MOST_RUNS = 1 << 40  # sequence numbers up to this one are ours; the list of others' making may have any
 _LARGEST = 64 << 20  # bytes of the file that are read: some 500,000 runs
 
 
@@ -55,6 +57,8 @@ def begin_run(
                 return known
         beside = tuple(sorted(set(held_by(os.path.dirname(path))) - {run, ""}))
         before = max((known.sequence for _, known in listed), default=0) if listed else latest()
+        if begun is None and before >= MOST_RUNS:
+            raise OSError(errno.EOVERFLOW, f"the list of runs says that there were {before} of them; remove it", path)
         mine = begun or Begun(before + 1, since, beside)
         line = json.dumps({"run": run, "sequence": mine.sequence, "since": mine.since, "beside": mine.beside})
         # On a line of its own, whatever a crash has left of the one before.
@@ -71,5 +75,6 @@ def _known(line: bytes) -> tuple[str, Begun] | None:
         run, sequence, since, beside = fields["run"], fields["sequence"], fields["since"], fields["beside"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    is_whole = type(run) is str and type(sequence) is int and type(since) is int and type(beside) is list
+    is_whole = type(run) is str and type(sequence) is type(since) is int and type(beside) is list
+    is_whole = is_whole and 1 <= sequence < MOST_RUNS and abs(since) < 1 << 63
     return (run, Begun(sequence, since, tuple(map(str, beside)))) if is_whole else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import pickle
 import sys
 import threading
@@ -21,6 +22,19 @@ __all__ = ["dumps", "loads", "loads_own"]
 _MAKES = frozenset({"_make_skeleton_class", "_make_skeleton_enum", "_make_function"})
 _stand_ins: dict[str, types.ModuleType] = {}
 _lock = threading.Lock()  # cloudpickle's list of modules that go by value is one for the process
+
+
+def _forked() -> None:
+    """In a forked child: another thread may have held the lock, and cloudpickle's own."""
+    global _lock
+    _lock = threading.Lock()
+    cloudpickle = sys.modules.get("cloudpickle.cloudpickle")
+    if hasattr(cloudpickle, "_DYNAMIC_CLASS_TRACKER_LOCK"):
+        cloudpickle._DYNAMIC_CLASS_TRACKER_LOCK = threading.Lock()  # type: ignore[union-attr]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def dumps(thing: Any) -> bytes:

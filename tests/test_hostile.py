@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lighter_async import BackgroundWriter, Origin, pending
 from lighter_async.cli import main
 from lighter_async.manifest.entry import parse
 from lighter_async.workers.plain import from_plain, to_plain
@@ -135,3 +137,41 @@ def test_plain_values_come_back(value):
     """With their types."""
     back = from_plain(to_plain(value))
     assert (type(back), back) == (type(value), value)
+
+
+@pytest.mark.parametrize("sequence", [2**63, 2**63 - 1, 2**40, -5, 0])
+def test_a_sequence_number_that_no_run_has_had_costs_no_later_run_its_samples(tmp_path, sequence):
+    """In the list of runs, or in a header: what is stored then counts, or the writer says why it cannot."""
+    with BackgroundWriter("text", tmp_path, backend="thread") as writer:
+        writer.submit("0", "x", origin=Origin((0,)))
+    own = tmp_path / ".lighter-async"
+    with open(own / "runs.jsonl", "a") as file:
+        file.write(json.dumps({"run": "h", "sequence": sequence, "since": 0, "beside": []}) + "\n")
+    with BackgroundWriter("text", tmp_path, backend="thread", resume=True) as writer:
+        writer.submit("1", "x", origin=Origin((1,)))
+    assert list(pending(range(3), tmp_path)) == [2]
+    (own / "runs.jsonl").unlink()
+    header = json.loads((own / "manifest-0.jsonl").read_text().splitlines()[0])
+    with open(own / "manifest-0.jsonl", "a") as file:
+        file.write(json.dumps({**header, "run": "h", "sequence": sequence, "resume": True}) + "\n")
+    try:
+        with BackgroundWriter("text", tmp_path, backend="thread", resume=True) as writer:
+            writer.submit("2", "x", origin=Origin((2,)))
+    except OSError as error:
+        assert "remove it" in str(error)  # noqa: PT017
+    else:
+        assert list(pending(range(3), tmp_path)) == []
+
+
+def test_a_copy_made_of_links_is_not_written_to(tmp_path):
+    """As ``cp -al`` makes one."""
+    folder, copy = tmp_path / "out", tmp_path / "copy"
+    with BackgroundWriter("text", folder, backend="thread") as writer:
+        writer.submit("0", "x", origin=Origin((0,)))
+    shutil.copytree(folder, copy, copy_function=os.link)
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    with BackgroundWriter("text", folder, backend="thread", resume=True) as writer:
+        writer.submit("1", "x", origin=Origin((1,)))
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+    assert list(pending(range(2), folder)) == []
+    assert list(pending(range(2), copy)) == [1]

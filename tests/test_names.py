@@ -376,6 +376,22 @@ def test_claims_live_as_long_as_somebody_holds_them():
 
 
 @pytest.mark.parametrize("inner_first", [False, True])
+def test_what_a_closed_writer_has_stored_is_not_replaced_by_one_above_or_below_that_is_open(tmp_path, inner_first):
+    """And once all of them are closed the names are free again."""
+    (one, name), (other, theirs) = (
+        ((tmp_path / "a", "x"), (tmp_path, "a/x")) if inner_first else ((tmp_path, "a/x"), (tmp_path / "a", "x"))
+    )
+    for text in ("first", "second"):
+        with BackgroundWriter("text", other, backend="thread") as longer:
+            longer.submit("elsewhere", text)
+            with BackgroundWriter("text", one, backend="thread") as shorter:
+                shorter.submit(name, text)
+            with pytest.raises(DuplicateNameError, match="open on"):
+                longer.submit(theirs, "another")
+        assert (tmp_path / "a" / "x.txt").read_text() == text
+
+
+@pytest.mark.parametrize("inner_first", [False, True])
 @pytest.mark.parametrize("numbered", [False, True])
 def test_a_writer_on_a_folder_of_another_ones_cannot_make_one_file_of_two_samples(tmp_path, inner_first, numbered):
     """Whichever comes first; other names of both are free."""

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, get_args
 from lighter_async.errors import InvalidNameError, LighterAsyncError
 from lighter_async.manifest.line import FORMAT, Config, Loader
 from lighter_async.names import check_name
+from lighter_async.runs import MOST_RUNS
 from lighter_async.types import Durability
 
 __all__ = ["Dropped", "Entry", "Loaders", "Record", "RunRecord", "parse"]
@@ -274,6 +275,7 @@ def _run(fields: dict[str, Any]) -> RunRecord | None:
         and "/" not in run.suffix
         and type(run.resume) is type(run.numbered) is bool
         and all(_is_count(number) for number in (run.rank, run.world_size, run.sequence))
+        and run.sequence <= MOST_RUNS
         and type(run.since) is int
         and _is_time(run.time)
         and run.durability in get_args(Durability)

@@ -15,7 +15,7 @@ from time import monotonic, sleep, time
 
 from lighter_async.files import publish, sync_folder
 from lighter_async.forks import Descriptors
-from lighter_async.locks import alone_in, boot_id, warn_of
+from lighter_async.locks import alone_in, boot_id, unlink_from_copies, warn_of
 from lighter_async.manifest.entry import Record, parse
 from lighter_async.manifest.line import (
     Config,
@@ -143,6 +143,7 @@ class ManifestLog:
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
         # No link is followed out of the directory, and a pipe in the manifest's place holds nobody up.
         flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        unlink_from_copies(self.path)
         try:
             self._descriptor = _own.open(os.open, self.path, flags | (os.O_APPEND if self._appends else 0), 0o666)
         except OSError as error:
