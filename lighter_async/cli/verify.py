@@ -96,10 +96,10 @@ def _as_json(report: Report, left: Sequence[OSError] | None) -> dict[str, Any]:
 
 def _ranks(report: Report) -> dict[str, dict[str, int]]:
     ranks: dict[str, dict[str, int]] = {}
-    for record in report.manifest.records:
-        rank = ranks.setdefault(str(record.rank), {"samples": 0, "bytes": 0})
-        rank["samples"] += 1
-        rank["bytes"] += record.bytes or 0
+    for block in report.manifest.records.blocks:
+        rank = ranks.setdefault(str(block.head.rank), {"samples": 0, "bytes": 0})
+        rank["samples"] += len(block)
+        rank["bytes"] += block.sizes_of_living()
     return dict(sorted(ranks.items(), key=lambda item: int(item[0])))
 
 

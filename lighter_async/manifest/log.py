@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from threading import Lock
 from time import monotonic, sleep, time
@@ -16,11 +14,13 @@ from time import monotonic, sleep, time
 from lighter_async.files import publish, sync_folder
 from lighter_async.forks import Descriptors
 from lighter_async.locks import alone_in, boot_id, unlink_from_copies, warn_of
+from lighter_async.manifest.columns import record_lines, records_in
 from lighter_async.manifest.entry import Record, parse
 from lighter_async.manifest.line import (
     Config,
     Kind,
     Loader,
+    Samples,
     Stored,
     dropped_line,
     header_line,
@@ -80,7 +80,7 @@ class ManifestLog:
         self._appends = True
         self._torn = False
         # What the manifest has to begin with, should it be removed meanwhile.
-        self._beginning = ""
+        self._beginning = b""
         self._begun: Begun | None = None
 
     def __getstate__(self) -> dict[str, object]:
@@ -134,8 +134,8 @@ class ManifestLog:
         self._begin_with(loaders_line(self.run, self._writer, loaders, named=named))
 
     def _begin_with(self, line: str) -> None:
-        self._write(line)
-        self._beginning += line
+        self._write(line.encode())
+        self._beginning += line.encode()
 
     def _open(self) -> None:
         folder = os.path.dirname(self.path)
@@ -175,8 +175,18 @@ class ManifestLog:
         Raises:
             OSError: They could not be written, or not all.
         """
-        lines = sample_lines(stored, names, kinds, origin or _UNKNOWN, run=self.run, writer=self._writer, time=time())
-        self._write(lines)
+        self._write(
+            sample_lines(
+                stored,
+                names,
+                kinds,
+                origin or _UNKNOWN,
+                run=self.run,
+                writer=self._writer,
+                suffix=self._suffix,
+                time=time(),
+            )
+        )
 
     def adopt(self, records: Sequence[Record]) -> None:
         """Write the lines of samples that earlier runs have stored, but not recorded.
@@ -184,7 +194,7 @@ class ManifestLog:
         Raises:
             OSError: They could not be written, or not all.
         """
-        self._write("".join(json.dumps(asdict(record), separators=(",", ":")) + "\n" for record in records))
+        self._write(b"".join(record_lines(records)))
 
     def drop(self, records: Sequence[tuple[Record, Sequence[int] | None]]) -> None:
         """Write that samples which were recorded are to be computed again.
@@ -196,7 +206,7 @@ class ManifestLog:
             OSError: That could not be written, or not all.
         """
         now = time()
-        self._write("".join(dropped_line(one.name, one.file, one.run, now, seen) for one, seen in records))
+        self._write("".join(dropped_line(one.name, one.file, one.run, now, seen) for one, seen in records).encode())
 
     def find_of_other_rank(self, file: str, *, seconds: float) -> Record | None:
         """What another rank of this run has recorded of a file.
@@ -209,7 +219,7 @@ class ManifestLog:
         while True:
             for path in manifest_files(self.directory):
                 if os.fspath(path) != self.path:
-                    for record in records_of(path, file):
+                    for record in records_of(path, file, self._suffix):
                         if record.run == self.run.id:
                             return record
             if monotonic() >= deadline:
@@ -228,7 +238,7 @@ class ManifestLog:
             if descriptor >= 0:
                 _own.close(descriptor)
 
-    def _write(self, lines: str) -> None:
+    def _write(self, lines: bytes) -> None:
         if not lines:
             return
         with self._lock:
@@ -241,8 +251,8 @@ class ManifestLog:
             if self._is_synced:
                 os.fdatasync(self._descriptor)
 
-    def _put(self, lines: str) -> None:
-        data = ("\n" + lines if self._torn else lines).encode()
+    def _put(self, lines: bytes) -> None:
+        data = b"\n" + lines if self._torn else lines
         self._torn = True  # unless all of it gets there
         if self._appends:
             self._append(data)
@@ -288,16 +298,17 @@ class ManifestLog:
         """Put what a removed manifest said of files that are there into a new one, unless another writer has."""
         if os.fstat(before).st_nlink > 0:
             return  # moved away, together with the files that it tells of
-        kept, is_of_use = [], False
+        kept: list[bytes] = []
+        is_of_use = False
         with os.fdopen(os.dup(before), "rb") as file:
             file.seek(0)
             for line in file:
                 entry = parse(line)
-                if isinstance(entry, Record):
-                    if entry.file is not None and not os.path.lexists(os.path.join(self.directory, entry.file)):
-                        continue
-                    is_of_use = True
-                if entry is not None and line.endswith(b"\n"):
+                if isinstance(entry, (Record, Samples)):
+                    there = [one for one in records_in(entry) if one.file is None or self._has(one.file)]
+                    kept += record_lines(there)
+                    is_of_use = is_of_use or bool(there)
+                elif entry is not None and line.endswith(b"\n"):
                     kept.append(line)
         if not is_of_use or not os.path.isdir(self.directory):
             return
@@ -305,6 +316,9 @@ class ManifestLog:
         with alone_in(self._beside("recording")):
             if not os.path.lexists(self.path):
                 publish(self.path, [memoryview(b"".join(kept))], replace=False)
+
+    def _has(self, file: str) -> bool:
+        return os.path.lexists(os.path.join(self.directory, file))
 
     def _beside(self, name: str) -> str:
         return os.path.join(self.directory, RESERVED_PREFIX, name)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lighter_async.below import open_below, remove_below
 from lighter_async.files import local_path
 from lighter_async.limits import usable_cores
 from lighter_async.locks import held_by, is_held
 from lighter_async.manifest.adopt import adoptable, checksum_of, identity_of_file
+from lighter_async.manifest.columns import Block
 from lighter_async.manifest.entry import Record
 from lighter_async.manifest.log import ManifestLog
 from lighter_async.manifest.reader import Manifest, read_manifest
@@ -122,16 +126,13 @@ def verify(
     if not manifest.runs and not manifest.records:
         raise FileNotFoundError(_nothing_to_compare(root))
     report = Report(root, manifest, in_use=is_in_use(root))
-    records = [record for record in manifest.records if record.file is not None]
-    tick = begin(len(records)) if begin is not None else _nothing
+    tick = begin(_known(manifest)) if begin is not None else _nothing
     damaged = []
-    parts = [records[start : start + _TOGETHER] for start in range(0, len(records), _TOGETHER)]
-    with ThreadPoolExecutor(workers or 2 * usable_cores(), thread_name_prefix="lighter-async-verify") as pool:
-        for finding in chain.from_iterable(pool.map(lambda part: [_compare(root, one) for one in part], parts)):
-            if finding is not None:
-                damaged.append(finding)
-            tick()
-    extra = set(_files(root)).difference(record.file for record in records)
+    for finding in _compare_all(root, manifest, workers or 2 * usable_cores()):
+        if finding is not None:
+            damaged.append(finding)
+        tick()
+    extra = set(manifest.records.without(_files(root), str))
     at_work: set[str] = set()
     for _ in range(_LOOKS if damaged or extra else 0):
         # Asked before the manifest is read: what a writer has recorded before it ended is in there.
@@ -143,12 +144,11 @@ def verify(
     since = min((run.since for run in report.manifest.runs if run.run in at_work), default=None)
     if since is not None:
         damaged = [_of_writer_at_work(root, one, since) for one in damaged]
-    records = [record for record in report.manifest.records if record.file is not None]
-    report.checked = len(records)
-    report.nbytes = sum(record.bytes or 0 for record in records)
-    report.opaque = len(report.manifest.records) - len(records)
+    report.checked = _known(report.manifest)
+    report.nbytes = sum(block.sizes_of_living() for block in report.manifest.records.blocks)
+    report.opaque = len(report.manifest.records) - report.checked
     report.findings = damaged
-    extra.difference_update(record.file for record in records)
+    extra = set(report.manifest.records.without(extra, str))
     if extra:
         report.findings += _unknown(report, extra)
     report.findings.sort(key=lambda one: one.file)
@@ -209,6 +209,33 @@ def _nothing_to_compare(root: Path) -> str:
     )
 
 
+def _known(manifest: Manifest) -> int:
+    """How many records say where they lie."""
+    return sum(len(block) for block in manifest.records.blocks if block.is_known)
+
+
+def _parts(rows: NDArray[np.int64]) -> Iterator[list[int]]:
+    return (rows[start : start + _TOGETHER].tolist() for start in range(0, len(rows), _TOGETHER))
+
+
+def _compare_all(root: Path, manifest: Manifest, workers: int) -> Iterator[Finding | None]:
+    """What is found of each record, in no order."""
+    rows = ((block, part) for block in manifest.records.blocks if block.is_known for part in _parts(block.rows()))
+
+    def compare(part: tuple[Block, Sequence[int]]) -> list[Finding | None]:
+        return [_compare(root, part[0].record(row)) for row in part[1]]
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="lighter-async-verify") as pool:
+        # A few for each thread are made at a time: records of all files at once would fill the memory.
+        under_way: deque[Future[list[Finding | None]]] = deque()
+        for part in rows:
+            under_way.append(pool.submit(compare, part))
+            if len(under_way) > 4 * workers:
+                yield from under_way.popleft().result()
+        while under_way:
+            yield from under_way.popleft().result()
+
+
 def _compare(root: Path, record: Record) -> Finding | None:
     assert record.file is not None
     path = root / record.file
@@ -251,11 +278,12 @@ def _of_writer_at_work(root: Path, finding: Finding, since: int) -> Finding:
 
 def _look_again(root: Path, damaged: Sequence[Finding], before: Manifest, now: Manifest) -> tuple[list[Finding], bool]:
     """What is still damaged by a newer manifest, and whether that says of each the same as the one before."""
-    known = {record.file: record for record in now.records}
+    sought = {one.file for one in damaged}
+    known = {record.file: record for record in now.records.of_files(sought)}
     settled = all(one.record == known.get(one.file) for one in damaged)
-    new = {record.file for record in now.records} - {record.file for record in before.records}
     again = [record for one in damaged if (record := known.get(one.file)) is not None]
-    again += [known[file] for file in new if file is not None]
+    new = set(before.records.without(now.records.files(), str))
+    again += now.records.of_files(new)
     return [one for record in again if (one := _compare(root, record)) is not None], settled
 
 
