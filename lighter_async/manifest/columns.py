@@ -270,7 +270,9 @@ class Block:
             )
         numbers = self.number_column()
         if numbers is None:
-            return keys_of(with_suffixes(self.names, head.suffix))
+            return np.fromiter(
+                map(key_of, (with_suffix(name, head.suffix) for name in self.names)), np.uint64, self.count
+            )
         if head.suffix.startswith("."):
             return _mixed(numbers, head.suffix)
         return keys_of([with_suffix(str(number), head.suffix) for number in numbers.tolist()])
