@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lighter_async.errors import LighterAsyncError, WriteError, describe
+from lighter_async.tracebacks import kept_traceback
 
 __all__ = ["Failures"]
 
-_WHOLE_BYTES = 16 << 20  # of messages, up to which failures are kept as they were raised
+_WHOLE_BYTES = 16 << 20  # of messages and tracebacks, up to which failures are kept as they were raised
 _MOST, _MOST_LINES = 10_000, 1_000
 _SHORT = 500  # characters
 
@@ -34,7 +35,7 @@ class Failures:
         for failure in failures:
             text = describe(failure)
             if len(self._kept) < _MOST:
-                self._bytes += len(text)
+                self._bytes += len(text) + (0 if failure.cause is None else len(kept_traceback(failure.cause)))
                 self._kept.append(failure if self._bytes <= _WHOLE_BYTES else _cut(failure))
             else:
                 self._more += 1

@@ -274,13 +274,13 @@ class Batch:
 class Unit:
     """The samples ``start`` to ``stop`` of a batch: what a worker takes at a time.
 
-    It is there `again` if a worker had it that has died, and may have stored some of it.
+    It is `redelivered` if it was in the hands of a worker that died or hangs, which may have stored some of it.
     """
 
     batch: Batch
     start: int
     stop: int
-    again: bool = False
+    redelivered: bool = False
 
     def __len__(self) -> int:
         return self.stop - self.start

@@ -16,13 +16,13 @@ from lighter_async.names import with_suffix
 from lighter_async.types import PathTarget, Result, Target, Unit
 from lighter_async.workers.patience import Patience
 from lighter_async.workers.quarantine import Quarantine
-from lighter_async.workers.work import GivenUp, Work, ready
+from lighter_async.workers.work import Abandoned, Work, ready
 from lighter_async.writers import Encoder, PathFunction, Writer
 
 __all__ = ["Job"]
 
 
-def _untold(_: int | None) -> None:
+def _ignore_progress(_: int | None) -> None:
     return
 
 
@@ -30,14 +30,14 @@ def _untold(_: int | None) -> None:
 class Job:
     """Writes the samples of a unit with one writer to one target, and records them.
 
-    Nothing that a writer raises gets out: it becomes the sample's failure, and the next sample is written.
+    No exception of a writer leaves it: each becomes the failure of its sample, and the next sample is written.
 
     Attributes:
-        writer: Makes bytes of a value, or files.
-        target: Where bytes go.
-        log: Where it is recorded what is stored, if it is.
-        patience: What is tried again, and how long.
-        quarantine: Where values are kept that could not be written, if they are.
+        writer: Makes bytes, or a file, of a value.
+        target: Where the bytes go.
+        log: Where stored samples are recorded; None without a manifest.
+        patience: Which errors are tried again, and for how long.
+        quarantine: Where values that could not be written are kept; None if they are not kept.
     """
 
     writer: Writer
@@ -48,32 +48,33 @@ class Job:
 
     @property
     def location(self) -> str:
-        """Where it stores, for messages."""
+        """Where the samples are stored, for messages."""
         return self.target.location
 
     def open(self) -> None:
-        """Get ready, in a helper process."""
+        """Open the target and the record, in a helper process."""
         self.target.open()
         if self.log is not None:
             self.log.open()
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close the record and the target."""
         if self.log is not None:
             self.log.close()
         self.target.close()
 
-    def run(self, unit: Unit, at: Callable[[int | None], None] = _untold) -> Result:
+    def run(self, unit: Unit, on_progress: Callable[[int | None], None] = _ignore_progress) -> Result:
         """Write the samples one after the other, with an encoder or a plain path function.
 
         Args:
             unit: The samples.
-            at: Called with the index of a sample when an attempt to write it begins, and with None before a wait.
+            on_progress: Called with the index of a sample when an attempt to write it begins, and with None before a
+                wait.
 
         Raises:
-            GivenUp: By `at`, when nobody waits for the unit any more.
+            Abandoned: By `on_progress`, in a thread that was abandoned after a timeout.
         """
-        work = Work(self, unit, at=at)
+        work = Work(self, unit, on_progress=on_progress)
         write = self._encode_and_put if isinstance(self.writer, Encoder) else self._call
         try:
             for index in range(unit.start, unit.stop):
@@ -81,14 +82,11 @@ class Job:
                 try:
                     write(work, index)
                 except BaseException as error:
-                    _drop_own_frame(error)
                     work.fail(index, error)
-            result = work.settle()
-        except GivenUp:
+            return work.settle()
+        except Abandoned:
             work.leave()
             raise
-        del unit, work  # the frames of a failure that is kept keep this one too, which called them
-        return result
 
     async def run_async(self, unit: Unit) -> Result:
         """Write the samples one after the other with an async path function."""
@@ -98,14 +96,11 @@ class Job:
             try:
                 await self._await(work, index)
             except BaseException as error:
-                _drop_own_frame(error)
                 work.fail(index, error)
-        result = work.settle()
-        del unit, work  # the frames of a failure that is kept keep this one too, which called them
-        return result
+        return work.settle()
 
     def fail(self, unit: Unit, error: BaseException, attempts: int) -> Result:
-        """Say of all samples of a unit that they are not written."""
+        """Fail every sample of a unit."""
         work = Work(self, unit, attempts)
         for index in range(unit.start, unit.stop):
             work.fail(index, error)
@@ -122,7 +117,7 @@ class Job:
     def _encode_and_put(self, work: Work, index: int) -> None:
         unit, result = work.unit, work.result
         name = with_suffix(unit.batch.names[index], self.writer.suffix) if isinstance(self.writer, Encoder) else ""
-        if not unit.again and self.target.keeps(name):
+        if not unit.redelivered and self.target.keeps(name):
             result.skipped += 1
             return
         began = perf_counter()
@@ -186,14 +181,5 @@ class Job:
         return self.writer.function, self.target.path(unit.batch.names[index]), ready(unit).own_value(index)
 
     def failure(self, name: str, error: BaseException, attempts: int) -> WriteError:
-        """What is reported of a sample that was not written."""
+        """The failure of one sample."""
         return WriteError.of_sample(error, writer=self.writer.name, name=name, attempts=attempts)
-
-
-def _drop_own_frame(error: BaseException) -> None:
-    # The frame that catches still runs, so it cannot be cleared.
-    if error.__traceback__ is not None:
-        try:
-            error.__traceback__ = error.__traceback__.tb_next
-        except Exception:
-            pass  # a frozen dataclass takes no attributes

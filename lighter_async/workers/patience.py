@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from lighter_async.errors import WriteTimeoutError
+from lighter_async.tracebacks import forget_frames
 
 __all__ = ["Patience", "is_full", "may_pass"]
 
@@ -86,7 +87,11 @@ def _told(teller: Any, attribute: str) -> Any:
 
 
 class _Attempt(Generic[_T]):
-    """What is tried, until it is let go of: the traceback of a failure that is kept may keep this."""
+    """A function that is tried again, until `let_go`.
+
+    A tenacity object refers to itself through the state of its last round, so that only the garbage collector frees
+    it. Let go of, it no longer keeps the sample that the function writes.
+    """
 
     def __init__(self, function: Callable[[], _T], count: Callable[[int | None], None], first: BaseException) -> None:
         self._function: Callable[[], _T] | None = function
@@ -100,7 +105,7 @@ class _Attempt(Generic[_T]):
         return self._function()
 
     async def wait(self) -> Any:
-        """Likewise, of an async function."""
+        """The same, with an async function."""
         awaitable: Any = self()
         return await awaitable
 
@@ -108,7 +113,9 @@ class _Attempt(Generic[_T]):
         if self._count is not None:
             self._count(state.attempt_number)
 
-    def before_sleep(self, _: Any) -> None:
+    def before_sleep(self, state: Any) -> None:
+        # Its frames refer to this attempt's sample, and some of them, in a circle, to the exception itself.
+        forget_frames(state.outcome.exception())
         if self._count is not None:
             self._count(None)
 
@@ -163,7 +170,6 @@ class Patience:
                 self._full_since = None
                 return result
         attempt = _Attempt(function, count, first)
-        del function, count, first
         import tenacity
 
         retrying = tenacity.Retrying(
@@ -177,7 +183,7 @@ class Patience:
         return result
 
     async def call_async(self, function: Callable[[], Awaitable[_T]], count: Callable[[int | None], None]) -> _T:
-        """As `call`, of an async function."""
+        """As `call`, with an async function."""
         try:
             result = await function()
         except Exception as error:
@@ -187,10 +193,11 @@ class Patience:
         else:
             self._full_since = None
             return result
-        del function, count
         import tenacity
 
-        retrying = tenacity.AsyncRetrying(before=attempt.before, sleep=self._sleep_async, **self._rules())
+        retrying = tenacity.AsyncRetrying(
+            before=attempt.before, before_sleep=attempt.before_sleep, sleep=self._sleep_async, **self._rules()
+        )
         try:
             result = await retrying(attempt.wait)
         finally:
@@ -198,8 +205,8 @@ class Patience:
         self._full_since = None
         return result
 
-    def has_room(self) -> None:
-        """The disk is not full, or not any more."""
+    def note_space_available(self) -> None:
+        """Note that something was stored, so that the disk is not full, or not any more."""
         self._full_since = None
 
     def is_worth_it(self, error: BaseException) -> bool:

@@ -14,7 +14,7 @@ from lighter_async.interrupts import uninterrupted
 from lighter_async.types import Batch, Result, Unit, Waiter
 from lighter_async.workers.job import Job
 from lighter_async.workers.queue import UnitQueue
-from lighter_async.workers.work import GivenUp
+from lighter_async.workers.work import Abandoned
 
 __all__ = ["ThreadBackend"]
 
@@ -22,18 +22,18 @@ __all__ = ["ThreadBackend"]
 class _Task:
     """A thread at work: the unit in its hand, which sample of it it is at, and since when."""
 
-    __slots__ = ("ident", "is_given_up", "place", "unit")
+    __slots__ = ("ident", "is_abandoned", "place", "unit")
 
     def __init__(self) -> None:
         self.ident = 0
         self.unit: Unit | None = None
         # One field, so that who looks at it without the lock, or changes it without, sees both of one sample.
         self.place: tuple[int, float] | None = None
-        self.is_given_up = False
+        self.is_abandoned = False
 
-    def at(self, index: int | None) -> None:
-        if self.is_given_up:
-            raise GivenUp
+    def on_progress(self, index: int | None) -> None:
+        if self.is_abandoned:
+            raise Abandoned
         self.place = None if index is None else (index, monotonic())
 
 
@@ -44,7 +44,7 @@ class ThreadBackend(UnitQueue):
     for a task ends only when it saw the deque empty under the lock, and `put` looks for tasks under the same lock after
     it has filled the deque.
 
-    A thread cannot be ended. One that takes longer than `write_timeout` for a sample is given up: the sample has
+    A thread cannot be ended. One that takes longer than `write_timeout` for a sample is abandoned: the sample has
     failed, the rest of its unit goes to others, and the memory that it may still read is not used again. So with a
     `write_timeout` the threads are not an executor's, for the interpreter's exit would wait for one that hangs; what
     was handed over is stored before all the same, for writers that nobody closed are closed then.
@@ -59,7 +59,7 @@ class ThreadBackend(UnitQueue):
     def stop(self) -> None:
         self._executor.shutdown()
         with self._lock:
-            threads = [thread for thread, task in self._loose.items() if not task.is_given_up]
+            threads = [thread for thread, task in self._loose.items() if not task.is_abandoned]
         for thread in threads:
             thread.join()
 
@@ -74,7 +74,7 @@ class ThreadBackend(UnitQueue):
                 for task in list(self._tasks):
                     unit, place = task.unit, task.place
                     if unit is not None and place is not None and place[1] < before:
-                        late.append((unit.batch, self._give_up(task, unit, place[0], limit)))
+                        late.append((unit.batch, self._abandon(task, unit, place[0], limit)))
                 if late:
                     self._call_workers()
             for batch, result in late:
@@ -121,8 +121,8 @@ class ThreadBackend(UnitQueue):
                 unit.batch.begun = True
                 task.unit = unit
             try:
-                result = self._job.run(unit, task.at)
-            except GivenUp:
+                result = self._job.run(unit, task.on_progress)
+            except Abandoned:
                 return
             except BaseException as error:  # an exception of a user's that is odder than what job.run is ready for
                 result = self._job.fail(
@@ -130,25 +130,25 @@ class ThreadBackend(UnitQueue):
                 )
             with self._lock:
                 task.place = task.unit = None
-                if task.is_given_up:
+                if task.is_abandoned:
                     return  # what it was to write is reported already
             self._done(unit.batch, result)
             # Let go before waiting for the lock: the batch's memory may be needed by whoever holds it.
             del unit
 
-    def _give_up(self, task: _Task, unit: Unit, index: int, limit: float) -> Result:
+    def _abandon(self, task: _Task, unit: Unit, index: int, limit: float) -> Result:
         """Fail the sample that a thread hangs in, and have others write the rest of its unit. With the lock held."""
         stack = _stack_of(task.ident)
         error = WriteTimeoutError(
             f"writing took longer than write_timeout={limit:g} s; its thread cannot be ended, and hangs in\n{stack}",
             stack=stack,
         )
-        task.is_given_up = True
+        task.is_abandoned = True
         self._tasks.discard(task)
         unit.batch.is_kept = True
         for start, stop in ((index + 1, unit.stop), (unit.start, index)):
             if start < stop:
-                self._units.appendleft(Unit(unit.batch, start, stop, again=True))
+                self._units.appendleft(Unit(unit.batch, start, stop, redelivered=True))
         return self._job.fail(Unit(unit.batch, index, index + 1), error, 1)
 
 

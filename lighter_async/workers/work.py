@@ -2,46 +2,46 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from lighter_async.errors import NameTakenError
 from lighter_async.manifest import Record, Stored, checksum
+from lighter_async.tracebacks import keep_as_text
 from lighter_async.types import Group, Result, Unit
 
 if TYPE_CHECKING:
     from lighter_async.staging import Staged
     from lighter_async.workers.job import Job
 
-__all__ = ["GivenUp", "Work", "ready"]
+__all__ = ["Abandoned", "Work", "ready"]
 
 _T = TypeVar("_T")
 
 
-class GivenUp(BaseException):
-    """Nobody waits for this unit any more; `at` raises it where a thread was given up, and it ends the work."""
+class Abandoned(BaseException):
+    """Raised by `on_progress` in a thread that was abandoned after a timeout; it ends the work on the unit."""
 
 
 class Work:
     """Stores encoded samples, by themselves or as a group, and at the end records all that are stored.
 
     Args:
-        job: What is done.
+        job: The writer, the target, and what goes with them.
         unit: The samples.
         attempts: How often the first one was tried.
-        at: Called with the index of a sample when an attempt to write it begins, and with None before a wait.
+        on_progress: Called with the index of a sample when an attempt to write it begins, and with None before a wait.
 
     Raises:
-        GivenUp: From every method, when `at` does.
+        Abandoned: From every method, when `on_progress` does.
     """
 
     def __init__(
-        self, job: Job, unit: Unit, attempts: int = 1, at: Callable[[int | None], None] = lambda _: None
+        self, job: Job, unit: Unit, attempts: int = 1, on_progress: Callable[[int | None], None] = lambda _: None
     ) -> None:
         self.job = job
-        self._at = at
+        self._on_progress = on_progress
         self._index = unit.start
         self.unit = unit
         self.result = Result()
@@ -53,29 +53,25 @@ class Work:
         self._waiting: list[Stored] = []  # of the group
 
     def begin(self, index: int) -> None:
-        """A sample is begun."""
+        """Begin with a sample."""
         self._attempts = 1
         self._index = index
-        self._at(index)
+        self._on_progress(index)
 
     def attempt(self, function: Callable[[], _T], first: BaseException | None = None) -> _T:
-        """Call a function, and again if that may help.
-
-        It must be no closure: the traceback of a failure that is kept can let go of what is local in it, but not of
-        the functions that it went through, and so not of what they close over.
-        """
+        """Call a function, and try again after an error that may pass by itself."""
         return self.job.patience.call(function, self._count, first)
 
     async def attempt_async(self, function: Callable[[], Awaitable[_T]]) -> _T:
-        """As `attempt`, of an async function."""
+        """As `attempt`, with an async function."""
         return await self.job.patience.call_async(function, self._count)
 
     def _count(self, attempts: int | None) -> None:
         if attempts is None:
-            self._at(None)
+            self._on_progress(None)
         else:
             self._attempts = attempts
-            self._at(self._index)
+            self._on_progress(self._index)
 
     def put(self, index: int, name: str, parts: Sequence[memoryview]) -> None:
         """Store a sample, or get ready to store it with the others."""
@@ -97,7 +93,7 @@ class Work:
 
     def _put_first(self, one: Stored, name: str, parts: Sequence[memoryview]) -> bool:
         patience = self.job.patience
-        if self.unit.again:
+        if self.unit.redelivered:
             return self.attempt(partial(self._put, one, name, parts))
         # Nearly always all there is to do, and it runs for every sample.
         try:
@@ -106,26 +102,26 @@ class Work:
             if not patience.is_worth_it(error):
                 raise
             return self.attempt(partial(self._put, one, name, parts), error)
-        patience.has_room()
+        patience.note_space_available()
         return stored
 
     def _put(self, one: Stored, name: str, parts: Sequence[memoryview]) -> bool:
         target = self.job.target
-        if self._attempts > 1 or self.unit.again:
+        if self._attempts > 1 or self.unit.redelivered:
             again = getattr(target, "put_again", None)
             if again is not None and self._is_again(one):
                 return bool(again(name, parts))
         return target.put(name, parts)
 
     def _is_again(self, one: Stored) -> bool:
-        """Whether a file of this run under the name can only be an earlier attempt's."""
-        if not (self.unit.again or self._attempts > 1):
+        """Whether a file of this run under the name can only be from an earlier attempt."""
+        if not (self.unit.redelivered or self._attempts > 1):
             return False
         log = self.job.log
         return log is None or one.file is None or log.find_of_other_rank(one.file, seconds=0) is None
 
     def settle(self) -> Result:
-        """Store what waits, record what is stored, and say what became of all."""
+        """Store what waits, record what is stored, and return what became of every sample."""
         if self._group is not None:
             self._settle(self._group)
         self._record()
@@ -133,7 +129,7 @@ class Work:
         for one, taken in self._taken:
             self.begin(one.index)
             try:
-                self._see_whose(one, taken)
+                self._resolve_name_conflict(one, taken)
                 self.result.skipped += 1
             except BaseException as error:
                 self.fail(one.index, error)
@@ -157,7 +153,7 @@ class Work:
     def _settle(self, group: Group) -> None:
         waiting, self._waiting = self._waiting, []
         # Each file of the group has as long as a sample of its own.
-        outcomes = group.settle(lambda position: self._at(waiting[position].index))
+        outcomes = group.settle(lambda position: self._on_progress(waiting[position].index))
         for one, outcome in zip(waiting, outcomes, strict=True):
             self.begin(one.index)
             try:
@@ -190,13 +186,13 @@ class Work:
         else:
             self.result.skipped += 1
 
-    def _see_whose(self, one: Stored, error: NameTakenError) -> None:
-        """Another rank was quicker, and with the same sample, so that there is nothing to do.
+    def _resolve_name_conflict(self, one: Stored, error: NameTakenError) -> None:
+        """Return if the other rank that has taken a sample's name has stored the same sample there.
 
         Raises:
-            NameTakenError: It was a different one, or nobody knows which.
+            NameTakenError: It has stored a different one, or it is not known which.
         """
-        self._at(None)  # who waits is not at work
+        self._on_progress(None)  # a wait for the other rank's record is no time spent on writing
         log, origin = self.job.log, self.unit.batch.origin
         other: Record | None = None
         if log is not None and one.file is not None:
@@ -213,13 +209,13 @@ class Work:
         raise error
 
     def leave(self) -> None:
-        """Let go of what is not stored."""
+        """Discard what is not stored yet."""
         if self._group is not None:
             self._group.leave()
 
     def fail(self, index: int, error: BaseException) -> None:
-        """A sample is not stored."""
-        self._at(None)  # a helper process may have to import torch to keep the value
+        """Count a sample as failed, and keep its value if values are kept."""
+        self._on_progress(None)  # a helper process may have to import torch to keep the value
         unit, job = self.unit, self.job
         failure = job.failure(unit.batch.names[index], error, self._attempts)
         if job.quarantine is not None:
@@ -227,20 +223,9 @@ class Work:
                 value = ready(unit).own_value(index)
                 failure.kept = job.quarantine.keep(value, failure, unit.batch.origin, index)
             except Exception:
-                pass  # so it is lost, which stops the run
-        _forget_frames(error)
+                pass  # the value is lost, which stops the run
+        keep_as_text(error)
         self.result.failures.append(failure)
-
-
-def _forget_frames(error: BaseException) -> None:
-    # A failure is kept until the caller asks, and the frames of its traceback would keep the sample with it: views of
-    # a slot that the next batch overwrites, or a value as large as the batch.
-    seen: set[int] = set()
-    link: BaseException | None = error
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        traceback.clear_frames(link.__traceback__)
-        link = link.__context__ if link.__cause__ is None else link.__cause__
 
 
 def ready(unit: Unit) -> Staged:

@@ -7,28 +7,20 @@ which takes lambdas, closures, and what a script or a notebook defines.
 from __future__ import annotations
 
 import pickle
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
 from lighter_async.errors import LighterAsyncError, WriteError, describe
 from lighter_async.staging import Staged
+from lighter_async.tracebacks import WriterTraceback, add_cause, shorten, traceback_of
 from lighter_async.twin import dumps, loads, loads_own
 from lighter_async.types import Batch, Origin
 from lighter_async.workers.job import Job
 from lighter_async.writers import Encoder
 
-__all__ = ["HelperTraceback", "open_batch", "open_failure", "seal", "seal_failure", "seal_names", "seal_values"]
+__all__ = ["open_batch", "open_failure", "seal", "seal_failure", "seal_names", "seal_values"]
 
 _LARGEST_FAILURE = 64 << 10
-_LONGEST_TEXT = 4_000
-
-
-class HelperTraceback(Exception):
-    """Where in a helper a failure was raised; the cause of the failure's cause, so that it is printed with it."""
-
-    def __str__(self) -> str:
-        return f'\n"""\n{self.args[0]}"""'
 
 
 def seal(thing: Any, what: str) -> bytes:
@@ -96,14 +88,13 @@ def seal_failure(failure: WriteError) -> bytes:
     """A failure, with where it was raised, in at most about `_LARGEST_FAILURE` bytes."""
     cause = failure.cause
     assert cause is not None
-    where = "".join(traceback.format_exception(type(cause), cause, cause.__traceback__))
     sealed = _sealed(cause)
     if len(sealed) > _LARGEST_FAILURE:
         sealed = _sealed(_shortened(cause))
     if len(sealed) > _LARGEST_FAILURE:
         sealed = b""
     about = failure.writer, failure.name, failure.attempts, failure.kept
-    return pickle.dumps((about, sealed, _cut(describe(cause)), _cut(where)), 5)
+    return pickle.dumps((about, sealed, shorten(describe(cause)), traceback_of(cause)), 5)
 
 
 def open_failure(letter: bytes) -> WriteError:
@@ -113,12 +104,12 @@ def open_failure(letter: bytes) -> WriteError:
     try:
         made = loads_own(sealed)
         if isinstance(made, BaseException):
-            made.__cause__ = HelperTraceback(where)
+            add_cause(made, WriterTraceback(where))
             cause = made
-    except BaseException:  # some exceptions cannot be pickled, some cannot be made again, some take no attributes
+    except BaseException:  # some exceptions cannot be pickled, and some cannot be made again
         pass
     if cause.__cause__ is None:
-        cause.__cause__ = HelperTraceback(where)
+        cause.__cause__ = WriterTraceback(where)
     failure = WriteError.of_sample(cause, writer=writer, name=name, attempts=attempts)
     failure.kept = kept
     return failure
@@ -135,17 +126,10 @@ def _shortened(cause: BaseException) -> BaseException | None:
     """An exception of the same type with its texts cut; None if it cannot be made."""
     try:
         short = type(cause).__new__(type(cause))
-        short.args = tuple(_cut(word) if isinstance(word, str) else word for word in cause.args)
+        short.args = tuple(shorten(word) if isinstance(word, str) else word for word in cause.args)
     except Exception:
         return None
     return short
-
-
-def _cut(text: str) -> str:
-    """What a cause says may be as long as the value that could not be written."""
-    if len(text) <= 2 * _LONGEST_TEXT:
-        return text
-    return f"{text[:_LONGEST_TEXT]} ... {text[-_LONGEST_TEXT:]}"
 
 
 def _templates(staged: Staged, job: Job) -> Sequence[Any]:
