@@ -20,7 +20,8 @@ from lighter_async.limits import DEFAULT_ATTEMPTS, DEFAULT_QUEUE_SIZE
 from lighter_async.manifest.line import Config
 from lighter_async.service import BackgroundWriter, State
 from lighter_async.staging import Accelerator, Plan
-from lighter_async.types import BackendName, Durability, IfExists, OnError, Origin, Run, Target, WriterStats
+from lighter_async.targets import Target
+from lighter_async.types import BackendName, Durability, IfExists, OnError, Origin, Run, WriterStats
 
 __all__ = ["AsyncBackgroundWriter"]
 

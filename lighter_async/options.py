@@ -8,8 +8,8 @@ import os
 from typing import Any, get_args
 
 from lighter_async.errors import shown
-from lighter_async.targets import LocalTarget
-from lighter_async.types import Durability, IfExists, OnError, PathTarget, Run, Target
+from lighter_async.targets import LocalTarget, Target, features_of
+from lighter_async.types import Durability, IfExists, OnError, Run
 from lighter_async.writers import PathFunction
 
 __all__ = [
@@ -60,7 +60,7 @@ def check_path_function(writer: PathFunction, target: Target) -> None:
     Raises:
         ValueError: The target has no paths to hand to a function, or an option that a function need not keep.
     """
-    if not isinstance(target, PathTarget):
+    if not features_of(target).has_paths:
         raise ValueError(
             f"writer {writer.name!r} is a function (path, value), and {type(target).__name__} has no paths; "
             "register an encoder (value) -> bytes instead, which writes to any target"

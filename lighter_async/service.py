@@ -28,7 +28,7 @@ from lighter_async.options import (
 )
 from lighter_async.same import check_config
 from lighter_async.staging import Accelerator, Plan, StagingPool
-from lighter_async.targets import LocalTarget
+from lighter_async.targets import LocalTarget, Target
 from lighter_async.types import (
     Backend,
     BackendName,
@@ -38,7 +38,6 @@ from lighter_async.types import (
     OnError,
     Origin,
     Run,
-    Target,
     Unit,
     WriterStats,
 )

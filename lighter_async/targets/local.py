@@ -18,9 +18,10 @@ from lighter_async.forks import no_fork
 from lighter_async.locks import LOCK_ENDING, Owner, RunLock, alone_in, this_process, wait_for_the_dead
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.runs import begin_run
-from lighter_async.targets.group import SyncedGroup
+from lighter_async.targets.base import Features, Lane
+from lighter_async.targets.lanes import FileLane, SyncedLane
 from lighter_async.targets.leftovers import clear_leftovers
-from lighter_async.types import Durability, Group, IfExists, Run, launched_run
+from lighter_async.types import Durability, IfExists, Run, launched_run
 
 __all__ = ["LocalTarget", "wait_until_free"]
 
@@ -50,6 +51,8 @@ class LocalTarget:
     Raises:
         ValueError: `if_exists` or `durability` is none of its values.
     """
+
+    features = Features(has_paths=True, has_records=True, has_directory=True)
 
     def __init__(
         self,
@@ -170,17 +173,13 @@ class LocalTarget:
             NameTakenError: Another rank of this run has stored a sample under the name.
             OSError: It could not be written. Nothing is left behind.
         """
-        return self._put(name, parts, again=False)
+        return self._put(name, parts, replace_own=False)
 
-    def put_again(self, name: str, parts: Sequence[memoryview]) -> bool:
-        """As `put`, of a sample that an earlier attempt may have stored: a file of this run is replaced."""
-        return self._put(name, parts, again=True)
-
-    def group(self) -> Group | None:
-        """Where samples are put that are to be synced together; None if they need not be synced."""
-        if self.durability != "fsync":
-            return None
-        return SyncedGroup(self.write, self.name, root=self._root, linked=self._linked)
+    def lane(self, number: int) -> Lane:
+        """A worker's own way in: files are stored one by one, or synced together, as `durability` says."""
+        if self.durability == "fsync":
+            return SyncedLane(self.write, self.publish, root=self._root, linked=self._linked)
+        return FileLane(self.put, partial(self._put, replace_own=True))
 
     def path(self, name: str) -> Path:
         """The final path of a sample, with its folders made, for functions that write there themselves."""
@@ -235,7 +234,7 @@ class LocalTarget:
             self._linked.clear()
             return write_part(path, parts, token=self._token)
 
-    def name(self, temporary: str, name: str, *, again: bool) -> bool:
+    def publish(self, temporary: str, name: str, *, replace_own: bool) -> bool:
         """Give a temporary file its name, or remove it; returns and raises as `put`."""
         path = f"{self._root}/{name}"
         try:
@@ -246,7 +245,7 @@ class LocalTarget:
                 name_part(temporary, path, replace=False, alone=self._alone_in_replacing)
                 return True
             except FileExistsError as error:
-                stored = self._name_beside(temporary, path, error, again=again)
+                stored = self._publish_beside(temporary, path, error, replace_own=replace_own)
                 if not stored:
                     remove(temporary)
                 return stored
@@ -254,21 +253,21 @@ class LocalTarget:
             remove(temporary)
             raise
 
-    def _put(self, name: str, parts: Sequence[memoryview], *, again: bool) -> bool:
+    def _put(self, name: str, parts: Sequence[memoryview], *, replace_own: bool) -> bool:
         temporary, descriptor = self.write(name, parts)
         try:
             os.close(descriptor)
         except BaseException:  # a network file system may say only now that its disk is full
             remove(temporary)
             raise
-        return self.name(temporary, name, again=again)
+        return self.publish(temporary, name, replace_own=replace_own)
 
-    def _name_beside(self, temporary: str, path: str, error: FileExistsError, *, again: bool) -> bool:
+    def _publish_beside(self, temporary: str, path: str, error: FileExistsError, *, replace_own: bool) -> bool:
         """Where there is a file: replace it, keep it, or say whose it is."""
         if not _is_sample(path):
             raise error
         if not self._is_of_earlier_run(path):
-            if again:
+            if replace_own:
                 name_part(temporary, path, replace=True)
                 return True
             if not self._is_alone:
