@@ -296,7 +296,8 @@ def test_a_manifest_is_read_in_pieces(tmp_path, monkeypatch):
     """The same records are found, wherever the pieces end, and lines that are too long are none."""
     store(tmp_path, 200)
     path = tmp_path / ".lighter-async/manifest-0.jsonl"
-    long = path.read_text().splitlines()[-1].replace('"name":"199"', '"name":"%s"' % ("x" * 2000))
+    line = next(line for line in path.read_text().splitlines() if '"199.txt"' in line)
+    long = line.replace('"name":"199"', '"name":"' + "x" * 2000 + '"')
     path.write_text(path.read_text() + f"{long}\n" + path.read_text() + '{"file":"7.txt",')
     for size in (503, 640, 997, 1 << 20):
         monkeypatch.setattr(reader, "_LONGEST", size)

@@ -312,8 +312,8 @@ class ManifestLog:
             file.seek(0)
             for line in lines_of(file):
                 entry = parse(line)
-                file = entry.file if isinstance(entry, Record) else None
-                if entry is not None and (file is None or os.path.lexists(os.path.join(self.directory, file))):
+                stored = entry.file if isinstance(entry, Record) else None
+                if entry is not None and (stored is None or os.path.lexists(os.path.join(self.directory, stored))):
                     yield line, isinstance(entry, Record)
 
     def _beside(self, name: str) -> str:
