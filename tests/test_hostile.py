@@ -1,18 +1,23 @@
 """What others may have left in quarantine: nothing of it runs, hangs a reader, or reaches outside of the directory."""
 
+import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lighter_async import BackgroundWriter, Origin, pending
+from lighter_async import BackgroundWriter, Origin, locks, pending, read_manifest
+from lighter_async.below import walk_below
 from lighter_async.cli import main
+from lighter_async.manifest import reader
 from lighter_async.manifest.entry import parse
 from lighter_async.workers.plain import from_plain, to_plain
 from lighter_async.workers.quarantine import kept_in
@@ -175,3 +180,194 @@ def test_a_copy_made_of_links_is_not_written_to(tmp_path):
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
     assert list(pending(range(2), folder)) == []
     assert list(pending(range(2), copy)) == [1]
+
+
+HEADER = {
+    "format": 1, "run": "h", "writer": "text", "key": "", "suffix": ".txt", "rank": 0, "world_size": 1, "resume": False,
+    "numbered": True, "since": 0, "boot": "", "time": 1.0, "sequence": 1, "beside": [], "durability": "rename",
+    "config": None,
+}  # fmt: skip
+
+
+def store(directory, count=3, **options):
+    with BackgroundWriter("text", directory, backend="thread", **options) as writer:
+        writer.submit_batch([str(index) for index in range(count)], ["x"] * count, origin=Origin(range(count)))
+
+
+@pytest.fixture
+def deep(tmp_path):
+    """A directory with results, and folders in it that lie deeper than a path may be long."""
+    out = tmp_path / "out"
+    store(out)
+    descriptor = os.open(out, os.O_RDONLY)
+    for _ in range(2100):
+        os.mkdir("d", dir_fd=descriptor)
+        inner = os.open("d", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = inner
+    os.close(descriptor)
+    yield out
+    subprocess.run(["rm", "-rf", str(out)], check=True)
+
+
+def test_a_tree_as_deep_as_it_likes_holds_nobody_up(deep, capsys):
+    """Neither what compares files, nor what clears up; what a path reaches is looked at."""
+    place = deep.joinpath(*["d"] * 1500)
+    (place / "file").touch()
+    (place / ".lighter-async-0123456789ab-1-1.part").touch()
+    (deep / ".lighter-async/0123456789ab.lock").touch()
+    assert main(["verify", str(deep)]) == 0
+    assert "extra: d/d/" in capsys.readouterr().out
+    store(deep, resume=True)
+    assert os.listdir(place) in (["d", "file"], ["file", "d"])
+    assert len(list(walk_below(deep))) > 2000
+
+
+def test_a_link_to_a_folder_is_not_walked_into(tmp_path):
+    """It is told of as what lies there."""
+    (tmp_path / "out/a").mkdir(parents=True)
+    (tmp_path / "elsewhere/b").mkdir(parents=True)
+    (tmp_path / "out/a/link").symlink_to(tmp_path / "elsewhere")
+    assert sorted(walk_below(tmp_path / "out")) == [("", []), ("a", ["link"])]
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A list of runs that somebody else has locked."""
+    store(tmp_path)
+    descriptor = os.open(tmp_path / ".lighter-async/runs.jsonl", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    yield tmp_path / ".lighter-async/runs.jsonl"
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_lock_that_a_reader_holds_is_told_and_not_waited_for_without_end(tmp_path, held, monkeypatch, capfd, copied):
+    """With the file, and the way out; also where the file has a second name."""
+    monkeypatch.setattr(locks, "_SECONDS_ALONE", 0.4)
+    monkeypatch.setattr(locks, "_SECONDS_UNTOLD", 0.1)
+    if copied:
+        os.link(held, tmp_path / "copy")
+    begun = time.monotonic()
+    with pytest.raises(TimeoutError, match="fuser -v") as raised:
+        store(tmp_path, resume=True)
+    assert str(held) in str(raised.value)
+    assert time.monotonic() - begun < 10
+    assert f"waiting for whoever has locked {str(held)!r}" in capfd.readouterr().err
+    assert read_manifest(tmp_path).done() == {0, 1, 2}
+
+
+def test_signals_come_through_while_a_lock_is_waited_for(tmp_path, held):
+    """Ctrl-C ends the wait."""
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        begun = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            store(tmp_path, resume=True)
+        assert time.monotonic() - begun < 10
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_whoever_lets_go_of_a_lock_lets_the_next_one_in(held):
+    """Soon, and without a word."""
+    descriptor = os.open(held, os.O_RDONLY)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(descriptor)
+    code = (
+        f"import fcntl, time; file = open({str(held) + '2'!r}, 'w'); fcntl.flock(file, fcntl.LOCK_EX)\n"
+        "print(flush=True); time.sleep(0.3)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        begun = time.monotonic()
+        with locks.alone_in(f"{held}2"):
+            assert 0.05 < time.monotonic() - begun < 5
+
+
+def test_a_manifest_is_read_in_pieces(tmp_path, monkeypatch):
+    """The same records are found, wherever the pieces end, and lines that are too long are none."""
+    store(tmp_path, 200)
+    path = tmp_path / ".lighter-async/manifest-0.jsonl"
+    line = next(line for line in path.read_text().splitlines() if '"199.txt"' in line)
+    long = line.replace('"name":"199"', '"name":"' + "x" * 2000 + '"')
+    path.write_text(path.read_text() + f"{long}\n" + path.read_text() + '{"file":"7.txt",')
+    for size in (503, 640, 997, 1 << 20):
+        monkeypatch.setattr(reader, "_LONGEST", size)
+        assert [one.file for one in reader.records_of(path, "7.txt")] == ["7.txt"] * 2
+        assert len(list(reader.records_of(path, "199.txt"))) == (3 if size > 2000 else 2)
+
+
+def test_a_manifest_of_any_size_takes_little_memory(tmp_path):
+    """Of nothing but one line, 3 GB long, that takes no room on the disk."""
+    store(tmp_path)
+    path = tmp_path / ".lighter-async/manifest-1.jsonl"
+    path.touch()
+    os.truncate(path, 3 << 30)
+    code = (
+        "import resource; from pathlib import Path; from lighter_async.manifest.reader import records_of\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
+        f"assert list(records_of(Path({str(path)!r}), '0.txt')) == []"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_manifest_that_was_removed_is_restored_in_pieces(tmp_path):
+    """What it said of files that are there, and no line that is none of ours."""
+    with BackgroundWriter("text", tmp_path, backend="thread") as writer:
+        writer.submit_batch(["0", "1"], ["x", "x"], origin=Origin([0, 1]))
+        writer.flush()
+        path = tmp_path / ".lighter-async/manifest-0.jsonl"
+        with open(path, "a") as file:
+            file.write("x" * (3 << 20) + "\n")
+        path.unlink()
+        (tmp_path / "1.txt").unlink()
+    assert read_manifest(tmp_path).done() == {0}
+    assert path.stat().st_size < 10_000
+
+
+def test_a_chain_of_runs_is_followed_once(tmp_path):
+    """Each of which says that the one before was open."""
+    (tmp_path / ".lighter-async").mkdir()
+    lines = [{**HEADER, "run": f"r{i}", "sequence": i + 1, "beside": [f"r{i - 1}"]} for i in range(6000)]
+    (tmp_path / ".lighter-async/manifest-0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    manifest = read_manifest(tmp_path)
+    begun = time.monotonic()
+    assert len(manifest.current_runs()["text", ""]) == 6000
+    assert time.monotonic() - begun < 0.5
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("nonsense\n", "has a manifest whose one line is not valid"),
+        ("nonsense\n{}\n", "has a manifest none of whose 2 lines is valid"),
+        ("", "has a manifest that tells of no run and no sample"),
+        (None, "has no manifest"),
+    ],
+)
+@pytest.mark.parametrize("command", ["verify", "manifest"])
+def test_a_manifest_that_says_nothing_is_told_from_none(tmp_path, capsys, command, content, message):
+    """With the status of what cannot run."""
+    (tmp_path / ".lighter-async").mkdir()
+    if content is not None:
+        (tmp_path / ".lighter-async/manifest-0.jsonl").write_text(content)
+    assert main([command, str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_one_writer_that_is_not_known_holds_no_other_up(tmp_path, capsys):
+    """Its value is told, and stays."""
+    drop(tmp_path, "1", torch.ones(1), writer="nobody's")
+    drop(tmp_path, "2", torch.ones(1), name="good")
+    assert main(["replay", str(tmp_path)]) == 1
+    assert '"nobody\'s" is none that is registered here; its values stay' in capsys.readouterr().err
+    assert (tmp_path / "good.pt").is_file()
+    assert [one.about["writer"] for one in kept_in(tmp_path)] == ["nobody's"]

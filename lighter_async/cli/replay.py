@@ -25,6 +25,11 @@ from lighter_async.writers import Encoder, resolve_writer
 
 __all__ = ["run_replay"]
 
+_WAY_OUT = (
+    "Name the writer with --writer: tensor, image_2d, image_3d, text, or module:name of an encoder or a function "
+    "(path, value) in a module that can be imported from here"
+)
+
 
 def run_replay(directory: Path, *, writer: str | None, list_only: bool, trust: bool = False) -> int:
     """Write the values in quarantine, each under its name, and remove those that are stored.
@@ -40,7 +45,7 @@ def run_replay(directory: Path, *, writer: str | None, list_only: bool, trust: b
 
     Returns:
         0 if all are written, 1 if not, or if an error is not valid, 2 if nothing was tried: there is no such directory,
-        or the writer is not known.
+        or none of the writers is known.
     """
     if not directory.is_dir():
         return _refuse(f"there is no directory {str(directory)!r}; give the one that the results were written to")
@@ -64,18 +69,19 @@ def run_replay(directory: Path, *, writer: str | None, list_only: bool, trust: b
     # Values and writers may be of modules that lie where the command is called.
     with _importing_from_here() if writer is not None or trust else nullcontext():
         writers: dict[str, Any] = {}
-        for name in dict.fromkeys(writer or str(one.about["writer"]) for one in kept):
+        unknown: list[str] = []
+        for name in dict.fromkeys(writer or one.about["writer"] for one in kept):
             try:
                 writers[name] = _writer(name, given=writer is not None)
             except Exception as error:
-                unknown = _unknown(name, error, given=writer is not None)
-                return _refuse(
-                    f"{unknown}; nothing was written. Name the writer with --writer: tensor, image_2d, "
-                    "image_3d, text, or module:name of an encoder or a function (path, value) in a module that can be "
-                    "imported from here"
-                )
-        code = _replay(directory, kept, manifest, lambda one: writers[writer or str(one.about["writer"])], trust=trust)
-    return 1 if invalid else code
+                unknown.append(_unknown(name, error, given=writer is not None))
+        if not writers:
+            return _refuse(f"{'; '.join(unknown)}; nothing was written. {_WAY_OUT}")
+        for text in unknown:
+            _tell(f"{text}; its values stay. {_WAY_OUT}")
+        kept = [one for one in kept if writer or one.about["writer"] in writers]
+        code = _replay(directory, kept, manifest, lambda one: writers[writer or one.about["writer"]], trust=trust)
+    return 1 if invalid or unknown else code
 
 
 def _replay(

@@ -125,7 +125,8 @@ def _print(report: Report, left: Sequence[OSError] | None) -> None:
             "leaves them; what they would tell of counts as not stored"
         )
     # What is damaged first, for it must not be hidden by files that are only not known.
-    findings = [*report.damaged, *(one for one in report.findings if one not in report.damaged)]
+    bad = {one.trouble for one in report.damaged}
+    findings = sorted(report.findings, key=lambda one: one.trouble not in bad)
     for one in findings[:_SHOWN]:
         print(f"  {one.trouble}: {_shown(one.file)} ({_shown(one.detail)})")
     if len(findings) > _SHOWN:

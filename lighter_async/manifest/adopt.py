@@ -74,11 +74,13 @@ def adoptable(manifest: Manifest, *, writer: str | None = None, key: str | None 
         writer: Look at one writer's files alone.
         key: Look at one output's files alone.
     """
-    current = manifest.current_runs()
-    for series, ids in current.items():
+    of_series: dict[Series, list[RunRecord]] = {}
+    for run in manifest.runs:
+        of_series.setdefault(run.series, []).append(run)
+    for series, ids in manifest.current_runs().items():
         if (writer is not None and series[0] != writer) or (key is not None and series[1] != key):
             continue
-        runs = [run for run in manifest.runs if run.run in ids and run.series == series]
+        runs = [run for run in of_series[series] if run.run in ids]
         if not runs or not all(run.numbered and run.suffix and run.boot == boot_id() != "" for run in runs):
             continue
         since = min(run.since for run in runs)

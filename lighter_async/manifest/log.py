@@ -6,13 +6,14 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from threading import Lock
 from time import monotonic, sleep, time
 
-from lighter_async.files import publish, sync_folder
+from lighter_async.files import name_part, remove, sync_folder, write_part
 from lighter_async.forks import Descriptors
+from lighter_async.interrupts import run_handlers
 from lighter_async.locks import alone_in, boot_id, unlink_from_copies, warn_of
 from lighter_async.manifest.columns import record_lines, records_in
 from lighter_async.manifest.entry import Record, parse
@@ -27,7 +28,7 @@ from lighter_async.manifest.line import (
     loaders_line,
     sample_lines,
 )
-from lighter_async.manifest.reader import latest_sequence, manifest_files, records_of
+from lighter_async.manifest.reader import latest_sequence, lines_of, manifest_files, records_of
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.runs import Begun, begin_run
 from lighter_async.types import Durability, Origin, Run
@@ -108,7 +109,8 @@ class ManifestLog:
             since: Nanoseconds, by the file system's clock: a file that is at least as new is this run's own.
         """
         self._open()
-        begun = begin_run(self.directory, self.run.id, since, latest=partial(latest_sequence, self.directory))
+        latest = partial(latest_sequence, self.directory)
+        begun = begin_run(self.directory, self.run.id, since, latest=latest, waiting=run_handlers)
         self._begun = begun
         self._begin_with(
             header_line(
@@ -298,24 +300,33 @@ class ManifestLog:
         """Put what a removed manifest said of files that are there into a new one, unless another writer has."""
         if os.fstat(before).st_nlink > 0:
             return  # moved away, together with the files that it tells of
-        kept: list[bytes] = []
-        is_of_use = False
-        with os.fdopen(os.dup(before), "rb") as file:
-            file.seek(0)
-            for line in file:
-                entry = parse(line)
-                if isinstance(entry, (Record, Samples)):
-                    there = [one for one in records_in(entry) if one.file is None or self._has(one.file)]
-                    kept += record_lines(there)
-                    is_of_use = is_of_use or bool(there)
-                elif entry is not None and line.endswith(b"\n"):
-                    kept.append(line)
+        is_of_use = any(is_record for _, is_record in self._still_true(before))
         if not is_of_use or not os.path.isdir(self.directory):
             return
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         with alone_in(self._beside("recording")):
-            if not os.path.lexists(self.path):
-                publish(self.path, [memoryview(b"".join(kept))], replace=False)
+            if os.path.lexists(self.path):
+                return
+            temporary, descriptor = write_part(self.path, [])
+            try:
+                with open(descriptor, "wb") as fresh:
+                    fresh.writelines(line for line, _ in self._still_true(before))
+                name_part(temporary, self.path, replace=False)
+            except BaseException:
+                remove(temporary)
+                raise
+
+    def _still_true(self, descriptor: int) -> Iterator[tuple[bytes, bool]]:
+        """The lines of an open manifest, without those of files that are gone; and whether each is a record."""
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            file.seek(0)
+            for line in lines_of(file):
+                entry = parse(line)
+                if isinstance(entry, (Record, Samples)):
+                    there = [one for one in records_in(entry) if one.file is None or self._has(one.file)]
+                    yield from ((text, True) for text in record_lines(there))
+                elif entry is not None:
+                    yield line + b"\n", False
 
     def _has(self, file: str) -> bool:
         return os.path.lexists(os.path.join(self.directory, file))

@@ -24,7 +24,7 @@ from lighter_async.manifest.line import Samples
 from lighter_async.manifest.records import Records
 from lighter_async.names import RESERVED_PREFIX
 
-__all__ = ["Manifest", "Series", "latest_sequence", "manifest_files", "read_manifest", "records_of"]
+__all__ = ["Manifest", "Series", "latest_sequence", "lines_of", "manifest_files", "read_manifest", "records_of"]
 
 _FILE = re.compile(r"manifest-(\d{1,9})\.jsonl", re.ASCII)
 _SPAN = re.compile(rb'\{"samples":(\d{1,7}),"names":\{"start":(\d{1,19}),"step":(-?\d{1,19})\}')
@@ -259,14 +259,19 @@ def _no_file(path: Path) -> str:
 
 def _lines(path: Path) -> Iterator[bytes]:
     with _opened(path) as file:
-        for line in iter(partial(file.readline, _LONGEST), b""):
-            if line.endswith(b"\n"):
-                yield line[:-1]
-                continue
-            # One without an end may be being written at this moment, or was torn; in both cases it does not count.
-            yield b"?"
-            while len(line) == _LONGEST and not line.endswith(b"\n"):
-                line = file.readline(_LONGEST)
+        yield from lines_of(file)
+
+
+def lines_of(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a manifest; in the place of one that is not whole, or too long to be ours, one that says nothing."""
+    for line in iter(partial(file.readline, _LONGEST), b""):
+        if line.endswith(b"\n"):
+            yield line[:-1]
+            continue
+        # One without an end may be being written at this moment, or was torn; in both cases it does not count.
+        yield b"?"
+        while len(line) == _LONGEST and not line.endswith(b"\n"):
+            line = file.readline(_LONGEST)
 
 
 def _current(runs: list[RunRecord]) -> set[str]:
@@ -275,10 +280,16 @@ def _current(runs: list[RunRecord]) -> set[str]:
         return {run.run for run in runs}
     # Whoever was open when another one began adds to it, and so on.
     own = {run.run for run in runs}  # others are open, too, and add nothing to this series
-    together = {fresh[-1].run}
-    while more := {run.run for run in fresh if run.run not in together and not together.isdisjoint(run.beside)} | {
-        one for run in fresh if run.run in together for one in own.intersection(run.beside) if one not in together
-    }:
-        together |= more
+    neighbours: dict[str, list[str]] = {}
+    for run in fresh:
+        for one in own.intersection(run.beside):
+            neighbours.setdefault(run.run, []).append(one)
+            neighbours.setdefault(one, []).append(run.run)
+    together: set[str] = set()
+    more = [fresh[-1].run]
+    while more:
+        if (found := more.pop()) not in together:
+            together.add(found)
+            more += neighbours.get(found, ())
     first = next(place for place, run in enumerate(runs) if run.run in together)
     return together | {run.run for run in runs[first:] if run.resume}

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.below import open_below, remove_below
+from lighter_async.below import open_below, remove_below, walk_below
 from lighter_async.files import local_path
 from lighter_async.limits import usable_cores
 from lighter_async.locks import held_by, is_held
@@ -22,11 +22,11 @@ from lighter_async.manifest.adopt import adoptable, checksum_of, identity_of_fil
 from lighter_async.manifest.columns import Block
 from lighter_async.manifest.entry import Record
 from lighter_async.manifest.log import ManifestLog
-from lighter_async.manifest.reader import Manifest, read_manifest
+from lighter_async.manifest.reader import Manifest, manifest_files, read_manifest
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.types import Run
 
-__all__ = ["Finding", "Report", "Trouble", "drop", "is_in_use", "verify"]
+__all__ = ["Finding", "Report", "Trouble", "drop", "is_in_use", "verify", "why_empty"]
 
 Trouble: TypeAlias = Literal[
     "missing", "wrong size", "wrong checksum", "unreadable", "extra", "not recorded", "being replaced"
@@ -118,13 +118,19 @@ def verify(
         begin: Called with the number of files before they are read; what it returns is called after each of them.
 
     Raises:
-        FileNotFoundError: There is no directory, or no manifest in it.
+        FileNotFoundError: There is no directory, or no manifest in it, or one that says nothing.
         LighterAsyncError: The manifest was written by a later version.
     """
     root = local_path(directory)
     manifest = read_manifest(root)
     if not manifest.runs and not manifest.records:
-        raise FileNotFoundError(_nothing_to_compare(root))
+        if not root.is_dir():
+            raise FileNotFoundError(f"there is no directory {os.fspath(root)!r}")
+        raise FileNotFoundError(
+            f"{os.fspath(root)!r} {why_empty(manifest)}, so there is nothing to compare it with; one is written, "
+            f"as {RESERVED_PREFIX}/manifest-RANK.jsonl, unless manifest=False, into the directory that the writer was "
+            "given"
+        )
     report = Report(root, manifest, in_use=is_in_use(root))
     tick = begin(_known(manifest)) if begin is not None else _nothing
     damaged = []
@@ -200,13 +206,15 @@ def is_in_use(directory: str | os.PathLike[str]) -> bool:
         return False
 
 
-def _nothing_to_compare(root: Path) -> str:
-    if not root.is_dir():
-        return f"there is no directory {os.fspath(root)!r}"
-    return (
-        f"{os.fspath(root)!r} has no manifest ({RESERVED_PREFIX}/manifest-RANK.jsonl), so there is nothing to "
-        "compare it with; one is written unless manifest=False, into the directory that the writer was given"
-    )
+def why_empty(manifest: Manifest) -> str:
+    """What is wrong with a directory of which no run and no sample is known."""
+    if manifest.torn:
+        lines = "whose one line is" if manifest.torn == 1 else f"none of whose {manifest.torn} lines is"
+        wrong = "not valid" if manifest.torn == 1 else "valid"
+        return f"has a manifest {lines} {wrong}"
+    if manifest_files(manifest.directory):
+        return "has a manifest that tells of no run and no sample"
+    return "has no manifest"
 
 
 def _known(manifest: Manifest) -> int:
@@ -299,11 +307,10 @@ def _unknown(report: Report, files: Iterable[str]) -> Iterator[Finding]:
 
 
 def _files(root: Path) -> Iterator[str]:
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(RESERVED_PREFIX)]
+    for folder, files in walk_below(root, but=RESERVED_PREFIX):
         for file in files:
             if not file.startswith(RESERVED_PREFIX):
-                yield os.path.relpath(os.path.join(folder, file), root)
+                yield f"{folder}/{file}" if folder else file
 
 
 def _nothing() -> None:

@@ -15,6 +15,7 @@ from lighter_async.below import make_folders
 from lighter_async.errors import InvalidNameError, NameTakenError
 from lighter_async.files import local_path, name_part, new_token, remove, sync_folder, write_part
 from lighter_async.forks import no_fork
+from lighter_async.interrupts import run_handlers
 from lighter_async.locks import LOCK_ENDING, Owner, RunLock, alone_in, this_process, wait_for_the_dead
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.runs import begin_run
@@ -102,7 +103,8 @@ class LocalTarget:
 
         Raises:
             NotADirectoryError: There is a file where the directory, or a folder above it, should be.
-            TimeoutError: Helpers of a process that has died have been at work here for ten minutes.
+            TimeoutError: Helpers of a process that has died have been at work here for ten minutes, or somebody has
+                had the list of runs locked for one.
             OSError: The directory cannot be made or written to.
         """
         try:
@@ -130,7 +132,9 @@ class LocalTarget:
             if self.since is None:
                 # By the file system's clock. Ranks that open later take over what the first one has entered.
                 since = os.fstat(self._lock.descriptor).st_mtime_ns
-                self.since = since if self._is_alone else begin_run(self._root, self.run.id, since).since
+                if not self._is_alone:
+                    since = begin_run(self._root, self.run.id, since, waiting=run_handlers).since
+                self.since = since
             if self._owner is None:
                 clear_leftovers(self._root, but=self._token)
                 if self.durability == "fsync":
