@@ -80,7 +80,7 @@ def test_a_module_that_an_error_names_is_not_imported(tmp_path, monkeypatch):
         {"time": float("inf")}, {"index": "1"}, {"loader": 1 << 70}, {"durability": "never"}, {"key": []},
         {"traceback": "x" * (1 << 20)},
     ],
-    ids=repr,
+    ids=lambda value: repr(value)[:60],
 )  # fmt: skip
 def test_an_error_that_is_not_valid_is_told_and_left_out(tmp_path, capsys, about):
     """The others are written."""
