@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import stat
 import weakref
@@ -87,6 +88,18 @@ class LocalTarget:
         make = partial(type(self), if_exists=self.if_exists, durability=self.durability, run=self.run)
         state = {"since": self.since, "_owner": self._owner or this_process(self.run.id)}
         return make, (os.path.abspath(self.directory),), state
+
+    def of_run(self, run: Run, directory: str | os.PathLike[str]) -> LocalTarget:
+        """The same target for one rank of a run, which is not open.
+
+        Args:
+            run: Which run, and which of its ranks.
+            directory: Where that run stores.
+        """
+        made = copy.copy(self)
+        made.run, made.since, made.directory = run, run.since, local_path(directory)
+        made._owner = None  # no copy in a helper, as those that are pickled
+        return made
 
     @property
     def location(self) -> str:
