@@ -1,6 +1,7 @@
 """What others may have left in quarantine: nothing of it runs, hangs a reader, or reaches outside of the directory."""
 
 import fcntl
+import io
 import json
 import os
 import shutil
@@ -8,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -20,7 +23,7 @@ from lighter_async.cli import main
 from lighter_async.manifest import reader
 from lighter_async.manifest.entry import parse
 from lighter_async.workers.plain import from_plain, to_plain
-from lighter_async.workers.quarantine import kept_in
+from lighter_async.workers.quarantine import NeedsTrustError, kept_in
 
 ABOUT = {
     "name": "a", "writer": "tensor", "attempts": 1, "error": "e", "traceback": "", "key": "", "rank": 0, "run": "r",
@@ -371,3 +374,108 @@ def test_one_writer_that_is_not_known_holds_no_other_up(tmp_path, capsys):
     assert '"nobody\'s" is none that is registered here; its values stay' in capsys.readouterr().err
     assert (tmp_path / "good.pt").is_file()
     assert [one.about["writer"] for one in kept_in(tmp_path)] == ["nobody's"]
+
+
+def deflated(value):
+    """As `torch.save` writes it, but compressed."""
+    stored, packed = io.BytesIO(), io.BytesIO()
+    torch.save(value, stored)
+    with zipfile.ZipFile(stored) as old, zipfile.ZipFile(packed, "w") as new:
+        for info in old.infolist():
+            new.writestr(info.filename, old.read(info), zipfile.ZIP_DEFLATED)
+    return packed.getvalue()
+
+
+def saved(value):
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def claiming(count):
+    """A tensor of one element, whose file says that its storage has more of them."""
+    stored, changed = io.BytesIO(saved(torch.zeros(65, dtype=torch.uint8))), io.BytesIO()
+    with zipfile.ZipFile(stored) as old, zipfile.ZipFile(changed, "w") as new:
+        for info in old.infolist():
+            data = old.read(info)
+            new.writestr(info.filename, data.replace(b"KA", b"J" + count.to_bytes(4, "little")))
+    return changed.getvalue()
+
+
+def nested(depth):
+    value = ["list", []]
+    for _ in range(depth):
+        value = ["list", [value, value]]
+    return value
+
+
+WIDE = torch.zeros(1, dtype=torch.uint8).expand(1 << 40)
+LARGE = torch.zeros(1 << 16, dtype=torch.uint8)
+ARRAY = io.BytesIO()
+np.lib.format.write_array_header_1_0(ARRAY, {"descr": "|V0", "fortran_order": False, "shape": (1 << 40,)})
+GROWING = {
+    "expanded": (lambda: saved(WIDE), False),
+    "expanded bytes": (lambda: saved(["bytes", WIDE]), True),
+    "overlapping": (lambda: saved(torch.zeros(1 << 16).as_strided((1 << 15, 1 << 15), (1, 1))), False),
+    "compressed": (lambda: deflated(LARGE), False),
+    "more than it has": (lambda: claiming(1 << 30), False),
+    "bytes again and again": (lambda: saved(["list", [["bytes", LARGE]] * 10_000]), True),
+    "lists of lists": (lambda: saved(nested(60)), True),
+    "keys of tuples": (lambda: saved(["dict", [[["tuple", [nested(60)]], 1]]]), True),
+    "array of nothings": (lambda: saved(["array", torch.frombuffer(ARRAY.getbuffer(), dtype=torch.uint8)]), True),
+    "not an archive": (lambda: b"x" * 100, True),
+    "bytearray": (lambda: saved(bytearray(10)), False),
+    "empty": (lambda: b"", False),
+}
+
+
+@pytest.mark.parametrize("kind", GROWING)
+def test_a_value_takes_no_more_memory_than_its_file(tmp_path, capsys, kind):
+    """What would is told, with the way out, and stays; in a process that has little memory."""
+    make, plain = GROWING[kind]
+    place = drop(tmp_path, "1", 0, plain=plain)
+    (place / "value.pt").write_bytes(make())
+    begun = time.monotonic()
+    assert main(["replay", str(tmp_path)]) == 1
+    assert time.monotonic() - begun < 20
+    assert "give --trust" in capsys.readouterr().err
+    assert len(list(kept_in(tmp_path))) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.zeros(1).expand(5),
+        torch.arange(4.0).unfold(0, 2, 1),
+        torch.eye(3).to_sparse(),
+        torch.ones(2, dtype=torch.complex64).conj(),
+        torch.nn.Parameter(torch.ones(2)),
+        torch.ones(2, requires_grad=True),
+        torch.zeros(3, dtype=torch.uint16),
+        torch.arange(12).reshape(3, 4).t(),
+        torch.zeros(0, 3),
+        torch.tensor(True),
+        torch.ones(2, dtype=torch.bfloat16),
+        [torch.ones(1)] * 3,
+    ],
+    ids=str,
+)
+def test_values_of_ours_come_back_without_trust(tmp_path, value):
+    """Also those that repeat their elements, which are stored in full."""
+    place = drop(tmp_path, "1", 0, plain=True)
+    torch.save(to_plain(value), place / "value.pt")
+    (back,) = [one.value() for one in kept_in(tmp_path)]
+    ours, backs = ([one] if torch.is_tensor(one) else one for one in (value, back))
+    for one, other in zip(ours, backs, strict=True):
+        assert (type(one), one.dtype, one.requires_grad) == (type(other), other.dtype, other.requires_grad)
+        assert torch.equal(one.detach().to_dense(), other.detach().to_dense())
+
+
+def test_a_value_that_is_larger_than_half_of_the_memory_needs_trust(tmp_path):
+    """Though it takes no room on the disk."""
+    place = drop(tmp_path, "1", 0)
+    os.truncate(place / "value.pt", 1 << 42)
+    (one,) = kept_in(tmp_path)
+    with pytest.raises(NeedsTrustError) as raised:
+        one.value()
+    assert "half of the memory" in str(raised.value.__cause__)
