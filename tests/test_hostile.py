@@ -4,6 +4,7 @@ import fcntl
 import io
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -17,11 +18,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lighter_async import BackgroundWriter, Origin, locks, pending, read_manifest
+from lighter_async import BackgroundWriter, LighterAsyncError, Origin, locks, pending, read_manifest
 from lighter_async.below import walk_below
 from lighter_async.cli import main
 from lighter_async.manifest import reader
 from lighter_async.manifest.entry import parse
+from lighter_async.manifest.verify import drop as drop_damaged
+from lighter_async.manifest.verify import verify
 from lighter_async.workers.plain import from_plain, to_plain
 from lighter_async.workers.quarantine import NeedsTrustError, kept_in
 
@@ -80,8 +83,8 @@ def test_a_module_that_an_error_names_is_not_imported(tmp_path, monkeypatch):
     "about",
     [
         {"name": "../b"}, {"name": 3}, {"writer": None}, {"rank": -1}, {"rank": True}, {"time": float("nan")},
-        {"time": float("inf")}, {"index": "1"}, {"loader": 1 << 70}, {"durability": "never"}, {"key": []},
-        {"traceback": "x" * (1 << 20)},
+        {"time": float("inf")}, {"time": 10**400}, {"index": "1"}, {"loader": 1 << 70}, {"durability": "never"},
+        {"key": []}, {"traceback": "x" * (1 << 20)},
     ],
     ids=repr,
 )  # fmt: skip
@@ -479,3 +482,114 @@ def test_a_value_that_is_larger_than_half_of_the_memory_needs_trust(tmp_path):
     with pytest.raises(NeedsTrustError) as raised:
         one.value()
     assert "half of the memory" in str(raised.value.__cause__)
+
+
+def tree(folder):
+    """What lies in a folder, and when it was changed."""
+    return {
+        path.relative_to(folder): (path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.fixture
+def outside(tmp_path):
+    """A folder beside the directory of results, of which nothing may be touched."""
+    folder = tmp_path / "outside"
+    store(folder / "out")
+    (folder / "sub").mkdir()
+    (folder / "sub/0.txt").write_text("precious")
+    before = tree(folder)
+    yield folder
+    assert tree(folder) == before
+
+
+def mutated(content, mine):
+    """A file's content with a few changes, by bytes or by what its lines say."""
+    for _ in range(mine.randint(1, 4)):
+        place = mine.randrange(len(content) + 1)
+        way = mine.randrange(6)
+        if way == 0:
+            content = content[:place]
+        elif way == 1:
+            content = content[:place] + mine.randbytes(mine.randint(1, 8)) + content[place + mine.randint(0, 8) :]
+        elif way == 2:
+            content += content
+        else:
+            lines = content.split(b"\n")
+            number = mine.randrange(len(lines))
+            try:
+                about = json.loads(lines[number])
+                about[mine.choice(list(about))] = mine.choice(ODD)
+                lines[number] = json.dumps(about, separators=(",", ":")).encode()
+            except (ValueError, TypeError, IndexError, RecursionError):
+                lines[number : number + 1] = mine.choices(lines, k=mine.randint(0, 2))
+            content = b"\n".join(lines)
+    return content
+
+
+ODD = [
+    None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, 10**400, 1.5, float("nan"), float("inf"), "", "x", "\0", "/",
+    "..", "../outside/sub/0.txt", "/etc/passwd", ".lighter-async/runs.jsonl", "sub/0.txt", "link/0.txt", "\ud800",
+    "x" * 5000, [], [[]], ["h"], [None], {}, {"a": {}}, [1, 2, 3], [2**64] * 3, [1] * 1000, "fsync", "0.txt", "text", "tensor",
+]  # fmt: skip
+
+
+@settings(max_examples=120, deadline=None)
+@given(seed=st.integers(0, 2**32))
+@pytest.mark.filterwarnings("ignore")
+def test_whatever_a_folder_of_ours_holds_there_is_an_answer_or_an_error_of_ours(tmp_path_factory, seed):
+    """Soon, and nothing beside the directory is touched: lock files, the list of runs and manifests of any making."""
+    mine = random.Random(seed)
+    folder = tmp_path_factory.mktemp("any")
+    outside = folder / "outside"
+    (outside / "sub").mkdir(parents=True)
+    (outside / "sub/0.txt").write_text("precious")
+    before = tree(folder)
+    out = folder / "out"
+    store(out)
+    (out / "link").symlink_to(outside / "sub")
+    own = out / ".lighter-async"
+    owner = json.dumps(
+        {"process": 1, "started": "1", "boot": locks.boot_id(), "namespace": "", "run": "h", "program": ""}
+    )
+    (own / "0123456789ab.lock").write_text(owner)
+    for path in sorted(own.iterdir()):
+        if mine.random() < 0.7:
+            path.write_bytes(mutated(path.read_bytes(), mine))
+    calls = [
+        lambda: read_manifest(out),
+        lambda: list(pending(range(5), out)),
+        lambda: drop_damaged(verify(out)),
+        lambda: store(out, 5, resume=True),
+        lambda: main(["manifest", str(out), "--output", str(folder / "out/table.csv")]),
+        lambda: store(out, 5),
+    ]
+    for call in calls:
+        begun = time.monotonic()
+        try:
+            call()
+        except (LighterAsyncError, OSError):
+            pass
+        assert time.monotonic() - begun < 10
+    assert {path: what for path, what in tree(folder).items() if path.parts[0] != "out"} == before
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_links_in_every_place_of_ours_lead_nowhere(tmp_path, outside):
+    """Each file of ours, our folder, and a sample, in turn is a link to one of somebody else's."""
+    theirs = outside / "out/.lighter-async"
+    for number, name in enumerate(["runs.jsonl", "manifest-0.jsonl", "", "../0.txt", "replacing", "recording"]):
+        out = tmp_path / f"out-{number}"
+        store(out)
+        place = out / ".lighter-async" / name if name else out / ".lighter-async"
+        if place.is_dir():
+            shutil.rmtree(place)
+        elif place.exists():
+            place.unlink()
+        place.symlink_to({"": theirs, "../0.txt": outside / "sub/0.txt"}.get(name, theirs / name))
+        for call in (lambda: store(out, 5, resume=True), lambda: store(out), lambda: verify(out)):  # noqa: B023
+            try:
+                call()
+            except (LighterAsyncError, OSError):
+                pass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import os
 import traceback
 from collections.abc import Callable, Iterator
@@ -208,7 +207,7 @@ def _check(about: Any) -> None:
         number = about[field]
         if number is not None and (type(number) is not int or not -_LARGEST <= number < _LARGEST):
             raise ValueError(f"{field!r} is no number")
-    if type(about["time"]) not in (int, float) or not abs(about["time"]) < math.inf:
+    if type(about["time"]) not in (int, float) or not abs(about["time"]) < _LARGEST:
         raise ValueError("'time' is no time")
     if about.get("durability", "rename") not in get_args(Durability):
         raise ValueError("'durability' is none that there is")
