@@ -531,7 +531,7 @@ def mutated(content, mine):
 ODD = [
     None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, 10**400, 1.5, float("nan"), float("inf"), "", "x", "\0", "/",
     "..", "../outside/sub/0.txt", "/etc/passwd", ".lighter-async/runs.jsonl", "sub/0.txt", "link/0.txt", "\ud800",
-    "x" * 5000, [], [[]], ["h"], [None], {}, {"a": {}}, [1, 2, 3], [2**64] * 3, [1] * 1000, "fsync", "0.txt", "text", "tensor",
+    "x" * 5000, [], [[]], ["h"], [None], {}, {"a": {}}, [1, 2, 3], [2**64] * 3, [1] * 1000, "fsync", "0.txt", "text",
 ]  # fmt: skip
 
 
