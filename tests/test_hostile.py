@@ -1,26 +1,32 @@
 """What others may have left in quarantine: nothing of it runs, hangs a reader, or reaches outside of the directory."""
 
 import fcntl
+import io
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lighter_async import BackgroundWriter, Origin, locks, pending, read_manifest
+from lighter_async import BackgroundWriter, LighterAsyncError, Origin, locks, pending, read_manifest
 from lighter_async.below import walk_below
 from lighter_async.cli import main
 from lighter_async.manifest import reader
 from lighter_async.manifest.entry import parse
+from lighter_async.manifest.verify import drop as drop_damaged
+from lighter_async.manifest.verify import verify
 from lighter_async.workers.plain import from_plain, to_plain
-from lighter_async.workers.quarantine import kept_in
+from lighter_async.workers.quarantine import NeedsTrustError, kept_in
 
 ABOUT = {
     "name": "a", "writer": "tensor", "attempts": 1, "error": "e", "traceback": "", "key": "", "rank": 0, "run": "r",
@@ -77,8 +83,8 @@ def test_a_module_that_an_error_names_is_not_imported(tmp_path, monkeypatch):
     "about",
     [
         {"name": "../b"}, {"name": 3}, {"writer": None}, {"rank": -1}, {"rank": True}, {"time": float("nan")},
-        {"time": float("inf")}, {"index": "1"}, {"loader": 1 << 70}, {"durability": "never"}, {"key": []},
-        {"traceback": "x" * (1 << 20)},
+        {"time": float("inf")}, {"time": 10**400}, {"index": "1"}, {"loader": 1 << 70}, {"durability": "never"},
+        {"key": []}, {"traceback": "x" * (1 << 20)},
     ],
     ids=lambda value: repr(value)[:60],
 )  # fmt: skip
@@ -367,3 +373,219 @@ def test_one_writer_that_is_not_known_holds_no_other_up(tmp_path, capsys):
     assert '"nobody\'s" is none that is registered here; its values stay' in capsys.readouterr().err
     assert (tmp_path / "good.pt").is_file()
     assert [one.about["writer"] for one in kept_in(tmp_path)] == ["nobody's"]
+
+
+def deflated(value):
+    """As `torch.save` writes it, but compressed."""
+    stored, packed = io.BytesIO(), io.BytesIO()
+    torch.save(value, stored)
+    with zipfile.ZipFile(stored) as old, zipfile.ZipFile(packed, "w") as new:
+        for info in old.infolist():
+            new.writestr(info.filename, old.read(info), zipfile.ZIP_DEFLATED)
+    return packed.getvalue()
+
+
+def saved(value):
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def claiming(count):
+    """A tensor of one element, whose file says that its storage has more of them."""
+    stored, changed = io.BytesIO(saved(torch.zeros(65, dtype=torch.uint8))), io.BytesIO()
+    with zipfile.ZipFile(stored) as old, zipfile.ZipFile(changed, "w") as new:
+        for info in old.infolist():
+            data = old.read(info)
+            new.writestr(info.filename, data.replace(b"KA", b"J" + count.to_bytes(4, "little")))
+    return changed.getvalue()
+
+
+def nested(depth):
+    value = ["list", []]
+    for _ in range(depth):
+        value = ["list", [value, value]]
+    return value
+
+
+WIDE = torch.zeros(1, dtype=torch.uint8).expand(1 << 40)
+LARGE = torch.zeros(1 << 16, dtype=torch.uint8)
+ARRAY = io.BytesIO()
+np.lib.format.write_array_header_1_0(ARRAY, {"descr": "|V0", "fortran_order": False, "shape": (1 << 40,)})
+GROWING = {
+    "expanded": (lambda: saved(WIDE), False),
+    "expanded bytes": (lambda: saved(["bytes", WIDE]), True),
+    "overlapping": (lambda: saved(torch.zeros(1 << 16).as_strided((1 << 15, 1 << 15), (1, 1))), False),
+    "compressed": (lambda: deflated(LARGE), False),
+    "more than it has": (lambda: claiming(1 << 30), False),
+    "bytes again and again": (lambda: saved(["list", [["bytes", LARGE]] * 10_000]), True),
+    "lists of lists": (lambda: saved(nested(60)), True),
+    "keys of tuples": (lambda: saved(["dict", [[["tuple", [nested(60)]], 1]]]), True),
+    "array of nothings": (lambda: saved(["array", torch.frombuffer(ARRAY.getbuffer(), dtype=torch.uint8)]), True),
+    "not an archive": (lambda: b"x" * 100, True),
+    "bytearray": (lambda: saved(bytearray(10)), False),
+    "empty": (lambda: b"", False),
+}
+
+
+@pytest.mark.parametrize("kind", GROWING)
+def test_a_value_takes_no_more_memory_than_its_file(tmp_path, capsys, kind):
+    """What would is told, with the way out, and stays; in a process that has little memory."""
+    make, plain = GROWING[kind]
+    place = drop(tmp_path, "1", 0, plain=plain)
+    (place / "value.pt").write_bytes(make())
+    begun = time.monotonic()
+    assert main(["replay", str(tmp_path)]) == 1
+    assert time.monotonic() - begun < 20
+    assert "give --trust" in capsys.readouterr().err
+    assert len(list(kept_in(tmp_path))) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.zeros(1).expand(5),
+        torch.arange(4.0).unfold(0, 2, 1),
+        torch.eye(3).to_sparse(),
+        torch.ones(2, dtype=torch.complex64).conj(),
+        torch.nn.Parameter(torch.ones(2)),
+        torch.ones(2, requires_grad=True),
+        torch.zeros(3, dtype=torch.uint16),
+        torch.arange(12).reshape(3, 4).t(),
+        torch.zeros(0, 3),
+        torch.tensor(True),
+        torch.ones(2, dtype=torch.bfloat16),
+        [torch.ones(1)] * 3,
+    ],
+    ids=str,
+)
+def test_values_of_ours_come_back_without_trust(tmp_path, value):
+    """Also those that repeat their elements, which are stored in full."""
+    place = drop(tmp_path, "1", 0, plain=True)
+    torch.save(to_plain(value), place / "value.pt")
+    (back,) = [one.value() for one in kept_in(tmp_path)]
+    ours, backs = ([one] if torch.is_tensor(one) else one for one in (value, back))
+    for one, other in zip(ours, backs, strict=True):
+        assert (type(one), one.dtype, one.requires_grad) == (type(other), other.dtype, other.requires_grad)
+        assert torch.equal(one.detach().to_dense(), other.detach().to_dense())
+
+
+def test_a_value_that_is_larger_than_half_of_the_memory_needs_trust(tmp_path):
+    """Though it takes no room on the disk."""
+    place = drop(tmp_path, "1", 0)
+    os.truncate(place / "value.pt", 1 << 42)
+    (one,) = kept_in(tmp_path)
+    with pytest.raises(NeedsTrustError) as raised:
+        one.value()
+    assert "half of the memory" in str(raised.value.__cause__)
+
+
+def tree(folder):
+    """What lies in a folder, and when it was changed."""
+    return {
+        path.relative_to(folder): (path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.fixture
+def outside(tmp_path):
+    """A folder beside the directory of results, of which nothing may be touched."""
+    folder = tmp_path / "outside"
+    store(folder / "out")
+    (folder / "sub").mkdir()
+    (folder / "sub/0.txt").write_text("precious")
+    before = tree(folder)
+    yield folder
+    assert tree(folder) == before
+
+
+def mutated(content, mine):
+    """A file's content with a few changes, by bytes or by what its lines say."""
+    for _ in range(mine.randint(1, 4)):
+        place = mine.randrange(len(content) + 1)
+        way = mine.randrange(6)
+        if way == 0:
+            content = content[:place]
+        elif way == 1:
+            content = content[:place] + mine.randbytes(mine.randint(1, 8)) + content[place + mine.randint(0, 8) :]
+        elif way == 2:
+            content += content
+        else:
+            lines = content.split(b"\n")
+            number = mine.randrange(len(lines))
+            try:
+                about = json.loads(lines[number])
+                about[mine.choice(list(about))] = mine.choice(ODD)
+                lines[number] = json.dumps(about, separators=(",", ":")).encode()
+            except (ValueError, TypeError, IndexError, RecursionError):
+                lines[number : number + 1] = mine.choices(lines, k=mine.randint(0, 2))
+            content = b"\n".join(lines)
+    return content
+
+
+ODD = [
+    None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, 10**400, 1.5, float("nan"), float("inf"), "", "x", "\0", "/",
+    "..", "../outside/sub/0.txt", "/etc/passwd", ".lighter-async/runs.jsonl", "sub/0.txt", "link/0.txt", "\ud800",
+    "x" * 5000, [], [[]], ["h"], [None], {}, {"a": {}}, [1, 2, 3], [2**64] * 3, [1] * 1000, "fsync", "0.txt", "text",
+]  # fmt: skip
+
+
+@settings(max_examples=120, deadline=None)
+@given(seed=st.integers(0, 2**32))
+@pytest.mark.filterwarnings("ignore")
+def test_whatever_a_folder_of_ours_holds_there_is_an_answer_or_an_error_of_ours(tmp_path_factory, seed):
+    """Soon, and nothing beside the directory is touched: lock files, the list of runs and manifests of any making."""
+    mine = random.Random(seed)
+    folder = tmp_path_factory.mktemp("any")
+    outside = folder / "outside"
+    (outside / "sub").mkdir(parents=True)
+    (outside / "sub/0.txt").write_text("precious")
+    before = tree(folder)
+    out = folder / "out"
+    store(out)
+    (out / "link").symlink_to(outside / "sub")
+    own = out / ".lighter-async"
+    owner = json.dumps(
+        {"process": 1, "started": "1", "boot": locks.boot_id(), "namespace": "", "run": "h", "program": ""}
+    )
+    (own / "0123456789ab.lock").write_text(owner)
+    for path in sorted(own.iterdir()):
+        if mine.random() < 0.7:
+            path.write_bytes(mutated(path.read_bytes(), mine))
+    calls = [
+        lambda: read_manifest(out),
+        lambda: list(pending(range(5), out)),
+        lambda: drop_damaged(verify(out)),
+        lambda: store(out, 5, resume=True),
+        lambda: main(["manifest", str(out), "--output", str(folder / "out/table.csv")]),
+        lambda: store(out, 5),
+    ]
+    for call in calls:
+        begun = time.monotonic()
+        try:
+            call()
+        except (LighterAsyncError, OSError):
+            pass
+        assert time.monotonic() - begun < 10
+    assert {path: what for path, what in tree(folder).items() if path.parts[0] != "out"} == before
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_links_in_every_place_of_ours_lead_nowhere(tmp_path, outside):
+    """Each file of ours, our folder, and a sample, in turn is a link to one of somebody else's."""
+    theirs = outside / "out/.lighter-async"
+    for number, name in enumerate(["runs.jsonl", "manifest-0.jsonl", "", "../0.txt", "replacing", "recording"]):
+        out = tmp_path / f"out-{number}"
+        store(out)
+        place = out / ".lighter-async" / name if name else out / ".lighter-async"
+        if place.is_dir():
+            shutil.rmtree(place)
+        elif place.exists():
+            place.unlink()
+        place.symlink_to({"": theirs, "../0.txt": outside / "sub/0.txt"}.get(name, theirs / name))
+        for call in (lambda: store(out, 5, resume=True), lambda: store(out), lambda: verify(out)):  # noqa: B023
+            try:
+                call()
+            except (LighterAsyncError, OSError):
+                pass

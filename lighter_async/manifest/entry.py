@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Sequence
@@ -23,7 +22,6 @@ __all__ = ["Dropped", "Entry", "Loaders", "Record", "RunRecord", "parse", "parse
 _LARGEST = 1 << 63  # what fits the columns of a table
 _MOST_DIMENSIONS = 256
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\.[a-z]{1,4}" if os.name == "posix" else "(?!)")
-_LEAST_TIME, _MOST_TIME = -math.inf, math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +219,7 @@ def parse(line: bytes) -> Entry | None:
         if "format" in fields:
             return _run(fields)
         return _record(fields)
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
 
 
@@ -248,7 +246,7 @@ def _record(fields: dict[str, Any]) -> Record | None:
             and (index is None or -_LARGEST <= index < _LARGEST)
             and (batch is None or -_LARGEST <= batch < _LARGEST)
             and (shape is None or (len(shape) <= _MOST_DIMENSIONS and all(map(_is_count, shape))))
-            and _LEAST_TIME < time < _MOST_TIME
+            and -_LARGEST < time < _LARGEST
             and _is_file(file)
         ):
             if shape is not None:
@@ -348,4 +346,4 @@ def _is_count(number: object) -> bool:
 
 
 def _is_time(number: object) -> bool:
-    return type(number) in (int, float) and math.isfinite(number)  # type: ignore[arg-type]
+    return type(number) in (int, float) and abs(number) < _LARGEST  # type: ignore[arg-type]
