@@ -301,7 +301,7 @@ def test_a_manifest_is_read_in_pieces(tmp_path, monkeypatch):
     """The same records are found, wherever the pieces end, and lines that are too long are none."""
     store(tmp_path, 10)
     path = tmp_path / ".lighter-async/manifest-0.jsonl"
-    line = next(line for line in path.read_text().splitlines() if '"samples"' in line)
+    line = next(line for line in path.read_text().splitlines() if '"7"' in line)
     long = line.replace('"writer":"text"', '"writer":"' + "x" * 2000 + '"')
     path.write_text(path.read_text() + f"{long}\n" + path.read_text() + line[:-5])
     for size in (len(line) + 1, 1200, 1 << 20):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -269,14 +268,10 @@ def _writer(name: str, *, given: bool) -> Any:
     Raises:
         Exception: There is none of the name, or its module cannot be imported.
     """
-    module, colon, attribute = name.partition(":")
-    writer: Any = name
-    if colon and given:  # what an error says is never imported
-        writer = importlib.import_module(module)
-        for part in attribute.split("."):
-            writer = getattr(writer, part)
-    resolve_writer(writer)
-    return writer
+    if ":" in name and not given:
+        raise ValueError("it is named by a module, and what an error says is never imported")
+    resolve_writer(name)
+    return name
 
 
 def _named(writer: Any, name: str) -> Any:

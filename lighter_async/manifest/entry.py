@@ -189,7 +189,7 @@ def parse_samples(line: bytes) -> Samples | None:
         return None
     try:
         return _decode_samples(line)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
     try:  # names that are not of UTF-8 are JSON for Python alone
         return msgspec.convert(_decode(line.decode()), Samples)
