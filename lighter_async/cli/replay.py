@@ -299,7 +299,7 @@ def _named(writer: Any, name: str) -> Any:
 def _unknown(name: str, error: Exception, *, given: bool) -> str:
     if isinstance(error, ValueError) and ":" not in name:
         return f"{'writer' if given else 'the writer that failed,'} {name!r} is none that is registered here"
-    return f"writer {name!r} cannot be had: {describe(error)}"
+    return str(error) if given and isinstance(error, ValueError) else f"writer {name!r} cannot be had: {describe(error)}"
 
 
 @contextmanager
