@@ -24,7 +24,10 @@ _MARK = "STARTED_BY_TEST"  # a variable of the environment of all that a test st
 _FAILED = pytest.StashKey[bool]()
 
 # Opened once by the interpreter, its libraries and the kernel's interfaces, whenever they are first needed.
-_OTHERS_FOLDERS = tuple({"/dev/", "/proc/", "/sys/", "/usr/", f"{sys.prefix}/", f"{sys.base_prefix}/"})
+_OTHERS_FOLDERS = (
+    *("/dev/", "/proc/", "/sys/", "/usr/"),
+    *(f"{os.path.realpath(prefix)}/" for prefix in (sys.prefix, sys.base_prefix)),
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
