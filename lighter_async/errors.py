@@ -39,7 +39,7 @@ __all__ = [
 
 _LISTED_FAILURES = 5
 _LONGEST_SHOWN = 200
-_NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+_DISK_FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
 class LighterAsyncError(Exception):
@@ -120,7 +120,7 @@ class WriteError(LighterAsyncError):
         size = f" ({nbytes / 1e6:.1f} MB)" if nbytes else ""
         kept = sum(failure.kept is not None for failure in failures)
         where = f"; {kept} values are kept, and lighter-async replay DIR writes them" if kept else ""
-        full = any(isinstance(one.cause, OSError) and one.cause.errno in _NO_ROOM for one in failures)
+        full = any(one.cause is not None and is_disk_full(one.cause) for one in failures)
         way_out = (
             "; the disk is full: make room and run again with resume=True, which computes only what is missing, or "
             "give wait_for_space=SECONDS, or more of them"
@@ -251,6 +251,11 @@ def _rebuild_write_timeout(message: str, stack: str) -> WriteTimeoutError:
 
 def _rebuild_flush_timeout(message: str, pending: int) -> FlushTimeoutError:
     return FlushTimeoutError(message, pending=pending)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says that there is no room left on the disk, or in a quota."""
+    return isinstance(error, OSError) and error.errno in _DISK_FULL
 
 
 def shown(value: object) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from lighter_async.errors import LighterAsyncError
 from lighter_async.limits import DEFAULT_ATTEMPTS, DEFAULT_QUEUE_SIZE, default_workers
 from lighter_async.manifest.line import Config, Loader
 from lighter_async.names import Numbers
+from lighter_async.notices import notify
 from lighter_async.same import fingerprint_of
 from lighter_async.service import BackgroundWriter
 from lighter_async.targets import LocalTarget, Target
@@ -252,7 +252,7 @@ class FileWriter(BaseWriter):
         if trainer.is_global_zero:
             lengths = [length_of(dataset) for dataset in datasets]
             total = "" if None in lengths else f" of {sum(length or 0 for length in lengths):,}"
-            _tell(f"resuming: {len(known):,}{total} are stored in {os.fspath(self.path)!r}")
+            notify(f"resuming: {len(known):,}{total} are stored in {os.fspath(self.path)!r}")
 
     def on_predict_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -374,7 +374,7 @@ class FileWriter(BaseWriter):
             if isinstance(exception, KeyboardInterrupt):
                 # Lightning ends the process without showing this exception.
                 for text in _attached(exception)[known:]:
-                    _tell(text)
+                    notify(text.removeprefix("lighter_async: "))
 
     def _forget(self, *, ends: bool) -> None:
         self._forget_writer()
@@ -480,7 +480,3 @@ def _attached(exception: BaseException) -> list[str]:
             found.append(str(link) if type(link) is LighterAsyncError else f"{type(link).__name__}: {link}")
         link = link.__context__
     return found
-
-
-def _tell(text: str) -> None:
-    print(f"lighter_async: {text}" if not text.startswith("lighter_async") else text, file=sys.stderr, flush=True)
