@@ -7,7 +7,6 @@ for byte, the elements are all that is left to read.
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 from lighter_async.writers.archive import Template, split

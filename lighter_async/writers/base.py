@@ -127,9 +127,7 @@ class Encoder:
         encoded = None if self._encode_block is None else self._encode_block(block)
         return None if encoded is None else as_parts(encoded, self.name)
 
-    def decode(
-        self, data: bytes | memoryview, *, shape: tuple[int, ...] | None = None, trust: bool = False
-    ) -> Any:
+    def decode(self, data: bytes | memoryview, *, shape: tuple[int, ...] | None = None, trust: bool = False) -> Any:
         """The value of a file's bytes.
 
         Args:
