@@ -46,7 +46,7 @@ class Results(Mapping[str, Any]):
         *,
         writer: str,
         key: str,
-        decode: Callable[[bytes], Any] | None = None,
+        decode: Callable[[bytes], Any] | Encoder | None = None,
         check: bool = True,
         trust: bool = False,
     ) -> None:
@@ -77,8 +77,8 @@ class Results(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         """The value of a sample, as its format holds it.
 
-        A ``tensor`` is what `torch.load` reads, on the CPU; an image a numpy array of pixels, C×H×W (a volume C×D×H×W),
-        of uint8, or uint16 for mode ``"I;16"``; a text a str; of an encoder of yours, what its ``decode`` returns.
+        A ``tensor`` is what `torch.load` reads, on the CPU; an image a numpy array of pixels, CHW (a volume CDHW), of
+        uint8, or uint16 for mode ``"I;16"``; a text a str; of an encoder of yours, what its ``decode`` returns.
 
         Raises:
             KeyError: No sample of this name is stored.
@@ -192,8 +192,8 @@ class Results(Mapping[str, Any]):
         if encoder is None or encoder.decoder is None:
             lacks = "is registered under no name" if encoder is None else "has no decoder"
             raise TypeError(
-                f"writer {self.writer!r} {lacks}; give open_results(..., decode=FUNCTION), from bytes to a value, or the "
-                "encoder itself, or take read_bytes"
+                f"writer {self.writer!r} {lacks}; give open_results(..., decode=FUNCTION), from bytes to a value, or "
+                "the encoder itself, or take read_bytes"
             )
         self._encoder = encoder
         return encoder

@@ -46,7 +46,7 @@ class FileStore:
                         return data
                     file.seek(0)
                 # Memory that is not cleared first, and that a tensor can be made of without a copy.
-                buffer = memoryview(np.empty(size, np.uint8))
+                buffer = np.empty(size, np.uint8).data
                 done = 0
                 while done < size and (count := file.readinto(buffer[done:])):
                     done += count

@@ -296,7 +296,7 @@ def decode_image_2d(data: bytes | memoryview) -> NDArray[Any]:
     """The pixels of an image, as `to_pixels` gives them.
 
     Returns:
-        A numpy array, C×H×W, of its own memory: uint8, of 1 (grey), 2 (grey and alpha), 3 or 4 channels, or uint16 of 1
+        A numpy array, CHW, of its own memory: uint8, of 1 (grey), 2 (grey and alpha), 3 or 4 channels, or uint16 of 1
         channel for mode ``"I;16"``. So uint8 values are those that were written; floats are scaled to 255 (65535) and
         truncated, and bools are 0 and 255 (65535). Written again, it gives the same image.
 
@@ -311,10 +311,10 @@ def decode_image_3d(data: bytes | memoryview, *, shape: tuple[int, ...] | None =
 
     Args:
         data: The file's content, in which the D slices lie below each other.
-        shape: The volume's, C×D×H×W: how many slices there are stands in the manifest and not in the file.
+        shape: The volume's, CDHW: how many slices there are stands in the manifest and not in the file.
 
     Returns:
-        A numpy array, C×D×H×W, otherwise as of `decode_image_2d`.
+        A numpy array, CDHW, otherwise as of `decode_image_2d`.
 
     Raises:
         ValueError: The shape is not known, or is not that of a volume with these pixels.
