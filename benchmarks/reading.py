@@ -1,6 +1,6 @@
 """Reading small tensors back by name, beside a loop of `torch.load`.
 
-Both read the same files in the same order, in turns; the first round of each, which warms the page cache, does not count.
+Both read the same files in the same order, in turns. The first round of each warms the page cache and does not count.
 
     python benchmarks/reading.py [--samples 5000] [--rounds 7] [--json FILE]
 """
@@ -56,9 +56,7 @@ def main() -> None:
                 taken[way].append(microseconds(read, names))
     figures = {"open_results_milliseconds": opening * 1e3}
     print(f"{platform.platform()}, Python {platform.python_version()}, torch {torch.__version__}")
-    print(
-        f"{options.samples} tensors of 384 float32; microseconds a tensor, median (least to most) of {options.rounds}"
-    )
+    print(f"{options.samples} tensors of 384 float32; us a tensor, median (least to most) of {options.rounds}")
     for way, rounds in taken.items():
         counted = rounds[1:]
         figures[way] = statistics.median(counted)
