@@ -25,6 +25,7 @@ from lighter_async import (
     Run,
     encoder,
     open_results,
+    pending,
     write_image_2d,
     write_image_3d,
     write_text,
@@ -258,6 +259,17 @@ def test_nothing_to_read_is_said(tmp_path):
         open_results(5)
     with pytest.raises(TypeError, match="decode is a function"):
         open_results(tmp_path, decode="npy")
+
+
+def test_a_whole_file_that_a_crash_left_unrecorded_counts_as_it_does_for_pending(tmp_path):
+    """Where names are numbers, the file says which sample it is."""
+    with BackgroundWriter("text", tmp_path, backend="thread", run=Run(numbered=True)) as writer:
+        writer.submit_batch(["0", "1"], ["zero", "one"], origin=Origin([0, 1]))
+    manifest = tmp_path / ".lighter-async/manifest-0.jsonl"
+    lines = manifest.read_text().splitlines(keepends=True)
+    manifest.write_text("".join(lines[:-1]))
+    assert list(pending([0, 1, 2], tmp_path)) == [2]
+    assert (dict(open_results(tmp_path)), open_results(tmp_path).at(1)) == ({"0": "zero", "1": "one"}, "one")
 
 
 # Formats of the user's own
