@@ -7,6 +7,7 @@ LighterAsyncError
 ├── InvalidNameError     a name that cannot become a file (also a ValueError)
 ├── QueueFullError       submit_nowait found no room
 ├── ClosedError          the writer takes no more samples
+├── ReadError            a stored sample cannot be read back
 ├── ResumeError          what was stored is of another data set, or was made with something else (also a ValueError)
 ├── FlushTimeoutError    some samples were still pending when the time was up (also a TimeoutError)
 ├── BackendUnavailableError  helper processes cannot be had here (also an OSError)
@@ -31,6 +32,7 @@ __all__ = [
     "LighterAsyncError",
     "NameTakenError",
     "QueueFullError",
+    "ReadError",
     "ResumeError",
     "WorkerDiedError",
     "WriteError",
@@ -186,6 +188,40 @@ class QueueFullError(LighterAsyncError):
 
 class ClosedError(LighterAsyncError):
     """The writer takes no more samples: it was closed, aborted, stopped by a failure, or belongs to another process."""
+
+
+class ReadError(LighterAsyncError):
+    """A sample that was stored cannot be read back.
+
+    Attributes:
+        name: The sample's name.
+        file: Its file below the directory; None where none is recorded, as of a function ``(path, value)``.
+        trouble: What is wrong, as `lighter-async verify` says it: ``"missing"``, ``"wrong size"``, ``"wrong checksum"``
+            or ``"unreadable"``; or ``"not decoded"``, of a whole file that no value could be made of.
+        detail: The same in more words.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        name: str = "",
+        file: str | None = None,
+        trouble: str = "unreadable",
+        detail: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.name = name
+        self.file = file
+        self.trouble = trouble
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_read_error, (self.args[0], self.name, self.file, self.trouble, self.detail)
+
+
+def _rebuild_read_error(message: str, name: str, file: str | None, trouble: str, detail: str) -> ReadError:
+    return ReadError(message, name=name, file=file, trouble=trouble, detail=detail)
 
 
 class ResumeError(LighterAsyncError, ValueError):

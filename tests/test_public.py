@@ -34,7 +34,9 @@ PUBLIC = [
     "PathTarget",
     "PendingSampler",
     "QueueFullError",
+    "ReadError",
     "Record",
+    "Results",
     "ResumeError",
     "Run",
     "RunRecord",
@@ -45,6 +47,7 @@ PUBLIC = [
     "WriterRegistry",
     "WriterStats",
     "encoder",
+    "open_results",
     "pending",
     "read_manifest",
     "write_image_2d",
@@ -149,6 +152,7 @@ BELOW = {
     "files": {"locks", "names"},
     "below": {"names"},
     "runs": {"locks", "names"},
+    "store": set(),
     "interrupts": set(),
     "same": {"errors", "manifest", "staging"},
     "writers": {"block", "files", "names", "errors"},
@@ -165,7 +169,7 @@ BELOW = {
         "runs",
         "types",
     },
-    "targets": {"below", "files", "forks", "interrupts", "locks", "names", "errors", "runs", "types"},
+    "targets": {"below", "files", "forks", "interrupts", "locks", "names", "errors", "runs", "store", "types"},
     "twin": set(),
     "staging": {"block", "forks"},
     "workers": {
@@ -209,6 +213,7 @@ ABOVE = {
     "aio": {*BELOW},
     "callback": {*BELOW},
     "resume": {"manifest", "same", "targets"},
+    "results": {"errors", "files", "manifest", "store", "targets", "writers"},
     "cli": {*BELOW, "aio", "callback"},
 }
 

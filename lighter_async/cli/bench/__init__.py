@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from lighter_async.cli.bench.options import BadOption, BenchOptions
 from lighter_async.cli.extras import needs
 from lighter_async.cli.words import say
