@@ -165,10 +165,11 @@ BELOW = {
         "manifest",
         "names",
         "errors",
+        "tracebacks",
         "types",
     },
-    "failures": {"errors"},
-    "ledger": {"errors", "failures", "interrupts", "types"},
+    "tracebacks": {"errors"},
+    "ledger": {"errors", "interrupts", "tracebacks", "types"},
     "options": {"errors", "targets", "types", "writers"},
     "service": {
         "errors",
