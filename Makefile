@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+TESTERS ?= 3
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test test-long lint bench bench-quick bench-memory soak clean
@@ -9,8 +10,9 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 demo: .venv/.demo
 	$(BIN)/lighter-async demo
 
+# More processes than cores, since most tests wait for programs that they start. `pytest -q` runs them in one.
 test: .venv/.dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(TESTERS) --dist worksteal
 
 # What takes too long for every change: kills, signals and forks at random moments, for minutes.
 test-long: .venv/.dev

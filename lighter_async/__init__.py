@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from lighter_async.manifest import Manifest, Record, RunRecord, read_manifest
     from lighter_async.resume import PendingSampler, pending
     from lighter_async.service import BackgroundWriter
-    from lighter_async.targets import LocalTarget
-    from lighter_async.types import Origin, PathTarget, Run, Target, WriterStats
+    from lighter_async.targets import LocalTarget, PathTarget, Target
+    from lighter_async.types import Origin, Run, WriterStats
     from lighter_async.writers import (
         Encoder,
         WriterRegistry,
@@ -64,8 +64,8 @@ _ROOMS = {
     "manifest": ["Manifest", "Record", "RunRecord", "read_manifest"],
     "resume": ["PendingSampler", "pending"],
     "service": ["BackgroundWriter"],
-    "targets": ["LocalTarget"],
-    "types": ["Origin", "PathTarget", "Run", "Target", "WriterStats"],
+    "targets": ["LocalTarget", "PathTarget", "Target"],
+    "types": ["Origin", "Run", "WriterStats"],
     "writers": [
         "Encoder",
         "WriterRegistry",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from time import perf_counter
 from types import TracebackType
@@ -20,7 +20,8 @@ from lighter_async.limits import DEFAULT_ATTEMPTS, DEFAULT_QUEUE_SIZE
 from lighter_async.manifest.line import Config
 from lighter_async.service import BackgroundWriter, State
 from lighter_async.staging import Accelerator, Plan
-from lighter_async.types import BackendName, Durability, IfExists, OnError, Origin, Run, Target, WriterStats
+from lighter_async.targets import Target
+from lighter_async.types import BackendName, Durability, IfExists, OnError, Origin, Run, WriterStats
 
 __all__ = ["AsyncBackgroundWriter"]
 
@@ -48,6 +49,7 @@ class AsyncBackgroundWriter:
             `max_workers`, on an event loop of the workers' own, never on the caller's.
         directory: Where the files go. Made if it does not exist.
         target: Instead of `directory`: where the bytes go.
+        writer_options: Keyword options of the writer.
         backend: What the workers are: ``"thread"``, ``"process"`` or ``"auto"``.
         max_workers: Samples that are written at once.
         queue_size: Samples that may be queued or being written.
@@ -72,9 +74,10 @@ class AsyncBackgroundWriter:
     def __init__(
         self,
         writer: str | Callable[..., Any] = "tensor",
-        directory: str | os.PathLike[str] | None = None,
+        directory: str | os.PathLike[str] | Target | None = None,
         *,
         target: Target | None = None,
+        writer_options: Mapping[str, Any] | None = None,
         backend: BackendName = "auto",
         max_workers: int | None = None,
         queue_size: int = DEFAULT_QUEUE_SIZE,
@@ -96,6 +99,7 @@ class AsyncBackgroundWriter:
             writer,
             directory,
             target=target,
+            writer_options=writer_options,
             backend=backend,
             max_workers=max_workers,
             queue_size=queue_size,

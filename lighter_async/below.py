@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lighter_async.names import check_name
 
-__all__ = ["list_below", "make_folders", "open_below", "read_below", "remove_below"]
+__all__ = ["list_below", "make_folders", "open_below", "read_below", "remove_below", "walk_below"]
 
 _HAS_FOLDERS = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -136,3 +136,29 @@ def list_below(root: str | os.PathLike[str], folder: str) -> list[str]:
             return os.listdir(Path(root, folder) if descriptor is None else descriptor)
     except OSError:
         return []
+
+
+def walk_below(root: str | os.PathLike[str], *, but: str | None = None) -> Iterator[tuple[str, list[str]]]:
+    """Every folder below a directory, and itself, as ``""``, with the names of what lies in it and is no folder.
+
+    Folders that cannot be listed are left out, such as those whose path is longer than the system takes: none of ours
+    is. Nothing recurses, so that a tree may be as deep as it likes.
+
+    Args:
+        root: The directory.
+        but: Folders whose names begin with this are left out.
+    """
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        files = []
+        try:
+            with os.scandir(os.path.join(root, folder)) as entries:
+                for entry in entries:
+                    if not entry.is_dir(follow_symlinks=False):
+                        files.append(entry.name)
+                    elif but is None or not entry.name.startswith(but):
+                        folders.append(f"{folder}/{entry.name}" if folder else entry.name)
+        except OSError:
+            pass
+        yield folder, files

@@ -11,7 +11,7 @@ import stat
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -43,7 +43,9 @@ LOCK_ENDING = ".lock"
 """How the names of lock files end; they begin with the token that is part of their writer's temporary names."""
 
 _LARGEST = 4096  # bytes of a lock file that are read
-_SECONDS_ALONE = 60.0  # to wait for whoever is alone in a file, where the system cannot tell whether it lives
+_SECONDS_ALONE = 60.0  # to wait for whoever is alone in a file
+_SECONDS_UNTOLD = 2.0  # after which it is said that somebody is waited for
+_LONGEST_PAUSE = 0.02  # seconds between two looks
 _MISSING = frozenset(
     {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EPERM, errno.EIO, errno.ENOTTY}
 )
@@ -97,26 +99,69 @@ def _unlock(descriptor: int) -> None:
             pass  # there are no locks here
 
 
+def _looks(path: str, waiting: Callable[[], None]) -> Iterator[None]:
+    """Moments to look again whether a file is free, until time is up. Of a long wait is told.
+
+    Args:
+        path: The file.
+        waiting: Called between the looks.
+    """
+    begun = time.monotonic()
+    told, pause = False, 0.0005
+    yield
+    while (waited := time.monotonic() - begun) < _SECONDS_ALONE:
+        if waited > _SECONDS_UNTOLD and not told:
+            told = True
+            print(f"lighter_async: waiting for whoever has locked {path!r}", file=sys.stderr, flush=True)
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+        waiting()
+        yield
+
+
+def _lock(descriptor: int, path: str, waiting: Callable[[], None]) -> None:
+    """Lock a file, as soon as nobody else has it: that is a few lines of ours, or whoever may read it, for ever.
+
+    Raises:
+        TimeoutError: Somebody else has had it all the time.
+        _NoLocks: There are no locks here.
+    """
+    for _ in _looks(path, waiting):
+        try:
+            return _flock(descriptor, path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+    raise TimeoutError(
+        f"somebody has had {path!r} locked for {_SECONDS_ALONE:g} s, which is never done for more than a moment; "
+        f"fuser -v {path} lists who has it open: end that, or let it go on if it is stopped"
+    )
+
+
 @contextmanager
-def alone_in(path: str) -> Iterator[int]:
+def alone_in(path: str, *, waiting: Callable[[], None] = lambda: None) -> Iterator[int]:
     """Be the only one of all processes in a file for a few lines; gives its descriptor. The file is made.
 
     Where the file system knows no locks, a file beside it takes their place.
 
+    Args:
+        path: The file.
+        waiting: Called again and again while another one is in it, such as `run_handlers`, if the caller holds no lock.
+
     Raises:
+        TimeoutError: Somebody has been in it for a minute.
         OSError: The file cannot be made.
     """
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
     flags |= getattr(os, "O_NONBLOCK", 0)  # a pipe in its place must hold nobody up
-    unlink_from_copies(path)
+    unlink_from_copies(path, waiting=waiting)
     descriptor = _own.open(os.open, path, flags, 0o666)
     beside = ""
     try:
         if fcntl is not None:
             try:
-                _flock(descriptor, path, fcntl.LOCK_EX)
+                _lock(descriptor, path, waiting)
             except _NoLocks:
-                beside = _take_beside(f"{path}.busy")
+                beside = _take_beside(f"{path}.busy", waiting)
         yield descriptor
     finally:
         _unlock(descriptor)
@@ -128,10 +173,11 @@ def alone_in(path: str) -> Iterator[int]:
                 pass
 
 
-def unlink_from_copies(path: str) -> None:
+def unlink_from_copies(path: str, *, waiting: Callable[[], None] = lambda: None) -> None:
     """See to it that a file of ours has no other name: writing to it would write to a copy made of links (``cp -al``).
 
     Raises:
+        TimeoutError: As `alone_in`, whose arguments these are.
         OSError: It has, and cannot be copied.
     """
     try:
@@ -146,7 +192,7 @@ def unlink_from_copies(path: str) -> None:
             return
         if fcntl is not None:
             try:
-                _flock(descriptor, path, fcntl.LOCK_EX)
+                _lock(descriptor, path, waiting)
             except _NoLocks:
                 pass
         if _is_at(descriptor, path):  # else another one was quicker
@@ -159,16 +205,14 @@ def unlink_from_copies(path: str) -> None:
         _own.close(descriptor)
 
 
-def _take_beside(path: str) -> str:
-    deadline = time.monotonic() + _SECONDS_ALONE
-    while True:
+def _take_beside(path: str, waiting: Callable[[], None]) -> str:
+    for _ in _looks(path, waiting):
         try:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-            return path
+            break
         except FileExistsError:
-            if time.monotonic() > deadline:
-                return path  # whoever made it has died in these few lines
-            time.sleep(0.002)
+            continue
+    return path  # if it is another one's still, that one has died in these few lines
 
 
 @dataclass(frozen=True, slots=True)

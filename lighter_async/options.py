@@ -8,8 +8,8 @@ import os
 from typing import Any, get_args
 
 from lighter_async.errors import shown
-from lighter_async.targets import LocalTarget
-from lighter_async.types import Durability, IfExists, OnError, PathTarget, Run, Target
+from lighter_async.targets import LocalTarget, Target, features_of
+from lighter_async.types import Durability, IfExists, OnError, Run
 from lighter_async.writers import PathFunction
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
 
 
 def target_of(
-    directory: str | os.PathLike[str] | None,
+    directory: str | os.PathLike[str] | Target | None,
     target: Target | None,
     *,
     if_exists: IfExists | None,
@@ -33,8 +33,14 @@ def target_of(
 ) -> Target:
     """Where the bytes go: the target, or the directory with its options.
 
+    Args:
+        directory: A path, or a target in its place.
+        target: The target.
+        if_exists, durability, run: Options of a directory.
+
     Raises:
         ValueError: There is neither or both, or an option of a directory beside a target.
+        TypeError: The directory is neither a path nor a target.
     """
     if (directory is None) == (target is None):
         raise ValueError(
@@ -43,11 +49,15 @@ def target_of(
             else "give one of directory and target, not both"
         )
     if target is None:
-        assert directory is not None
-        if not isinstance(directory, (str, os.PathLike)):
+        if isinstance(directory, Target):
+            target = directory
+        elif not isinstance(directory, (str, os.PathLike)):
             raise TypeError(
-                f"directory is a path, not {type(directory).__name__}; the order is BackgroundWriter(writer, directory)"
+                f"directory is a path or a target, not {type(directory).__name__}; the order is "
+                "BackgroundWriter(writer, directory)"
             )
+    if target is None:
+        assert isinstance(directory, (str, os.PathLike))
         return LocalTarget(directory, if_exists=if_exists or "overwrite", durability=durability or "rename", run=run)
     for option, value in (("if_exists", if_exists), ("durability", durability), ("run", run)):
         if value is not None:
@@ -60,7 +70,7 @@ def check_path_function(writer: PathFunction, target: Target) -> None:
     Raises:
         ValueError: The target has no paths to hand to a function, or an option that a function need not keep.
     """
-    if not isinstance(target, PathTarget):
+    if not features_of(target).has_paths:
         raise ValueError(
             f"writer {writer.name!r} is a function (path, value), and {type(target).__name__} has no paths; "
             "register an encoder (value) -> bytes instead, which writes to any target"

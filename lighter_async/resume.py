@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import warnings
+from array import array
 from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Any
 
+import numpy as np
 import torch.distributed
+from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
 
-from lighter_async.manifest import Loader, Manifest, Record, read_manifest
+from lighter_async.manifest import Loader, Manifest, read_manifest
 from lighter_async.manifest.adopt import lengths_of, number_name, stored
+from lighter_async.manifest.columns import Block
+from lighter_async.manifest.indices import IndexSet
 from lighter_async.manifest.reader import Series
+from lighter_async.manifest.records import Records
 from lighter_async.same import check_same, fingerprint_of
 from lighter_async.targets.local import wait_until_free
 
@@ -61,32 +67,33 @@ def pending(
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size is at least 1, not {batch_size}")
     count = len(dataset)
-    if names is not None:
-        names = [names(index) for index in range(count)] if callable(names) else list(names)
+    if names is not None and not callable(names):
+        names = list(names)
         if len(names) != count:
             raise ValueError(f"Length mismatch: {count} samples and {len(names)} names; every sample has one")
-    found: list[set[int]] = []
+    done = np.ones(count, np.bool_)
     for directory in directories:
         wait_until_free(directory)
         manifest = read_manifest(directory)
         _warn_of_missing_files(manifest)
         series = stored(manifest, writer=writer)
-        found += [_done(manifest, one, records, dataset, loader, names) for one, records in series.items()]
+        for one, records in series.items():
+            done &= _done(manifest, one, records, dataset, loader, names)
         if not series:
-            found.append(set())
-    done = set.intersection(*found)
-    return PendingSampler(dataset, [index for index in range(count) if index not in done], batch_size)
+            done[:] = False
+    return PendingSampler(dataset, array("q", np.flatnonzero(~done).astype(np.int64).tobytes()), batch_size)
 
 
 def _done(
     manifest: Manifest,
     series: Series,
-    records: Sequence[Record],
+    records: Records,
     dataset: Sized,
     loader: int,
-    names: Sequence[str] | None,
-) -> set[int]:
-    """The indices of the samples that one series has."""
+    names: Sequence[str] | Callable[[int], str] | None,
+) -> NDArray[np.bool_]:
+    """Which of the data set's samples one series has."""
+    count = len(dataset)
     lengths = lengths_of(manifest, series)
     about = [one for one in manifest.loaders if one.series == series]
     named = {one.run for one in about if one.named}
@@ -94,15 +101,19 @@ def _done(
     numbered = {run.run for run in manifest.runs if run.numbered and run.series == series}
     of_callback = {one.run for one in about}
     if not named and all(
-        record.run in numbered
-        or ((record.run in of_callback or names is None) and _is_number(record, lengths, record.run in of_callback))
-        for record in records
+        block.head.run in numbered
+        or (
+            (block.head.run in of_callback or names is None)
+            and _is_numbered(block, lengths, block.head.run in of_callback)
+        )
+        for block in records.blocks
     ):
         check_same(manifest, series, loader, dataset)
-        return {record.index for record in records if record.loader == loader and record.index is not None}
+        return IndexSet(records.indices(loader)).flags(count)
     if names is not None:
-        known = {record.name for record in records}
-        return {index for index, name in enumerate(names) if name in known}
+        known = set(records.names())
+        given = map(names, range(count)) if callable(names) else names
+        return np.fromiter((name in known for name in given), np.bool_, count)
     mine = fingerprint_of(dataset)
     same = {
         loaders.run
@@ -112,7 +123,7 @@ def _done(
         and loader < len(loaders.loaders)
         and loaders.loaders[loader] == Loader(len(dataset), mine)
     }
-    if not all(record.run in same for record in records):
+    if not all(block.head.run in same for block in records.blocks):
         warnings.warn(
             f"{os.fspath(manifest.directory)!r} has samples with names, and whether their indices are those of this "
             "data set is not known, so they count as pending, and what is stored already is left out by its name only "
@@ -120,27 +131,31 @@ def _done(
             UserWarning,
             stacklevel=3,
         )
-    return {
-        record.index
-        for record in records
-        if record.run in same and record.loader == loader and record.index is not None
-    }
+    return IndexSet(records.where(lambda block: block.head.run in same).indices(loader)).flags(count)
 
 
-def _is_number(record: Record, lengths: Sequence[int | None], is_of_callback: bool) -> bool:
-    """Whether a sample's name is the number of its index."""
-    index = record.index
-    if index is None:
+def _is_numbered(block: Block, lengths: Sequence[int | None], is_of_callback: bool) -> bool:
+    """Whether the names of all samples are the numbers of their indices."""
+    if not block.head.has_index:
         return False
-    if record.name in (number_name(index, record.loader, lengths), f"{record.loader}/{index}"):
-        return True
-    return record.name == str(index) and not (is_of_callback and lengths)
+    loader, may_be_index = block.head.loader, not (is_of_callback and lengths)
+    numbers, indices = block.number_column(), block.index_column()
+    if numbers is not None:
+        numbers = numbers if block.alive is None else numbers[block.alive]
+        first = number_name(0, loader, lengths)
+        if first is not None and np.array_equal(numbers, indices if first == "0" else indices + int(first)):
+            return True
+        if may_be_index and np.array_equal(numbers, indices):
+            return True
+    return all(
+        name in (number_name(index, loader, lengths), f"{loader}/{index}") or (may_be_index and name == str(index))
+        for name, index in zip(block.living_names(), indices.tolist(), strict=True)
+    )
 
 
 def _warn_of_missing_files(manifest: Manifest) -> None:
     """The manifest decides what is done; but results that somebody removed are hardly meant to stay away."""
-    files = [record.file for record in manifest.records if record.file is not None]
-    looked_at = files[:: max(1, len(files) // _LOOKED_AT)]
+    looked_at = manifest.records.some_files(_LOOKED_AT)
     missing = [file for file in looked_at if not os.path.lexists(manifest.directory / file)]
     if missing:
         warnings.warn(
@@ -163,7 +178,7 @@ class PendingSampler(DistributedSampler[Any]):
         batch_size: As for `pending`.
     """
 
-    def __init__(self, dataset: Sized, indices: list[int], batch_size: int | None = None) -> None:
+    def __init__(self, dataset: Sized, indices: Sequence[int], batch_size: int | None = None) -> None:
         # Not the parent's, which asks for the number of ranks now: they may be started later.
         self.dataset = dataset  # type: ignore[assignment]
         self.indices = indices
@@ -191,7 +206,7 @@ class PendingSampler(DistributedSampler[Any]):
     def set_epoch(self, epoch: int) -> None:
         """Does nothing: the order is the data set's."""
 
-    def _share(self) -> list[int]:
+    def _share(self) -> Sequence[int]:
         rank, ranks = self.rank, self.num_replicas
         if self.batch_size is None:
             return self.indices[rank::ranks]

@@ -34,7 +34,13 @@ class Begun:
 
 
 def begin_run(
-    directory: str, run: str, since: int, *, begun: Begun | None = None, latest: Callable[[], int] = lambda: 0
+    directory: str,
+    run: str,
+    since: int,
+    *,
+    begun: Begun | None = None,
+    latest: Callable[[], int] = lambda: 0,
+    waiting: Callable[[], None] = lambda: None,
 ) -> Begun:
     """Enter a run into the directory's list; of several ranks the first one does, and the others learn what it has.
 
@@ -44,12 +50,13 @@ def begin_run(
         since: What to enter if it is the first of its run: see `Begun`.
         begun: What the run had in a list that is gone.
         latest: The largest sequence number that is known of, asked where there is no list.
+        waiting: As of `alone_in`.
 
     Raises:
-        OSError: The list cannot be read or written.
+        OSError: The list cannot be read or written, or somebody has it locked.
     """
     path = os.path.join(directory, _FILE)
-    with alone_in(path) as descriptor:
+    with alone_in(path, waiting=waiting) as descriptor:
         text = os.pread(descriptor, min(os.fstat(descriptor).st_size, _LARGEST), 0)
         listed = [one for line in text.splitlines() if (one := _known(line)) is not None]
         for id_, known in listed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -28,7 +28,7 @@ from lighter_async.options import (
 )
 from lighter_async.same import check_config
 from lighter_async.staging import Accelerator, Plan, StagingPool
-from lighter_async.targets import LocalTarget
+from lighter_async.targets import LocalTarget, Target
 from lighter_async.types import (
     Backend,
     BackendName,
@@ -38,7 +38,6 @@ from lighter_async.types import (
     OnError,
     Origin,
     Run,
-    Target,
     Unit,
     WriterStats,
 )
@@ -73,9 +72,10 @@ class BackgroundWriter:
 
     Args:
         writer: A registered name (``"tensor"``, ``"image_2d"``, ``"image_3d"``, ``"text"``), an `Encoder`, or a
-            function ``(path, value)``, plain or ``async def``.
-        directory: Where the files go. Made if it does not exist.
-        target: Instead of `directory`: where the bytes go.
+            function ``(path, value)``, plain or ``async def``; or where one is, as ``"module:attribute"``.
+        directory: Where the files go. Made if it does not exist. A target may stand in its place.
+        target: Another way to say it: where the bytes go.
+        writer_options: Keyword options of the writer, such as ``{"compress_level": 1}``.
         backend: ``"process"``: helper processes, which never hold this process's interpreter lock. ``"thread"``:
             threads of this process, for writers that have to see its objects. ``"auto"``: processes for the writers of
             this package that store in a directory, threads for anything else.
@@ -113,9 +113,10 @@ class BackgroundWriter:
     def __init__(
         self,
         writer: str | Callable[..., Any] = "tensor",
-        directory: str | os.PathLike[str] | None = None,
+        directory: str | os.PathLike[str] | Target | None = None,
         *,
         target: Target | None = None,
+        writer_options: Mapping[str, Any] | None = None,
         backend: BackendName = "auto",
         max_workers: int | None = None,
         queue_size: int = DEFAULT_QUEUE_SIZE,
@@ -133,7 +134,7 @@ class BackgroundWriter:
         run: Run | None = None,
         accelerator: Accelerator | None = None,
     ) -> None:
-        self.writer = resolve_writer(writer)
+        self.writer = resolve_writer(writer, writer_options)
         self.target = target_of(directory, target, if_exists=if_exists, durability=durability, run=run)
         check_records(self.target, manifest=manifest, resume=resume, on_error=on_error)
         self._manifest, self._resume, self._on_error = manifest, resume, on_error

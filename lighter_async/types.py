@@ -1,14 +1,13 @@
-"""The seams between the parts: what a target and a backend promise, and the few shapes that travel between them."""
+"""What a backend promises, and the few shapes that travel between the parts. What a target promises: `targets`."""
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from lighter_async.errors import WriteError
 
@@ -20,14 +19,11 @@ __all__ = [
     "BackendName",
     "Batch",
     "Durability",
-    "Group",
     "IfExists",
     "OnError",
     "Origin",
-    "PathTarget",
     "Result",
     "Run",
-    "Target",
     "Unit",
     "WriterStats",
     "launched_run",
@@ -155,94 +151,6 @@ def _slurm_words() -> tuple[str, ...]:
 
 # Steps that SLURM itself numbers, such as a job's script, have numbers from here on.
 _SLURM_OWN_STEPS = 0xFFFFFFF0
-
-
-@runtime_checkable
-class Target(Protocol):
-    """Where bytes live. Knows names and bytes, and nothing of tensors.
-
-    `put` may be called from several threads at once, each with a name of its own. With helper processes each of them
-    has a pickled copy of the target, made before `open`, and opens and closes that besides.
-    """
-
-    @property
-    def location(self) -> str:
-        """Where this target stores, for messages. Two targets with equal locations share one name space."""
-        ...
-
-    def open(self) -> None:
-        """Get ready to store. Called once, before the first `put`."""
-        ...
-
-    def check(self, names: Sequence[str]) -> None:
-        """Refuse names that can never be stored here. Called by the submitting thread, so it must be quick.
-
-        Args:
-            names: Of a batch; at least one.
-
-        Raises:
-            InvalidNameError: One of them cannot be stored, with the reason and the way out.
-        """
-        ...
-
-    def keeps(self, name: str) -> bool:
-        """Whether a sample of an earlier run lies under `name` and is to stay, so that encoding can be saved."""
-        ...
-
-    def put(self, name: str, parts: Sequence[memoryview]) -> bool:
-        """Store the concatenated `parts` under `name`, all or nothing.
-
-        Returns:
-            True once it is stored whole; False if a sample of an earlier run was kept instead.
-        """
-        ...
-
-    def close(self) -> None:
-        """Let go of everything. Called once, after the last `put`."""
-        ...
-
-
-class Group(Protocol):
-    """Samples that are stored together, for that costs less than storing each by itself."""
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it is to be settled before more is put."""
-        ...
-
-    def put(self, name: str, parts: Sequence[memoryview], *, again: bool) -> None:
-        """Get ready to store the concatenated `parts` under `name`.
-
-        Args:
-            name: The name.
-            parts: Its bytes; they need not outlive the call.
-            again: Whether a worker that has died may have stored it already.
-
-        Raises:
-            OSError: It cannot be stored. It is not in the group.
-        """
-        ...
-
-    def settle(self, at: Callable[[int], None]) -> list[bool | BaseException]:
-        """Store what was put, and say of each in its order: as `Target.put` returns, or what it raises.
-
-        Args:
-            at: Called with the place of each before it is waited for; what it raises is raised.
-        """
-        ...
-
-    def leave(self) -> None:
-        """Let go of what was put and is not settled."""
-        ...
-
-
-@runtime_checkable
-class PathTarget(Target, Protocol):
-    """A target whose samples are files of this machine, so that a path function can write them itself."""
-
-    def path(self, name: str) -> Path:
-        """The final path of `name`, with its folders made."""
-        ...
 
 
 @dataclass(slots=True, eq=False)

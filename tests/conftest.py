@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -19,10 +20,14 @@ pytest.register_assert_rewrite("harness", "service_contract")
 from harness import leftovers  # noqa: E402
 
 _DEADLINE = 10.0  # seconds; threads of an executor end a moment after it was told to
+_MARK = "STARTED_BY_TEST"  # a variable of the environment of all that a test starts
 _FAILED = pytest.StashKey[bool]()
 
 # Opened once by the interpreter, its libraries and the kernel's interfaces, whenever they are first needed.
-_OTHERS_FOLDERS = tuple({"/dev/", "/proc/", "/sys/", "/usr/", f"{sys.prefix}/", f"{sys.base_prefix}/"})
+_OTHERS_FOLDERS = (
+    *("/dev/", "/proc/", "/sys/", "/usr/"),
+    *(f"{os.path.realpath(prefix)}/" for prefix in (sys.prefix, sys.base_prefix)),
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,15 +58,22 @@ def _leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    mark, older = f"{os.getpid()}-{monotonic()}", set(_pids())
+    os.environ[_MARK] = mark
+
+    def orphans() -> dict[object, str]:
+        return _orphans(mark, older)
+
     looks: dict[str, Callable[[], dict[object, str]]] = {
         "threads": _threads,
-        "processes": _processes,
+        "processes": lambda: {**_children(), **orphans()},
         "descriptors": _descriptors,
         "files": lambda: _temporary_files(folder),
     }
     before = {kind: set(look()) for kind, look in looks.items()}
     yield
     if request.node.stash.get(_FAILED, False):
+        _end(orphans())
         return
 
     def left() -> list[str]:
@@ -77,6 +89,7 @@ def _leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
         sleep(0.01)
         found = left()
     if found:
+        _end(orphans())
         pytest.fail("the test left behind\n  " + "\n  ".join(sorted(found)), pytrace=False)
 
 
@@ -89,9 +102,30 @@ def _threads() -> dict[object, str]:
     }
 
 
-def _processes() -> dict[object, str]:
+def _children() -> dict[object, str]:
+    return _told(psutil.Process().children(recursive=True))
+
+
+def _orphans(mark: str, older: set[str]) -> dict[object, str]:
+    """What programs of the test have started and not ended: nobody's children by now, and maybe in other sessions.
+
+    All of them have the mark in their environment.
+    """
+    found = []
+    for pid in set(_pids()) - older:
+        with contextlib.suppress(OSError, psutil.Error):  # it has ended, or is another user's
+            if f"{_MARK}={mark}".encode() in Path("/proc", pid, "environ").read_bytes().split(b"\0"):
+                found.append(psutil.Process(int(pid)))
+    return {process: what for process, what in _told(found).items() if process not in _children()}
+
+
+def _pids() -> list[str]:
+    return [name for name in os.listdir("/proc") if name.isdecimal()] if sys.platform.startswith("linux") else []
+
+
+def _told(processes: Iterable[psutil.Process]) -> dict[object, str]:
     found: dict[object, str] = {}
-    for process in psutil.Process().children(recursive=True):
+    for process in processes:
         try:
             command = " ".join(process.cmdline())
             # The first shared memory or semaphore of a process starts this one, for the rest of its life.
@@ -100,6 +134,14 @@ def _processes() -> dict[object, str]:
         except psutil.NoSuchProcess:
             continue
     return found
+
+
+def _end(processes: Iterable[object]) -> None:
+    """Or they would hold the pipes, the locks and the memory of a test that is over."""
+    for process in processes:
+        assert isinstance(process, psutil.Process)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _descriptors() -> dict[object, str]:

@@ -19,6 +19,7 @@ from PIL import Image
 from lighter_async import write_image_2d
 from lighter_async.cli import main
 from lighter_async.cli.bench import loops, runs
+from lighter_async.cli.bench import workload as workload_module
 from lighter_async.cli.bench.choice import choose
 from lighter_async.cli.bench.figures import Figures, Spread, baseline_of, figures_of
 from lighter_async.cli.bench.folders import fresh_folder, insist
@@ -465,10 +466,11 @@ def test_texts_are_as_long_as_asked_for():
         assert " " in batch[0]
 
 
-def test_large_batches_are_fewer():
-    """One of a gigabyte is enough to hand over again and again."""
-    assert len(make_batches(workload(shape=(1, 4096, 4096), batch_size=4, dtype="uint8"))) == 4
-    assert len(make_batches(workload(shape=(1, 4096, 4096), batch_size=5, dtype="float32"))) == 1
+def test_large_batches_are_fewer(monkeypatch):
+    """One of a gigabyte is enough to hand over again and again; here, of a megabyte."""
+    monkeypatch.setattr(workload_module, "_MOST_BYTES", 1 << 20)
+    assert len(make_batches(workload(shape=(1, 256, 256), batch_size=4, dtype="uint8"))) == 4
+    assert len(make_batches(workload(shape=(1, 256, 256), batch_size=5, dtype="float32"))) == 1
 
 
 def test_a_launching_step_makes_the_same_calls_each_time(monkeypatch):

@@ -342,7 +342,7 @@ def test_a_retry_does_not_replace_another_ranks_sample(tmp_path, calls):
     other.open()
     log.begin(0)
     other.put("a", [memoryview(b"FIRST")])
-    log.append([Stored(0, "a", 5, "")], ["a"], [None], Origin([3]))
+    log.append([Stored(0, "a", 5, 16 * "0")], ["a"], [None], Origin([3]))
     log.close()
     other.close()
     writer.submit("a", "SECOND", origin=Origin([4]))

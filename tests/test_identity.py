@@ -293,14 +293,7 @@ def test_keys_of_a_sampler_that_are_no_numbers_are_no_indices(tmp_path):
 def test_resuming_tells_how_much_is_stored(tmp_path, capsys):
     """Once, with the data set's length."""
     items = [f"item {number}" for number in range(1200)]
-    predict(tmp_path / "out", Items(items), batch_size=1100, **NAMED)
-    (tmp_path / "out" / ".lighter-async" / "manifest-0.jsonl").write_text(
-        "".join(
-            line
-            for line in (tmp_path / "out" / ".lighter-async" / "manifest-0.jsonl").read_text().splitlines(True)
-            if '"name":"item 7' not in line
-        )
-    )
+    predict(tmp_path / "out", Items(items[:1089]), batch_size=1100, **NAMED)
     capsys.readouterr()
     predict(tmp_path / "out", Items(items), batch_size=1100, **NAMED)
     err = capsys.readouterr().err

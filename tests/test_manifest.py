@@ -25,6 +25,7 @@ from lighter_async import (
 from lighter_async.cli import main
 from lighter_async.manifest.line import FORMAT
 from lighter_async.manifest.log import ManifestLog
+from lighter_async.names import with_suffix
 
 Pair = namedtuple("Pair", "first second")
 
@@ -39,8 +40,39 @@ def lines_of(folder, rank=0):
 
 
 def samples_of(folder, rank=0):
-    """The lines of samples, by name."""
-    return {line["name"]: line for line in lines_of(folder, rank) if "format" not in line}
+    """What the lines of samples say by plain json, by the sample's name."""
+    found = {}
+    for line in lines_of(folder, rank):
+        if "samples" in line:
+            found.update({sample["name"]: sample for sample in each_sample(line)})
+    return found
+
+
+def each_sample(line):
+    """What a line says of each of its samples."""
+    count, (output,) = line["samples"], line["outputs"]
+    for number in range(count):
+        name, index = (
+            entry
+            if entry is None
+            else entry[number]
+            if isinstance(entry, list)
+            else entry["start"] + number * entry["step"]
+            for entry in (line["names"], line["index"])
+        )
+        is_known = "suffix" in output
+        size = output.get("bytes")
+        yield {
+            **{key: line[key] for key in ("rank", "loader", "batch", "time", "run")},
+            **{key: output[key] for key in ("writer", "key")},
+            "name": str(name),
+            "index": index,
+            "file": with_suffix(str(name), output["suffix"]) if is_known else None,
+            "bytes": size[number] if isinstance(size, list) else size,
+            "xxh3": output["xxh3"][16 * number :][:16] if is_known else None,
+            "shape": output.get("shape"),
+            "dtype": output.get("dtype"),
+        }
 
 
 def store(folder, names, *, indices=None, text="text", writer="text", loader=0, batch=None, **options):
@@ -154,7 +186,7 @@ def test_names_come_back_as_they_were(tmp_path, backend):
     run = Run(id='run "1"\n', key='k"e\ny')
     with BackgroundWriter("text", tmp_path, backend=backend, run=run) as background:
         background.submit_batch(STRANGE, ["x"] * len(STRANGE), origin=Origin(range(len(STRANGE))))
-    assert len(lines_of(tmp_path)) == 1 + len(STRANGE)
+    assert len(samples_of(tmp_path)) == len(STRANGE)
     manifest = read_manifest(tmp_path)
     assert manifest.torn == 0
     assert [record.name for record in manifest.records] == STRANGE
@@ -274,9 +306,12 @@ def test_a_skipped_sample_is_recorded_by_its_own_run_alone(tmp_path):
 
 
 @pytest.mark.parametrize("backend", ["thread", "process"])
-def test_a_torn_line_costs_its_own_sample_alone(tmp_path, backend):
+def test_a_torn_line_costs_its_own_samples_alone(tmp_path, backend):
     """Wherever a crash cut the last line off: it does not count, and what the next writer records does."""
-    store(tmp_path, ["a", "b"], indices=[0, 1])
+    with BackgroundWriter("text", tmp_path, backend="thread", max_workers=1) as background:
+        background.submit("a", "x", origin=Origin([0]))
+        background.flush()
+        background.submit("b", "x", origin=Origin([1]))
     whole = manifest_of(tmp_path).read_bytes()
     last = whole.rindex(b"\n", 0, -1) + 1
     for cut in range(last + 1, len(whole), 1 if backend == "thread" else 40):
@@ -319,7 +354,7 @@ def test_half_a_write_is_made_up_for(tmp_path, monkeypatch):
     write, short = os.write, [30]
 
     def write_some(descriptor, data):
-        if short and os.readlink(f"/proc/self/fd/{descriptor}").endswith(".jsonl") and b'"name"' in bytes(data):
+        if short and os.readlink(f"/proc/self/fd/{descriptor}").endswith(".jsonl") and b'"names"' in bytes(data):
             written = write(descriptor, bytes(data)[: short.pop()])
             other = ManifestLog(tmp_path, Run(), writer="text", resume=True)
             other.begin(0)

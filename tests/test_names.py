@@ -184,6 +184,11 @@ def claimed(*batches):
     return claims
 
 
+def told(batch):
+    names, suffix = batch
+    return f"{names.range if isinstance(names, Numbers) else names}{suffix}"
+
+
 @pytest.mark.parametrize(
     ("earlier", "later"),
     [
@@ -203,7 +208,7 @@ def claimed(*batches):
         ((Numbers(range(0, 10, 2)), ".png"), (Numbers(range(4, 5)), ".png")),
         ((Numbers(range(0, 10, 2)), ".png"), (Numbers(range(3, 9, 3)), ".png")),
     ],
-    ids=str,
+    ids=told,
 )
 def test_two_samples_of_a_run_cannot_have_one_file(earlier, later):
     """Whether names are strings or numbers, and with or without the suffix."""
@@ -227,7 +232,7 @@ def test_two_samples_of_a_run_cannot_have_one_file(earlier, later):
         ((["04"], ".png"), (Numbers(range(10)), ".png")),
         ((Numbers(range(0)), ".png"), (Numbers(range(3)), ".png")),
     ],
-    ids=str,
+    ids=told,
 )
 def test_names_that_only_look_alike_are_two_files(earlier, later):
     """Another suffix, folder, case, or spelling of a number."""

@@ -17,7 +17,7 @@ from lighter_async import BackgroundWriter, FileWriter, LocalTarget, locks, pend
 from lighter_async import files as files_module
 from lighter_async.files import local_path, sync_folder
 from lighter_async.locks import Owner, RunLock, alone_in, is_held, this_process
-from lighter_async.targets import group
+from lighter_async.targets import lanes
 
 # What a preloaded library makes of the C library's calls: each fails as the environment says.
 LIBRARY = r"""
@@ -227,12 +227,12 @@ def test_a_file_system_that_tells_no_limits_has_the_usual_ones(tmp_path, monkeyp
     assert (tmp_path / "a.txt").read_text() == "x"
 
 
-def test_few_descriptors_mean_small_groups(monkeypatch):
+def test_few_descriptors_mean_few_open_files(monkeypatch):
     """Files that are synced together are open together."""
-    monkeypatch.setattr(group.resource, "getrlimit", lambda number: (24, 24))
-    assert group._most_open() == 1
-    monkeypatch.setattr(group.resource, "getrlimit", lambda number: (1024, 4096))
-    assert group._most_open() == 64
+    monkeypatch.setattr(lanes.resource, "getrlimit", lambda number: (24, 24))
+    assert lanes._most_open() == 1
+    monkeypatch.setattr(lanes.resource, "getrlimit", lambda number: (1024, 4096))
+    assert lanes._most_open() == 64
 
 
 def test_a_folder_that_cannot_be_synced_for_another_reason_is_an_error(tmp_path, monkeypatch):

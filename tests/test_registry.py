@@ -320,7 +320,7 @@ def test_an_encoder_may_have_a_name_of_its_own():
         (np.arange(3, dtype=np.uint8), b"\0\1\2"),
         ([np.zeros((2, 0, 3)).data, b"x"], b"x"),
     ],
-    ids=lambda value: str(value)[:30],
+    ids=lambda value: type(value).__name__,
 )
 @pytest.mark.parametrize("way", ["directly", "service"])
 def test_an_encoder_returns_bytes_or_several_parts(tmp_path, returned, content, way):
@@ -358,7 +358,9 @@ def test_an_encoder_that_returns_no_bytes_is_a_type_error_that_names_it(tmp_path
     assert list(tmp_path.glob("[!.]*")) == []
 
 
-@pytest.mark.parametrize("encode", [awaited, functools.partial(awaited), AsyncCallable()], ids=str)
+@pytest.mark.parametrize(
+    "encode", [awaited, functools.partial(awaited), AsyncCallable()], ids=["function", "partial", "object"]
+)
 def test_an_encoder_is_not_async(encode):
     """Encoding is computation; the error says what to register instead."""
     with pytest.raises(TypeError, match=r"encoder '(awaited|AsyncCallable)' is an async function.*path function"):

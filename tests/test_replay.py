@@ -406,9 +406,9 @@ def test_the_list_tells_what_there_is_and_why(tmp_path, broken, capsys):
     [
         (None, "the writer that failed, 'encode_picky' is none that is registered here"),
         ("nonsense", "'nonsense' is none that is registered here"),
-        ("replayable:nonsense", "no attribute 'nonsense'"),
-        ("no_such_module:picky", "No module named 'no_such_module'"),
-        (":picky", "cannot be had"),
+        ("replayable:nonsense", "has no 'nonsense'"),
+        ("no_such_module:picky", "no module 'no_such_module'"),
+        (":picky", "is no name of a writer"),
         ("replayable:", "cannot be had"),
         ("replayable:write_nothing", "is called with (path, value)"),
         ("replayable:BROKEN", "cannot be had"),

@@ -100,7 +100,11 @@ def test_a_batch_may_be_empty(batch):
     assert plan_batch(batch).count == 0
 
 
-@pytest.mark.parametrize("batch", ["text", b"bytes", bytearray(b"x"), 3, None, {1: 2}, iter([1]), {1, 2}], ids=repr)
+@pytest.mark.parametrize(
+    "batch",
+    ["text", b"bytes", bytearray(b"x"), 3, None, {1: 2}, iter([1]), {1, 2}],
+    ids=lambda value: type(value).__name__,
+)
 def test_what_has_no_samples_is_no_batch(batch):
     """The error names the type and the way out."""
     with pytest.raises(TypeError, match=rf"not {type(batch).__name__}; use submit\(\) for one sample, or list"):

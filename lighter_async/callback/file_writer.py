@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from lighter_async.manifest.line import Config, Loader
 from lighter_async.names import Numbers
 from lighter_async.same import fingerprint_of
 from lighter_async.service import BackgroundWriter
+from lighter_async.targets import LocalTarget, Target
 from lighter_async.targets.local import wait_until_free
 from lighter_async.types import BackendName, Durability, IfExists, OnError, Origin, Run, WriterStats
 
@@ -38,13 +39,14 @@ class FileWriter(BaseWriter):
     With several ranks each writes its own samples, below one directory that all of them can see.
 
     Args:
-        directory: Where the files go. Made if it does not exist.
+        directory: Where the files go. Made if it does not exist. A `LocalTarget` may stand in its place.
         value_key: The entry of the outputs to write. A tensor or array with a batch dimension is one sample per row, a
             sequence one per item; a 0-d tensor, a text and any other object are one sample.
         writer_fn: ``"tensor"``, ``"image_2d"``, ``"image_3d"``, ``"text"``, another registered name, an `Encoder`, or a
-            function ``(path, value)``, plain or ``async def``.
+            function ``(path, value)``, plain or ``async def``; or where one is, as ``"module:attribute"``.
         name_key: The entry of the outputs that names the samples. None numbers them by their index in the data set,
             going on over the loaders; where that is not known, rank r of n takes r, r + n, r + 2n and so on.
+        writer_options: Keyword options of the writer, such as ``{"compress_level": 1}``.
         backend: ``"process"``: helper processes, which never hold this process's interpreter lock. ``"thread"``:
             threads of this process, for writers that have to see its objects. ``"auto"``: processes for the writers of
             this package, threads for anything else.
@@ -81,11 +83,12 @@ class FileWriter(BaseWriter):
 
     def __init__(
         self,
-        directory: str | os.PathLike[str],
+        directory: str | os.PathLike[str] | Target,
         value_key: str,
         writer_fn: str | Callable[..., Any],
         name_key: str | None = None,
         *,
+        writer_options: Mapping[str, Any] | None = None,
         backend: BackendName = "auto",
         max_workers: int | None = None,
         queue_size: int = DEFAULT_QUEUE_SIZE,
@@ -103,12 +106,18 @@ class FileWriter(BaseWriter):
         sigterm_grace: float | None = 25.0,
         return_predictions: bool | None = None,
     ) -> None:
+        target = directory if isinstance(directory, Target) else None
+        if target is not None:
+            directory = _directory_of(target, if_exists=if_exists, durability=durability)
+        assert not isinstance(directory, Target)
         for option, value in (("directory", directory), ("value_key", value_key), ("name_key", name_key)):
             if callable(value):
                 raise TypeError(
                     f"{option} is no {type(value).__name__}; the order is FileWriter(directory, value_key, writer_fn)"
                 )
         super().__init__(directory)
+        self._target = target if isinstance(target, LocalTarget) else None
+        self.writer_options = writer_options
         self.value_key = value_key
         self.name_key = name_key
         self.writer_fn = writer_fn
@@ -116,8 +125,8 @@ class FileWriter(BaseWriter):
         self.max_workers = max_workers
         self.queue_size = queue_size
         self.queue_bytes = queue_bytes
-        self.if_exists = if_exists
-        self.durability = durability
+        self.if_exists = if_exists if self._target is None else self._target.if_exists
+        self.durability = durability if self._target is None else self._target.durability
         self.manifest = manifest
         self.resume = resume
         self.run_config = run_config
@@ -394,15 +403,17 @@ class FileWriter(BaseWriter):
             self._writer = None
 
     def _background_writer(self, *, local_ranks: int, run: Run) -> BackgroundWriter:
+        made_here = self._target is None
         return BackgroundWriter(
             self.writer_fn,
-            self.path,
+            self.path if self._target is None else self._target.of_run(run, self.path),
+            writer_options=self.writer_options,
             backend=self.backend,
             max_workers=default_workers(local_ranks) if self.max_workers is None else self.max_workers,
             queue_size=self.queue_size,
             queue_bytes=self.queue_bytes,
-            if_exists=self.if_exists,
-            durability=self.durability,
+            if_exists=self.if_exists if made_here else None,
+            durability=self.durability if made_here else None,
             manifest=self.manifest,
             resume=self.resume,
             run_config=self.run_config,
@@ -411,7 +422,7 @@ class FileWriter(BaseWriter):
             attempts=self.attempts,
             wait_for_space=self.wait_for_space,
             write_timeout=self.write_timeout,
-            run=run,
+            run=run if made_here else None,
         )
 
     def _warn_of_collected_predictions(self, trainer: Any) -> None:
@@ -425,6 +436,24 @@ class FileWriter(BaseWriter):
             UserWarning,
             stacklevel=2,
         )
+
+
+def _directory_of(target: Target, *, if_exists: IfExists, durability: Durability) -> Path:
+    """The directory of a target that was given in the place of one.
+
+    Raises:
+        TypeError: It has none.
+        ValueError: An option of a directory is given beside it.
+    """
+    if not isinstance(target, LocalTarget):
+        raise TypeError(
+            f"FileWriter stores below a directory that all ranks see, and {type(target).__name__} has none; give a "
+            "LocalTarget, or hand the predictions to BackgroundWriter(writer, target)"
+        )
+    for option, value, usual in (("if_exists", if_exists, "overwrite"), ("durability", durability, "rename")):
+        if value != usual:
+            raise ValueError(f"{option} goes with a directory; a target has its own rule, so set it there")
+    return target.directory
 
 
 @contextmanager

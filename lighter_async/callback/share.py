@@ -10,7 +10,8 @@ from typing import Any
 
 from lighter_async.errors import DuplicateNameError
 from lighter_async.manifest import Manifest, ManifestLog, read_manifest
-from lighter_async.manifest.adopt import adoptable
+from lighter_async.manifest.adopt import adoptable, with_unrecorded
+from lighter_async.manifest.records import Records
 from lighter_async.names import Numbers
 from lighter_async.same import check_same
 from lighter_async.types import Origin, Run
@@ -179,18 +180,15 @@ class Known:
         self._series = writer, key
         self._named = named
         self._unrecorded = [record for record, _ in adoptable(manifest, writer=writer, key=key)]
-        counted = manifest.counted(writer=writer, key=key)
-        records = [*counted.get(self._series, []), *self._unrecorded]
-        self._name_of_place = {
-            (record.loader, record.index): record.name for record in records if record.index is not None
-        }
-        self._names = {record.name for record in records}
+        counted = with_unrecorded(manifest.counted(writer=writer, key=key), self._unrecorded)
+        self._records = counted.get(self._series, Records([]))
+        self._names = set(self._records.names()) if named else set()
         # What this run has come by, and the items that these were, where that is known.
         self._met: dict[str, tuple[int, int] | None] = {}
         self._said = False
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._records)
 
     def check(self, datasets: Sequence[Any]) -> None:
         """Refuse to go on from numbers of another data set.
@@ -221,16 +219,17 @@ class Known:
         Raises:
             DuplicateNameError: Two items have one name, under which one sample is stored already.
         """
-        missing = []
-        for position in range(count):
-            name = names[position]
-            place = None if origin.indices is None else (origin.loader, int(origin.indices[position]))
-            if self._is_missing(name, place):
-                missing.append(position)
-        return missing
+        if origin.indices is None:
+            return [position for position in range(count) if self._is_missing(names[position], None, None)]
+        indices = [int(index) for index in origin.indices[:count]]
+        earlier = self._records.names_at(origin.loader, indices)
+        return [
+            position
+            for position, (index, known) in enumerate(zip(indices, earlier, strict=True))
+            if self._is_missing(names[position], (origin.loader, index), known)
+        ]
 
-    def _is_missing(self, name: str, place: tuple[int, int] | None) -> bool:
-        earlier = None if place is None else self._name_of_place.get(place)
+    def _is_missing(self, name: str, place: tuple[int, int] | None, earlier: str | None) -> bool:
         if earlier is not None and earlier != name and not self._is_number(earlier, place):
             self._warn_of_other_name(name, earlier, place)
             earlier = None

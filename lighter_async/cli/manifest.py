@@ -12,6 +12,7 @@ from typing import IO
 
 from lighter_async.errors import LighterAsyncError
 from lighter_async.manifest import Manifest, Record, read_manifest
+from lighter_async.manifest.verify import why_empty
 
 __all__ = ["run_manifest"]
 
@@ -33,7 +34,7 @@ def run_manifest(directory: Path, output: Path | None) -> int:
     try:
         manifest = read_manifest(directory)
         if not manifest.runs and not manifest.records:
-            what = "has no manifest" if directory.is_dir() else "is no directory"
+            what = why_empty(manifest) if directory.is_dir() else "is no directory"
             return _refuse(f"{str(directory)!r} {what}; give the directory that the results were written to")
         if output is None:
             _print_lines(manifest)

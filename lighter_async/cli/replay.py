@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +24,11 @@ from lighter_async.writers import Encoder, resolve_writer
 
 __all__ = ["run_replay"]
 
+_WAY_OUT = (
+    "Name the writer with --writer: tensor, image_2d, image_3d, text, or module:name of an encoder or a function "
+    "(path, value) in a module that can be imported from here"
+)
+
 
 def run_replay(directory: Path, *, writer: str | None, list_only: bool, trust: bool = False) -> int:
     """Write the values in quarantine, each under its name, and remove those that are stored.
@@ -40,7 +44,7 @@ def run_replay(directory: Path, *, writer: str | None, list_only: bool, trust: b
 
     Returns:
         0 if all are written, 1 if not, or if an error is not valid, 2 if nothing was tried: there is no such directory,
-        or the writer is not known.
+        or none of the writers is known.
     """
     if not directory.is_dir():
         return _refuse(f"there is no directory {str(directory)!r}; give the one that the results were written to")
@@ -64,18 +68,19 @@ def run_replay(directory: Path, *, writer: str | None, list_only: bool, trust: b
     # Values and writers may be of modules that lie where the command is called.
     with _importing_from_here() if writer is not None or trust else nullcontext():
         writers: dict[str, Any] = {}
-        for name in dict.fromkeys(writer or str(one.about["writer"]) for one in kept):
+        unknown: list[str] = []
+        for name in dict.fromkeys(writer or one.about["writer"] for one in kept):
             try:
                 writers[name] = _writer(name, given=writer is not None)
             except Exception as error:
-                unknown = _unknown(name, error, given=writer is not None)
-                return _refuse(
-                    f"{unknown}; nothing was written. Name the writer with --writer: tensor, image_2d, "
-                    "image_3d, text, or module:name of an encoder or a function (path, value) in a module that can be "
-                    "imported from here"
-                )
-        code = _replay(directory, kept, manifest, lambda one: writers[writer or str(one.about["writer"])], trust=trust)
-    return 1 if invalid else code
+                unknown.append(_unknown(name, error, given=writer is not None))
+        if not writers:
+            return _refuse(f"{'; '.join(unknown)}; nothing was written. {_WAY_OUT}")
+        for text in unknown:
+            _tell(f"{text}; its values stay. {_WAY_OUT}")
+        kept = [one for one in kept if writer or one.about["writer"] in writers]
+        code = _replay(directory, kept, manifest, lambda one: writers[writer or one.about["writer"]], trust=trust)
+    return 1 if invalid or unknown else code
 
 
 def _replay(
@@ -263,14 +268,10 @@ def _writer(name: str, *, given: bool) -> Any:
     Raises:
         Exception: There is none of the name, or its module cannot be imported.
     """
-    module, colon, attribute = name.partition(":")
-    writer: Any = name
-    if colon and given:  # what an error says is never imported
-        writer = importlib.import_module(module)
-        for part in attribute.split("."):
-            writer = getattr(writer, part)
-    resolve_writer(writer)
-    return writer
+    if ":" in name and not given:
+        raise ValueError("it is named by a module, and what an error says is never imported")
+    resolve_writer(name)
+    return name
 
 
 def _named(writer: Any, name: str) -> Any:
@@ -298,7 +299,7 @@ def _named(writer: Any, name: str) -> Any:
 def _unknown(name: str, error: Exception, *, given: bool) -> str:
     if isinstance(error, ValueError) and ":" not in name:
         return f"{'writer' if given else 'the writer that failed,'} {name!r} is none that is registered here"
-    return f"writer {name!r} cannot be had: {describe(error)}"
+    return str(error) if given and isinstance(error, ValueError) else f"writer {name!r} cannot be had: {describe(error)}"
 
 
 @contextmanager

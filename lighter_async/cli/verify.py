@@ -96,10 +96,10 @@ def _as_json(report: Report, left: Sequence[OSError] | None) -> dict[str, Any]:
 
 def _ranks(report: Report) -> dict[str, dict[str, int]]:
     ranks: dict[str, dict[str, int]] = {}
-    for record in report.manifest.records:
-        rank = ranks.setdefault(str(record.rank), {"samples": 0, "bytes": 0})
-        rank["samples"] += 1
-        rank["bytes"] += record.bytes or 0
+    for block in report.manifest.records.blocks:
+        rank = ranks.setdefault(str(block.head.rank), {"samples": 0, "bytes": 0})
+        rank["samples"] += len(block)
+        rank["bytes"] += block.sizes_of_living()
     return dict(sorted(ranks.items(), key=lambda item: int(item[0])))
 
 
@@ -125,7 +125,8 @@ def _print(report: Report, left: Sequence[OSError] | None) -> None:
             "leaves them; what they would tell of counts as not stored"
         )
     # What is damaged first, for it must not be hidden by files that are only not known.
-    findings = [*report.damaged, *(one for one in report.findings if one not in report.damaged)]
+    bad = {one.trouble for one in report.damaged}
+    findings = sorted(report.findings, key=lambda one: one.trouble not in bad)
     for one in findings[:_SHOWN]:
         print(f"  {one.trouble}: {_shown(one.file)} ({_shown(one.detail)})")
     if len(findings) > _SHOWN:

@@ -10,11 +10,13 @@ import xxhash
 
 from lighter_async.below import open_below
 from lighter_async.locks import boot_id
-from lighter_async.manifest.entry import Record, RunRecord
+from lighter_async.manifest.columns import Columns
+from lighter_async.manifest.entry import Record, RunRecord, samples_of
 from lighter_async.manifest.reader import Manifest, Series
+from lighter_async.manifest.records import Records
 from lighter_async.names import RESERVED_PREFIX, with_suffix
 
-__all__ = ["adoptable", "checksum_of", "identity_of_file", "lengths_of", "number_name", "stored"]
+__all__ = ["adoptable", "checksum_of", "identity_of_file", "lengths_of", "number_name", "stored", "with_unrecorded"]
 
 _CHUNK = 1 << 20
 
@@ -43,12 +45,21 @@ def lengths_of(manifest: Manifest, series: Series) -> list[int | None]:
     return []
 
 
-def stored(manifest: Manifest, *, writer: str | None = None, key: str | None = None) -> dict[Series, list[Record]]:
+def stored(manifest: Manifest, *, writer: str | None = None, key: str | None = None) -> dict[Series, Records]:
     """What is done of each series: the records that count, and those that `adoptable` gives; arguments as there."""
-    found = manifest.counted(writer=writer, key=key)
-    for record, _ in adoptable(manifest, writer=writer, key=key):
-        found[record.series].append(record)
-    return found
+    unrecorded = [record for record, _ in adoptable(manifest, writer=writer, key=key)]
+    return with_unrecorded(manifest.counted(writer=writer, key=key), unrecorded)
+
+
+def with_unrecorded(counted: dict[Series, Records], unrecorded: Sequence[Record]) -> dict[Series, Records]:
+    """The records that count, and others beside them."""
+    columns = Columns()
+    for record in unrecorded:
+        columns.add(samples_of([record]), 0, 0)
+    return {
+        series: Records([*records.blocks, *(block for block in columns.blocks if block.series == series)])
+        for series, records in counted.items()
+    }
 
 
 def adoptable(manifest: Manifest, *, writer: str | None = None, key: str | None = None) -> Iterator[tuple[Record, str]]:
@@ -63,18 +74,18 @@ def adoptable(manifest: Manifest, *, writer: str | None = None, key: str | None 
         writer: Look at one writer's files alone.
         key: Look at one output's files alone.
     """
-    known = {record.file for record in manifest.records}
-    current = manifest.current_runs()
-    for series, ids in current.items():
+    of_series: dict[Series, list[RunRecord]] = {}
+    for run in manifest.runs:
+        of_series.setdefault(run.series, []).append(run)
+    for series, ids in manifest.current_runs().items():
         if (writer is not None and series[0] != writer) or (key is not None and series[1] != key):
             continue
-        runs = [run for run in manifest.runs if run.run in ids and run.series == series]
+        runs = [run for run in of_series[series] if run.run in ids]
         if not runs or not all(run.numbered and run.suffix and run.boot == boot_id() != "" for run in runs):
             continue
         since = min(run.since for run in runs)
-        for loader, index, file in _numbered(manifest.directory, runs[-1], lengths_of(manifest, series)):
-            if file in known:
-                continue
+        numbered = _numbered(manifest.directory, runs[-1], lengths_of(manifest, series))
+        for loader, index, file in manifest.records.without(numbered, lambda one: one[2]):
             identity = identity_of_file(manifest.directory / file)
             if identity is None or identity[1] < since or _is_same(identity, manifest.damaged.get(file)):
                 continue

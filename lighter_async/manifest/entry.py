@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, get_args
 
+import msgspec
+
 from lighter_async.errors import InvalidNameError, LighterAsyncError
-from lighter_async.manifest.line import FORMAT, Config, Loader
-from lighter_async.names import check_name
+from lighter_async.manifest.line import FORMAT, Config, Loader, Output, Samples
+from lighter_async.names import check_name, with_suffix
 from lighter_async.runs import MOST_RUNS
 from lighter_async.types import Durability
 
-__all__ = ["Dropped", "Entry", "Loaders", "Record", "RunRecord", "parse"]
+__all__ = ["Dropped", "Entry", "Loaders", "Record", "RunRecord", "parse", "parse_samples", "samples_of"]
 
 _LARGEST = 1 << 63  # what fits the columns of a table
 _MOST_DIMENSIONS = 256
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\.[a-z]{1,4}" if os.name == "posix" else "(?!)")
-_LEAST_TIME, _MOST_TIME = -math.inf, math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Record:
         run: The run that stored it.
         writer: The writer's name.
         key: The run's, which tells its series from others of the same writer.
+        offset: Where it begins in its file, in bytes.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Record:
     run: str
     writer: str
     key: str
+    offset: int = 0
 
     @property
     def series(self) -> tuple[str, str]:
@@ -153,7 +156,48 @@ class Loaders:
         return self.writer, self.key
 
 
-Entry: TypeAlias = "Record | Dropped | RunRecord | Loaders"
+Entry: TypeAlias = "Samples | Record | Dropped | RunRecord | Loaders"
+
+_SAMPLES = b'{"samples":'
+
+
+def samples_of(records: Sequence[Record]) -> Samples:
+    """A line of samples that are alike, but for their names, indices, sizes, checksums and offsets."""
+    first = records[0]
+    suffix = None if first.file is None else first.file.removeprefix(first.name)
+    is_usual = suffix is not None and with_suffix(first.name, suffix) == first.file and not first.offset
+    is_part = first.file is not None and not is_usual and (first.offset > 0 or len(records) > 1)
+    output = Output(
+        first.writer,
+        first.key,
+        suffix=suffix if is_usual else None,
+        object=None if is_usual else first.file,
+        offset=[one.offset for one in records] if is_part else None,
+        bytes=None if first.file is None else [one.bytes or 0 for one in records],
+        xxh3="".join([one.xxh3 or "" for one in records]),
+        shape=None if first.shape is None else list(first.shape),
+        dtype=first.dtype,
+    )
+    index = None if first.index is None else [one.index or 0 for one in records]
+    names = [one.name for one in records]
+    return Samples(len(records), names, [output], index, first.rank, first.loader, first.batch, first.time, first.run)
+
+
+def parse_samples(line: bytes) -> Samples | None:
+    """What a line of samples says; None if it is none, or says what no writer says."""
+    if not line.startswith(_SAMPLES):
+        return None
+    try:
+        return _decode_samples(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass
+    try:  # names that are not of UTF-8 are JSON for Python alone
+        return msgspec.convert(_decode(line.decode()), Samples)
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
+        return None
+
+
+_decode_samples = msgspec.json.Decoder(Samples).decode
 
 
 def parse(line: bytes) -> Entry | None:
@@ -162,6 +206,8 @@ def parse(line: bytes) -> Entry | None:
     Raises:
         LighterAsyncError: A later version of this package has written it.
     """
+    if line.startswith(_SAMPLES):
+        return parse_samples(line)
     try:
         fields = _decode(line.decode())
         if type(fields) is not dict:
@@ -173,13 +219,13 @@ def parse(line: bytes) -> Entry | None:
         if "format" in fields:
             return _run(fields)
         return _record(fields)
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
 
 
 _decode = json.JSONDecoder().decode
 
-_FIELDS = tuple(Record.__dataclass_fields__)
+_FIELDS = tuple(Record.__dataclass_fields__)[:-1]  # version 1 has a file for each sample
 # Of nearly all lines: a file that is known, and of what and where it comes from all or nothing.
 _USUAL = frozenset(
     (str, str, int, str, index, shape, dtype, int, int, batch, float, str, str, str)
@@ -200,7 +246,7 @@ def _record(fields: dict[str, Any]) -> Record | None:
             and (index is None or -_LARGEST <= index < _LARGEST)
             and (batch is None or -_LARGEST <= batch < _LARGEST)
             and (shape is None or (len(shape) <= _MOST_DIMENSIONS and all(map(_is_count, shape))))
-            and _LEAST_TIME < time < _MOST_TIME
+            and -_LARGEST < time < _LARGEST
             and _is_file(file)
         ):
             if shape is not None:
@@ -300,4 +346,4 @@ def _is_count(number: object) -> bool:
 
 
 def _is_time(number: object) -> bool:
-    return type(number) in (int, float) and math.isfinite(number)  # type: ignore[arg-type]
+    return type(number) in (int, float) and abs(number) < _LARGEST  # type: ignore[arg-type]

@@ -1,33 +1,49 @@
-"""What a manifest's lines say, and how they are made."""
+"""What a manifest's lines say, and how they are made.
+
+Samples are recorded by the unit: a line says once what samples that were stored together share, and lists what each has
+of its own. A line that is torn is lost by itself, since each one stands alone.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from json.encoder import encode_basestring_ascii as _text
-from typing import Any, TypeAlias
+from functools import partial
+from itertools import groupby
+from typing import Annotated, Any, TypeAlias, TypeVar
 
+import msgspec
 import xxhash
 
+from lighter_async.names import Numbers
 from lighter_async.runs import Begun
 from lighter_async.types import Durability, Origin, Run
 
 __all__ = [
     "FORMAT",
+    "LARGEST",
     "Config",
     "Kind",
     "Loader",
+    "Output",
+    "Samples",
+    "Span",
     "Stored",
     "checksum",
     "dropped_line",
+    "encode",
     "header_line",
     "loaders_line",
     "sample_lines",
+    "short_lines",
 ]
 
-FORMAT = 1
-"""Version of the lines; readers refuse later ones."""
+FORMAT = 2
+"""Version of the lines; readers refuse later ones, and read version 1, which has a line for each sample."""
+
+LARGEST = (1 << 63) - 1
+"""The largest number that fits the columns of a table."""
 
 Kind: TypeAlias = "tuple[str, tuple[int, ...]] | None"
 """A sample's dtype and shape, where it is a tensor or an array."""
@@ -35,6 +51,75 @@ Kind: TypeAlias = "tuple[str, tuple[int, ...]] | None"
 
 Config: TypeAlias = Any
 """What a run was made with, in a user's words: anything that JSON has; None if nothing was said."""
+
+_MOST_SAMPLES = 2048  # of a line
+_LONGEST = 1 << 19  # bytes of a line that we write, where it is of more than one sample; readers take twice as many
+
+_T = TypeVar("_T")
+
+_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
+_Int: TypeAlias = Annotated[int, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
+_Shape: TypeAlias = Annotated[list[_Count], msgspec.Meta(max_length=256)]
+
+
+class Span(msgspec.Struct, frozen=True, gc=False):
+    """Whole numbers at equal distances, one for each sample of a line."""
+
+    start: _Int
+    step: _Int
+
+
+class Output(msgspec.Struct, omit_defaults=True, gc=False):
+    """One of the parts that the samples of a line have, such as a mask, and where it lies.
+
+    Attributes:
+        writer: The writer's name.
+        key: What tells its series from others of the same writer.
+        suffix: Each part is a file of its own: the sample's name with this suffix. None where `object` says where it
+            lies, or of a function ``(path, value)``, of whose files nothing is known.
+        object: The object that all parts of the line lie in, or the whole of which is the only one.
+        offset: Where each begins in `object`, in bytes.
+        bytes: The size of each, or that of all; None of a function.
+        xxh3: The checksums, as `checksum` gives them, one behind the other; empty of a function.
+        shape: Of the values, where they are tensors or arrays.
+        dtype: Of their elements, without ``torch.``.
+    """
+
+    writer: str
+    key: str
+    suffix: str | None = None
+    object: str | None = None
+    offset: list[_Count] | None = None
+    bytes: _Count | list[_Count] | None = None
+    xxh3: str = ""
+    shape: _Shape | None = None
+    dtype: str | None = None
+
+
+class Samples(msgspec.Struct, gc=False):
+    """A line of samples.
+
+    Attributes:
+        samples: How many.
+        names: Their names, or the numbers that they are named after.
+        outputs: Their parts, at least one.
+        index: The index of each in the data set, where that is known.
+        rank: The rank that has stored them.
+        loader: The data loader that they are from.
+        batch: The number of their batch in the loader, where that is known.
+        time: When they were recorded, in seconds since the epoch.
+        run: The run's id.
+    """
+
+    samples: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
+    names: list[str] | Span
+    outputs: Annotated[list[Output], msgspec.Meta(min_length=1, max_length=1024)]
+    index: list[_Int] | Span | None
+    rank: _Count
+    loader: _Count
+    batch: _Int | None
+    time: float
+    run: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +231,10 @@ def sample_lines(
     *,
     run: Run,
     writer: str,
+    suffix: str,
     time: float,
-) -> str:
-    """The lines of samples of one batch.
+) -> bytes:
+    """The lines of samples of one batch, which are stored.
 
     Args:
         stored: The samples.
@@ -157,32 +243,83 @@ def sample_lines(
         origin: Of the batch.
         run: Which run, and which of its ranks.
         writer: Name of the writer.
+        suffix: The writer's.
         time: Seconds since the epoch.
     """
-    batch = "null" if origin.batch is None else origin.batch
-    rest = (
-        f',"rank":{run.rank},"loader":{origin.loader},"batch":{batch},"time":{time:.3f},"run":{_text(run.id)}'
-        f',"writer":{_text(writer)},"key":{_text(run.key)}}}\n'
-    )
-    lines: list[str] = []
-    last: object = lines  # no kind
-    tail = ""
-    for one, kind in zip(stored, kinds, strict=True):
-        # Samples of a batch are mostly of one kind, so its text is made once: this runs for every sample.
-        if kind is not last:
-            last = kind
-            tail = _kind_text(kind) + rest
-        index = "null" if origin.indices is None else origin.indices[one.index]
-        if one.file is None:
-            what = '"file":null,"bytes":null,"xxh3":null'
-        else:
-            what = f'"file":{_text(one.file)},"bytes":{one.nbytes},"xxh3":"{one.xxh3}"'
-        lines.append(f'{{"name":{_text(names[one.index])},{what},"index":{index}{tail}')
-    return "".join(lines)
+
+    def line(some: Sequence[Stored], *, kind: Kind) -> bytes:
+        sizes = [one.nbytes for one in some]
+        is_opaque = some[0].file is None
+        output = Output(
+            writer,
+            run.key,
+            suffix=None if is_opaque else suffix,
+            bytes=sizes[0] if sizes.count(sizes[0]) == len(sizes) else sizes,  # type: ignore[arg-type]
+            xxh3="" if is_opaque else "".join([one.xxh3 or "" for one in some]),
+            dtype=None if kind is None else kind[0],
+            shape=None if kind is None else list(kind[1]),
+        )
+        positions = [one.index for one in some]
+        about = Samples(
+            len(some),
+            _names_of(names, positions),
+            [output],
+            None if origin.indices is None else _numbers_of(origin.indices, positions),
+            run.rank,
+            origin.loader,
+            origin.batch,
+            round(time, 3),
+            run.id,
+        )
+        return encode(about)
+
+    parts: list[bytes] = []
+    for (kind, _), pairs in groupby(zip(kinds, stored, strict=True), lambda pair: (pair[0], pair[1].file is None)):
+        parts += short_lines([one for _, one in pairs], partial(line, kind=kind))
+    return b"".join(parts)
 
 
-def _kind_text(kind: Kind) -> str:
-    if kind is None:
-        return ',"shape":null,"dtype":null'
-    dtype, shape = kind
-    return f',"shape":{json.dumps(shape, separators=(",", ":"))},"dtype":{_text(dtype)}'
+def short_lines(some: Sequence[_T], line: Callable[[Sequence[_T]], bytes]) -> Iterator[bytes]:
+    """The lines of some samples, as many as it takes for each to be short enough to be read.
+
+    Args:
+        some: The samples.
+        line: Gives the line of some of them.
+    """
+    if len(some) <= _MOST_SAMPLES:
+        text = line(some)
+        if len(text) < _LONGEST or len(some) == 1:
+            yield text
+            return
+    half = len(some) // 2
+    yield from short_lines(some[:half], line)
+    yield from short_lines(some[half:], line)
+
+
+def _names_of(names: Sequence[str], positions: list[int]) -> list[str] | Span:
+    if isinstance(names, Numbers):
+        numbers = names.range
+        step = positions[1] - positions[0] if len(positions) > 1 else 1
+        if positions == list(range(positions[0], positions[0] + step * len(positions), step or 1)):
+            return Span(numbers[positions[0]], numbers.step * step)
+    return [names[position] for position in positions]
+
+
+def _numbers_of(indices: Sequence[int], positions: list[int]) -> list[int] | Span:
+    numbers = [int(indices[position]) for position in positions]
+    if len(numbers) > 2:
+        start, step = numbers[0], numbers[1] - numbers[0]
+        if step and numbers == list(range(start, start + step * len(numbers), step)):
+            return Span(start, step)
+    return numbers
+
+
+def encode(about: Samples) -> bytes:
+    """The text of a line of samples, with its end."""
+    try:
+        return _encode(about) + b"\n"
+    except UnicodeEncodeError:  # names that are not of UTF-8, as Python has them
+        return json.dumps(msgspec.to_builtins(about), separators=(",", ":")).encode() + b"\n"
+
+
+_encode: Callable[[Samples], bytes] = msgspec.json.Encoder().encode

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from functools import partial
 from threading import Lock
 from time import monotonic, sleep, time
 
-from lighter_async.files import publish, sync_folder
+from lighter_async.files import name_part, remove, sync_folder, write_part
 from lighter_async.forks import Descriptors
+from lighter_async.interrupts import run_handlers
 from lighter_async.locks import alone_in, boot_id, unlink_from_copies, warn_of
+from lighter_async.manifest.columns import record_lines, records_in
 from lighter_async.manifest.entry import Record, parse
 from lighter_async.manifest.line import (
     Config,
     Kind,
     Loader,
+    Samples,
     Stored,
     dropped_line,
     header_line,
     loaders_line,
     sample_lines,
 )
-from lighter_async.manifest.reader import latest_sequence, manifest_files, records_of
+from lighter_async.manifest.reader import latest_sequence, lines_of, manifest_files, records_of
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.runs import Begun, begin_run
 from lighter_async.types import Durability, Origin, Run
@@ -80,7 +81,7 @@ class ManifestLog:
         self._appends = True
         self._torn = False
         # What the manifest has to begin with, should it be removed meanwhile.
-        self._beginning = ""
+        self._beginning = b""
         self._begun: Begun | None = None
 
     def __getstate__(self) -> dict[str, object]:
@@ -108,7 +109,8 @@ class ManifestLog:
             since: Nanoseconds, by the file system's clock: a file that is at least as new is this run's own.
         """
         self._open()
-        begun = begin_run(self.directory, self.run.id, since, latest=partial(latest_sequence, self.directory))
+        latest = partial(latest_sequence, self.directory)
+        begun = begin_run(self.directory, self.run.id, since, latest=latest, waiting=run_handlers)
         self._begun = begun
         self._begin_with(
             header_line(
@@ -134,8 +136,8 @@ class ManifestLog:
         self._begin_with(loaders_line(self.run, self._writer, loaders, named=named))
 
     def _begin_with(self, line: str) -> None:
-        self._write(line)
-        self._beginning += line
+        self._write(line.encode())
+        self._beginning += line.encode()
 
     def _open(self) -> None:
         folder = os.path.dirname(self.path)
@@ -175,8 +177,18 @@ class ManifestLog:
         Raises:
             OSError: They could not be written, or not all.
         """
-        lines = sample_lines(stored, names, kinds, origin or _UNKNOWN, run=self.run, writer=self._writer, time=time())
-        self._write(lines)
+        self._write(
+            sample_lines(
+                stored,
+                names,
+                kinds,
+                origin or _UNKNOWN,
+                run=self.run,
+                writer=self._writer,
+                suffix=self._suffix,
+                time=time(),
+            )
+        )
 
     def adopt(self, records: Sequence[Record]) -> None:
         """Write the lines of samples that earlier runs have stored, but not recorded.
@@ -184,7 +196,7 @@ class ManifestLog:
         Raises:
             OSError: They could not be written, or not all.
         """
-        self._write("".join(json.dumps(asdict(record), separators=(",", ":")) + "\n" for record in records))
+        self._write(b"".join(record_lines(records)))
 
     def drop(self, records: Sequence[tuple[Record, Sequence[int] | None]]) -> None:
         """Write that samples which were recorded are to be computed again.
@@ -196,7 +208,7 @@ class ManifestLog:
             OSError: That could not be written, or not all.
         """
         now = time()
-        self._write("".join(dropped_line(one.name, one.file, one.run, now, seen) for one, seen in records))
+        self._write("".join(dropped_line(one.name, one.file, one.run, now, seen) for one, seen in records).encode())
 
     def find_of_other_rank(self, file: str, *, seconds: float) -> Record | None:
         """What another rank of this run has recorded of a file.
@@ -209,7 +221,7 @@ class ManifestLog:
         while True:
             for path in manifest_files(self.directory):
                 if os.fspath(path) != self.path:
-                    for record in records_of(path, file):
+                    for record in records_of(path, file, self._suffix):
                         if record.run == self.run.id:
                             return record
             if monotonic() >= deadline:
@@ -228,7 +240,7 @@ class ManifestLog:
             if descriptor >= 0:
                 _own.close(descriptor)
 
-    def _write(self, lines: str) -> None:
+    def _write(self, lines: bytes) -> None:
         if not lines:
             return
         with self._lock:
@@ -241,8 +253,8 @@ class ManifestLog:
             if self._is_synced:
                 os.fdatasync(self._descriptor)
 
-    def _put(self, lines: str) -> None:
-        data = ("\n" + lines if self._torn else lines).encode()
+    def _put(self, lines: bytes) -> None:
+        data = b"\n" + lines if self._torn else lines
         self._torn = True  # unless all of it gets there
         if self._appends:
             self._append(data)
@@ -288,23 +300,36 @@ class ManifestLog:
         """Put what a removed manifest said of files that are there into a new one, unless another writer has."""
         if os.fstat(before).st_nlink > 0:
             return  # moved away, together with the files that it tells of
-        kept, is_of_use = [], False
-        with os.fdopen(os.dup(before), "rb") as file:
-            file.seek(0)
-            for line in file:
-                entry = parse(line)
-                if isinstance(entry, Record):
-                    if entry.file is not None and not os.path.lexists(os.path.join(self.directory, entry.file)):
-                        continue
-                    is_of_use = True
-                if entry is not None and line.endswith(b"\n"):
-                    kept.append(line)
+        is_of_use = any(is_record for _, is_record in self._still_true(before))
         if not is_of_use or not os.path.isdir(self.directory):
             return
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         with alone_in(self._beside("recording")):
-            if not os.path.lexists(self.path):
-                publish(self.path, [memoryview(b"".join(kept))], replace=False)
+            if os.path.lexists(self.path):
+                return
+            temporary, descriptor = write_part(self.path, [])
+            try:
+                with open(descriptor, "wb") as fresh:
+                    fresh.writelines(line for line, _ in self._still_true(before))
+                name_part(temporary, self.path, replace=False)
+            except BaseException:
+                remove(temporary)
+                raise
+
+    def _still_true(self, descriptor: int) -> Iterator[tuple[bytes, bool]]:
+        """The lines of an open manifest, without those of files that are gone; and whether each is a record."""
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            file.seek(0)
+            for line in lines_of(file):
+                entry = parse(line)
+                if isinstance(entry, (Record, Samples)):
+                    there = [one for one in records_in(entry) if one.file is None or self._has(one.file)]
+                    yield from ((text, True) for text in record_lines(there))
+                elif entry is not None:
+                    yield line + b"\n", False
+
+    def _has(self, file: str) -> bool:
+        return os.path.lexists(os.path.join(self.directory, file))
 
     def _beside(self, name: str) -> str:
         return os.path.join(self.directory, RESERVED_PREFIX, name)

@@ -7,19 +7,27 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import dataclass, field
+from functools import partial, reduce
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
+import msgspec
+
 from lighter_async.errors import LighterAsyncError
 from lighter_async.files import local_path
-from lighter_async.manifest.entry import Dropped, Loaders, Record, RunRecord, parse
+from lighter_async.manifest.columns import Columns, records_in
+from lighter_async.manifest.entry import Dropped, Loaders, Record, RunRecord, parse, samples_of
+from lighter_async.manifest.indices import IndexSet
+from lighter_async.manifest.latest import Drop, keep_latest
+from lighter_async.manifest.line import Samples
+from lighter_async.manifest.records import Records
 from lighter_async.names import RESERVED_PREFIX
 
-__all__ = ["Manifest", "Series", "latest_sequence", "manifest_files", "read_manifest", "records_of"]
+__all__ = ["Manifest", "Series", "latest_sequence", "lines_of", "manifest_files", "read_manifest", "records_of"]
 
 _FILE = re.compile(r"manifest-(\d{1,9})\.jsonl", re.ASCII)
+_SPAN = re.compile(rb'\{"samples":(\d{1,7}),"names":\{"start":(\d{1,19}),"step":(-?\d{1,19})\}')
 _LONGEST = 1 << 20  # bytes of a line; a longer one is none of ours
 
 Series: TypeAlias = "tuple[str, str]"
@@ -32,7 +40,8 @@ class Manifest:
 
     Attributes:
         directory: The directory.
-        records: The latest one of each file, in the data set's order: by loader, index, and time.
+        records: The latest one of each file, in the data set's order: by loader, index, and time. A sequence that makes
+            each record when it is looked at.
         runs: Who wrote, in the order in which they began.
         loaders: Over which data sets, in the same order.
         damaged: Files that were found damaged, with the size, time and number that they had.
@@ -40,7 +49,7 @@ class Manifest:
     """
 
     directory: Path
-    records: list[Record] = field(default_factory=list)
+    records: Records = field(default_factory=lambda: Records([]))
     runs: list[RunRecord] = field(default_factory=list)
     loaders: list[Loaders] = field(default_factory=list)
     damaged: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -49,7 +58,7 @@ class Manifest:
     def __len__(self) -> int:
         return len(self.records)
 
-    def done(self, *, loader: int = 0, writer: str | None = None, key: str | None = None) -> set[int]:
+    def done(self, *, loader: int = 0, writer: str | None = None, key: str | None = None) -> IndexSet:
         """The indices in the data set of the samples that need not be computed again.
 
         Of several series of samples in the directory (written by different writers, or of different outputs), a sample
@@ -60,29 +69,25 @@ class Manifest:
             writer: Look at one writer's samples alone.
             key: Look at one output's samples alone.
         """
-        counted = self.counted(writer=writer, key=key).values()
-        found = [
-            {one.index for one in records if one.loader == loader and one.index is not None} for records in counted
-        ]
-        return set.intersection(*found) if found else set()
+        found = [IndexSet(one.indices(loader)) for one in self.counted(writer=writer, key=key).values()]
+        return reduce(IndexSet.__and__, found) if found else IndexSet()
 
     def names(self, *, writer: str | None = None, key: str | None = None) -> set[str]:
         """The names of the samples that are done, over all loaders; arguments as in `done`."""
-        found = [{one.name for one in records} for records in self.counted(writer=writer, key=key).values()]
+        found = [set(records.names()) for records in self.counted(writer=writer, key=key).values()]
         return set.intersection(*found) if found else set()
 
-    def counted(self, *, writer: str | None = None, key: str | None = None) -> dict[Series, list[Record]]:
+    def counted(self, *, writer: str | None = None, key: str | None = None) -> dict[Series, Records]:
         """The records that count, of each series; arguments as in `done`."""
         current = {
             series: runs
             for series, runs in self.current_runs().items()
             if (writer is None or series[0] == writer) and (key is None or series[1] == key)
         }
-        found: dict[Series, list[Record]] = {series: [] for series in current}
-        for record in self.records:
-            if record.run in current.get(record.series, ()):
-                found[record.series].append(record)
-        return found
+        return {
+            series: self.records.where(lambda block: block.series == series and block.head.run in runs)  # noqa: B023
+            for series, runs in current.items()
+        }
 
     def current_runs(self) -> dict[Series, set[str]]:
         """For each series the runs whose samples count.
@@ -102,7 +107,7 @@ class Manifest:
         """
         import pandas
 
-        return pandas.DataFrame([asdict(record) for record in self.records], columns=list(Record.__slots__))
+        return pandas.DataFrame(self.records.columns())
 
     def to_arrow(self) -> Any:
         """The records as a pyarrow `Table`, a row each.
@@ -112,7 +117,6 @@ class Manifest:
         """
         import pyarrow
 
-        rows = [asdict(record) for record in self.records]
         schema = pyarrow.schema(
             [
                 ("name", pyarrow.string()),
@@ -129,9 +133,10 @@ class Manifest:
                 ("run", pyarrow.string()),
                 ("writer", pyarrow.string()),
                 ("key", pyarrow.string()),
+                ("offset", pyarrow.int64()),
             ]
         )
-        return pyarrow.Table.from_pylist(rows, schema=schema)
+        return pyarrow.table(self.records.columns(), schema=schema)
 
 
 def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
@@ -142,16 +147,19 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
         OSError: It cannot be read.
     """
     manifest = Manifest(local_path(directory))
-    # In one file the later line is the later one; files, one for each rank, go by their runs' order. No clock decides.
-    of_ranks: list[dict[Any, Record | Dropped]] = []
-    for path in manifest_files(directory):
-        of_ranks.append({})
-        for line in _lines(path):
+    columns = Columns()
+    drops: list[Drop] = []
+    for source, path in enumerate(manifest_files(directory)):
+        for order, line in enumerate(_lines(path)):
             if not line:
                 continue
             entry = parse(line)
-            if isinstance(entry, (Record, Dropped)):
-                of_ranks[-1][_place(entry)] = entry
+            if isinstance(entry, Record):
+                entry = samples_of([entry])
+            if isinstance(entry, Samples):
+                manifest.torn += not columns.add(entry, source, order)
+            elif isinstance(entry, Dropped):
+                drops.append(Drop(entry, source, order))
             elif isinstance(entry, RunRecord):
                 manifest.runs.append(entry)
             elif isinstance(entry, Loaders):
@@ -159,24 +167,11 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
             else:
                 manifest.torn += 1
     manifest.runs.sort(key=lambda run: (run.sequence, run.time))
-    order = {run.run: run.sequence for run in manifest.runs}
-    manifest.loaders.sort(key=lambda loaders: order.get(loaders.run, 0))
-
-    def rank(entry: Record | Dropped) -> tuple[int, float]:
-        sequence = order.get(entry.run, 0)
-        return sequence, 0.0 if sequence else entry.time
-
-    latest: dict[Any, Record | Dropped] = {}
-    for of_rank in of_ranks:
-        for place, entry in of_rank.items():
-            if (known := latest.get(place)) is None or rank(known) <= rank(entry):
-                latest[place] = entry
-    manifest.records = sorted((one for one in latest.values() if isinstance(one, Record)), key=_order)
-    manifest.damaged = {
-        one.file: one.seen
-        for one in latest.values()
-        if isinstance(one, Dropped) and one.file is not None and one.seen is not None
-    }
+    sequences = {run.run: run.sequence for run in manifest.runs}
+    manifest.loaders.sort(key=lambda loaders: sequences.get(loaders.run, 0))
+    damaged = keep_latest(columns.blocks, drops, sequences)
+    manifest.records = Records(columns.blocks)
+    manifest.damaged = {one.file: one.seen for one in damaged if one.file is not None and one.seen is not None}
     return manifest
 
 
@@ -206,19 +201,34 @@ def manifest_files(directory: str | os.PathLike[str]) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def records_of(path: Path, file: str) -> Iterator[Record]:
-    """The records of one file in one manifest, without making anything of the others."""
-    sought = f'"file":{json.dumps(file)},'.encode()
-    with _opened(path) as stream:
-        text = stream.read()
-    place = text.find(sought)
-    while place >= 0:
-        start, end = text.rfind(b"\n", 0, place) + 1, text.find(b"\n", place)
-        if end < 0:
-            return
-        if isinstance(entry := parse(text[start:end]), Record):
-            yield entry
-        place = text.find(sought, end)
+def records_of(path: Path, file: str, suffix: str) -> Iterator[Record]:
+    """The records of one file in one manifest, without making anything of the others.
+
+    Args:
+        path: The manifest.
+        file: The file.
+        suffix: That of the writer that may have stored it: it may be in its name, or not.
+    """
+    stem = file.removesuffix(suffix)
+    texts = tuple({text for name in (file, stem) for text in (json.dumps(name).encode(), _raw(name))})
+    number = int(stem) if stem.isascii() and stem.isdecimal() else -1
+    for line in _lines(path):
+        if span := _SPAN.match(line):
+            count, start, step = map(int, span.groups())
+            if number < 0 or number not in (range(start, start + count * step, step) if step else (start,)):
+                continue
+        elif not any(text in line for text in texts):
+            continue
+        entry = parse(line)
+        if isinstance(entry, (Record, Samples)):
+            yield from (record for record in records_in(entry) if record.file == file)
+
+
+def _raw(name: str) -> bytes:
+    try:
+        return msgspec.json.encode(name)
+    except UnicodeEncodeError:
+        return json.dumps(name).encode()
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -249,14 +259,19 @@ def _no_file(path: Path) -> str:
 
 def _lines(path: Path) -> Iterator[bytes]:
     with _opened(path) as file:
-        for line in iter(partial(file.readline, _LONGEST), b""):
-            if line.endswith(b"\n"):
-                yield line[:-1]
-                continue
-            # One without an end may be being written at this moment, or was torn; in both cases it does not count.
-            yield b"?"
-            while len(line) == _LONGEST and not line.endswith(b"\n"):
-                line = file.readline(_LONGEST)
+        yield from lines_of(file)
+
+
+def lines_of(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a manifest; in the place of one that is not whole, or too long to be ours, one that says nothing."""
+    for line in iter(partial(file.readline, _LONGEST), b""):
+        if line.endswith(b"\n"):
+            yield line[:-1]
+            continue
+        # One without an end may be being written at this moment, or was torn; in both cases it does not count.
+        yield b"?"
+        while len(line) == _LONGEST and not line.endswith(b"\n"):
+            line = file.readline(_LONGEST)
 
 
 def _current(runs: list[RunRecord]) -> set[str]:
@@ -265,21 +280,16 @@ def _current(runs: list[RunRecord]) -> set[str]:
         return {run.run for run in runs}
     # Whoever was open when another one began adds to it, and so on.
     own = {run.run for run in runs}  # others are open, too, and add nothing to this series
-    together = {fresh[-1].run}
-    while more := {run.run for run in fresh if run.run not in together and not together.isdisjoint(run.beside)} | {
-        one for run in fresh if run.run in together for one in own.intersection(run.beside) if one not in together
-    }:
-        together |= more
+    neighbours: dict[str, list[str]] = {}
+    for run in fresh:
+        for one in own.intersection(run.beside):
+            neighbours.setdefault(run.run, []).append(one)
+            neighbours.setdefault(one, []).append(run.run)
+    together: set[str] = set()
+    more = [fresh[-1].run]
+    while more:
+        if (found := more.pop()) not in together:
+            together.add(found)
+            more += neighbours.get(found, ())
     first = next(place for place, run in enumerate(runs) if run.run in together)
     return together | {run.run for run in runs[first:] if run.resume}
-
-
-def _place(entry: Record | Dropped) -> Any:
-    """What at most one record is of: a file, or a name of a function that writes where it likes."""
-    if entry.file is None and isinstance(entry, Record):
-        return entry.name, entry.series
-    return entry.file
-
-
-def _order(record: Record) -> tuple[int, bool, int, float]:
-    return record.loader, record.index is None, record.index or 0, record.time

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from lighter_async.below import open_below, remove_below
+import numpy as np
+from numpy.typing import NDArray
+
+from lighter_async.below import open_below, remove_below, walk_below
 from lighter_async.files import local_path
 from lighter_async.limits import usable_cores
 from lighter_async.locks import held_by, is_held
 from lighter_async.manifest.adopt import adoptable, checksum_of, identity_of_file
+from lighter_async.manifest.columns import Block
 from lighter_async.manifest.entry import Record
 from lighter_async.manifest.log import ManifestLog
-from lighter_async.manifest.reader import Manifest, read_manifest
+from lighter_async.manifest.reader import Manifest, manifest_files, read_manifest
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.types import Run
 
-__all__ = ["Finding", "Report", "Trouble", "drop", "is_in_use", "verify"]
+__all__ = ["Finding", "Report", "Trouble", "drop", "is_in_use", "verify", "why_empty"]
 
 Trouble: TypeAlias = Literal[
     "missing", "wrong size", "wrong checksum", "unreadable", "extra", "not recorded", "being replaced"
@@ -114,24 +118,27 @@ def verify(
         begin: Called with the number of files before they are read; what it returns is called after each of them.
 
     Raises:
-        FileNotFoundError: There is no directory, or no manifest in it.
+        FileNotFoundError: There is no directory, or no manifest in it, or one that says nothing.
         LighterAsyncError: The manifest was written by a later version.
     """
     root = local_path(directory)
     manifest = read_manifest(root)
     if not manifest.runs and not manifest.records:
-        raise FileNotFoundError(_nothing_to_compare(root))
+        if not root.is_dir():
+            raise FileNotFoundError(f"there is no directory {os.fspath(root)!r}")
+        raise FileNotFoundError(
+            f"{os.fspath(root)!r} {why_empty(manifest)}, so there is nothing to compare it with; one is written, "
+            f"as {RESERVED_PREFIX}/manifest-RANK.jsonl, unless manifest=False, into the directory that the writer was "
+            "given"
+        )
     report = Report(root, manifest, in_use=is_in_use(root))
-    records = [record for record in manifest.records if record.file is not None]
-    tick = begin(len(records)) if begin is not None else _nothing
+    tick = begin(_known(manifest)) if begin is not None else _nothing
     damaged = []
-    parts = [records[start : start + _TOGETHER] for start in range(0, len(records), _TOGETHER)]
-    with ThreadPoolExecutor(workers or 2 * usable_cores(), thread_name_prefix="lighter-async-verify") as pool:
-        for finding in chain.from_iterable(pool.map(lambda part: [_compare(root, one) for one in part], parts)):
-            if finding is not None:
-                damaged.append(finding)
-            tick()
-    extra = set(_files(root)).difference(record.file for record in records)
+    for finding in _compare_all(root, manifest, workers or 2 * usable_cores()):
+        if finding is not None:
+            damaged.append(finding)
+        tick()
+    extra = set(manifest.records.without(_files(root), str))
     at_work: set[str] = set()
     for _ in range(_LOOKS if damaged or extra else 0):
         # Asked before the manifest is read: what a writer has recorded before it ended is in there.
@@ -143,12 +150,11 @@ def verify(
     since = min((run.since for run in report.manifest.runs if run.run in at_work), default=None)
     if since is not None:
         damaged = [_of_writer_at_work(root, one, since) for one in damaged]
-    records = [record for record in report.manifest.records if record.file is not None]
-    report.checked = len(records)
-    report.nbytes = sum(record.bytes or 0 for record in records)
-    report.opaque = len(report.manifest.records) - len(records)
+    report.checked = _known(report.manifest)
+    report.nbytes = sum(block.sizes_of_living() for block in report.manifest.records.blocks)
+    report.opaque = len(report.manifest.records) - report.checked
     report.findings = damaged
-    extra.difference_update(record.file for record in records)
+    extra = set(report.manifest.records.without(extra, str))
     if extra:
         report.findings += _unknown(report, extra)
     report.findings.sort(key=lambda one: one.file)
@@ -200,13 +206,42 @@ def is_in_use(directory: str | os.PathLike[str]) -> bool:
         return False
 
 
-def _nothing_to_compare(root: Path) -> str:
-    if not root.is_dir():
-        return f"there is no directory {os.fspath(root)!r}"
-    return (
-        f"{os.fspath(root)!r} has no manifest ({RESERVED_PREFIX}/manifest-RANK.jsonl), so there is nothing to "
-        "compare it with; one is written unless manifest=False, into the directory that the writer was given"
-    )
+def why_empty(manifest: Manifest) -> str:
+    """What is wrong with a directory of which no run and no sample is known."""
+    if manifest.torn:
+        lines = "whose one line is" if manifest.torn == 1 else f"none of whose {manifest.torn} lines is"
+        wrong = "not valid" if manifest.torn == 1 else "valid"
+        return f"has a manifest {lines} {wrong}"
+    if manifest_files(manifest.directory):
+        return "has a manifest that tells of no run and no sample"
+    return "has no manifest"
+
+
+def _known(manifest: Manifest) -> int:
+    """How many records say where they lie."""
+    return sum(len(block) for block in manifest.records.blocks if block.is_known)
+
+
+def _parts(rows: NDArray[np.int64]) -> Iterator[list[int]]:
+    return (rows[start : start + _TOGETHER].tolist() for start in range(0, len(rows), _TOGETHER))
+
+
+def _compare_all(root: Path, manifest: Manifest, workers: int) -> Iterator[Finding | None]:
+    """What is found of each record, in no order."""
+    rows = ((block, part) for block in manifest.records.blocks if block.is_known for part in _parts(block.rows()))
+
+    def compare(part: tuple[Block, Sequence[int]]) -> list[Finding | None]:
+        return [_compare(root, part[0].record(row)) for row in part[1]]
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="lighter-async-verify") as pool:
+        # A few for each thread are made at a time: records of all files at once would fill the memory.
+        under_way: deque[Future[list[Finding | None]]] = deque()
+        for part in rows:
+            under_way.append(pool.submit(compare, part))
+            if len(under_way) > 4 * workers:
+                yield from under_way.popleft().result()
+        while under_way:
+            yield from under_way.popleft().result()
 
 
 def _compare(root: Path, record: Record) -> Finding | None:
@@ -251,11 +286,12 @@ def _of_writer_at_work(root: Path, finding: Finding, since: int) -> Finding:
 
 def _look_again(root: Path, damaged: Sequence[Finding], before: Manifest, now: Manifest) -> tuple[list[Finding], bool]:
     """What is still damaged by a newer manifest, and whether that says of each the same as the one before."""
-    known = {record.file: record for record in now.records}
+    sought = {one.file for one in damaged}
+    known = {record.file: record for record in now.records.of_files(sought)}
     settled = all(one.record == known.get(one.file) for one in damaged)
-    new = {record.file for record in now.records} - {record.file for record in before.records}
     again = [record for one in damaged if (record := known.get(one.file)) is not None]
-    again += [known[file] for file in new if file is not None]
+    new = set(before.records.without(now.records.files(), str))
+    again += now.records.of_files(new)
     return [one for record in again if (one := _compare(root, record)) is not None], settled
 
 
@@ -271,11 +307,10 @@ def _unknown(report: Report, files: Iterable[str]) -> Iterator[Finding]:
 
 
 def _files(root: Path) -> Iterator[str]:
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(RESERVED_PREFIX)]
+    for folder, files in walk_below(root, but=RESERVED_PREFIX):
         for file in files:
             if not file.startswith(RESERVED_PREFIX):
-                yield os.path.relpath(os.path.join(folder, file), root)
+                yield f"{folder}/{file}" if folder else file
 
 
 def _nothing() -> None:

@@ -6,7 +6,8 @@ import logging
 import os
 from collections.abc import Container, Iterator
 
-from lighter_async.files import is_temporary, remove
+from lighter_async.below import remove_below, walk_below
+from lighter_async.files import is_temporary
 from lighter_async.interrupts import run_handlers
 from lighter_async.locks import LOCK_ENDING, RunLock, owner_of
 from lighter_async.names import RESERVED_PREFIX
@@ -54,9 +55,13 @@ def clear_leftovers(root: str, *, but: str) -> None:
         return
     try:
         removed = 0
-        for path, token in _temporary_files(root, dead):
-            if token not in elsewhere or (mine is not None and _is_old(path, mine)):
-                removed += remove(path)
+        for file, token in _temporary_files(root, dead):
+            if token not in elsewhere or (mine is not None and _is_old(os.path.join(root, file), mine)):
+                try:
+                    remove_below(root, file, reserved=True)
+                    removed += 1
+                except FileNotFoundError:
+                    pass  # whose it was has named it, or removed it
             else:
                 dead.pop(token).forget()  # somebody is at work, or was a moment ago
                 elsewhere.discard(token)
@@ -81,10 +86,10 @@ def _is_old(path: str, now: float) -> bool:
 
 
 def _temporary_files(root: str, tokens: Container[str]) -> Iterator[tuple[str, str]]:
-    """The temporary files of some writers, with the tokens of these."""
-    for folder, _, files in os.walk(root):
+    """The temporary files of some writers, below the directory, with the tokens of these."""
+    for folder, files in walk_below(root):
         run_handlers()  # such as Ctrl-C: there may be millions
         for file in files:
             token = is_temporary(file)
             if token is not None and token in tokens:
-                yield os.path.join(folder, file), token
+                yield f"{folder}/{file}" if folder else file, token

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import stat
 import weakref
@@ -15,12 +16,14 @@ from lighter_async.below import make_folders
 from lighter_async.errors import InvalidNameError, NameTakenError
 from lighter_async.files import local_path, name_part, new_token, remove, sync_folder, write_part
 from lighter_async.forks import no_fork
+from lighter_async.interrupts import run_handlers
 from lighter_async.locks import LOCK_ENDING, Owner, RunLock, alone_in, this_process, wait_for_the_dead
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.runs import begin_run
-from lighter_async.targets.group import SyncedGroup
+from lighter_async.targets.base import Features, Lane
+from lighter_async.targets.lanes import FileLane, SyncedLane
 from lighter_async.targets.leftovers import clear_leftovers
-from lighter_async.types import Durability, Group, IfExists, Run, launched_run
+from lighter_async.types import Durability, IfExists, Run, launched_run
 
 __all__ = ["LocalTarget", "wait_until_free"]
 
@@ -50,6 +53,8 @@ class LocalTarget:
     Raises:
         ValueError: `if_exists` or `durability` is none of its values.
     """
+
+    features = Features(has_paths=True, has_records=True, has_directory=True)
 
     def __init__(
         self,
@@ -84,6 +89,18 @@ class LocalTarget:
         state = {"since": self.since, "_owner": self._owner or this_process(self.run.id)}
         return make, (os.path.abspath(self.directory),), state
 
+    def of_run(self, run: Run, directory: str | os.PathLike[str]) -> LocalTarget:
+        """The same target for one rank of a run, which is not open.
+
+        Args:
+            run: Which run, and which of its ranks.
+            directory: Where that run stores.
+        """
+        made = copy.copy(self)
+        made.run, made.since, made.directory = run, run.since, local_path(directory)
+        made._owner = None  # no copy in a helper, as those that are pickled
+        return made
+
     @property
     def location(self) -> str:
         """The directory's real path, so that two ways to one directory are one location."""
@@ -99,7 +116,8 @@ class LocalTarget:
 
         Raises:
             NotADirectoryError: There is a file where the directory, or a folder above it, should be.
-            TimeoutError: Helpers of a process that has died have been at work here for ten minutes.
+            TimeoutError: Helpers of a process that has died have been at work here for ten minutes, or somebody has
+                had the list of runs locked for one.
             OSError: The directory cannot be made or written to.
         """
         try:
@@ -127,7 +145,9 @@ class LocalTarget:
             if self.since is None:
                 # By the file system's clock. Ranks that open later take over what the first one has entered.
                 since = os.fstat(self._lock.descriptor).st_mtime_ns
-                self.since = since if self._is_alone else begin_run(self._root, self.run.id, since).since
+                if not self._is_alone:
+                    since = begin_run(self._root, self.run.id, since, waiting=run_handlers).since
+                self.since = since
             if self._owner is None:
                 clear_leftovers(self._root, but=self._token)
                 if self.durability == "fsync":
@@ -170,17 +190,13 @@ class LocalTarget:
             NameTakenError: Another rank of this run has stored a sample under the name.
             OSError: It could not be written. Nothing is left behind.
         """
-        return self._put(name, parts, again=False)
+        return self._put(name, parts, replace_own=False)
 
-    def put_again(self, name: str, parts: Sequence[memoryview]) -> bool:
-        """As `put`, of a sample that an earlier attempt may have stored: a file of this run is replaced."""
-        return self._put(name, parts, again=True)
-
-    def group(self) -> Group | None:
-        """Where samples are put that are to be synced together; None if they need not be synced."""
-        if self.durability != "fsync":
-            return None
-        return SyncedGroup(self.write, self.name, root=self._root, linked=self._linked)
+    def lane(self, number: int) -> Lane:
+        """A worker's own way in: files are stored one by one, or synced together, as `durability` says."""
+        if self.durability == "fsync":
+            return SyncedLane(self.write, self.publish, root=self._root, linked=self._linked)
+        return FileLane(self.put, partial(self._put, replace_own=True))
 
     def path(self, name: str) -> Path:
         """The final path of a sample, with its folders made, for functions that write there themselves."""
@@ -235,7 +251,7 @@ class LocalTarget:
             self._linked.clear()
             return write_part(path, parts, token=self._token)
 
-    def name(self, temporary: str, name: str, *, again: bool) -> bool:
+    def publish(self, temporary: str, name: str, *, replace_own: bool) -> bool:
         """Give a temporary file its name, or remove it; returns and raises as `put`."""
         path = f"{self._root}/{name}"
         try:
@@ -246,7 +262,7 @@ class LocalTarget:
                 name_part(temporary, path, replace=False, alone=self._alone_in_replacing)
                 return True
             except FileExistsError as error:
-                stored = self._name_beside(temporary, path, error, again=again)
+                stored = self._publish_beside(temporary, path, error, replace_own=replace_own)
                 if not stored:
                     remove(temporary)
                 return stored
@@ -254,21 +270,21 @@ class LocalTarget:
             remove(temporary)
             raise
 
-    def _put(self, name: str, parts: Sequence[memoryview], *, again: bool) -> bool:
+    def _put(self, name: str, parts: Sequence[memoryview], *, replace_own: bool) -> bool:
         temporary, descriptor = self.write(name, parts)
         try:
             os.close(descriptor)
         except BaseException:  # a network file system may say only now that its disk is full
             remove(temporary)
             raise
-        return self.name(temporary, name, again=again)
+        return self.publish(temporary, name, replace_own=replace_own)
 
-    def _name_beside(self, temporary: str, path: str, error: FileExistsError, *, again: bool) -> bool:
+    def _publish_beside(self, temporary: str, path: str, error: FileExistsError, *, replace_own: bool) -> bool:
         """Where there is a file: replace it, keep it, or say whose it is."""
         if not _is_sample(path):
             raise error
         if not self._is_of_earlier_run(path):
-            if again:
+            if replace_own:
                 name_part(temporary, path, replace=True)
                 return True
             if not self._is_alone:

@@ -13,7 +13,8 @@ from typing import Any
 from lighter_async.errors import WriteError, WriteTimeoutError
 from lighter_async.manifest import ManifestLog, Stored
 from lighter_async.names import with_suffix
-from lighter_async.types import PathTarget, Result, Target, Unit
+from lighter_async.targets import Lane, PathTarget, Target, lane_of
+from lighter_async.types import Result, Unit
 from lighter_async.workers.patience import Patience
 from lighter_async.workers.quarantine import Quarantine
 from lighter_async.workers.work import Abandoned, Work, ready
@@ -63,18 +64,23 @@ class Job:
             self.log.close()
         self.target.close()
 
-    def run(self, unit: Unit, on_progress: Callable[[int | None], None] = _ignore_progress) -> Result:
+    def lane(self, number: int) -> Lane:
+        """The lane of one of the workers."""
+        return lane_of(self.target, number)
+
+    def run(self, unit: Unit, lane: Lane, on_progress: Callable[[int | None], None] = _ignore_progress) -> Result:
         """Write the samples one after the other, with an encoder or a plain path function.
 
         Args:
             unit: The samples.
+            lane: The worker's own.
             on_progress: Called with the index of a sample when an attempt to write it begins, and with None before a
                 wait.
 
         Raises:
             Abandoned: By `on_progress`, in a thread that was abandoned after a timeout.
         """
-        work = Work(self, unit, on_progress=on_progress)
+        work = Work(self, unit, lane, on_progress=on_progress)
         write = self._encode_and_put if isinstance(self.writer, Encoder) else self._call
         try:
             for index in range(unit.start, unit.stop):
@@ -101,7 +107,7 @@ class Job:
 
     def fail(self, unit: Unit, error: BaseException, attempts: int) -> Result:
         """Fail every sample of a unit."""
-        work = Work(self, unit, attempts)
+        work = Work(self, unit, attempts=attempts)
         for index in range(unit.start, unit.stop):
             work.fail(index, error)
         return work.result

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import os
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from lighter_async.files import new_token, publish
 from lighter_async.names import RESERVED_PREFIX, check_name
 from lighter_async.types import Durability, Origin, Run
 from lighter_async.workers.plain import NotPlainError, from_plain, to_plain
+from lighter_async.workers.untrusted import read_untrusted
 
 __all__ = ["Kept", "NeedsTrustError", "Quarantine", "kept_in"]
 
@@ -32,7 +31,7 @@ _counter = itertools.count()
 
 
 class NeedsTrustError(ValueError):
-    """A value that cannot be loaded without running what its file says."""
+    """A value that cannot be loaded without running, or taking on trust, what its file says."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ class Kept:
         """The value.
 
         Args:
-            trust: Whether it may be unpickled, which runs whatever its file says.
+            trust: Whether it may be unpickled, which runs whatever its file says, and takes what memory that says.
 
         Raises:
             NeedsTrustError: It has to be unpickled.
@@ -131,17 +130,18 @@ class Kept:
 
         is_plain = self.about.get("plain") is True
         with open(open_below(self._root, f"{self._below}/{_VALUE}"), "rb") as opened:
-            if trust and not is_plain:
-                return torch.load(opened, weights_only=False)
+            if trust:
+                found = torch.load(opened, weights_only=is_plain)
+                return from_plain(found) if is_plain else found
             try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", UserWarning)  # of the pickle's protocol
-                    found = torch.load(opened, weights_only=True)
+                found = read_untrusted(opened)
+                return from_plain(found, most=os.fstat(opened.fileno()).st_size) if is_plain else found
+            except OSError:
+                raise
             except Exception as error:
                 if is_plain:
-                    raise
+                    raise NeedsTrustError(f"its file is not as this package writes one ({describe(error)})") from error
                 raise NeedsTrustError("it is stored as a pickle, which runs code as it is loaded") from error
-        return from_plain(found) if is_plain else found
 
     def release(self) -> None:
         """Remove it, once it is written."""
@@ -207,7 +207,7 @@ def _check(about: Any) -> None:
         number = about[field]
         if number is not None and (type(number) is not int or not -_LARGEST <= number < _LARGEST):
             raise ValueError(f"{field!r} is no number")
-    if type(about["time"]) not in (int, float) or not abs(about["time"]) < math.inf:
+    if type(about["time"]) not in (int, float) or not abs(about["time"]) < _LARGEST:
         raise ValueError("'time' is no time")
     if about.get("durability", "rename") not in get_args(Durability):
         raise ValueError("'durability' is none that there is")

@@ -11,6 +11,7 @@ from time import monotonic
 
 from lighter_async.errors import LighterAsyncError, WriteTimeoutError
 from lighter_async.interrupts import uninterrupted
+from lighter_async.targets import Lane
 from lighter_async.types import Batch, Result, Unit, Waiter
 from lighter_async.workers.job import Job
 from lighter_async.workers.queue import UnitQueue
@@ -54,6 +55,9 @@ class ThreadBackend(UnitQueue):
         super().__init__(job, done, max_workers, threads=max_workers)
         # Guarded by _lock:
         self._tasks: set[_Task] = set()
+        # Lanes that no task has now. An abandoned task keeps its own, which may be half through a sample.
+        self._lanes: list[Lane] = []
+        self._lanes_made = 0
         self._loose: dict[threading.Thread, _Task] = {}
 
     def stop(self) -> None:
@@ -112,16 +116,19 @@ class ThreadBackend(UnitQueue):
     def _run(self, task: _Task) -> None:
         self._here.is_worker = True
         task.ident = threading.get_ident()
+        with self._lock:
+            lane = self._lanes.pop() if self._lanes else self._make_lane()
         while True:
             with self._lock:
                 if not self._units:
                     self._tasks.discard(task)
+                    self._lanes.append(lane)
                     return
                 unit = self._units.popleft()
                 unit.batch.begun = True
                 task.unit = unit
             try:
-                result = self._job.run(unit, task.on_progress)
+                result = self._job.run(unit, lane, task.on_progress)
             except Abandoned:
                 return
             except BaseException as error:  # an exception of a user's that is odder than what job.run is ready for
@@ -135,6 +142,10 @@ class ThreadBackend(UnitQueue):
             self._done(unit.batch, result)
             # Let go before waiting for the lock: the batch's memory may be needed by whoever holds it.
             del unit
+
+    def _make_lane(self) -> Lane:
+        self._lanes_made += 1
+        return self._job.lane(self._lanes_made - 1)
 
     def _abandon(self, task: _Task, unit: Unit, index: int, limit: float) -> Result:
         """Fail the sample that a thread hangs in, and have others write the rest of its unit. With the lock held."""

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, TypeVar
 from lighter_async.errors import NameTakenError
 from lighter_async.manifest import Record, Stored, checksum
 from lighter_async.tracebacks import keep_as_text
-from lighter_async.types import Group, Result, Unit
+from lighter_async.types import Result, Unit
 
 if TYPE_CHECKING:
     from lighter_async.staging import Staged
+    from lighter_async.targets import Lane
     from lighter_async.workers.job import Job
 
 __all__ = ["Abandoned", "Work", "ready"]
@@ -25,11 +26,12 @@ class Abandoned(BaseException):
 
 
 class Work:
-    """Stores encoded samples, by themselves or as a group, and at the end records all that are stored.
+    """Puts encoded samples into a lane, and at the end settles the lane and records all that are stored.
 
     Args:
         job: The writer, the target, and what goes with them.
         unit: The samples.
+        lane: Where they are put; None of a writer that stores them itself.
         attempts: How often the first one was tried.
         on_progress: Called with the index of a sample when an attempt to write it begins, and with None before a wait.
 
@@ -38,7 +40,13 @@ class Work:
     """
 
     def __init__(
-        self, job: Job, unit: Unit, attempts: int = 1, on_progress: Callable[[int | None], None] = lambda _: None
+        self,
+        job: Job,
+        unit: Unit,
+        lane: Lane | None = None,
+        *,
+        attempts: int = 1,
+        on_progress: Callable[[int | None], None] = lambda _: None,
     ) -> None:
         self.job = job
         self._on_progress = on_progress
@@ -48,9 +56,8 @@ class Work:
         self.stored: list[Stored] = []
         self._taken: list[tuple[Stored, NameTakenError]] = []  # by another rank
         self._attempts = attempts
-        make_group: Callable[[], Group | None] | None = getattr(job.target, "group", None)
-        self._group = None if make_group is None else make_group()
-        self._waiting: list[Stored] = []  # of the group
+        self._lane = lane
+        self._waiting: list[Stored] = []  # that the lane has not settled
 
     def begin(self, index: int) -> None:
         """Begin with a sample."""
@@ -74,47 +81,42 @@ class Work:
             self._on_progress(self._index)
 
     def put(self, index: int, name: str, parts: Sequence[memoryview]) -> None:
-        """Store a sample, or get ready to store it with the others."""
-        log = self.job.log
+        """Put a sample into the lane."""
+        lane, log = self._lane, self.job.log
+        assert lane is not None
         nbytes = parts[0].nbytes if len(parts) == 1 else sum(part.nbytes for part in parts)
         one = Stored(index, name, nbytes, "" if log is None else checksum(parts))
-        group = self._group
-        if group is not None:
-            again = self._is_again(one)
-            self.attempt(partial(group.put, name, parts, again=again))
-            self._waiting.append(one)
-            if group.is_full:
-                self._settle(group)
-            return
         try:
-            self._book(one, self._put_first(one, name, parts))
+            stored = self._put_first(lane, one, name, parts)
         except NameTakenError as error:
             self._taken.append((one, error))
+            return
+        if stored is None:
+            self._waiting.append(one)
+            if lane.is_full:
+                self._settle(lane)
+        else:
+            self._count_stored(one, stored)
 
-    def _put_first(self, one: Stored, name: str, parts: Sequence[memoryview]) -> bool:
+    def _put_first(self, lane: Lane, one: Stored, name: str, parts: Sequence[memoryview]) -> bool | None:
         patience = self.job.patience
         if self.unit.redelivered:
-            return self.attempt(partial(self._put, one, name, parts))
+            return self.attempt(partial(self._put, lane, one, name, parts))
         # Nearly always all there is to do, and it runs for every sample.
         try:
-            stored = self.job.target.put(name, parts)
+            stored = lane.put(name, parts, redelivered=False)
         except Exception as error:
             if not patience.is_worth_it(error):
                 raise
-            return self.attempt(partial(self._put, one, name, parts), error)
+            return self.attempt(partial(self._put, lane, one, name, parts), error)
         patience.note_space_available()
         return stored
 
-    def _put(self, one: Stored, name: str, parts: Sequence[memoryview]) -> bool:
-        target = self.job.target
-        if self._attempts > 1 or self.unit.redelivered:
-            again = getattr(target, "put_again", None)
-            if again is not None and self._is_again(one):
-                return bool(again(name, parts))
-        return target.put(name, parts)
+    def _put(self, lane: Lane, one: Stored, name: str, parts: Sequence[memoryview]) -> bool | None:
+        return lane.put(name, parts, redelivered=self._is_redelivered(one))
 
-    def _is_again(self, one: Stored) -> bool:
-        """Whether a file of this run under the name can only be from an earlier attempt."""
+    def _is_redelivered(self, one: Stored) -> bool:
+        """Whether what this run has stored under the name can only be from an earlier attempt."""
         if not (self.unit.redelivered or self._attempts > 1):
             return False
         log = self.job.log
@@ -122,8 +124,8 @@ class Work:
 
     def settle(self) -> Result:
         """Store what waits, record what is stored, and return what became of every sample."""
-        if self._group is not None:
-            self._settle(self._group)
+        if self._waiting and self._lane is not None:
+            self._settle(self._lane)
         self._record()
         # Only now: two ranks that store the same samples the other way round wait for each other's records.
         for one, taken in self._taken:
@@ -150,37 +152,39 @@ class Work:
         result.written += len(stored)
         result.bytes_written += sum(one.nbytes or 0 for one in stored)
 
-    def _settle(self, group: Group) -> None:
+    def _settle(self, lane: Lane) -> None:
         waiting, self._waiting = self._waiting, []
-        # Each file of the group has as long as a sample of its own.
-        outcomes = group.settle(lambda position: self._on_progress(waiting[position].index))
+        # Each has as long as a sample that is stored by itself.
+        outcomes = lane.settle(lambda position: self._on_progress(waiting[position].index))
         for one, outcome in zip(waiting, outcomes, strict=True):
             self.begin(one.index)
             try:
                 if isinstance(outcome, BaseException):
-                    outcome = self._once_more(group, one, outcome)
-                self._book(one, outcome)
+                    outcome = self._once_more(lane, one, outcome)
+                self._count_stored(one, outcome)
             except NameTakenError as error:
                 self._taken.append((one, error))
             except BaseException as error:
                 self.fail(one.index, error)
 
-    def _once_more(self, group: Group, one: Stored, error: BaseException) -> bool:
-        """Store one of the group by itself, whose first attempt has failed, if that may help."""
+    def _once_more(self, lane: Lane, one: Stored, error: BaseException) -> bool:
+        """Store a sample by itself whose first attempt has failed, if that may help."""
         if not self.job.patience.is_worth_it(error):
             raise error
 
-        return self.attempt(partial(self._again, group, one), error)
+        return self.attempt(partial(self._put_alone, lane, one), error)
 
-    def _again(self, group: Group, one: Stored) -> bool:
+    def _put_alone(self, lane: Lane, one: Stored) -> bool:
         assert one.file is not None
-        group.put(one.file, self.job.encode(self.unit, one.index), again=self._is_again(one))
-        (outcome,) = group.settle(lambda _: None)
+        stored = self._put(lane, one, one.file, self.job.encode(self.unit, one.index))
+        if stored is not None:
+            return stored
+        (outcome,) = lane.settle(lambda _: None)
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
-    def _book(self, one: Stored, stored: bool) -> None:
+    def _count_stored(self, one: Stored, stored: bool) -> None:
         if stored:
             self.stored.append(one)
         else:
@@ -210,8 +214,8 @@ class Work:
 
     def leave(self) -> None:
         """Discard what is not stored yet."""
-        if self._group is not None:
-            self._group.leave()
+        if self._lane is not None:
+            self._lane.leave()
 
     def fail(self, index: int, error: BaseException) -> None:
         """Count a sample as failed, and keep its value if values are kept."""

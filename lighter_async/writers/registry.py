@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+import pkgutil
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from lighter_async.errors import shown
+from lighter_async.errors import describe, shown
 from lighter_async.writers.base import Encoder, PathFunction, Writer, has_signature
 from lighter_async.writers.image import write_image_2d, write_image_3d
 from lighter_async.writers.tensor import write_tensor
@@ -67,18 +68,24 @@ writer_registry.register("image_3d")(write_image_3d)
 writer_registry.register("text")(write_text)
 
 
-def resolve_writer(writer: str | Callable[..., Any]) -> Writer:
+def resolve_writer(writer: str | Callable[..., Any], options: Mapping[str, Any] | None = None) -> Writer:
     """The writer that a user named or passed.
 
     Args:
-        writer: A registered name, an `Encoder`, a `functools.partial` of one, or any callable ``(path, value)``.
+        writer: A registered name, ``"module:attribute"``, an `Encoder` or a subclass of it, a `functools.partial` of
+            one, or any callable ``(path, value)``.
+        options: Keyword options for it.
 
     Raises:
-        ValueError: The name is not registered.
-        TypeError: It is neither a name nor callable, or cannot be called with ``(path, value)``.
+        ValueError: The name is not registered, the module or the attribute is not there, or an option has a value that
+            it may not have.
+        TypeError: It is neither a name nor callable, cannot be called with ``(path, value)``, or has no such option.
     """
-    name = writer if isinstance(writer, str) else None
-    function = writer_registry.get(writer) if isinstance(writer, str) else writer
+    name = writer if isinstance(writer, str) and ":" not in writer else None
+    function: Any = writer
+    if isinstance(writer, str):
+        function = writer_registry.get(writer) if name is not None else _imported(writer)
+    function = _with_options(function, options, name or shown(writer))
     if isinstance(function, functools.partial) and isinstance(function.func, Encoder) and not function.args:
         function = function.func.with_options(**function.keywords)
     if isinstance(function, Encoder):
@@ -93,6 +100,53 @@ def resolve_writer(writer: str | Callable[..., Any]) -> Writer:
     found = PathFunction.of(function)
     _check_arguments(function, name or found.name)
     return PathFunction(found.function, name, found.is_async) if name else found
+
+
+def _imported(writer: str) -> Any:
+    """What ``"module:attribute"`` names.
+
+    Raises:
+        ValueError: There is no such module or attribute, or importing the module fails.
+    """
+    module, _, attribute = writer.partition(":")
+    try:
+        return pkgutil.resolve_name(writer)
+    except ModuleNotFoundError as error:
+        missing = f"no module {error.name!r} can be imported"
+        raise ValueError(
+            f"writer {shown(writer)}: {missing}; the form is 'module:attribute', of a module that lies where the job "
+            "is started, or is installed"
+        ) from error
+    except AttributeError as error:
+        raise ValueError(f"writer {shown(writer)}: module {module!r} has no {attribute!r}") from error
+    except ValueError as error:
+        raise ValueError(
+            f"writer {shown(writer)} is no name of a writer; the form is 'module:attribute', as in "
+            "'my_package.formats:encode_npz'"
+        ) from error
+    except Exception as error:
+        raise ValueError(f"writer {shown(writer)}: importing module {module!r} fails: {describe(error)}") from error
+
+
+def _with_options(function: Any, options: Mapping[str, Any] | None, name: str) -> Any:
+    """A writer with keyword options set; of a subclass of `Encoder`, one made with them.
+
+    Raises:
+        TypeError: The options are no mapping from names, or the writer has no such option.
+        ValueError: One has a value that it may not have.
+    """
+    if options is not None and not (isinstance(options, Mapping) and all(isinstance(key, str) for key in options)):
+        raise TypeError(f"writer_options is a dict of the writer's keyword options, not {shown(options)}")
+    if isinstance(function, type) and issubclass(function, Encoder):
+        try:
+            return function(**(options or {}))
+        except TypeError as error:
+            raise TypeError(f"writer {name} cannot be made with {shown(dict(options or {}))}: {error}") from error
+    if not options:
+        return function
+    if isinstance(function, Encoder):
+        return function.with_options(**options)
+    return functools.partial(function, **options) if callable(function) else function
 
 
 def _check_arguments(function: Callable[..., Any], name: str) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
+from lighter_async.below import walk_below
 from lighter_async.names import RESERVED_PREFIX
 
 __all__ = ["files_below", "prepare_folder"]
@@ -31,8 +31,8 @@ def prepare_folder(folder: Path) -> None:
 def files_below(folder: Path) -> set[str]:
     """The files that are results, relative to the folder, with ``/`` between folders."""
     return {
-        Path(root, file).relative_to(folder).as_posix()
-        for root, _, files in os.walk(folder)
+        f"{below}/{file}" if below else file
+        for below, files in walk_below(folder, but=RESERVED_PREFIX)
         for file in files
-        if file != _MARKER and Path(root).name != RESERVED_PREFIX
+        if file != _MARKER
     }

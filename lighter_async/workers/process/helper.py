@@ -198,6 +198,7 @@ class Helper:
         assert isinstance(job, Job)
         job.open()
         job.patience.is_over = lambda: self._book.hurried
+        self._lane = job.lane(self._me)
         own_target = type(job.target).__module__.startswith("lighter_async.")
         self.is_plain = own_target and isinstance(job.writer, Encoder) and job.writer.is_built_in
         return job
@@ -253,7 +254,8 @@ class Helper:
             return
         if job.patience.write_timeout is not None and _may_need_torch(job, batch.staged):
             import torch  # noqa: F401  # which takes seconds, that are no sample's
-        self._count(job.run(Unit(batch, claim.start, claim.stop, claim.again), partial(self._book.at, self._me)))
+        unit = Unit(batch, claim.start, claim.stop, claim.again)
+        self._count(job.run(unit, self._lane, partial(self._book.at, self._me)))
 
     def _count(self, result: Result) -> None:
         for failure in result.failures:

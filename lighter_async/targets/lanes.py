@@ -1,4 +1,4 @@
-"""Files that are synced together."""
+"""The lanes of a directory: files that are stored one by one, or synced together."""
 
 from __future__ import annotations
 
@@ -13,18 +13,46 @@ except ImportError:  # Windows
 
 from lighter_async.files import remove, sync_folder
 
-__all__ = ["SyncedGroup"]
+__all__ = ["FileLane", "SyncedLane"]
 
 
 def _most_open() -> int:
-    """Files of a group that are open at once: a share of what the process may have, for each worker has a group."""
+    """Files of a lane that are open at once: a share of what the process may have, for each worker has a lane."""
     if resource is None:
         return 64
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 64 if limit == resource.RLIM_INFINITY else max(1, min(64, limit // 16))
 
 
-class SyncedGroup:
+class FileLane:
+    """Stores each file by itself.
+
+    Args:
+        put: Stores one: ``(name, parts) -> bool``.
+        replace: The same, in the place of one that this run has stored.
+    """
+
+    is_full = False
+
+    def __init__(
+        self,
+        put: Callable[[str, Sequence[memoryview]], bool],
+        replace: Callable[[str, Sequence[memoryview]], bool],
+    ) -> None:
+        self._put = put
+        self._replace = replace
+
+    def put(self, name: str, parts: Sequence[memoryview], *, redelivered: bool) -> bool | None:
+        return self._replace(name, parts) if redelivered else self._put(name, parts)
+
+    def settle(self, on_progress: Callable[[int], None]) -> list[bool | BaseException]:
+        return []
+
+    def leave(self) -> None:
+        return
+
+
+class SyncedLane:
     """Writes temporary files, and syncs and names them all together.
 
     A file is synced before it gets its name, so that no loss of power leaves a name with half a file; folders are
@@ -32,7 +60,7 @@ class SyncedGroup:
 
     Args:
         write: Writes a temporary file: ``(name, parts) -> (path, descriptor)``.
-        name: Names it: ``(path, name, again=...) -> bool``.
+        publish: Gives it its name: ``(path, name, replace_own=...) -> bool``.
         root: The directory that all files lie below.
         linked: Folders whose own names, up to the directory, are known to be on the disk. It grows.
     """
@@ -40,13 +68,13 @@ class SyncedGroup:
     def __init__(
         self,
         write: Callable[[str, Sequence[memoryview]], tuple[str, int]],
-        name: Callable[..., bool],
+        publish: Callable[..., bool],
         *,
         root: str,
         linked: set[str],
     ) -> None:
         self._write = write
-        self._name = name
+        self._publish = publish
         self._root = root
         self._linked = linked
         self._most_open = _most_open()
@@ -54,14 +82,15 @@ class SyncedGroup:
 
     @property
     def is_full(self) -> bool:
-        """Whether it is time to settle, since each file of the group is open until then."""
+        """Whether it is time to settle, since each file is open until then."""
         return len(self._open) >= self._most_open
 
-    def put(self, name: str, parts: Sequence[memoryview], *, again: bool) -> None:
+    def put(self, name: str, parts: Sequence[memoryview], *, redelivered: bool) -> bool | None:
         temporary, descriptor = self._write(name, parts)
-        self._open.append((temporary, descriptor, name, again))
+        self._open.append((temporary, descriptor, name, redelivered))
+        return None
 
-    def settle(self, at: Callable[[int], None]) -> list[bool | BaseException]:
+    def settle(self, on_progress: Callable[[int], None]) -> list[bool | BaseException]:
         for _, descriptor, _, _ in self._open:
             _begin(descriptor)
         outcomes: list[bool | BaseException] = []
@@ -69,14 +98,14 @@ class SyncedGroup:
         self._open.reverse()
         try:
             while self._open:
-                at(len(outcomes))
-                temporary, descriptor, name, again = self._open.pop()
+                on_progress(len(outcomes))
+                temporary, descriptor, name, redelivered = self._open.pop()
                 try:
                     try:
                         os.fsync(descriptor)
                     finally:
                         os.close(descriptor)
-                    stored = self._name(temporary, name, again=again)
+                    stored = self._publish(temporary, name, replace_own=redelivered)
                 except BaseException as error:
                     _remove(temporary)
                     outcomes.append(error)
@@ -88,7 +117,7 @@ class SyncedGroup:
             self.leave()
             raise
         for folder, places in folders.items():
-            at(places[-1])
+            on_progress(places[-1])
             try:
                 sync_folder(folder)
                 self._link(folder)

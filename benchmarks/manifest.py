@@ -1,0 +1,86 @@
+"""What it takes to read records: ten million samples, by name and by number.
+
+Each way to read (`read_manifest`, `done`, `pending`) is a process of its own, with the most memory that it held.
+
+    python benchmarks/manifest.py [--samples N] [--unit N] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from measure import environment
+
+_WRITE = """
+import sys
+from lighter_async.manifest import ManifestLog, Stored
+from lighter_async.names import Numbers
+from lighter_async.types import Origin, Run
+
+folder, kind, count, unit = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+log = ManifestLog(folder, Run(numbered=kind == "numbers"), writer="tensor", suffix=".pt")
+log.begin(0)
+for first in range(0, count, unit):
+    rows = range(first, min(first + unit, count))
+    names = Numbers(rows) if kind == "numbers" else [f"subject-{row:08d}" for row in rows]
+    stored = [Stored(place, "", 1536, f"{row * 0x9E3779B97F4A7C15 % (1 << 64):016x}") for place, row in enumerate(rows)]
+    log.append(stored, names, [("float32", (384,))] * len(rows), Origin(rows, batch=first // unit))
+log.close()
+"""
+
+_READ = """
+import json, sys, time
+from lighter_async import read_manifest
+
+folder, kind, count, what = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+if what == "pending":
+    from lighter_async import pending
+began = time.perf_counter()
+if what == "read_manifest":
+    found = len(read_manifest(folder))
+elif what == "done":
+    found = len(read_manifest(folder).done())
+else:
+    names = None if kind == "numbers" else (lambda index: f"subject-{index:08d}")
+    found = count - len(pending(range(count), folder, names=names))
+seconds = time.perf_counter() - began
+assert found == count, found
+peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps({"s": round(seconds, 2), "MB": round(peak / 1e3)}))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--samples", type=int, default=10_000_000)
+    parser.add_argument("--unit", type=int, default=100, help="samples that are recorded together")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    found: dict[str, object] = {"environment": environment()[0], "samples": options.samples, "unit": options.unit}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ("numbers", "names"):
+            place = f"{folder}/{kind}"
+            about = [place, kind, str(options.samples)]
+            subprocess.run([sys.executable, "-c", _WRITE, *about, str(options.unit)], check=True)
+            size = Path(place, ".lighter-async", "manifest-0.jsonl").stat().st_size
+            print(f"{options.samples:,} {kind}, {options.unit} a line: {size / 1e6:.0f} MB")
+            for what in ("read_manifest", "done", "pending"):
+                done = subprocess.run(
+                    [sys.executable, "-W", "ignore", "-c", _READ, *about, what],
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                )
+                found[f"{kind}, {what}"] = one = json.loads(done.stdout)
+                print(f"  {what:14} {one['s']:7.2f} s {one['MB']:6} MB")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""Samples that were stored, as a sequence of records that are made when they are looked at."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate, islice
+from typing import Any, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lighter_async.manifest.columns import Block, keys_of
+from lighter_async.manifest.entry import Record
+
+__all__ = ["Records"]
+
+_T = TypeVar("_T")
+
+_CHUNK = 1 << 16
+
+
+class Records(Sequence[Record]):
+    """Records in the data set's order: by loader, index, and time.
+
+    Args:
+        blocks: Where they are.
+    """
+
+    __slots__ = ("__dict__", "blocks")
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        self.blocks = [block for block in blocks if len(block)]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.blocks))
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        places = self._order[index]
+        return self._at(int(places)) if isinstance(index, int) else [self._at(place) for place in places.tolist()]
+
+    def __iter__(self) -> Iterator[Record]:
+        for start in range(0, len(self._order), _CHUNK):
+            yield from map(self._at, self._order[start : start + _CHUNK].tolist())
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, (Records, list)):
+            return len(self) == len(other) and all(map(Record.__eq__, self, other))
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<Records: {len(self)}>"
+
+    def where(self, wanted: Callable[[Block], bool]) -> Records:
+        """The records of some of the blocks."""
+        return Records([block for block in self.blocks if wanted(block)])
+
+    def indices(self, loader: int) -> NDArray[np.int64]:
+        """The indices in the data set of the samples of a loader, where they are known, in no order."""
+        found = [block.index_column() for block in self.blocks if block.head.loader == loader and block.head.has_index]
+        return np.concatenate(found) if len(found) > 1 else found[0] if found else np.empty(0, np.int64)
+
+    def names_at(self, loader: int, indices: Sequence[int]) -> list[str | None]:
+        """The names of the samples of a loader with some indices, the latest one of each; None where there is none."""
+        first, last, known = self._by_index(loader)
+        if first == last:
+            return [None] * len(indices)
+        places = np.searchsorted(known, np.array(indices, np.int64), side="right") - 1
+        found = self._order[first + np.maximum(places, 0)].tolist()
+        hits = (places >= 0) & (known[np.maximum(places, 0)] == np.array(indices, np.int64))
+        return [self._name(place) if hit else None for place, hit in zip(found, hits.tolist(), strict=True)]
+
+    def of_files(self, files: Collection[str]) -> list[Record]:
+        """The records of some files."""
+        if not files:
+            return []
+        sought = np.sort(keys_of(list(files)))
+        found = []
+        for block in self.blocks:
+            keys = block.keys()
+            hits = sought.take(np.searchsorted(sought, keys), mode="clip") == keys
+            if block.alive is not None:
+                hits &= block.alive
+            found += [block.record(row) for row in np.flatnonzero(hits).tolist()]
+        return [record for record in found if record.file in files]
+
+    def some_files(self, most: int) -> list[str]:
+        """About `most` of the files, from everywhere."""
+        step = max(1, len(self) // most)
+        found = [block.file(row) for block in self.blocks for row in block.rows()[:: min(step, len(block))].tolist()]
+        return [file for file in found if file is not None]
+
+    def names(self) -> Iterator[str]:
+        """The samples' names, in no order."""
+        for block in self.blocks:
+            yield from block.living_names()
+
+    def files(self) -> Iterator[str]:
+        """The files, in no order."""
+        for block in self.blocks:
+            yield from block.files()
+
+    def without(self, some: Iterable[_T], file_of: Callable[[_T], str]) -> Iterator[_T]:
+        """Those of some things whose files no record tells of."""
+        rest = iter(some)
+        while part := list(islice(rest, _CHUNK)):
+            keys = keys_of([file_of(one) for one in part])
+            known = self._keys.take(np.searchsorted(self._keys, keys), mode="clip") == keys if len(self) else keys < 0
+            yield from (one for one, is_known in zip(part, known.tolist(), strict=True) if not is_known)
+
+    @cached_property
+    def _keys(self) -> NDArray[np.uint64]:
+        """The keys of all files, sorted."""
+        keys = [block.keys() if block.alive is None else block.keys()[block.alive] for block in self.blocks]
+        found = np.concatenate(keys)
+        found.sort()
+        return found
+
+    @cached_property
+    def _first_rows(self) -> list[int]:
+        return list(accumulate((block.count for block in self.blocks[:-1]), initial=0))
+
+    @cached_property
+    def _order(self) -> NDArray[np.int64]:
+        """The places of the records, in their order: the rows of all blocks one after the other."""
+        if not self.blocks:
+            return np.empty(0, np.int64)
+        rows = [block.rows() for block in self.blocks]
+        places = np.concatenate([own + start for own, start in zip(rows, self._first_rows, strict=True)])
+        counts = [len(own) for own in rows]
+        loader = np.repeat(np.array([block.head.loader for block in self.blocks]), counts)
+        unknown = np.repeat(np.array([not block.head.has_index for block in self.blocks]), counts)
+        index = np.concatenate(
+            [
+                block.index_column().astype(np.int64) if block.head.has_index else np.zeros(len(own), np.int64)
+                for block, own in zip(self.blocks, rows, strict=True)
+            ]
+        )
+        time = np.concatenate([block.column(block.times)[own] for block, own in zip(self.blocks, rows, strict=True)])
+        return places[np.lexsort((time, index, unknown, loader))]
+
+    def _by_index(self, loader: int) -> tuple[int, int, NDArray[np.int64]]:
+        """Where in the order the samples of a loader begin and end whose indices are known, and these."""
+        found = self._of_loaders.get(loader)
+        if found is None:
+            first = sum(len(block) for block in self.blocks if block.head.loader < loader)
+            count = sum(len(block) for block in self.blocks if block.head.loader == loader and block.head.has_index)
+            indices = self.indices(loader).astype(np.int64)
+            indices.sort()
+            found = self._of_loaders[loader] = first, first + count, indices
+        return found
+
+    @cached_property
+    def _of_loaders(self) -> dict[int, tuple[int, int, NDArray[np.int64]]]:
+        return {}
+
+    def _at(self, place: int) -> Record:
+        block, row = self._row(place)
+        return block.record(row)
+
+    def _name(self, place: int) -> str:
+        block, row = self._row(place)
+        return block.name(row)
+
+    def _row(self, place: int) -> tuple[Block, int]:
+        if len(self.blocks) == 1:
+            return self.blocks[0], place
+        number = bisect_right(self._first_rows, place) - 1
+        return self.blocks[number], place - self._first_rows[number]
+
+    def columns(self) -> dict[str, list[Any]]:
+        """The fields of `Record`, each as a list."""
+        columns: dict[str, list[Any]] = {name: [] for name in Record.__slots__}
+        appends = [(name, column.append) for name, column in columns.items()]
+        for record in self:
+            for name, append in appends:
+                append(getattr(record, name))
+        return columns

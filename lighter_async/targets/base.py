@@ -1,0 +1,173 @@
+"""The seam between the service and the places that it stores to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+__all__ = ["EachByItself", "Features", "Lane", "LaneTarget", "PathTarget", "Target", "features_of", "lane_of"]
+
+
+@runtime_checkable
+class Target(Protocol):
+    """Where bytes live. Knows names and bytes, and nothing of tensors.
+
+    `put` may be called from several threads at once, each with a name of its own. With helper processes each of them
+    has a pickled copy of the target, made before `open`, and opens and closes that besides.
+    """
+
+    @property
+    def location(self) -> str:
+        """Where this target stores, for messages. Two targets with equal locations share one name space."""
+        ...
+
+    def open(self) -> None:
+        """Get ready to store. Called once, before the first `put`."""
+        ...
+
+    def check(self, names: Sequence[str]) -> None:
+        """Refuse names that can never be stored here. Called by the submitting thread, so it must be quick.
+
+        Args:
+            names: Of a batch; at least one.
+
+        Raises:
+            InvalidNameError: One of them cannot be stored, with the reason and the way out.
+        """
+        ...
+
+    def keeps(self, name: str) -> bool:
+        """Whether a sample of an earlier run lies under `name` and is to stay, so that encoding can be saved."""
+        ...
+
+    def put(self, name: str, parts: Sequence[memoryview]) -> bool:
+        """Store the concatenated `parts` under `name`, all or nothing.
+
+        Returns:
+            True once it is stored whole; False if a sample of an earlier run was kept instead.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of everything. Called once, after the last `put`."""
+        ...
+
+
+@runtime_checkable
+class PathTarget(Target, Protocol):
+    """A target whose samples are files of this machine, so that a path function can write them itself."""
+
+    def path(self, name: str) -> Path:
+        """The final path of `name`, with its folders made."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """What can be done with a target.
+
+    Attributes:
+        has_paths: It has a `path` for each sample, which a function ``(path, value)`` can write to.
+        has_records: What is stored is recorded beside it, so that a run can be resumed and verified.
+        has_directory: It is a directory of this machine, with the options of one, and helper processes pay.
+    """
+
+    has_paths: bool = False
+    has_records: bool = False
+    has_directory: bool = False
+
+
+class Lane(Protocol):
+    """One worker's own way into a target: nobody else uses it at the same time.
+
+    A helper process has the lane of its number, and the helper that replaces one that died has the same.
+    """
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what was put is to be settled before more is."""
+        ...
+
+    def put(self, name: str, parts: Sequence[memoryview], *, redelivered: bool) -> bool | None:
+        """Store the concatenated `parts` under `name`, all or nothing; or get ready to store them with others.
+
+        Args:
+            name: The name.
+            parts: The bytes; they need not outlive the call.
+            redelivered: An earlier attempt, or a worker that died, may have stored this sample already. Then it is
+                replaced; it is this run's own.
+
+        Returns:
+            True once it is stored whole, False if a sample of an earlier run was kept instead, and None if `settle` is
+            to tell.
+
+        Raises:
+            NameTakenError: Another rank of this run has stored a sample under the name.
+            OSError: It cannot be stored. Nothing is left behind.
+        """
+        ...
+
+    def settle(self, on_progress: Callable[[int], None]) -> list[bool | BaseException]:
+        """Store what was put and is to be stored with others; returns what `put` would have, or raised, for each.
+
+        Args:
+            on_progress: Called with the number of each before it is waited for. What it raises is raised, and nothing
+                is left behind.
+        """
+        ...
+
+    def leave(self) -> None:
+        """Discard what was put and is not settled."""
+        ...
+
+
+@runtime_checkable
+class LaneTarget(Target, Protocol):
+    """A target that says what it can do, and gives each worker a lane of its own."""
+
+    @property
+    def features(self) -> Features:
+        """What can be done with it."""
+        ...
+
+    def lane(self, number: int) -> Lane:
+        """The lane of one worker, in the process that has opened the target.
+
+        Args:
+            number: Which of the workers, from 0.
+        """
+        ...
+
+
+class EachByItself:
+    """The lane of a target that stores each sample by itself.
+
+    Args:
+        put: Stores one: `Target.put`.
+    """
+
+    is_full = False
+
+    def __init__(self, put: Callable[[str, Sequence[memoryview]], bool]) -> None:
+        self._put = put
+
+    def put(self, name: str, parts: Sequence[memoryview], *, redelivered: bool) -> bool | None:
+        return self._put(name, parts)
+
+    def settle(self, on_progress: Callable[[int], None]) -> list[bool | BaseException]:
+        return []
+
+    def leave(self) -> None:
+        return
+
+
+def features_of(target: Target) -> Features:
+    """What can be done with a target, also with one that has no more than `Target` asks for."""
+    return target.features if isinstance(target, LaneTarget) else Features(has_paths=isinstance(target, PathTarget))
+
+
+def lane_of(target: Target, number: int) -> Lane:
+    """A lane of a target, also of one that has no more than `Target` asks for; arguments as of `LaneTarget.lane`."""
+    return target.lane(number) if isinstance(target, LaneTarget) else EachByItself(target.put)

@@ -1,0 +1,180 @@
+"""What a writer is made of: where it stores, which writer runs, and with which options."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from lighter_async import AsyncBackgroundWriter, BackgroundWriter, Encoder, FileWriter, LocalTarget, read_manifest
+
+FORMATS = """
+import lighter_async
+
+class Rot(lighter_async.Encoder):
+    def __init__(self, by=13):
+        super().__init__(lambda value: bytes(byte + by for byte in value.encode()), suffix=".rot", name="rot")
+
+@lighter_async.encoder(suffix=".upper")
+def upper(value, *, mark="!"):
+    return (value.upper() + mark).encode()
+
+def plain(path, value, *, mark="?"):
+    path.with_suffix(".plain").write_text(value + mark)
+
+class nested:
+    again = upper
+number = 5
+"""
+
+
+@pytest.fixture
+def formats(tmp_path, monkeypatch):
+    """A module of writers, which can be imported here and in helpers."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "my_formats.py").write_text(FORMATS)
+    (folder / "my_broken.py").write_text("import no_such_package")
+    (folder / "my_failing.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(folder)
+    yield "my_formats"
+    for module in ("my_formats", "my_broken", "my_failing"):
+        sys.modules.pop(module, None)
+
+
+def stored(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("backend", ["thread", "process"])
+@pytest.mark.parametrize(
+    ("writer", "options", "expected"),
+    [
+        ("upper", None, {"a.upper": b"HI!"}),
+        ("upper", {"mark": "#"}, {"a.upper": b"HI#"}),
+        ("nested.again", {"mark": "#", "suffix": ".up"}, {"a.up": b"HI#"}),
+        ("plain", {"mark": "#"}, {"a.plain": b"hi#"}),
+        ("Rot", {"by": 1}, {"a.rot": b"ij"}),
+        ("Rot", None, {"a.rot": b"uv"}),
+    ],
+)
+def test_a_writer_may_be_named_by_its_module(tmp_path, formats, backend, writer, options, expected):
+    """An encoder, a class of one, or a function, with its options, whatever the workers are."""
+    out = tmp_path / "out"
+    with BackgroundWriter(f"{formats}:{writer}", out, writer_options=options, backend=backend) as background:
+        background.submit("a", "hi")
+    assert stored(out) == expected
+
+
+@pytest.mark.parametrize(
+    ("writer", "options", "message"),
+    [
+        ("no_such_module:encode", None, "no module 'no_such_module' can be imported"),
+        ("my_broken:encode", None, "no module 'no_such_package' can be imported"),
+        ("my_failing:encode", None, "importing module 'my_failing' fails: ZeroDivisionError"),
+        ("my_formats:missing", None, "module 'my_formats' has no 'missing'"),
+        ("my formats:encode", None, "the form is 'module:attribute'"),
+        ("my_formats:number", None, "a callable"),
+        ("my_formats:upper", {"marks": 1}, "its options are suffix, mark"),
+        ("my_formats:plain", {"marks": 1}, "marks"),
+        ("my_formats:Rot", {"to": 1}, "cannot be made with"),
+        ("image_2d", {"compression": 1}, "its options are suffix, codec, compress_level"),
+        ("image_2d", {"compress_level": 99}, "compress_level is 0 to 12"),
+        ("text", ["encoding"], "writer_options is a dict"),
+        ("text", {5: 1}, "writer_options is a dict"),
+    ],
+)
+@pytest.mark.parametrize("make", [BackgroundWriter, AsyncBackgroundWriter, "FileWriter"])
+def test_a_wrong_writer_is_refused_when_it_is_made(tmp_path, formats, make, writer, options, message):
+    """With what is missing, before there is any sample."""
+
+    def make_it():
+        if make == "FileWriter":
+            FileWriter(tmp_path / "out", "key", writer, writer_options=options)
+        else:
+            make(writer, tmp_path / "out", writer_options=options)
+
+    with pytest.raises((ValueError, TypeError), match=message):
+        make_it()
+    assert not (tmp_path / "out").exists()
+
+
+class Model(pl.LightningModule):
+    def predict_step(self, batch, batch_idx):
+        return {"image": (batch.reshape(-1, 1, 1, 1) * torch.ones(1, 3, 8, 8)).to(torch.uint8)}
+
+
+def predict(callback):
+    trainer = pl.Trainer(
+        accelerator="cpu", callbacks=[callback], logger=False, enable_progress_bar=False, enable_model_summary=False
+    )
+    trainer.predict(Model(), DataLoader(torch.arange(6.0), batch_size=2), return_predictions=False)
+
+
+@pytest.mark.filterwarnings("ignore:The 'predict_dataloader' does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
+def test_the_callback_takes_a_target_and_options(tmp_path):
+    """With the target's own rules, and the run's records as for a path."""
+    callback = FileWriter(
+        LocalTarget(tmp_path / "out", durability="fsync"), "image", "image_2d", writer_options={"compress_level": 0}
+    )
+    predict(callback)
+    assert callback.stats().written == 6
+    manifest = read_manifest(tmp_path / "out")
+    assert (manifest.done(), manifest.runs[0].durability) == (set(range(6)), "fsync")
+    assert manifest.runs[0].series == ("image_2d", "image")
+    with Image.open(tmp_path / "out" / "3.png") as image:
+        assert image.getpixel((0, 0)) == (3, 3, 3)
+    again = FileWriter(LocalTarget(tmp_path / "out"), "image", "image_2d", resume=True)
+    predict(again)
+    assert again.stats().written == 0
+
+
+def test_a_target_may_stand_in_the_place_of_a_directory(tmp_path):
+    """For the service and its asyncio face."""
+    with BackgroundWriter("text", LocalTarget(tmp_path / "out", if_exists="error")) as writer:
+        writer.submit("a", "hi")
+    assert stored(tmp_path / "out") == {"a.txt": b"hi"}
+    assert AsyncBackgroundWriter("text", LocalTarget(tmp_path / "out")).stats().accepted == 0
+    with pytest.raises(ValueError, match="if_exists goes with a directory"):
+        BackgroundWriter("text", LocalTarget(tmp_path), if_exists="skip")
+    with pytest.raises(ValueError, match="one of directory and target"):
+        BackgroundWriter("text", LocalTarget(tmp_path), target=LocalTarget(tmp_path))
+    with pytest.raises(TypeError, match="a path or a target, not int"):
+        BackgroundWriter("text", 5)
+
+
+class Elsewhere:
+    """A target that has no directory."""
+
+    location = "elsewhere"
+
+    def open(self): ...
+    def close(self): ...
+    def check(self, names): ...
+    def keeps(self, name):
+        return False
+
+    def put(self, name, parts):
+        return True
+
+
+def test_the_callback_says_which_targets_it_takes(tmp_path):
+    """And that a target has its own rules."""
+    with pytest.raises(TypeError, match="Elsewhere has none; give a LocalTarget"):
+        FileWriter(Elsewhere(), "key", "text")
+    with pytest.raises(ValueError, match="durability goes with a directory"):
+        FileWriter(LocalTarget(tmp_path), "key", "text", durability="fsync")
+    with pytest.raises(ValueError, match="URL"):
+        FileWriter("s3://bucket/preds", "key", "text")
+
+
+def test_an_encoder_of_a_module_is_the_module_s_own(formats):
+    """So that its records say its name."""
+    writer = BackgroundWriter(f"{formats}:upper", "unused", writer_options={"mark": ""})
+    assert isinstance(writer.writer, Encoder)
+    assert (writer.writer.name, writer.writer.suffix) == ("upper", ".upper")
