@@ -18,7 +18,7 @@ __all__ = ["Unclosed", "tell"]
 
 
 class Place(Protocol):
-    """Where a writer stores, as far as its leave needs to know."""
+    """Where a writer stores, as far as this module needs to know."""
 
     @property
     def location(self) -> str: ...
@@ -37,7 +37,7 @@ class Unclosed:
         writer: The running writer.
         close: Closes it at exit; must not raise.
         place: Where it stores.
-        untold: The failures that were not raised yet, at any time, as text.
+        unraised: The failures that were not raised yet, at any time, as text.
         finish: Waits until nothing is pending and lets the workers go; None if nothing can be pending any more. It
             must not refer to the writer.
     """
@@ -47,11 +47,11 @@ class Unclosed:
         writer: object,
         close: Callable[[], None],
         place: Place,
-        untold: Sequence[str],
+        unraised: Sequence[str],
         finish: Callable[[], None] | None = None,
     ) -> None:
         self._close = weakref.WeakMethod(close)
-        self._collected = weakref.finalize(writer, _take_leave, place, untold, finish, os.getpid())
+        self._collected = weakref.finalize(writer, _on_collected, place, unraised, finish, os.getpid())
         _unclosed.add(self)
 
     def forget(self) -> None:
@@ -71,24 +71,24 @@ def tell(what: BaseException | str) -> None:
     print(f"lighter_async: {text}", file=sys.stderr, flush=True)
 
 
-def _take_leave(place: Place, untold: Sequence[str], finish: Callable[[], None] | None, process: int) -> None:
+def _on_collected(place: Place, unraised: Sequence[str], finish: Callable[[], None] | None, process: int) -> None:
     if process != os.getpid():
         return
     if finish is None:
-        _last_words(place, untold, None)
+        _report(place, unraised, None)
         return
     # The collector may have come in the middle of anything, which must not wait for a disk.
-    thread = threading.Thread(target=_last_words, args=(place, untold, finish), name="lighter-async-leaving")
+    thread = threading.Thread(target=_report, args=(place, unraised, finish), name="lighter-async-leaving")
     try:
         thread.start()
     except RuntimeError:  # the interpreter is shutting down
-        _last_words(place, untold, finish)
+        _report(place, unraised, finish)
 
 
-def _last_words(place: Place, untold: Sequence[str], finish: Callable[[], None] | None) -> None:
+def _report(place: Place, unraised: Sequence[str], finish: Callable[[], None] | None) -> None:
     if finish is not None:
         finish()
-    for failure in untold:
+    for failure in unraised:
         tell(failure)
     place.close()
     warnings.warn(
@@ -107,7 +107,7 @@ def _close_all() -> None:
 
 
 # Before the interpreter's executors refuse new work, since an async writer may need one (aiofiles does). The hook is
-# not public: where it is missing, the workers' executors still finish what was put, and _last_words tells what failed.
+# not public: where it is missing, the workers' executors still finish what was put, and _report tells what failed.
 _register = getattr(threading, "_register_atexit", None)
 if _register is not None:
     _register(_close_all)

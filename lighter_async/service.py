@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from lighter_async.errors import ClosedError, FlushTimeoutError, WriteError, attach, shown
 from lighter_async.interrupts import let_through, uninterrupted
 from lighter_async.leaving import Unclosed, tell
-from lighter_async.ledger import Ledger, Room
+from lighter_async.ledger import Ledger, Reservation
 from lighter_async.life import Life
 from lighter_async.limits import DEFAULT_ATTEMPTS, DEFAULT_QUEUE_SIZE, MOST_QUEUED, default_queue_bytes, default_workers
 from lighter_async.manifest import Loader, ManifestLog
@@ -402,19 +402,19 @@ class BackgroundWriter:
             return
         origin = _own(origin)
         nbytes = self._pool.bytes_of(plan)
-        room = Room(plan.count, nbytes)
+        reservation = Reservation(plan.count, nbytes)
         # In one piece, for signals, but for the waiting in it.
         with uninterrupted():
-            if self._ledger.is_crowded(room) or backend.has_failures:
+            if self._ledger.is_crowded(reservation) or backend.needs_collect:
                 backend.collect()
-            if not self._ledger.take(room):
-                self._ledger.admit(room, timeout)
+            if not self._ledger.try_reserve(reservation):
+                self._ledger.reserve(reservation, timeout)
             try:
                 self._enqueue(backend, names, files, plan, nbytes, origin)
             except _Taken as taken:
                 raise taken.interruption from None
             except BaseException:
-                self._ledger.withdraw(room)
+                self._ledger.withdraw(reservation)
                 raise
 
     def _enqueue(
@@ -536,7 +536,7 @@ class BackgroundWriter:
                 self._state = "running"
                 finish = partial(_finish, self._ledger, backend) if self._chosen == "process" else None
                 self._job = job
-                self._unclosed = Unclosed(self, self._close_at_exit, job, self._ledger.failures.lines, finish)
+                self._unclosed = Unclosed(self, self._close_at_exit, job, self._ledger.unraised, finish)
             return self._backend
 
     def _make_job(self) -> Job:

@@ -264,8 +264,8 @@ class Backend(Protocol):
         ...
 
     @property
-    def has_failures(self) -> bool:
-        """Whether `collect` has a failure to tell. Quick: it is asked at every hand-over."""
+    def needs_collect(self) -> bool:
+        """Whether `collect` should be called soon, as after a failure. Quick: it is asked at every hand-over."""
         ...
 
     def wait(self, waiter: Waiter, timeout: float) -> None:

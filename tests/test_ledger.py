@@ -4,8 +4,7 @@ import pytest
 from harness import in_thread, until
 
 from lighter_async.errors import ClosedError, QueueFullError, WriteError
-from lighter_async.failures import Failures
-from lighter_async.ledger import Bell, Ledger, Room
+from lighter_async.ledger import Bell, Failures, Ledger, Reservation
 from lighter_async.staging import Staged
 from lighter_async.types import Batch, Result, Unit
 
@@ -26,7 +25,7 @@ def batch_of(count, nbytes=10):
 
 
 def accept(ledger, batch):
-    ledger.admit(Room(batch.left, batch.nbytes), 0)
+    ledger.reserve(Reservation(batch.left, batch.nbytes), 0)
     ledger.accept(batch)
     return batch
 
@@ -41,24 +40,24 @@ def failure(name):
 def test_what_fits_beside_what_is_there_comes_in(ledger, count, nbytes, fits):
     """Both bounds are inclusive, and both count."""
     accept(ledger, batch_of(1, 10))
-    room = Room(count, nbytes)
+    reservation = Reservation(count, nbytes)
     if not fits:
         with pytest.raises(QueueFullError, match="1 of 4 samples"):
-            ledger.admit(room, 0)
+            ledger.reserve(reservation, 0)
     else:
-        ledger.admit(room, 0)
-    assert room.taken == fits
+        ledger.reserve(reservation, 0)
+    assert reservation.taken == fits
 
 
 @pytest.mark.parametrize(("count", "nbytes"), [(5, 10), (1, 101), (5, 101)])
 def test_what_is_above_a_bound_comes_in_when_nothing_else_is_there(ledger, count, nbytes):
     """And keeps everything else out until it is done."""
     big = accept(ledger, batch_of(count, nbytes))
-    for room in (Room(1, 0), Room(count, nbytes)):
+    for reservation in (Reservation(1, 0), Reservation(count, nbytes)):
         with pytest.raises(QueueFullError):
-            ledger.admit(room, 0)
+            ledger.reserve(reservation, 0)
     ledger.done(big, Result(written=count))
-    ledger.admit(Room(count, nbytes), 0)
+    ledger.reserve(Reservation(count, nbytes), 0)
 
 
 def test_samples_free_their_place_one_by_one_and_their_bytes_together(ledger, released):
@@ -67,24 +66,24 @@ def test_samples_free_their_place_one_by_one_and_their_bytes_together(ledger, re
     ledger.done(batch, Result(written=3))
     assert released == []
     with pytest.raises(QueueFullError):
-        ledger.admit(Room(1, 1), 0)
-    ledger.admit(Room(3, 0), 0)
+        ledger.reserve(Reservation(1, 1), 0)
+    ledger.reserve(Reservation(3, 0), 0)
     ledger.done(batch, Result(skipped=1))
     assert released == [batch]
-    ledger.admit(Room(1, 100), 0)
+    ledger.reserve(Reservation(1, 100), 0)
 
 
-def test_room_that_is_withdrawn_is_free_again(ledger):
+def test_a_reservation_that_is_withdrawn_is_free_again(ledger):
     """Once, however often it is withdrawn, and not if it was never taken."""
-    room = Room(4, 100)
-    ledger.withdraw(room)
-    ledger.admit(room, 0)
-    ledger.withdraw(room)
-    ledger.withdraw(room)
+    reservation = Reservation(4, 100)
+    ledger.withdraw(reservation)
+    ledger.reserve(reservation, 0)
+    ledger.withdraw(reservation)
+    ledger.withdraw(reservation)
     assert ledger.stats().pending_bytes == 0
-    ledger.admit(Room(4, 100), 0)
+    ledger.reserve(Reservation(4, 100), 0)
     with pytest.raises(QueueFullError, match="4 of 4"):
-        ledger.admit(Room(1, 0), 0)
+        ledger.reserve(Reservation(1, 0), 0)
 
 
 def test_a_batch_that_is_rejected_was_never_there(ledger):
@@ -99,16 +98,16 @@ def test_a_batch_that_is_rejected_was_never_there(ledger):
 def test_one_who_gives_up_lets_the_next_one_in(ledger):
     """The next in line goes as soon as it is first, without waiting for anything to be written."""
     busy = accept(ledger, batch_of(2))
-    first = in_thread(ledger.admit, Room(3, 0), None)
+    first = in_thread(ledger.reserve, Reservation(3, 0), None)
     until(lambda: ledger.stats().waits == 1)
-    second = in_thread(ledger.admit, Room(2, 0), None)
+    second = in_thread(ledger.reserve, Reservation(2, 0), None)
     until(lambda: ledger.stats().waits == 2)
     with pytest.raises(QueueFullError):
-        ledger.admit(Room(2, 0), 0)  # although it would fit
+        ledger.reserve(Reservation(2, 0), 0)  # although it would fit
     ledger.done(busy, Result(written=1))
     first.result()
     with pytest.raises(QueueFullError):
-        ledger.admit(Room(1, 0), 0.01)
+        ledger.reserve(Reservation(1, 0), 0.01)
     ledger.done(busy, Result(written=1))
     assert second.running
     ledger.refuse("closed")
@@ -119,9 +118,9 @@ def test_one_who_gives_up_lets_the_next_one_in(ledger):
 def test_a_timeout_in_line_wakes_the_next_one(ledger):
     """One whose time is up leaves the line, and the one behind it, which fits, comes in."""
     accept(ledger, batch_of(2))
-    first = in_thread(ledger.admit, Room(3, 0), 0.2)
+    first = in_thread(ledger.reserve, Reservation(3, 0), 0.2)
     until(lambda: ledger.stats().waits == 1)
-    second = in_thread(ledger.admit, Room(2, 0), None)
+    second = in_thread(ledger.reserve, Reservation(2, 0), None)
     with pytest.raises(QueueFullError, match=r"for 0\.2 s"):
         first.result()
     second.result()
@@ -157,14 +156,14 @@ def test_failures_are_raised_once_and_close_the_ledger(ledger):
     batch = accept(ledger, batch_of(4))
     ledger.done(batch, Result(written=1, failures=[failure("1"), failure("2")]))
     assert ledger.failed
-    assert len(ledger.failures) == 2
+    assert len(ledger.unraised) == 2
     with pytest.raises(WriteError, match=r"2 samples were not written.*\[1 samples are stored, 1 are still") as caught:
         ledger.check_open()
     assert [one.name for one in caught.value.failures] == ["1", "2"]
-    assert len(ledger.failures) == 0
+    assert len(ledger.unraised) == 0
     ledger.raise_failures()
     with pytest.raises(ClosedError, match="what was accepted before is still stored") as refused:
-        ledger.admit(Room(1, 1), 0)
+        ledger.reserve(Reservation(1, 1), 0)
     assert refused.value.__cause__ is caught.value.failures[0]
 
 

@@ -188,8 +188,7 @@ BELOW = {
         "tracebacks",
         "types",
     },
-    "failures": {"errors", "tracebacks"},
-    "ledger": {"errors", "failures", "interrupts", "types"},
+    "ledger": {"errors", "interrupts", "tracebacks", "types"},
     "options": {"errors", "targets", "types", "writers"},
     "service": {
         "errors",

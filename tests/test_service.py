@@ -160,7 +160,7 @@ def test_ctrl_c_at_any_point_of_a_hand_over_leaves_the_books_right(tmp_path, mak
         # From another thread, which would wait for a lock that was left locked.
         now = in_thread(lambda: writer.stats().accepted).result()
         assert now - accepted in (0, 2)
-        assert in_thread(lambda: writer._ledger._samples).result() == writer.stats().pending
+        assert in_thread(lambda: writer._ledger._admission.samples).result() == writer.stats().pending
         taken += now > accepted
     assert batches > 20
     assert taken < batches

@@ -266,9 +266,9 @@ def test_a_handler_may_call_the_writer_while_it_waits(parked, handle, wait, call
 
     handle(signal.SIGUSR1, handler)
     is_waiting = {
-        "submit": lambda: writer._ledger._waits,
-        "flush": lambda: writer._ledger._waiters,
-        "close": lambda: writer._ledger._waiters and writer._ledger._refusal,
+        "submit": lambda: writer._ledger._admission.waits,
+        "flush": lambda: writer._ledger._changes.waiters,
+        "close": lambda: writer._ledger._changes.waiters and writer._ledger._refusal,
     }
     interrupting = interrupt_when(is_waiting[wait], came)
     expected = (
@@ -281,8 +281,8 @@ def test_a_handler_may_call_the_writer_while_it_waits(parked, handle, wait, call
             WAITS[wait](writer)
     interrupting.result()
     assert told in ([], [1], [QueueFullError], [ClosedError])
-    assert not writer._ledger._line
-    assert not writer._ledger._waiters
+    assert not writer._ledger._admission.line
+    assert not writer._ledger._changes.waiters
     gate.release()
     writer.close()
     stats = writer.stats()
@@ -306,15 +306,15 @@ def test_who_is_interrupted_keeps_the_place_in_the_line_and_holds_nobody_up(hand
             return
         came.set()
         others.append(in_thread(writer.submit, "passes", "words"))
-        until(lambda: writer._ledger._waits == 2)
+        until(lambda: writer._ledger._admission.waits == 2)
         gate.release("parked")
         others[0].result()
         others.append(in_thread(writer.submit, "behind", "words"))
-        until(lambda: writer._ledger._waits == 3)
+        until(lambda: writer._ledger._admission.waits == 3)
 
     handle(signal.SIGUSR1, handler)
-    interrupting = interrupt_when(lambda: writer._ledger._waits, came)
-    opening = in_thread(lambda: (until(lambda: writer._ledger._waits == 3), gate.release()))
+    interrupting = interrupt_when(lambda: writer._ledger._admission.waits, came)
+    opening = in_thread(lambda: (until(lambda: writer._ledger._admission.waits == 3), gate.release()))
     writer.submit("first", "words")
     for one in (interrupting, opening, others[1]):
         one.result()

@@ -170,8 +170,8 @@ class Writers(RuleBasedStateMachine):
         self.dropped += dropped
         failing = {name for name in self.pending if fails(self.accepted[name])}
         missing = {name for name in self.pending - failing if stored.get(name) != self.accepted[name]}
-        untold = failing - self.told
-        assert len(missing) + len(untold) == dropped, (missing, untold, dropped)
+        unraised = failing - self.told
+        assert len(missing) + len(unraised) == dropped, (missing, unraised, dropped)
         for name in self.pending - missing - failing:
             self.files[name] = self.accepted[name]
             self.recorded.add(name)

@@ -112,10 +112,10 @@ class FallbackBackend:
             self._threads.collect()
 
     @property
-    def has_failures(self) -> bool:
+    def needs_collect(self) -> bool:
         if self._threads is None:
-            return self._helpers is not None and self._helpers.has_failures
-        return self._threads.has_failures or self._working_helpers() is not None
+            return self._helpers is not None and self._helpers.needs_collect
+        return self._threads.needs_collect or self._working_helpers() is not None
 
     def wait(self, waiter: Waiter, timeout: float) -> None:
         waiting = self._working_helpers() or self._threads or self._helpers

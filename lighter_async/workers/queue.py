@@ -76,7 +76,7 @@ class UnitQueue(ABC):
         return  # threads tell it themselves
 
     @property
-    def has_failures(self) -> bool:
+    def needs_collect(self) -> bool:
         return False  # the same
 
     def wake(self) -> None:

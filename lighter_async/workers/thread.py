@@ -85,7 +85,7 @@ class ThreadBackend(UnitQueue):
                 self._done(batch, result)
 
     @property
-    def has_failures(self) -> bool:
+    def needs_collect(self) -> bool:
         return self._job.patience.write_timeout is not None
 
     def wait(self, waiter: Waiter, timeout: float) -> None:

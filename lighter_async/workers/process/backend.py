@@ -373,7 +373,7 @@ class ProcessBackend:
             self._tell(finished)
 
     @property
-    def has_failures(self) -> bool:
+    def needs_collect(self) -> bool:
         try:
             return bool(
                 self._broken is not None or self._book.has_failures or self._events.poll(0) or self._late_helpers()
