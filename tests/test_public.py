@@ -189,7 +189,7 @@ BELOW = {
         "types",
     },
     "ledger": {"errors", "interrupts", "tracebacks", "types"},
-    "options": {"errors", "targets", "types", "writers"},
+    "options": {"errors", "limits", "staging", "targets", "types", "writers"},
     "service": {
         "errors",
         "interrupts",

@@ -1,11 +1,11 @@
-"""The options of a writer: what they may be, and which go together."""
+"""What options may be, and which go together."""
 
 from __future__ import annotations
 
 import json
 import operator
 import os
-from typing import Any, get_args
+from typing import Any
 
 from lighter_async.errors import shown
 from lighter_async.targets import LocalTarget, Target, features_of
@@ -17,6 +17,7 @@ __all__ = [
     "check_path_function",
     "check_records",
     "config_of",
+    "one_of",
     "seconds",
     "target_of",
     "whole_number",
@@ -92,8 +93,6 @@ def check_records(target: Target, *, manifest: bool, resume: bool, on_error: OnE
     Raises:
         ValueError: What is to be recorded, or kept, does not go with the target or with each other.
     """
-    if on_error not in get_args(OnError):
-        raise ValueError(f"on_error is one of {', '.join(map(repr, get_args(OnError)))}, not {on_error!r}")
     if not isinstance(target, LocalTarget):
         if resume:
             raise ValueError(f"resume=True needs a manifest, which goes with a directory, not {type(target).__name__}")
@@ -159,6 +158,15 @@ def seconds(option: str, value: float, *, least: float) -> float:
     if not value >= least:
         raise ValueError(f"{option} is at least {least:g} seconds, not {value}")
     return float(value)
+
+
+def one_of(option: str, value: object, words: tuple[str, ...]) -> None:
+    """
+    Raises:
+        ValueError: It is none of the words.
+    """
+    if value not in words:
+        raise ValueError(f"{option} is one of {', '.join(map(repr, words))}, not {value!r}")
 
 
 def at_least_one(option: str, value: int) -> int:
