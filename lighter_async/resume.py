@@ -13,6 +13,7 @@ import torch.distributed
 from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
 
+from lighter_async.errors import DuplicateNameError
 from lighter_async.manifest import Loader, Manifest, read_manifest
 from lighter_async.manifest.adopt import lengths_of, number_name, stored
 from lighter_async.manifest.columns import Block
@@ -59,6 +60,7 @@ def pending(
 
     Raises:
         ResumeError: Samples are numbered, and the data set is not the one that they are numbers of.
+        DuplicateNameError: Two items have one name, under which a sample is stored.
         ValueError: There is no directory, `batch_size` is less than 1, or there are not as many names as samples.
         TimeoutError: Helpers of a run that has died have been at work for ten minutes.
     """
@@ -111,9 +113,7 @@ def _done(
         check_same(manifest, series, loader, dataset)
         return IndexSet(records.indices(loader)).flags(count)
     if names is not None:
-        known = set(records.names())
-        given = map(names, range(count)) if callable(names) else names
-        return np.fromiter((name in known for name in given), np.bool_, count)
+        return _are_stored(names, count, records)
     mine = fingerprint_of(dataset)
     same = {
         loaders.run
@@ -132,6 +132,34 @@ def _done(
             stacklevel=3,
         )
     return IndexSet(records.where(lambda block: block.head.run in same).indices(loader)).flags(count)
+
+
+def _are_stored(names: Sequence[str] | Callable[[int], str], count: int, records: Records) -> NDArray[np.bool_]:
+    """Which of the items are stored by their names.
+
+    Raises:
+        DuplicateNameError: Two of these have one name, so which of them is stored cannot be told.
+    """
+    suffix = next((block.head.suffix for block in records.blocks if block.head.suffix), "")
+    # A name with the suffix and one without are one file.
+    known = {name.removesuffix(suffix) for name in records.names()}
+
+    def given() -> Iterator[str]:
+        return (name.removesuffix(suffix) for name in (map(names, range(count)) if callable(names) else names))
+
+    done = np.fromiter((name in known for name in given()), np.bool_, count)
+    before = len(known)
+    known.difference_update(given())
+    if before - len(known) < np.count_nonzero(done):
+        first: dict[str, int] = {}
+        for index, (name, is_done) in enumerate(zip(given(), done.tolist(), strict=True)):
+            if is_done and first.setdefault(name, index) != index:
+                raise DuplicateNameError(
+                    f"items {first[name]} and {index} of the data set are both named {name!r}, and one sample of that "
+                    "name is stored, so which of them it is cannot be told; give them different names, such as the "
+                    "source folder and the file name"
+                )
+    return done
 
 
 def _is_numbered(block: Block, lengths: Sequence[int | None], is_of_callback: bool) -> bool:

@@ -14,11 +14,13 @@ import numpy as np
 import xxhash
 
 from lighter_async.errors import ResumeError
+from lighter_async.locks import held_by
 from lighter_async.manifest.line import Config
-from lighter_async.manifest.reader import Manifest, Series, read_manifest
+from lighter_async.manifest.reader import Manifest, Series, current_runs, read_manifest, runs_of
+from lighter_async.names import RESERVED_PREFIX
 from lighter_async.staging import is_tensor
 
-__all__ = ["check_config", "check_same", "fingerprint_of", "own_fingerprint_of"]
+__all__ = ["check_config", "check_same", "check_suffix", "fingerprint_of", "own_fingerprint_of"]
 
 _STATE = "xxh3:"  # how a fingerprint begins that is a hash of the data set's state
 _MOST_BYTES = 256 << 20  # of a data set's state that are looked at
@@ -43,9 +45,10 @@ def check_same(manifest: Manifest, series: Series, loader: int, dataset: Sized) 
     """
     current = manifest.current_runs().get(series, set())
     known = [one for one in manifest.loaders if one.series == series and one.run in current and not one.named]
-    if not known or loader >= len(known[-1].loaders):
+    # Of the latest run that had this loader: a run may have gone over fewer.
+    before = next((one.loaders[loader] for one in reversed(known) if loader < len(one.loaders)), None)
+    if before is None:
         return
-    before = known[-1].loaders[loader]
     own = own_fingerprint_of(dataset)
     if before.length is not None and before.length != len(dataset):
         difference = f"had {before.length} items, and has {len(dataset)} now"
@@ -75,6 +78,28 @@ def _warn_of_state(manifest: Manifest, before: str, loader: int, dataset: Sized)
             UserWarning,
             stacklevel=4,
         )
+
+
+def check_suffix(directory: str | os.PathLike[str], series: Series, suffix: str, *, resume: bool) -> None:
+    """Refuse to store a second output under the series of a first one, which only its suffix tells from it.
+
+    Raises:
+        ResumeError: A run that is open, or that this one goes on from, stores the series with another suffix.
+    """
+    runs = runs_of(directory)
+    others = [run for run in runs if run.series == series and run.suffix != suffix]
+    if not others:
+        return
+    together = set(held_by(os.path.join(directory, RESERVED_PREFIX)))
+    if resume:
+        together |= current_runs(runs).get(series, set())
+    for run in others:
+        if run.run in together:
+            raise ResumeError(
+                f"writer {series[0]!r} stores samples in {os.fspath(directory)!r} as {run.suffix!r} and as {suffix!r}, "
+                "and a sample would count as stored for both once one has it. Give each output a key of its own "
+                "(run=Run(key=...)), or a directory; or leave out resume=True to begin anew"
+            )
 
 
 def check_config(directory: str | os.PathLike[str], series: Series, config: Config) -> None:

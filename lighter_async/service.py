@@ -25,7 +25,7 @@ from lighter_async.options import (
     target_of,
     whole_number,
 )
-from lighter_async.same import check_config
+from lighter_async.same import check_config, check_suffix
 from lighter_async.staging import Plan, StagingPool
 from lighter_async.targets import Target, directory_of
 from lighter_async.types import (
@@ -472,9 +472,10 @@ class BackgroundWriter:
                 try:
                     if job.log is not None:
                         assert self._in_directory is not None
+                        series, directory = (self.writer.name, self._in_directory.run.key), self._in_directory.directory
+                        check_suffix(directory, series, self._suffix, resume=self.options.resume)
                         if self.options.resume and not self.options.mix_configs:
-                            series = self.writer.name, self._in_directory.run.key
-                            check_config(self._in_directory.directory, series, self.options.run_config)
+                            check_config(directory, series, self.options.run_config)
                         job.log.begin(self._in_directory.since or 0)
                     backend.start()
                 except BaseException:

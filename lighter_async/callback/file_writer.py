@@ -27,6 +27,7 @@ from lighter_async.service import BackgroundWriter
 from lighter_async.targets import Target, directory_of
 from lighter_async.targets.local import wait_until_free
 from lighter_async.types import Origin, Run, WriterStats
+from lighter_async.writers import Encoder
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -159,7 +160,13 @@ class FileWriter(BaseWriter):
             pl_module.allow_zero_length_dataloader_with_multiple_devices = True
             # Before the workers begin, whose lines are none of an earlier run's.
             wait_until_free(self.path)
-            known = Known(self.path, writer=self._writer.writer.name, key=run.key, named=self.name_key is not None)
+            known = Known(
+                self.path,
+                writer=self._writer.writer.name,
+                key=run.key,
+                suffix=self._writer.writer.suffix if isinstance(self._writer.writer, Encoder) else "",
+                named=self.name_key is not None,
+            )
             if trainer.is_global_zero:
                 known.adopt()
             self._known = known

@@ -12,7 +12,7 @@ from lighter_async.errors import DuplicateNameError
 from lighter_async.manifest import Manifest, ManifestLog, read_manifest
 from lighter_async.manifest.adopt import adoptable, with_unrecorded
 from lighter_async.manifest.records import Records
-from lighter_async.names import Numbers
+from lighter_async.names import Numbers, with_suffix
 from lighter_async.same import check_same
 from lighter_async.types import Origin, Run
 
@@ -170,10 +170,13 @@ class Known:
         directory: Where.
         writer: The writer's name.
         key: The output that is written.
+        suffix: The writer's, which a name may have or not.
         named: Whether the samples have names of the user's; else they are known by their loader and index.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, writer: str, key: str, named: bool = False) -> None:
+    def __init__(
+        self, directory: str | os.PathLike[str], *, writer: str, key: str, suffix: str = "", named: bool = False
+    ) -> None:
         manifest = read_manifest(directory)
         self._manifest: Manifest | None = manifest  # until it is checked: it is large
         self._directory = manifest.directory
@@ -182,7 +185,17 @@ class Known:
         self._unrecorded = [record for record, _ in adoptable(manifest, writer=writer, key=key)]
         counted = with_unrecorded(manifest.counted(writer=writer, key=key), self._unrecorded)
         self._records = counted.get(self._series, Records([]))
-        self._names = set(self._records.names()) if named else set()
+        self._suffix = suffix
+        self._stems = {name.removesuffix(suffix) for name in self._records.names()} if named else set()
+        # Of other outputs, whose files a sample of this one could replace.
+        self._others = Records(
+            [
+                block
+                for series, counted in manifest.counted().items()
+                for block in counted.blocks
+                if series != self._series and block.is_known and block.head.suffix in (suffix, None)
+            ]
+        )
         # What this run has come by, and the items that these were, where that is known.
         self._met: dict[str, tuple[int, int] | None] = {}
         self._said = False
@@ -219,6 +232,26 @@ class Known:
         Raises:
             DuplicateNameError: Two items have one name, under which one sample is stored already.
         """
+        missing = self._missing(names, origin, count)
+        if self._others and missing:
+            self._check_others({with_suffix(names[position], self._suffix) for position in missing})
+        return missing
+
+    def _check_others(self, files: set[str]) -> None:
+        """Refuse to replace what is stored of another output.
+
+        Raises:
+            DuplicateNameError: One of the files is that.
+        """
+        taken = self._others.of_files(files.difference(self._others.without(files, str)))
+        if taken:
+            raise DuplicateNameError(
+                f"{taken[0].file!r} is a sample of writer {taken[0].writer!r} and output {taken[0].key!r}, which is "
+                f"stored, and one of writer {self._series[0]!r} and output {self._series[1]!r} would replace it; give "
+                "each output a directory of its own"
+            )
+
+    def _missing(self, names: Sequence[str], origin: Origin, count: int) -> list[int]:
         if origin.indices is None:
             return [position for position in range(count) if self._is_missing(names[position], None, None)]
         indices = [int(index) for index in origin.indices[:count]]
@@ -233,11 +266,12 @@ class Known:
         if earlier is not None and earlier != name and not self._is_number(earlier, place):
             self._warn_of_other_name(name, earlier, place)
             earlier = None
-        is_stored = name in self._names if self._named else earlier is not None
-        if name not in self._met:
-            self._met[name] = place
+        stem = name.removesuffix(self._suffix)
+        is_stored = stem in self._stems if self._named else earlier is not None
+        if stem not in self._met:
+            self._met[stem] = place
             return not is_stored
-        if place is not None and self._met[name] == place:
+        if place is not None and self._met[stem] == place:
             return False  # the same item once more, as samplers give that pad
         if is_stored:
             raise DuplicateNameError(

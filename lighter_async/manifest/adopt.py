@@ -12,6 +12,7 @@ from lighter_async.below import open_below
 from lighter_async.locks import boot_id
 from lighter_async.manifest.columns import Columns
 from lighter_async.manifest.entry import Record, RunRecord, samples_of
+from lighter_async.manifest.line import LARGEST
 from lighter_async.manifest.reader import Manifest, Series
 from lighter_async.manifest.records import Records
 from lighter_async.names import RESERVED_PREFIX, with_suffix
@@ -19,6 +20,7 @@ from lighter_async.names import RESERVED_PREFIX, with_suffix
 __all__ = ["adoptable", "checksum_of", "identity_of_file", "lengths_of", "number_name", "stored", "with_unrecorded"]
 
 _CHUNK = 1 << 20
+_MOST_DIGITS = 19
 
 
 def number_name(index: int, loader: int, lengths: Sequence[int | None]) -> str | None:
@@ -38,11 +40,12 @@ def number_name(index: int, loader: int, lengths: Sequence[int | None]) -> str |
 
 
 def lengths_of(manifest: Manifest, series: Series) -> list[int | None]:
-    """The lengths of the loaders' data sets, as the latest run of a series has recorded them; empty if none has."""
+    """The lengths of the loaders' data sets, each as the latest run of a series that had the loader has recorded it."""
+    lengths: list[int | None] = []
     for loaders in reversed(manifest.loaders):
         if loaders.series == series:
-            return [one.length for one in loaders.loaders]
-    return []
+            lengths += [one.length for one in loaders.loaders[len(lengths) :]]
+    return lengths
 
 
 def stored(manifest: Manifest, *, writer: str | None = None, key: str | None = None) -> dict[Series, Records]:
@@ -113,7 +116,12 @@ def identity_of_file(path: Path) -> tuple[int, int, int] | None:
 def _numbered(directory: Path, run: RunRecord, lengths: Sequence[int | None]) -> Iterator[tuple[int, int, str]]:
     """The loader and index of each file that is named by its number."""
     for entry in _entries(directory):
-        if entry.is_dir(follow_symlinks=False) and entry.name.isdecimal() and entry.name.isascii():
+        if (
+            entry.is_dir(follow_symlinks=False)
+            and entry.name.isdecimal()
+            and entry.name.isascii()
+            and len(entry.name) < _MOST_DIGITS
+        ):
             # As earlier versions named samples of several loaders.
             for inner in _entries(Path(entry.path)):
                 if (index := _index(inner, run.suffix)) is not None and str(int(entry.name)) == entry.name:
@@ -138,11 +146,11 @@ def _index(entry: os.DirEntry[str], suffix: str) -> int | None:
     stem = entry.name.removesuffix(suffix)
     if (
         stem == entry.name
-        or not (stem.isascii() and stem.isdecimal())
+        or not (stem.isascii() and stem.isdecimal() and len(stem) <= _MOST_DIGITS)
         or with_suffix(str(int(stem)), suffix) != entry.name
     ):
         return None
-    return int(stem) if entry.is_file(follow_symlinks=False) else None
+    return int(stem) if int(stem) <= LARGEST and entry.is_file(follow_symlinks=False) else None
 
 
 def _record(directory: Path, file: str, loader: int, index: int, run: RunRecord) -> Record:

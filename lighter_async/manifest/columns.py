@@ -26,7 +26,7 @@ __all__ = ["Block", "Columns", "key_of", "keys_of", "record_lines", "records_in"
 _NAMES: Final = -1  # of `Head.numbered`: samples have names of their own
 _NONE = -LARGEST - 1  # a batch that is not known
 _DIGITS = frozenset("0123456789")
-_LONGEST_NUMBER = 18  # digits of a number that a key is made of
+_LONGEST_NUMBER = 19  # digits of a number that a key is made of
 
 
 class Head(NamedTuple):
@@ -309,6 +309,9 @@ class Columns:
             return False
         if isinstance(names, Span) and min(names.start, names.start + names.step * (count - 1)) < 0:
             return False
+        # A line says no more than it is long: where there are no checksums, names are listed.
+        if isinstance(names, Span) and any(output.suffix is None for output in line.outputs):
+            return False
         if not all(_is_sound(output, names, count) for output in line.outputs):
             return False
         numbered = _NAMES if isinstance(names, list) else int(names == index)
@@ -410,7 +413,8 @@ def key_of(file: str) -> int:
     """
     if file[0] in _DIGITS:
         head, dot, tail = file.partition(".")
-        if head.isdecimal() and head.isascii() and len(head) <= _LONGEST_NUMBER and (head[0] != "0" or head == "0"):
+        is_number = head.isdecimal() and head.isascii() and len(head) <= _LONGEST_NUMBER
+        if is_number and (head[0] != "0" or head == "0") and int(head) <= LARGEST:
             return int(_mixed(np.array([int(head)], np.int64), dot + tail)[0])
     return xxhash.xxh3_64_intdigest(_bytes(file))
 

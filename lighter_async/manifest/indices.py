@@ -27,11 +27,14 @@ class IndexSet(Set[int]):
     __slots__ = ("_count", "_flags", "_others")
 
     def __init__(self, numbers: Iterable[int] | NDArray[np.int64] = ()) -> None:
-        array = numbers if isinstance(numbers, np.ndarray) else np.fromiter(numbers, np.int64)
         self._flags = bytearray()
         self._others: frozenset[int] = frozenset()
+        self._count = 0
+        if isinstance(numbers, IndexSet):
+            self._flags, self._others, self._count = numbers._flags, numbers._others, numbers._count
+            return
+        array = numbers if isinstance(numbers, np.ndarray) else np.fromiter(numbers, np.int64)
         if array.size == 0:
-            self._count = 0
             return
         most = int(array.max())
         if int(array.min()) >= 0 and most < _SMALL + _SPARSE * array.size:
@@ -78,7 +81,7 @@ class IndexSet(Set[int]):
     __rand__ = __and__
 
     def __hash__(self) -> int:
-        return self._hash()
+        return int(self._hash())
 
     def __repr__(self) -> str:
         return f"IndexSet({sorted(self) if len(self) <= 20 else f'{len(self)} indices'})"

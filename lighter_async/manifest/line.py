@@ -53,13 +53,14 @@ Config: TypeAlias = Any
 """What a run was made with, in a user's words: anything that JSON has; None if nothing was said."""
 
 _MOST_SAMPLES = 2048  # of a line
+_MOST_DIMENSIONS = 256  # of a shape that is recorded
 _LONGEST = 1 << 19  # bytes of a line that we write, where it is of more than one sample; readers take twice as many
 
 _T = TypeVar("_T")
 
 _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
-_Int: TypeAlias = Annotated[int, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
-_Shape: TypeAlias = Annotated[list[_Count], msgspec.Meta(max_length=256)]
+_Int: TypeAlias = Annotated[int, msgspec.Meta(ge=-LARGEST - 1, le=LARGEST)]
+_Shape: TypeAlias = Annotated[list[_Count], msgspec.Meta(max_length=_MOST_DIMENSIONS)]
 
 
 class Span(msgspec.Struct, frozen=True, gc=False):
@@ -113,7 +114,7 @@ class Samples(msgspec.Struct, gc=False):
 
     samples: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
     names: list[str] | Span
-    outputs: Annotated[list[Output], msgspec.Meta(min_length=1, max_length=1024)]
+    outputs: Annotated[list[Output], msgspec.Meta(min_length=1, max_length=64)]
     index: list[_Int] | Span | None
     rank: _Count
     loader: _Count
@@ -250,6 +251,8 @@ def sample_lines(
     def line(some: Sequence[Stored], *, kind: Kind) -> bytes:
         sizes = [one.nbytes for one in some]
         is_opaque = some[0].file is None
+        if kind is not None and len(kind[1]) > _MOST_DIMENSIONS:
+            kind = None
         output = Output(
             writer,
             run.key,
@@ -262,7 +265,7 @@ def sample_lines(
         positions = [one.index for one in some]
         about = Samples(
             len(some),
-            _names_of(names, positions),
+            [names[position] for position in positions] if is_opaque else _names_of(names, positions),
             [output],
             None if origin.indices is None else _numbers_of(origin.indices, positions),
             run.rank,

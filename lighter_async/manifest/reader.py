@@ -6,9 +6,10 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
+from operator import and_
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -24,7 +25,17 @@ from lighter_async.manifest.line import Samples
 from lighter_async.manifest.records import Records
 from lighter_async.names import RESERVED_PREFIX
 
-__all__ = ["Manifest", "Series", "latest_sequence", "lines_of", "manifest_files", "read_manifest", "records_of"]
+__all__ = [
+    "Manifest",
+    "Series",
+    "current_runs",
+    "latest_sequence",
+    "lines_of",
+    "manifest_files",
+    "read_manifest",
+    "records_of",
+    "runs_of",
+]
 
 _FILE = re.compile(r"manifest-(\d{1,9})\.jsonl", re.ASCII)
 _SPAN = re.compile(rb'\{"samples":(\d{1,7}),"names":\{"start":(\d{1,19}),"step":(-?\d{1,19})\}')
@@ -70,7 +81,7 @@ class Manifest:
             key: Look at one output's samples alone.
         """
         found = [IndexSet(one.indices(loader)) for one in self.counted(writer=writer, key=key).values()]
-        return reduce(IndexSet.__and__, found) if found else IndexSet()
+        return IndexSet(reduce(and_, found)) if found else IndexSet()
 
     def names(self, *, writer: str | None = None, key: str | None = None) -> set[str]:
         """The names of the samples that are done, over all loaders; arguments as in `done`."""
@@ -94,10 +105,7 @@ class Manifest:
 
         That is the last one that did not resume, those that were open beside it, and those that went on with them.
         """
-        series: dict[Series, list[RunRecord]] = {}
-        for run in self.runs:
-            series.setdefault(run.series, []).append(run)
-        return {key: _current(runs) for key, runs in series.items()}
+        return current_runs(self.runs)
 
     def to_pandas(self) -> Any:
         """The records as a pandas `DataFrame`, a row each.
@@ -175,12 +183,18 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
     return manifest
 
 
-def latest_sequence(directory: str | os.PathLike[str]) -> int:
-    """The largest sequence number of the runs that a directory's manifests know."""
+def runs_of(directory: str | os.PathLike[str]) -> list[RunRecord]:
+    """The runs of a directory, in the order in which they began, without looking at their samples."""
     entries = (
         parse(line) for path in manifest_files(directory) for line in _lines(path) if line.startswith(b'{"format"')
     )
-    return max((entry.sequence for entry in entries if isinstance(entry, RunRecord)), default=0)
+    runs = [entry for entry in entries if isinstance(entry, RunRecord)]
+    return sorted(runs, key=lambda run: (run.sequence, run.time))
+
+
+def latest_sequence(directory: str | os.PathLike[str]) -> int:
+    """The largest sequence number of the runs that a directory's manifests know."""
+    return max((run.sequence for run in runs_of(directory)), default=0)
 
 
 def manifest_files(directory: str | os.PathLike[str]) -> list[Path]:
@@ -272,6 +286,14 @@ def lines_of(file: IO[bytes]) -> Iterator[bytes]:
         yield b"?"
         while len(line) == _LONGEST and not line.endswith(b"\n"):
             line = file.readline(_LONGEST)
+
+
+def current_runs(runs: Sequence[RunRecord]) -> dict[Series, set[str]]:
+    """As `Manifest.current_runs`."""
+    series: dict[Series, list[RunRecord]] = {}
+    for run in runs:
+        series.setdefault(run.series, []).append(run)
+    return {key: _current(of_series) for key, of_series in series.items()}
 
 
 def _current(runs: list[RunRecord]) -> set[str]:

@@ -24,6 +24,9 @@ __all__ = [
 ]
 
 
+_LONGEST_CONFIG = 1 << 16
+
+
 def target_of(
     directory: str | os.PathLike[str] | Target | None,
     target: Target | None,
@@ -120,7 +123,13 @@ def config_of(run_config: Any) -> Any:
         TypeError: JSON does not have it.
     """
     try:
-        return json.loads(json.dumps(run_config, allow_nan=False))
+        text = json.dumps(run_config, allow_nan=False)
+        if len(text) > _LONGEST_CONFIG:
+            raise ValueError(
+                f"it has {len(text):,} characters as JSON, of which {_LONGEST_CONFIG:,} are taken; give a word that "
+                "tells it from others, such as a hash"
+            )
+        return json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(
             f"run_config is a word, or what JSON has (texts, numbers, lists and dicts of them), but {error}"
