@@ -13,7 +13,7 @@ import torch.distributed
 from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
 
-from lighter_async.errors import DuplicateNameError
+from lighter_async.errors import DuplicateNameError, shown
 from lighter_async.manifest import Loader, Manifest, read_manifest
 from lighter_async.manifest.adopt import lengths_of, number_name, stored
 from lighter_async.manifest.columns import Block
@@ -97,7 +97,8 @@ def _done(
     """Which of the data set's samples one series has."""
     count = len(dataset)
     lengths = lengths_of(manifest, series)
-    about = [one for one in manifest.loaders if one.series == series]
+    current = manifest.current_runs().get(series, set())
+    about = [one for one in manifest.loaders if one.series == series and one.run in current]
     named = {one.run for one in about if one.named}
     # What a run says of itself decides; of a loop of the user's, whether the names are numbers.
     numbered = {run.run for run in manifest.runs if run.numbered and run.series == series}
@@ -145,7 +146,7 @@ def _are_stored(names: Sequence[str] | Callable[[int], str], count: int, records
     known = {name.removesuffix(suffix) for name in records.names()}
 
     def given() -> Iterator[str]:
-        return (name.removesuffix(suffix) for name in (map(names, range(count)) if callable(names) else names))
+        return (_name(name).removesuffix(suffix) for name in (map(names, range(count)) if callable(names) else names))
 
     done = np.fromiter((name in known for name in given()), np.bool_, count)
     before = len(known)
@@ -160,6 +161,22 @@ def _are_stored(names: Sequence[str] | Callable[[int], str], count: int, records
                     "source folder and the file name"
                 )
     return done
+
+
+def _name(name: Any) -> str:
+    """A name as `FileWriter` takes it: a text, a path, or a number.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if isinstance(name, str):
+        return name
+    if isinstance(name, (bytes, os.PathLike)):
+        return os.fsdecode(name)
+    value = name.item() if hasattr(name, "item") and getattr(name, "ndim", 0) == 0 else name
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    raise TypeError(f"a name is a text, a number, or a path, not {type(name).__name__}: {shown(name)}")
 
 
 def _is_numbered(block: Block, lengths: Sequence[int | None], is_of_callback: bool) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from lighter_async.locks import alone_in, held_by
@@ -15,7 +16,7 @@ __all__ = ["MOST_RUNS", "Begun", "begin_run"]
 
 _FILE = f"{RESERVED_PREFIX}/runs.jsonl"
 MOST_RUNS = 1 << 40  # sequence numbers up to this one are ours; the list of others' making may have any
-_LARGEST = 64 << 20  # bytes of the file that are read: some 500,000 runs
+_LONGEST = 16 << 20  # bytes of a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,31 +58,67 @@ def begin_run(
     """
     path = os.path.join(directory, _FILE)
     with alone_in(path, waiting=waiting) as descriptor:
-        text = os.pread(descriptor, min(os.fstat(descriptor).st_size, _LARGEST), 0)
-        listed = [one for line in text.splitlines() if (one := _known(line)) is not None]
-        for id_, known in listed:
-            if id_ == run:
-                return known
+        listed = _List()
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            while line := file.readline(_LONGEST):
+                if (known := listed.read(line)) is not None and known[0] == run:
+                    return known[1]
         beside = tuple(sorted(set(held_by(os.path.dirname(path))) - {run, ""}))
-        before = max((known.sequence for _, known in listed), default=0) if listed else latest()
+        before = listed.ids[-1][0] if listed.ids else latest()
         if begun is None and before >= MOST_RUNS:
             raise OSError(errno.EOVERFLOW, f"the list of runs says that there were {before} of them; remove it", path)
         mine = begun or Begun(before + 1, since, beside)
-        line = json.dumps({"run": run, "sequence": mine.sequence, "since": mine.since, "beside": mine.beside})
+        places = {id_: sequence for sequence, id_ in listed.ids}
+        open_ = _spans(places[one] for one in mine.beside if one in places)
+        text = json.dumps({"run": run, "sequence": mine.sequence, "since": mine.since, "beside": open_})
         # On a line of its own, whatever a crash has left of the one before.
-        data = f"{line}\n".encode() if not text or text.endswith(b"\n") else f"\n{line}\n".encode()
+        data = f"{text}\n".encode() if listed.ends_whole else f"\n{text}\n".encode()
         os.lseek(descriptor, 0, os.SEEK_END)
         while data:
             data = data[os.write(descriptor, data) :]
         return mine
 
 
-def _known(line: bytes) -> tuple[str, Begun] | None:
-    try:
-        fields = json.loads(line)
-        run, sequence, since, beside = fields["run"], fields["sequence"], fields["since"], fields["beside"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    is_whole = type(run) is str and type(sequence) is type(since) is int and type(beside) is list
-    is_whole = is_whole and 1 <= sequence < MOST_RUNS and abs(since) < 1 << 63
-    return (run, Begun(sequence, since, tuple(map(str, beside)))) if is_whole else None
+class _List:
+    """The runs of a list, as its lines are read.
+
+    Those that were open beside one are told by ranges of their numbers: there may be thousands of each.
+    """
+
+    def __init__(self) -> None:
+        self.ids: list[tuple[int, str]] = []  # in the order of their numbers
+        self.ends_whole = True
+
+    def read(self, line: bytes) -> tuple[str, Begun] | None:
+        """What a line says; None if it says what none of ours does."""
+        self.ends_whole = line.endswith(b"\n")
+        ids = self.ids
+        try:
+            fields = json.loads(line)
+            run, sequence, since, beside = fields["run"], fields["sequence"], fields["since"], fields["beside"]
+            is_whole = type(run) is str and type(sequence) is type(since) is int and type(beside) is list
+            if not (is_whole and 1 <= sequence < MOST_RUNS and abs(since) < 1 << 63):
+                return None
+            names: list[str] = []
+            for one in beside:
+                if type(one) is str:  # as earlier versions told them
+                    names.append(one)
+                else:
+                    first, last = map(int, one)
+                    start, stop = bisect_left(ids, (first, "")), bisect_left(ids, (last + 1, ""))
+                    names += [id_ for _, id_ in ids[start:stop]]
+        except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
+            return None
+        insort(ids, (sequence, run))
+        return run, Begun(sequence, since, tuple(sorted(names)))
+
+
+def _spans(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Numbers as ranges, each with its first and its last one."""
+    spans: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if spans and number == spans[-1][1] + 1:
+            spans[-1] = spans[-1][0], number
+        else:
+            spans.append((number, number))
+    return spans

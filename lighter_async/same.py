@@ -7,12 +7,13 @@ import os
 import pickle
 import stat
 import warnings
-from collections.abc import Sized
+from collections.abc import Iterator, Sized
 from typing import Any
 
 import numpy as np
 import xxhash
 
+from lighter_async.below import walk_below
 from lighter_async.errors import ResumeError
 from lighter_async.locks import held_by
 from lighter_async.manifest.line import Config
@@ -27,6 +28,8 @@ _MOST_BYTES = 256 << 20  # of a data set's state that are looked at
 _MOST_OBJECTS = 5_000_000
 _MOST_TEXTS = 256  # that are looked at as paths
 _LONGEST_PATH = 4096
+_MOST_LISTED = 200_000  # names below a folder
+_MOST_WRAPPED = 8  # data sets, one in the other, whose paths are looked at
 
 
 def check_same(manifest: Manifest, series: Series, loader: int, dataset: Sized) -> None:
@@ -131,6 +134,8 @@ def fingerprint_of(dataset: Any) -> str | None:
         return own
     sink = _Sink()
     try:
+        # Whatever else it has: a text among many is not looked at as a path.
+        sink.write(repr(list(_own_paths(dataset))).encode("utf-8", "surrogatepass"))
         _Pickler(sink).dump(dataset)
     except Exception:  # whatever a data set's own pickling raises
         return None
@@ -205,10 +210,39 @@ class _Pickler(pickle.Pickler):
         return None
 
 
+def _own_paths(dataset: Any) -> Iterator[Any]:
+    """What lies at the paths that a data set, and those that it wraps, have as attributes."""
+    for _ in range(_MOST_WRAPPED):
+        fields = getattr(dataset, "__dict__", None)
+        if not isinstance(fields, dict):
+            return
+        for name, value in sorted(fields.items()):
+            if isinstance(value, (str, os.PathLike)) and (found := _found_at(value)) is not None:
+                yield name, os.fspath(value), found
+        dataset = fields.get("dataset")
+
+
 def _hash_of(value: Any) -> str:
     sink = _Sink()
     _Pickler(sink).dump(value)
     return sink.state.hexdigest()
+
+
+def _listed(folder: str) -> list[str]:
+    """The names of what lies below a folder, at any depth.
+
+    Raises:
+        _TooLarge: There are too many.
+    """
+    if os.path.abspath(folder) == os.path.abspath(os.sep):
+        return sorted(os.listdir(folder))  # a text like any other: a separator
+    found: list[str] = []
+    for below, files in walk_below(folder, but=RESERVED_PREFIX):
+        found.append(below)
+        found += [f"{below}/{file}" for file in files]
+        if len(found) > _MOST_LISTED:
+            raise _TooLarge
+    return sorted(found)
 
 
 def _found_at(path: str | os.PathLike[str]) -> Any:
@@ -219,7 +253,7 @@ def _found_at(path: str | os.PathLike[str]) -> Any:
             return None
         status = os.stat(text)
         if stat.S_ISDIR(status.st_mode):
-            return sorted(os.listdir(text))
+            return _listed(text)
     except (OSError, ValueError):
         return None
     return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None

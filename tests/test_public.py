@@ -154,7 +154,7 @@ BELOW = {
     "runs": {"locks", "names"},
     "store": set(),
     "interrupts": set(),
-    "same": {"errors", "locks", "manifest", "names", "staging"},
+    "same": {"below", "errors", "locks", "manifest", "names", "staging"},
     "writers": {"block", "files", "names", "errors"},
     "manifest": {
         "below",

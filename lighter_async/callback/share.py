@@ -163,6 +163,9 @@ def length_of(dataset: Any) -> int | None:
         return None
 
 
+_MOST_FLAGS = 1 << 27  # bytes, of the items that a run has come by
+
+
 class Known:
     """What earlier runs have stored of one series of samples.
 
@@ -198,6 +201,7 @@ class Known:
         )
         # What this run has come by, and the items that these were, where that is known.
         self._met: dict[str, tuple[int, int] | None] = {}
+        self._met_indices: dict[int, bytearray] = {}  # of samples without names, by loader: a byte for each
         self._said = False
 
     def __len__(self) -> int:
@@ -266,6 +270,8 @@ class Known:
         if earlier is not None and earlier != name and not self._is_number(earlier, place):
             self._warn_of_other_name(name, earlier, place)
             earlier = None
+        if not self._named and place is not None and 0 <= place[1] < _MOST_FLAGS:
+            return not self._meet(*place) and earlier is None
         stem = name.removesuffix(self._suffix)
         is_stored = stem in self._stems if self._named else earlier is not None
         if stem not in self._met:
@@ -279,6 +285,14 @@ class Known:
                 "it is cannot be told; give them different names, such as the source folder and the file name"
             )
         return True  # and refused where it is to be stored
+
+    def _meet(self, loader: int, index: int) -> bool:
+        """Note that an item comes by; returns whether it did before, as samplers give some twice."""
+        flags = self._met_indices.setdefault(loader, bytearray())
+        if index >= len(flags):
+            flags.extend(bytes(max(index + 1, 2 * len(flags)) - len(flags)))
+        met, flags[index] = bool(flags[index]), 1
+        return met
 
     def _is_number(self, name: str, place: tuple[int, int] | None) -> bool:
         """Whether it is how earlier versions numbered samples of several loaders."""

@@ -70,17 +70,28 @@ def run_replay(directory: Path, *, writer: str | None, list_only: bool, trust: b
     with _importing_from_here() if writer is not None or trust else nullcontext():
         writers: dict[str, Any] = {}
         unknown: list[str] = []
-        for name in dict.fromkeys(writer or one.about["writer"] for one in kept):
+        names = list(dict.fromkeys(one.about["writer"] for one in kept))
+        chosen = ""
+        if writer is not None:
             try:
-                writers[name] = _writer(name, given=writer is not None)
+                chosen = resolve_writer(_writer(writer, given=True)).name
             except Exception as error:
-                unknown.append(_unknown(name, error, given=writer is not None))
+                return refuse(f"{_unknown(writer, error, given=True)}; nothing was written. {_WAY_OUT}")
+        for name in names:
+            # Of several writers, the one that is given is for its own values, and for those that nobody else knows.
+            if writer is not None and (len(names) == 1 or name == chosen or not _is_registered(name)):
+                writers[name] = writer
+                continue
+            try:
+                writers[name] = _writer(name, given=False)
+            except Exception as error:
+                unknown.append(_unknown(name, error, given=False))
         if not writers:
             return refuse(f"{'; '.join(unknown)}; nothing was written. {_WAY_OUT}")
         for text in unknown:
             say(f"{text}; its values stay. {_WAY_OUT}")
-        kept = [one for one in kept if writer or one.about["writer"] in writers]
-        code = _replay(directory, kept, manifest, lambda one: writers[writer or one.about["writer"]], trust=trust)
+        kept = [one for one in kept if one.about["writer"] in writers]
+        code = _replay(directory, kept, manifest, lambda one: writers[one.about["writer"]], trust=trust)
     return 1 if invalid or unknown else code
 
 
@@ -88,7 +99,7 @@ def _replay(
     directory: Path, kept: Sequence[Kept], manifest: Manifest, writer_of: Callable[[Kept], Any], *, trust: bool
 ) -> int:
     kept, left = _of_runs_that_count(kept, manifest)
-    current, old = _current(kept, manifest, directory, writer_of)
+    current, old, refused = _current(kept, manifest, directory, writer_of)
     failed = []
     with step(Console(stderr=True), f"Writing {len(current)} from quarantine to {directory}", len(current)) as tick:
         with _Writers(directory, manifest, trust=trust) as writers:
@@ -102,6 +113,12 @@ def _replay(
                 tick()
     for one in old:
         one.release()
+    written = len(current) - len(failed)
+    failed += [
+        f"{one.about['name']}: another sample of its run is stored under this name; rename one of them, and take the "
+        f"value from {one.folder}"
+        for one in refused
+    ]
     for text in failed:
         say(text)
     if old:
@@ -112,7 +129,7 @@ def _replay(
             f"{_values(len(left))} left in quarantine, since a run began anew after them, without resume=True, for "
             f"which they do not count: {printable(str(left[0].folder))}{others}; remove them"
         )
-    print(f"{len(current) - len(failed)} of {_values(len(current))} written; {len(failed)} still in quarantine")
+    print(f"{written} of {_values(len(current) + len(refused))} written; {len(failed)} still in quarantine")
     return 1 if failed else 0
 
 
@@ -139,22 +156,36 @@ def _of_runs_that_count(kept: Sequence[Kept], manifest: Manifest) -> tuple[list[
 
 def _current(
     kept: Sequence[Kept], manifest: Manifest, directory: Path, writer_of: Callable[[Kept], Any]
-) -> tuple[list[Kept], list[Kept]]:
-    """The latest value of each sample, and those that something later has taken the place of."""
+) -> tuple[list[Kept], list[Kept], list[Kept]]:
+    """The latest value of each sample, those that something later replaced, and those whose name another one has."""
     order = {run.run: run.sequence for run in manifest.runs}
     stored = {(record.name, record.writer, record.key): record for record in manifest.records}
     of_files = {record.file: record for record in manifest.records if record.file is not None}
     latest = {_sample(one): one for one in kept}
     current: list[Kept] = []
     old: list[Kept] = []
+    refused: list[Kept] = []
     for one in kept:
         record = stored.get(_sample(one))
+        if record is not None and _is_another(record, one):
+            refused.append(one)
+            continue
         is_stored = record is not None and _is_as_late(record, one, order)
         if not is_stored:
             file = with_suffix(one.about["name"], _suffix_of(writer_of(one)))
             is_stored = _is_newer(one, directory, file, of_files.get(file), order)
         (current if latest[_sample(one)] is one and not is_stored else old).append(one)
-    return current, old
+    return current, old, refused
+
+
+def _is_another(record: Record, one: Kept) -> bool:
+    """Whether a record is of another sample of the same run, which has the name of the one that was kept."""
+    about = one.about
+    return (
+        record.run == about["run"]
+        and None not in (record.index, about["index"])
+        and (record.loader, record.index) != (about["loader"], about["index"])
+    )
 
 
 def _is_as_late(record: Record, one: Kept, order: Mapping[str, int]) -> bool:
@@ -273,6 +304,14 @@ def _writer(name: str, *, given: bool) -> Any:
         raise ValueError("it is named by a module, and what an error says is never imported")
     resolve_writer(name)
     return name
+
+
+def _is_registered(name: str) -> bool:
+    try:
+        _writer(name, given=False)
+    except Exception:
+        return False
+    return True
 
 
 def _named(writer: Any, name: str) -> Any:

@@ -10,10 +10,12 @@ from functools import partial
 from threading import Lock
 from time import monotonic, sleep, time
 
+from lighter_async.below import open_below
 from lighter_async.files import name_part, remove, sync_folder, write_part
 from lighter_async.forks import Descriptors
 from lighter_async.interrupts import run_handlers
 from lighter_async.locks import alone_in, boot_id, unlink_from_copies, warn_of
+from lighter_async.manifest.adopt import checksum_of
 from lighter_async.manifest.columns import record_lines, records_in
 from lighter_async.manifest.entry import Record, parse
 from lighter_async.manifest.line import (
@@ -227,6 +229,27 @@ class ManifestLog:
             if monotonic() >= deadline:
                 return None
             sleep(0.05)
+
+    def is_of_earlier_run(self, file: str) -> bool:
+        """Whether a file is as an earlier run has recorded it, and no rank of this run has.
+
+        Args:
+            file: The file, below the directory.
+        """
+        earlier: set[tuple[int | None, str | None]] = set()
+        for path in manifest_files(self.directory):
+            for record in records_of(path, file, self._suffix):
+                if record.run == self.run.id:
+                    return False
+                earlier.add((record.bytes, record.xxh3))
+        if not earlier:
+            return False
+        try:
+            descriptor = open_below(self.directory, file)
+            size = os.fstat(descriptor).st_size
+            return (size, checksum_of(descriptor)) in earlier
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Let go of the file. It may be called again."""

@@ -79,6 +79,8 @@ class SyncedLane:
         self._linked = linked
         self._most_open = _most_open()
         self._open: list[tuple[str, int, str, bool]] = []
+        # What has its name, though it is not known to outlive a loss of power: to be stored again in its own place.
+        self._unsynced: set[str] = set()
 
     @property
     def is_full(self) -> bool:
@@ -87,7 +89,7 @@ class SyncedLane:
 
     def put(self, name: str, parts: Sequence[memoryview], *, redelivered: bool) -> bool | None:
         temporary, descriptor = self._write(name, parts)
-        self._open.append((temporary, descriptor, name, redelivered))
+        self._open.append((temporary, descriptor, name, redelivered or name in self._unsynced))
         return None
 
     def settle(self, on_progress: Callable[[int], None]) -> list[bool | BaseException]:
@@ -95,6 +97,7 @@ class SyncedLane:
             _begin(descriptor)
         outcomes: list[bool | BaseException] = []
         folders: dict[str, list[int]] = {}
+        names = [name for _, _, name, _ in self._open]
         self._open.reverse()
         try:
             while self._open:
@@ -124,6 +127,9 @@ class SyncedLane:
             except OSError as error:
                 for place in places:
                     outcomes[place] = error
+                    self._unsynced.add(names[place])
+            else:
+                self._unsynced.difference_update(names[place] for place in places)
         return outcomes
 
     def leave(self) -> None:

@@ -266,8 +266,12 @@ class LocalTarget:
                 if not stored:
                     remove(temporary)
                 return stored
-        except BaseException:
+        except BaseException as error:
+            # A link may have been made although the system says that it failed, as over a network.
+            is_stored = isinstance(error, OSError) and _is_same(temporary, path)
             remove(temporary)
+            if is_stored:
+                return True
             raise
 
     def _put(self, name: str, parts: Sequence[memoryview], *, replace_own: bool) -> bool:
@@ -416,6 +420,13 @@ def _sync_upwards(folder: str) -> None:
             pass  # it is not ours, and was there before; what is wrong with ours, storing tells
         if folder == (folder := os.path.dirname(folder)):
             return
+
+
+def _is_same(path: str, other: str) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), os.lstat(other))
+    except OSError:
+        return False
 
 
 def _is_sample(path: str) -> bool:

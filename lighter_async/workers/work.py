@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lighter_async.errors import NameTakenError
 from lighter_async.manifest import Record, Stored, checksum
+from lighter_async.targets import directory_of
 from lighter_async.tracebacks import keep_as_text
 from lighter_async.types import Result, Unit
 
@@ -120,12 +121,16 @@ class Work:
         if not (self.unit.redelivered or self._attempts > 1):
             return False
         log = self.job.log
-        return log is None or one.file is None or log.find_of_other_rank(one.file, seconds=0) is None
+        if log is None or one.file is None or log.run.world_size == 1:
+            return True
+        # A lane knows itself what an attempt of its own has left; only of a dead worker's is nothing known.
+        return self.unit.redelivered and log.find_of_other_rank(one.file, seconds=0) is None
 
     def settle(self) -> Result:
         """Store what waits, record what is stored, and return what became of every sample."""
         if self._waiting and self._lane is not None:
             self._settle(self._lane)
+        self._replace_earlier_runs()
         self._record()
         # Only now: two ranks that store the same samples the other way round wait for each other's records.
         for one, taken in self._taken:
@@ -136,6 +141,29 @@ class Work:
             except BaseException as error:
                 self.fail(one.index, error)
         return self.result
+
+    def _replace_earlier_runs(self) -> None:
+        """Store what was taken for another rank's, where an earlier run's file is newer than the clock says now."""
+        taken, self._taken = self._taken, []
+        for one, error in taken:
+            log, lane = self.job.log, self._lane
+            below = directory_of(self.job.target)
+            is_earlier = (
+                log is not None
+                and lane is not None
+                and one.file is not None
+                and below is not None
+                and below.if_exists == "overwrite"
+                and log.is_of_earlier_run(one.file)
+            )
+            if not is_earlier or lane is None:
+                self._taken.append((one, error))
+                continue
+            self.begin(one.index)
+            try:
+                self._count_stored(one, self.attempt(partial(self._put_alone, lane, one, redelivered=True)))
+            except BaseException as failed:
+                self.fail(one.index, failed)
 
     def _record(self) -> None:
         stored, result, log = self.stored, self.result, self.job.log
@@ -174,9 +202,10 @@ class Work:
 
         return self.attempt(partial(self._put_alone, lane, one), error)
 
-    def _put_alone(self, lane: Lane, one: Stored) -> bool:
+    def _put_alone(self, lane: Lane, one: Stored, *, redelivered: bool = False) -> bool:
         assert one.file is not None
-        stored = self._put(lane, one, one.file, self.job.encode(self.unit, one.index))
+        parts = self.job.encode(self.unit, one.index)
+        stored = lane.put(one.file, parts, redelivered=redelivered or self._is_redelivered(one))
         if stored is not None:
             return stored
         (outcome,) = lane.settle(lambda _: None)
