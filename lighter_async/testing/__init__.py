@@ -14,8 +14,8 @@ except ImportError as error:
     raise ImportError("lighter_async.testing needs pytest, which is not installed: pip install pytest") from error
 
 # So that an assertion that fails shows its values.
-pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in ("encoder", "equality", "lanes", "other_processes", "through")))
-pytest.register_assert_rewrite(f"{__name__}.target", f"{__name__}.base")
+for part in ("base", "encoder", "equality", "lanes", "other_processes", "target", "through"):
+    pytest.register_assert_rewrite(f"{__name__}.{part}")
 
 from lighter_async.testing.encoder import EncoderContract  # noqa: E402
 from lighter_async.testing.faulty import Attempts, Fault, FaultyTarget  # noqa: E402

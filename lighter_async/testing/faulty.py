@@ -13,11 +13,12 @@ from urllib.parse import quote
 from lighter_async.targets import Features, Lane, PathTarget, Target, features_of, lane_of
 from lighter_async.testing.storing import Torn
 
-__all__ = ["Attempts", "Fault", "FaultyTarget", "Faults"]
+__all__ = ["Attempts", "Fault", "FaultyTarget", "Faults", "Moment"]
 
 _LONGEST = 200  # bytes of a file's name
 
 Moment = Literal["before", "during", "after"]
+"""When something goes wrong with a sample, seen from the moment when it is stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

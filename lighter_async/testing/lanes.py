@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from typing import Literal
 
 import pytest
 
 from lighter_async.targets import lane_of
 from lighter_async.testing.base import MakeTarget, TargetSuite, opened, put_all, put_one
-from lighter_async.testing.faulty import Fault, FaultyTarget
+from lighter_async.testing.faulty import Fault, FaultyTarget, Moment
 from lighter_async.testing.storing import Torn, content_of
 
 __all__ = ["LanesSuite"]
@@ -149,7 +148,10 @@ class LanesSuite(TargetSuite):
 
     @pytest.mark.parametrize("when", ["before", "during", "after"])
     def test_a_sample_that_failed_as_on_a_full_disk_is_stored_by_its_next_attempt(
-        self, make_target: MakeTarget, tmp_path_factory: pytest.TempPathFactory, when: Literal["before", "during", "after"]
+        self,
+        make_target: MakeTarget,
+        tmp_path_factory: pytest.TempPathFactory,
+        when: Moment,
     ) -> None:
         """Once, also where the first attempt has stored it; without one, it is there only in that case."""
         faults = {"b": Fault(error=_no_space, when=when), "d/c": Fault(error=_no_space, when=when)}

@@ -111,7 +111,7 @@ class ProcessesSuite(TargetSuite):
     def test_what_is_told_as_stored_outlives_the_process(
         self, make_target: MakeTarget, processes: Processes, step: str, number: int
     ) -> None:
-        """It is killed in the middle of a step: what it has told of is whole, no other is half, and the rest can follow."""
+        """It is killed in the middle of a step: what it told of is whole, no other is half, and the rest can follow."""
         status, told = processes.run(make_target(), Plan(_NAMES, dies_at=step, number=number))
         if step == "put":
             assert status == -signal.SIGKILL, "put takes all parts before it returns"

@@ -9,6 +9,7 @@ import sys
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, overload
 
 __all__ = ["Plan", "Torn", "content_of", "parts_of"]
@@ -22,7 +23,7 @@ def content_of(name: str, version: int = 0) -> bytes:
 def parts_of(data: bytes) -> list[memoryview]:
     """Bytes in three parts of uneven lengths."""
     cuts = 0, len(data) // 7, len(data) // 2, len(data)
-    return [memoryview(data)[start:stop] for start, stop in zip(cuts[:-1], cuts[1:], strict=True)]
+    return [memoryview(data)[start:stop] for start, stop in pairwise(cuts)]
 
 
 class Torn(Sequence[memoryview]):
