@@ -13,7 +13,7 @@ from lighter_async.names import RESERVED_PREFIX
 from lighter_async.targets import Lane, Target
 from lighter_async.testing.storing import content_of, parts_of
 
-__all__ = ["MakeTarget", "TargetSuite", "opened", "put_all", "put_one"]
+__all__ = ["MakeTarget", "TargetSuite", "check_stored", "opened", "put_all", "put_one"]
 
 MakeTarget: TypeAlias = "Callable[..., Target]"
 """``(**options) -> Target``, not open. All that it makes during a test store in the same place."""
@@ -51,6 +51,21 @@ def opened(target: Target) -> Iterator[Target]:
         yield target
     finally:
         target.close()
+
+
+def check_stored(stored: Mapping[str, bytes], expected: Mapping[str, bytes]) -> None:
+    """Fail unless exactly these samples are stored; what differs is told briefly, for samples may be long."""
+    missing, strange = sorted(expected.keys() - stored.keys()), sorted(stored.keys() - expected.keys())
+    wrong = sorted(
+        f"{name!r}: {len(stored[name])} bytes {stored[name][:40]!r} instead of {len(expected[name])} bytes "
+        f"{expected[name][:40]!r}"
+        for name in stored.keys() & expected.keys()
+        if stored[name] != expected[name]
+    )
+    told = {"not stored": missing, "stored besides": strange, "stored wrongly": wrong}
+    differs = [f"{what}: {', '.join(names[:5])} ({len(names)} in all)" for what, names in told.items() if names]
+    if differs:
+        pytest.fail("\n".join(differs))
 
 
 def put_one(lane: Lane, name: str, version: int = 0, *, redelivered: bool = False) -> bool:

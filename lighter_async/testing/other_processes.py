@@ -17,7 +17,7 @@ import pytest
 
 from lighter_async.targets import Target, lane_of
 from lighter_async.testing import storing
-from lighter_async.testing.base import MakeTarget, TargetSuite, opened, put_all, put_one
+from lighter_async.testing.base import MakeTarget, TargetSuite, check_stored, opened, put_all, put_one
 from lighter_async.testing.storing import Plan, content_of
 from lighter_async.twin import dumps
 
@@ -97,7 +97,7 @@ class ProcessesSuite(TargetSuite):
             if is_open:
                 put_one(lane_of(target, 0), "after")
         mine = ["before", "after"] if is_open else []
-        assert self.read(make_target()) == {name: content_of(name) for name in [*_NAMES, *mine]}
+        check_stored(self.read(make_target()), {name: content_of(name) for name in [*_NAMES, *mine]})
 
     @posix
     @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ class ProcessesSuite(TargetSuite):
             status, told = processes.run(target, Plan(_NAMES, lane=1, redelivered=True, version=1))
             assert (status, told) == (0, dict.fromkeys(_NAMES, True))
         expected = {name: content_of(name, 1) for name in _NAMES}
-        assert self.read(make_target()) == {**expected, "mine": content_of("mine")}
+        check_stored(self.read(make_target()), {**expected, "mine": content_of("mine")})
 
     @posix
     @pytest.mark.parametrize("largest", [100, 20_000])
@@ -158,7 +158,7 @@ class ProcessesSuite(TargetSuite):
         assert set(told) == set(names)
         with opened(make_target()):
             pass
-        assert self.read(make_target()) == {name: content_of(name) for name in names if told[name] is True}
+        check_stored(self.read(make_target()), {name: content_of(name) for name in names if told[name] is True})
 
     def _check_after_death(self, make_target: MakeTarget, told: dict[str, Any], names: list[str] = _NAMES) -> None:
         assert set(told.values()) <= {True}
@@ -171,4 +171,4 @@ class ProcessesSuite(TargetSuite):
         rest = [name for name in names if name not in stored][:20]
         with opened(make_target()) as target:
             assert put_all(lane_of(target, 0), {name: content_of(name) for name in rest}) == dict.fromkeys(rest, True)
-        assert self.read(make_target()) == {name: content_of(name) for name in [*stored, *rest]}
+        check_stored(self.read(make_target()), {name: content_of(name) for name in [*stored, *rest]})

@@ -9,7 +9,7 @@ import pytest
 
 from lighter_async.errors import InvalidNameError, NameTakenError
 from lighter_async.targets import Features, PathTarget, Target, features_of, lane_of
-from lighter_async.testing.base import MakeTarget, TargetSuite, opened, put_one
+from lighter_async.testing.base import MakeTarget, TargetSuite, check_stored, opened, put_one
 from lighter_async.testing.lanes import LanesSuite
 from lighter_async.testing.other_processes import ProcessesSuite
 from lighter_async.testing.storing import Torn, content_of, parts_of
@@ -46,7 +46,7 @@ class StoringSuite(TargetSuite):
         for _ in range(2):
             with opened(make_target()):
                 pass
-        assert self.read(make_target()) == {}
+        check_stored(self.read(make_target()), {})
 
     def test_samples_are_stored_whole_under_their_names(self, make_target: MakeTarget) -> None:
         """Whatever they are called, if the target does not refuse it, in folders and in no order."""
@@ -54,7 +54,7 @@ class StoringSuite(TargetSuite):
             names = [name for name in _NAMES if _takes(target, name)]
             for name in names:
                 assert target.put(name, parts_of(content_of(name))) is True
-        assert self.read(make_target()) == {name: content_of(name) for name in names}
+        check_stored(self.read(make_target()), {name: content_of(name) for name in names})
         assert {"0", "a", "case.1", "b/c"} <= set(names), "plain names and folders are no reason to refuse a sample"
 
     @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ class StoringSuite(TargetSuite):
             lane = lane_of(target, 0)
             if lane.put("y", [memoryview(part) for part in parts], redelivered=False) is None:
                 assert lane.settle(lambda _: None) == [True]
-        assert self.read(make_target()) == {"x": b"".join(parts), "y": b"".join(parts)}
+        check_stored(self.read(make_target()), {"x": b"".join(parts), "y": b"".join(parts)})
 
     def test_a_later_run_adds_to_what_there_is(self, make_target: MakeTarget) -> None:
         """What was stored before is still there, and was before it is closed."""
@@ -83,7 +83,7 @@ class StoringSuite(TargetSuite):
             with opened(make_target()) as target:
                 assert not target.keeps(f"{number}")
                 assert target.put(f"{number}", parts_of(content_of(f"{number}")))
-            assert self.read(make_target()) == {f"{one}": content_of(f"{one}") for one in range(number + 1)}
+            check_stored(self.read(make_target()), {f"{one}": content_of(f"{one}") for one in range(number + 1)})
 
     def test_what_an_earlier_run_has_stored_is_kept_or_replaced(self, make_target: MakeTarget) -> None:
         """Whole in any case, and `keeps` and the outcome say which."""
@@ -99,7 +99,7 @@ class StoringSuite(TargetSuite):
                 assert not keeps, "what is kept is no error"
             assert not (keeps and stored), "keeps said that it would not be replaced"
             assert target.put("new", parts_of(content_of("new"))) is True
-        assert self.read(make_target()) == {"old": content_of("old", int(stored)), "new": content_of("new")}
+        check_stored(self.read(make_target()), {"old": content_of("old", int(stored)), "new": content_of("new")})
 
     # Names
 
@@ -111,7 +111,7 @@ class StoringSuite(TargetSuite):
                 for names in ([name], ["a", name, "b/c"]):
                     with pytest.raises(InvalidNameError):
                         target.check(names)
-        assert self.read(make_target()) == {}
+        check_stored(self.read(make_target()), {})
 
     # What goes wrong
 
@@ -127,7 +127,7 @@ class StoringSuite(TargetSuite):
                 with pytest.raises(error, match="in the middle"):
                     target.put(name, Torn(parts_of(content_of(name)), good, _raising(error)))
             assert target.put("d/y", parts_of(content_of("d/y", 1)))
-        assert self.read(make_target()) == {"before": content_of("before"), "d/y": content_of("d/y", 1)}
+        check_stored(self.read(make_target()), {"before": content_of("before"), "d/y": content_of("d/y", 1)})
 
     def test_a_sample_that_fails_leaves_that_of_an_earlier_run_whole(self, make_target: MakeTarget) -> None:
         """It is replaced by a whole one or by none."""
@@ -136,7 +136,7 @@ class StoringSuite(TargetSuite):
         with opened(make_target()) as target:
             with pytest.raises(OSError, match="in the middle"):
                 target.put("x", Torn(parts_of(content_of("x", 1)), 2, _raising(OSError)))
-        assert self.read(make_target()) == {"x": content_of("x")}
+        check_stored(self.read(make_target()), {"x": content_of("x")})
 
     # Several at once
 
@@ -160,7 +160,7 @@ class StoringSuite(TargetSuite):
             for thread in threads:
                 thread.join()
         assert errors == []
-        assert self.read(make_target()) == {f"f/{name}": content_of(f"f/{name}") for name in range(80)}
+        check_stored(self.read(make_target()), {f"f/{name}": content_of(f"f/{name}") for name in range(80)})
 
     def test_two_are_open_on_one_place_at_once(self, make_target: MakeTarget) -> None:
         """What the first one stores is there, and the second one goes on once it is closed."""
@@ -170,7 +170,7 @@ class StoringSuite(TargetSuite):
                 assert second.put("f/second", parts_of(content_of("f/second")))
             assert second.put("f/third", parts_of(content_of("f/third")))
         names = "f/first", "f/second", "f/third"
-        assert self.read(make_target()) == {name: content_of(name) for name in names}
+        check_stored(self.read(make_target()), {name: content_of(name) for name in names})
 
     def test_ranks_of_a_run_do_not_replace_each_others_samples(self, make_target: MakeTarget) -> None:
         """The second one to store a name is told that it is taken; a rank's own sample is replaced if it is told to."""
@@ -186,7 +186,7 @@ class StoringSuite(TargetSuite):
                 put_one(mine, "d/both", 1)
             assert put_one(mine, "first", 1, redelivered=True)
         expected = {"first": content_of("first", 1), "second": content_of("second"), "d/both": content_of("d/both")}
-        assert self.read(make_target()) == expected
+        check_stored(self.read(make_target()), expected)
 
     # Paths
 
@@ -197,7 +197,7 @@ class StoringSuite(TargetSuite):
         with opened(make_target()) as target:
             assert isinstance(target, PathTarget)
             target.path("d/e/x").write_bytes(b"written")
-        assert self.read(make_target()) == {"d/e/x": b"written"}
+        check_stored(self.read(make_target()), {"d/e/x": b"written"})
 
 
 class TargetContract(StoringSuite, LanesSuite, ProcessesSuite, WriterSuite):
