@@ -86,7 +86,10 @@ def test_the_contract_finds_what_is_wrong_with_a_target(tmp_path):
     """Halves, samples that are lost with the process, memory that is not its own, and samples that are there twice."""
     (tmp_path / "test_broken.py").write_text(BROKEN)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(f"test_broken.py::{one}" for one in FOUND)],
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'inner'}"),
+            *(f"test_broken.py::{one}" for one in FOUND),
+        ],
         cwd=tmp_path,
         capture_output=True,
         text=True,
