@@ -56,7 +56,7 @@ def failing(seed: int, rounds: int, backend: str, folder: Path, *, samples: int 
         stored = [index for _, index in files]
         tally.settle(accepted, stored, reported, torn_of(files, _is_right))
         tally.rounds += 1
-        tally.faults += target.faults()
+        tally.faults += target.count_faults()
         for index in sorted(accepted):
             plan, is_reported = plan_of(seed + number, f"{index}.pt", backend == "process")
             if is_reported != (index in reported):

@@ -8,11 +8,13 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from lighter_async import LocalTarget
+from lighter_async.testing import Fault, FaultyTarget
 
 __all__ = ["Unreliable", "plan_of"]
 
@@ -48,91 +50,85 @@ def plan_of(seed: int, name: str, helpers: bool) -> tuple[str, bool]:
     return plan, plan in _REPORTED
 
 
-class Unreliable:
-    """A `LocalTarget` that fails, stalls, writes short, and has its process killed.
+class Schedule:
+    """What happens at each attempt of a sample.
+
+    Args:
+        seed: Decides it, with the sample's name.
+        helpers: Whether it happens in helper processes, which may be killed.
+    """
+
+    def __init__(self, seed: int, helpers: bool) -> None:
+        self._seed = seed
+        self._helpers = helpers
+
+    def __call__(self, name: str, attempt: int) -> Fault | None:
+        _here.short = None  # of this thread's sample before
+        plan, _ = plan_of(self._seed, name, self._helpers)
+        choose = random.Random(f"{self._seed} {name} {attempt}")
+        if plan == "slow":
+            return Fault(error=partial(time.sleep, choose.uniform(0, 0.1)))
+        if plan == "stays" or attempt <= {"passes": 1, "passes late": 2}.get(plan, 0):
+            return Fault(error=partial(_error, choose.choice(_TRANSIENT)))
+        if plan == "final":
+            return Fault(error=partial(_error, random.Random(name).choice(_FINAL)))
+        if plan == "odd":
+            return Fault(error=partial(ZeroDivisionError, "of the target's own"))
+        if plan.startswith("hangs") and (attempt == 1 or plan == "hangs again"):
+            return Fault(error=partial(time.sleep, _STALL))
+        if plan.startswith("dies") and (attempt == 1 or plan == "dies again"):
+            _here.short = lambda: os.kill(os.getpid(), signal.SIGKILL)
+        elif plan == "short":
+            _here.short = lambda: None
+        elif plan == "short, then passes" and attempt == 1:
+            _here.short = lambda: _raise(errno.EIO)
+        elif plan == "short, then final":
+            _here.short = lambda: _raise(errno.ENOSPC)
+        return None
+
+
+class Unreliable(FaultyTarget):
+    """A directory that fails, stalls, writes short, and has its process killed.
 
     Args:
         directory: Where it stores.
         marks: A folder where attempts are counted, over all processes.
         seed: Of the schedule.
         helpers: Whether it works in helper processes, which may be killed.
-        durability: The inner target's.
+        durability: The directory's.
     """
 
     def __init__(self, directory: Path, marks: Path, seed: int, *, helpers: bool, durability: Any = "rename") -> None:
-        self._target = LocalTarget(directory, durability=durability)
-        self._marks = marks
+        super().__init__(LocalTarget(directory, durability=durability), Schedule(seed, helpers), counts=marks)
         self._seed = seed
         self._helpers = helpers
 
-    @property
-    def location(self) -> str:
-        return self._target.location
-
     def open(self) -> None:
-        self._marks.mkdir(parents=True, exist_ok=True)
         os.writev = _short_writev
-        self._target.open()
-
-    def check(self, names: Sequence[str]) -> None:
-        self._target.check(names)
-
-    def keeps(self, name: str) -> bool:
-        return self._target.keeps(name)
-
-    def put(self, name: str, parts: Sequence[memoryview]) -> bool:
-        plan, _ = plan_of(self._seed, name, self._helpers)
-        attempt = self._count(name)
-        choose = random.Random(f"{self._seed} {name} {attempt}")
-        if plan == "slow":
-            time.sleep(choose.uniform(0, 0.1))
-        elif plan == "stays" or attempt <= {"passes": 1, "passes late": 2}.get(plan, 0):
-            self._raise(choose.choice(_TRANSIENT))
-        elif plan == "final":
-            self._raise(random.Random(name).choice(_FINAL))
-        elif plan == "odd":
-            raise ZeroDivisionError("of the target's own")
-        elif plan.startswith("hangs") and (attempt == 1 or plan == "hangs again"):
-            time.sleep(_STALL)
-        elif plan.startswith("dies") and (attempt == 1 or plan == "dies again"):
-            _here.short = lambda: os.kill(os.getpid(), signal.SIGKILL)
-        elif plan == "short":
-            _here.short = lambda: None
-        elif plan == "short, then passes" and attempt == 1:
-            _here.short = lambda: self._raise(errno.EIO)
-        elif plan == "short, then final":
-            _here.short = lambda: self._raise(errno.ENOSPC)
-        try:
-            return self._target.put(name, parts)
-        finally:
-            _here.short = None
+        super().open()
 
     def close(self) -> None:
-        self._target.close()
+        super().close()
         os.writev = _writev
 
-    def faults(self) -> int:
+    def count_faults(self) -> int:
         """How often something was done wrong, over all processes."""
         found = 0
-        for path in self._marks.iterdir():
-            plan, _ = plan_of(self._seed, path.name.replace("!", "/"), self._helpers)
+        for path in self.attempts.folder.iterdir():
+            plan, _ = plan_of(self._seed, unquote(path.name), self._helpers)
             attempts = path.stat().st_size
             if plan != "fine":
                 most = {"passes": 1, "passes late": 2, "short, then passes": 1, "dies": 1, "hangs": 1}
                 found += min(attempts, most.get(plan, attempts))
         return found
 
-    def _count(self, name: str) -> int:
-        """Which attempt this is, counted from one."""
-        descriptor = os.open(self._marks / name.replace("/", "!"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        try:
-            _write(descriptor, b".")
-            return os.fstat(descriptor).st_size
-        finally:
-            os.close(descriptor)
 
-    def _raise(self, number: int) -> None:
-        raise OSError(number, os.strerror(number))
+def _error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+def _raise(number: int) -> None:
+    raise _error(number)
 
 
 # Short writes: `os.writev` takes half of what it is given, where a sample's plan says so.

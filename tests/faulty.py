@@ -11,6 +11,7 @@ from typing import Any
 
 from lighter_async import LocalTarget
 from lighter_async.manifest import ManifestLog
+from lighter_async.testing import Attempts
 from lighter_async.workers import patience
 
 __all__ = ["ERRORS", "PASSING", "FaultyTarget", "LastingError", "count", "fault", "hurry", "told"]
@@ -80,18 +81,12 @@ def hurry() -> None:
 
 def count(folder: Path, name: str) -> int:
     """Count an event, of whatever process; returns how often it was counted."""
-    descriptor = os.open(folder / name.replace("/", "-"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    try:
-        os.write(descriptor, b"!")
-        return os.fstat(descriptor).st_size
-    finally:
-        os.close(descriptor)
+    return Attempts(folder).count(name)
 
 
 def told(folder: Path, name: str) -> int:
     """How often an event was counted."""
-    path = folder / name.replace("/", "-")
-    return path.stat().st_size if path.exists() else 0
+    return Attempts(folder).of(name)
 
 
 def fault(counts: Path, faults: Mapping[str, tuple[str, int]], name: str) -> None:
@@ -108,7 +103,7 @@ def fault(counts: Path, faults: Mapping[str, tuple[str, int]], name: str) -> Non
 
 
 class FaultyTarget(LocalTarget):
-    """A directory that fails as told.
+    """A directory that fails as told, and has records: around others there is `lighter_async.testing.FaultyTarget`.
 
     Args:
         directory: Where.

@@ -10,7 +10,11 @@ from lighter_async import BackgroundWriter, FileWriter, writer_registry
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
-    ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/design.md", "benchmarks/README.md")
+    ROOT / name
+    for name in (
+        *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md"),
+        *("docs/design.md", "docs/targets.md"),
+    )
 ]
 EXAMPLES = [
     pytest.param(code, id=f"{document.name}-{number}")

@@ -68,6 +68,31 @@ def test_the_public_names_are_these():
     assert lighter_async.__version__
 
 
+def test_the_public_names_of_the_contracts_are_these():
+    """They are imported from `lighter_async.testing`, by tests alone."""
+    testing = importlib.import_module("lighter_async.testing")
+    assert testing.__all__ == ["Attempts", "EncoderContract", "Fault", "FaultyTarget", "TargetContract"]
+
+
+def test_the_contracts_need_pytest_and_nothing_else_does():
+    """Without it, the error says how to get it."""
+    script = """
+        import sys
+        sys.modules["pytest"] = None  # as if it were not installed
+        import lighter_async
+        from lighter_async import BackgroundWriter
+        assert "lighter_async.testing" not in sys.modules
+        try:
+            import lighter_async.testing
+        except ImportError as error:
+            assert "pip install pytest" in str(error), error
+        else:
+            raise AssertionError
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("name", PUBLIC)
 def test_each_public_name_can_be_imported_and_is_documented(name):
     """With a docstring of its own; its methods have one too, and its properties one or a line among the attributes."""
@@ -214,6 +239,7 @@ ABOVE = {
     "resume": {"manifest", "same", "targets"},
     "results": {"errors", "files", "manifest", "store", "targets", "writers"},
     "cli": {*BELOW, "aio", "callback"},
+    "testing": {*BELOW},
 }
 
 

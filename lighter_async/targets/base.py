@@ -30,7 +30,7 @@ class Target(Protocol):
     """Where bytes live. Knows names and bytes, and nothing of tensors.
 
     `put` may be called from several threads at once, each with a name of its own. With helper processes each of them
-    has a pickled copy of the target, made before `open`, and opens and closes that besides.
+    has a pickled copy of the target, made once it is open, and opens and closes that besides.
     """
 
     @property

@@ -199,7 +199,7 @@ class Helper:
         job.open()
         job.patience.is_over = lambda: self._book.hurried
         self._lane = job.lane(self._me)
-        own_target = type(job.target).__module__.startswith("lighter_async.")
+        own_target = type(job.target).__module__.startswith("lighter_async.targets.")
         self.is_plain = own_target and isinstance(job.writer, Encoder) and job.writer.is_built_in
         return job
 

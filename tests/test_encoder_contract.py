@@ -1,0 +1,166 @@
+"""The contract of encoders, on all that there are."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+
+from lighter_async import encoder as make_encoder
+from lighter_async import write_image_2d, write_image_3d, write_tensor, write_text
+from lighter_async.testing import EncoderContract
+from lighter_async.writers.archive import _without_identifier
+from lighter_async.writers.image import to_pixels
+
+OTHER = {"no_such_option": 1}
+
+
+def noise(*shape, dtype=torch.float32):
+    values = torch.rand(*shape, generator=torch.Generator().manual_seed(1))
+    return values.to(dtype) if dtype.is_floating_point else (values * 255).to(dtype)
+
+
+class TestTensor(EncoderContract):
+    """PyTorch's archive."""
+
+    wrong_options = (OTHER,)
+
+    def compared(self, data):
+        return _without_identifier(data)  # which is only logged; files made from a template have another one
+
+    @pytest.fixture
+    def encoder(self):
+        return write_tensor
+
+    @pytest.fixture
+    def values(self):
+        dtypes = (torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.uint8)
+        tensors = [noise(3, 4, dtype=dtype) for dtype in dtypes]
+        views = [noise(4, 6).t(), noise(8, 8)[::2, 1:3], torch.tensor(1.5), torch.zeros(0, 3), torch.tensor([True])]
+        return [*tensors, *views, torch.tensor([float("nan"), -0.0]), {"a": [noise(2), 3], "b": "text"}]
+
+    @pytest.fixture
+    def refused_values(self):
+        return [torch.ones(2, 3).to_mkldnn()]
+
+
+class TestText(EncoderContract):
+    """The string of a value."""
+
+    wrong_options = (OTHER, {"encoding": "no such"})
+
+    @pytest.fixture
+    def encoder(self):
+        return write_text
+
+    @pytest.fixture
+    def values(self):
+        return ["", "words", "ä\n€ \r\n", 3, None, [1, "two"], "long " * 50_000]
+
+    @pytest.fixture
+    def refused_values(self):
+        return ["\ud800"]
+
+    def expected(self, value):
+        return str(value)
+
+
+class TestTextOfAnotherEncoding(TestText):
+    """An option of it."""
+
+    @pytest.fixture
+    def encoder(self):
+        return write_text.with_options(encoding="utf-16")
+
+
+class Images(EncoderContract):
+    wrong_options = (
+        *(OTHER, {"mode": "CMYK"}, {"filter": "other"}, {"compress_level": 13}, {"compress_level": -1}),
+        *({"codec": "jpeg"}, {"codec": "pillow", "compress_level": 10}),
+    )
+    mode = None
+
+    def expected(self, value):
+        return to_pixels(value, mode=self.mode)
+
+
+class TestImage(Images):
+    """PNG, as it is made by default."""
+
+    @pytest.fixture
+    def encoder(self):
+        return write_image_2d
+
+    @pytest.fixture
+    def values(self):
+        sizes = [noise(channels, 19, 23) for channels in (1, 3, 4)]
+        smooth = torch.linspace(0, 1, 64).repeat(3, 48, 1)
+        odd = torch.tensor([[[float("nan"), -1.0, 2.0, float("inf")]]])
+        dtypes = [noise(3, 8, 8, dtype=dtype) for dtype in (torch.uint8, torch.float16, torch.bfloat16, torch.float64)]
+        return [*sizes, smooth, odd, *dtypes, noise(1, 8, 8) > 0.5, noise(8, 8, 3).movedim(-1, 0)]
+
+    @pytest.fixture
+    def refused_values(self):
+        return [noise(2, 8, 8), noise(8, 8), noise(3, 0, 8), noise(3, 8, 8).to(torch.int64), "no image"]
+
+
+class TestImageOfPillow(TestImage):
+    """Another codec."""
+
+    @pytest.fixture
+    def encoder(self):
+        return write_image_2d.with_options(codec="pillow", compress_level=1)
+
+
+class TestImageOfSixteenBits(Images):
+    """Another mode."""
+
+    mode = "I;16"
+
+    @pytest.fixture
+    def encoder(self):
+        return write_image_2d.with_options(mode="I;16", compress_level=9)
+
+    @pytest.fixture
+    def values(self):
+        wide = (noise(1, 9, 9) * 65535).to(torch.int32).to(torch.uint16)
+        return [noise(1, 19, 23), noise(1, 8, 8, dtype=torch.float64), noise(1, 8, 8) > 0.5, wide]
+
+    @pytest.fixture
+    def refused_values(self):
+        return [noise(3, 8, 8), noise(1, 8, 8, dtype=torch.uint8)]
+
+
+class TestVolume(Images):
+    """Its slices below each other."""
+
+    @pytest.fixture
+    def encoder(self):
+        return write_image_3d
+
+    @pytest.fixture
+    def values(self):
+        return [noise(1, 3, 9, 7), noise(3, 2, 8, 8, dtype=torch.uint8), noise(4, 1, 5, 5), noise(1, 2, 3, 4) > 0.5]
+
+    @pytest.fixture
+    def refused_values(self):
+        return [noise(3, 8, 8), noise(2, 2, 8, 8)]
+
+
+@make_encoder(suffix=".npy")
+def encode_npy(value):
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(value))
+    return buffer.getbuffer()
+
+
+class TestEncoderOfOnesOwn(EncoderContract):
+    """A function of the user's."""
+
+    @pytest.fixture
+    def encoder(self):
+        return encode_npy
+
+    @pytest.fixture
+    def values(self):
+        return [noise(3, 4), np.arange(6).reshape(2, 3)[:, ::2], [1, 2, 3], np.array(["a", "bc"]), np.zeros((0, 3))]
