@@ -69,7 +69,7 @@ def do(book, helper, done, take=None):
     if claim is None:
         return False
     for index in range(claim.start, claim.stop):
-        book.at(helper, index)
+        book.on_progress(helper, index)
         done.append((claim.serial, index))
     count = claim.stop - claim.start
     book.count(helper, written=count, skipped=0, failed=0, nbytes=10 * count, encode_ns=2 * count, store_ns=3 * count)
@@ -195,7 +195,7 @@ def killed_at(stores, make_book):
         again = [(hand.record + 1, index) for index in range(hand.start, hand.stop) if not is_done]
         by_victim = [one for one in by_victim if one not in again]
         if again:
-            parent.append(2, hand.start, hand.stop, per=1, serial=hand.record + 1, again=True, **PLACES)
+            parent.append(2, hand.start, hand.stop, per=1, serial=hand.record + 1, redelivered=True, **PLACES)
     while do(other, 1, by_other):
         pass
     assert sorted(by_victim + by_other) == [(1, 0), (1, 1), (1, 2), (1, 3), (1, 4), (2, 0), (2, 1)]
@@ -286,7 +286,7 @@ def stopped_at(stores, make_book):
     told = [(one.helper, one.ticket) for one in parent.outcomes(0)]
     found = parent.in_hand(0)
     if found is not None and (0, found[0].ticket) not in told and not found[1]:
-        parent.append(2, found[0].start, found[0].stop, per=2, serial=found[0].record + 1, again=True, **PLACES)
+        parent.append(2, found[0].start, found[0].stop, per=2, serial=found[0].record + 1, redelivered=True, **PLACES)
     while do(other, 1, by_other):
         pass
     by_victim = [one for one in parent.outcomes(0) if one.helper == 0]

@@ -75,7 +75,7 @@ _NEXT = 4  # the first sample that nobody has taken
 _LAST = 5  # the sample behind the last one
 _PER = 6  # samples a unit
 _SERIAL = 7  # of the batch
-_AGAIN = 8  # whether a helper had it that has died
+_REDELIVERED = 8  # whether a helper had it that has died
 _RECORD_WORDS = 9
 
 # A result: the helper, the ticket, the record, and the cell from _START to _FAILURES.
@@ -94,7 +94,7 @@ STARTING, AWAKE, ASLEEP, BROKEN = range(4)
 class Claim(NamedTuple):
     """A unit in a helper's hand: samples ``start`` to ``stop`` of a batch, and where that lies.
 
-    It is there `again` if a helper had it that has died.
+    It is `redelivered` if it was in the hand of a helper that died.
     """
 
     serial: int
@@ -102,7 +102,7 @@ class Claim(NamedTuple):
     stop: int
     slot: tuple[int, int]
     letter: tuple[int, int]
-    again: bool
+    redelivered: bool
 
 
 class Outcome(NamedTuple):
@@ -163,7 +163,7 @@ class Book:
         serial: int,
         slot: tuple[int, int],
         letter: tuple[int, int],
-        again: bool = False,
+        redelivered: bool = False,
     ) -> None:
         """Put a range into the queue under a record that is not in use."""
         words = self._words
@@ -174,7 +174,7 @@ class Book:
         words[place + _LAST] = stop
         words[place + _PER] = per
         words[place + _SERIAL] = serial
-        words[place + _AGAIN] = again
+        words[place + _REDELIVERED] = redelivered
         tail = words[_TAIL]
         words[self._ring + tail % self._capacity] = record
         self._order()
@@ -360,7 +360,7 @@ class Book:
             self._hold(helper, words[cell + _RECORD], index, index + 1)
             self._take_from(cell, index + 1)
             words[_INTENT] = 0
-            return self._claim_of(mine)._replace(again=True)
+            return self._claim_of(mine)._replace(redelivered=True)
         finally:
             self._unlock()
 
@@ -418,7 +418,7 @@ class Book:
         # Last, and one store: they are done.
         words[cell + _DONE] = 1
 
-    def at(self, helper: int, index: int | None) -> None:
+    def on_progress(self, helper: int, index: int | None) -> None:
         """This helper begins to write a sample of the unit in its hand, or to wait for another attempt (None)."""
         words = self._words
         cell = self._cell(helper)
@@ -522,7 +522,7 @@ class Book:
         slot = words[place + _OFFSET], words[place + _SIZE]
         letter = words[place + _LETTER_OFFSET], words[place + _LETTER_SIZE]
         start, stop = words[cell + _START], words[cell + _STOP]
-        return Claim(words[place + _SERIAL], start, stop, slot, letter, bool(words[place + _AGAIN]))
+        return Claim(words[place + _SERIAL], start, stop, slot, letter, bool(words[place + _REDELIVERED]))
 
     def _enter_result(self, helper: int, cell: int) -> None:
         words = self._words

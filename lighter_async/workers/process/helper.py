@@ -254,8 +254,8 @@ class Helper:
             return
         if job.patience.write_timeout is not None and _may_need_torch(job, batch.staged):
             import torch  # noqa: F401  # which takes seconds, that are no sample's
-        unit = Unit(batch, claim.start, claim.stop, claim.again)
-        self._count(job.run(unit, self._lane, partial(self._book.at, self._me)))
+        unit = Unit(batch, claim.start, claim.stop, claim.redelivered)
+        self._count(job.run(unit, self._lane, partial(self._book.on_progress, self._me)))
 
     def _count(self, result: Result) -> None:
         for failure in result.failures:
