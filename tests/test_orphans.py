@@ -333,7 +333,7 @@ def test_a_sample_over_which_three_helpers_have_died_is_left_out(tmp_path):
         """As a helper that dies over the samples 1 and 3; returns whether it was alive at the end."""
         while (claim := take()) is not None:
             for index in range(claim.start, claim.stop):
-                book.at(helper, index)
+                book.on_progress(helper, index)
                 if index in (1, 3):
                     deaths.append(index)
                     return False
