@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lighter_async.staging import SharedMemory
-from lighter_async.staging.layout import Leaf
 from lighter_async.staging.memory import Slot, SlotPool, size_class
+from lighter_async.staging.places import Leaf
 from lighter_async.types import Batch
 from lighter_async.workers.job import Job
 from lighter_async.workers.process.letter import seal, seal_names, seal_values
