@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from lighter_async.workers.process import book as book_module
-from lighter_async.workers.process.book import BROKEN, STARTING, Book
+from lighter_async.workers.process import booklock as lock_module
+from lighter_async.workers.process.book import Book
+from lighter_async.workers.process.words import BROKEN, STARTING
 
 HELPERS, RECORDS = 3, 8
 PLACES = {"slot": (4096, 100), "letter": (8192, 50)}
@@ -251,7 +252,7 @@ class StoppingWords(DeadlyWords):
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_helper_stopped_at_any_store_holds_nobody_up_and_nothing_is_lost(monkeypatch):
     """The parent does all that it has to do; another helper ends it where it holds the lock, and goes on."""
-    monkeypatch.setattr(book_module, "_SECONDS_STOPPED", 0.02)
+    monkeypatch.setattr(lock_module, "_SECONDS_STOPPED", 0.02)
     for stores in itertools.count():
         with books() as make_book:
             if not stopped_at(stores, make_book):

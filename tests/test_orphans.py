@@ -283,7 +283,7 @@ def test_a_hand_over_does_not_wait_for_a_helper_that_stands_still_with_the_lock(
         stdout=subprocess.PIPE,
     ) as holder:
         holder.stdout.readline()
-        assert book.holder == holder.pid
+        assert book.lock.holder == holder.pid
         book.append(0, 0, 5, per=5, serial=1, slot=(0, 0), letter=(0, 8))
         assert book.outcomes(0) == []
         book.watch(1)

@@ -14,7 +14,6 @@ from lighter_async.staging import SharedMemory
 from lighter_async.types import Batch, Result, Unit, Waiter
 from lighter_async.workers.job import Job
 from lighter_async.workers.process.arrivals import Arrivals
-from lighter_async.workers.process.book import BROKEN, STARTING, Outcome
 from lighter_async.workers.process.crew import Crew, Member
 from lighter_async.workers.process.deaths import ATTEMPTS, MOST_IN_A_ROW, Deaths
 from lighter_async.workers.process.interpreter import check_is_no_helper, program
@@ -23,6 +22,7 @@ from lighter_async.workers.process.lookout import Lookout
 from lighter_async.workers.process.outbox import Outbox
 from lighter_async.workers.process.schedule import Finished, Schedule, Sent
 from lighter_async.workers.process.transport import Transport
+from lighter_async.workers.process.words import BROKEN, STARTING, Outcome
 
 __all__ = ["ProcessBackend"]
 

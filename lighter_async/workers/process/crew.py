@@ -148,7 +148,7 @@ class Crew:
     def look_for_stuck(self) -> None:
         """End a helper that stands still while it holds the book's lock, for which all others wait."""
         try:
-            holder, now = self._transport.book.holder, monotonic()
+            holder, now = self._transport.book.lock.holder, monotonic()
         except OSError:
             return  # stopped meanwhile
         if not holder or holder != self._stuck[0]:
@@ -156,4 +156,4 @@ class Crew:
             return
         seconds = now - self._stuck[1]
         if seconds > min(_SECONDS_IN_LOCK, self._write_timeout or _SECONDS_IN_LOCK):
-            self._transport.book.end_if_stuck(seconds)
+            self._transport.book.lock.end_if_stuck(seconds)

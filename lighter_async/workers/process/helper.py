@@ -27,8 +27,9 @@ from lighter_async.twin import loads
 from lighter_async.types import Batch, Origin, Result, Unit
 from lighter_async.workers.job import Job
 from lighter_async.workers.process.bells import ring, silence
-from lighter_async.workers.process.book import Book, Claim
+from lighter_async.workers.process.book import Book
 from lighter_async.workers.process.letter import open_batch, seal_failure
+from lighter_async.workers.process.words import Claim
 from lighter_async.writers import Encoder
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from lighter_async.errors import WriteError
 from lighter_async.staging.memory import Slot
 from lighter_async.types import Batch, Result, Unit
-from lighter_async.workers.process.book import Outcome
 from lighter_async.workers.process.outbox import Outbox
 from lighter_async.workers.process.transport import Transport
+from lighter_async.workers.process.words import Outcome
 
 __all__ = ["Finished", "Schedule", "Sent"]
 
