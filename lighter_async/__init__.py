@@ -21,12 +21,14 @@ if TYPE_CHECKING:
         LighterAsyncError,
         NameTakenError,
         QueueFullError,
+        ReadError,
         ResumeError,
         WorkerDiedError,
         WriteError,
         WriteTimeoutError,
     )
     from lighter_async.manifest import Manifest, Record, RunRecord, read_manifest
+    from lighter_async.results import Results, open_results
     from lighter_async.resume import PendingSampler, pending
     from lighter_async.service import BackgroundWriter
     from lighter_async.targets import LocalTarget, PathTarget, Target
@@ -56,12 +58,14 @@ _ROOMS = {
         "LighterAsyncError",
         "NameTakenError",
         "QueueFullError",
+        "ReadError",
         "ResumeError",
         "WorkerDiedError",
         "WriteError",
         "WriteTimeoutError",
     ],
     "manifest": ["Manifest", "Record", "RunRecord", "read_manifest"],
+    "results": ["Results", "open_results"],
     "resume": ["PendingSampler", "pending"],
     "service": ["BackgroundWriter"],
     "targets": ["LocalTarget", "PathTarget", "Target"],
@@ -98,7 +102,9 @@ __all__ = [
     "PathTarget",
     "PendingSampler",
     "QueueFullError",
+    "ReadError",
     "Record",
+    "Results",
     "ResumeError",
     "Run",
     "RunRecord",
@@ -109,6 +115,7 @@ __all__ = [
     "WriterRegistry",
     "WriterStats",
     "encoder",
+    "open_results",
     "pending",
     "read_manifest",
     "write_image_2d",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from time import perf_counter
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 from anyio import CapacityLimiter, to_thread
@@ -16,12 +16,14 @@ from anyio.lowlevel import current_token
 from lighter_async.errors import WriteError, attach
 from lighter_async.interrupts import uninterrupted
 from lighter_async.ledger import Bell
-from lighter_async.limits import DEFAULT_ATTEMPTS, DEFAULT_QUEUE_SIZE
-from lighter_async.manifest.line import Config
+from lighter_async.options import Options, WriterOptions, documented
 from lighter_async.service import BackgroundWriter, State, Steps
-from lighter_async.staging import Accelerator, Plan
+from lighter_async.staging import Plan
 from lighter_async.targets import Target
-from lighter_async.types import BackendName, Durability, IfExists, OnError, Origin, Run, WriterStats
+from lighter_async.types import Origin, WriterStats
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["AsyncBackgroundWriter"]
 
@@ -34,6 +36,7 @@ _SECONDS_TO_LOOK = 0.1
 _BYTES_PER_COPY = 16 << 10  # what could be copied in the time that it takes to begin with another tensor
 
 
+@documented(WriterOptions)
 class AsyncBackgroundWriter:
     """A `BackgroundWriter` for asyncio (and trio) programs: its calls await where that one's block.
 
@@ -49,23 +52,7 @@ class AsyncBackgroundWriter:
             `max_workers`, on an event loop of the workers' own, never on the caller's.
         directory: Where the files go. Made if it does not exist.
         target: Instead of `directory`: where the bytes go.
-        writer_options: Keyword options of the writer.
-        backend: What the workers are: ``"thread"``, ``"process"`` or ``"auto"``.
-        max_workers: Samples that are written at once.
-        queue_size: Samples that may be queued or being written.
-        queue_bytes: Bytes of host memory that they may hold.
-        if_exists: What becomes of a file of an earlier run under a sample's name.
-        durability: What a stored file outlives: ``"rename"`` or ``"fsync"``.
-        manifest: Whether to record what is stored.
-        resume: Go on with what earlier runs have stored.
-        run_config: What the run is made with; what was made with something else is not resumed from.
-        mix_configs: Resume from it all the same.
-        on_error: Whether a sample that could not be written stops the run: ``"stop"`` or ``"continue"``.
-        attempts: How often storing a sample is tried where the error may pass by itself.
-        wait_for_space: Seconds to wait for room on a full disk.
-        write_timeout: Seconds that an attempt to write a sample may take.
-        run: Which rank of which run this is.
-        accelerator: How device tensors come to the host.
+        {options}
 
     Raises:
         ValueError, TypeError: As `BackgroundWriter`.
@@ -77,46 +64,10 @@ class AsyncBackgroundWriter:
         directory: str | os.PathLike[str] | Target | None = None,
         *,
         target: Target | None = None,
-        writer_options: Mapping[str, Any] | None = None,
-        backend: BackendName = "auto",
-        max_workers: int | None = None,
-        queue_size: int = DEFAULT_QUEUE_SIZE,
-        queue_bytes: int | None = None,
-        if_exists: IfExists | None = None,
-        durability: Durability | None = None,
-        manifest: bool = True,
-        resume: bool = False,
-        run_config: Config = None,
-        mix_configs: bool = False,
-        on_error: OnError = "stop",
-        attempts: int = DEFAULT_ATTEMPTS,
-        wait_for_space: float = 0.0,
-        write_timeout: float | None = None,
-        run: Run | None = None,
-        accelerator: Accelerator | None = None,
+        **options: Unpack[WriterOptions],
     ) -> None:
-        self._writer = BackgroundWriter(
-            writer,
-            directory,
-            target=target,
-            writer_options=writer_options,
-            backend=backend,
-            max_workers=max_workers,
-            queue_size=queue_size,
-            queue_bytes=queue_bytes,
-            if_exists=if_exists,
-            durability=durability,
-            manifest=manifest,
-            resume=resume,
-            run_config=run_config,
-            mix_configs=mix_configs,
-            on_error=on_error,
-            attempts=attempts,
-            wait_for_space=wait_for_space,
-            write_timeout=write_timeout,
-            run=run,
-            accelerator=accelerator,
-        )
+        Options.of("AsyncBackgroundWriter", options)
+        self._writer = BackgroundWriter(writer, directory, target=target, **options)
         self._steps = self._writer.steps
         self._turn = anyio.Lock()
         self._watches: dict[object, _Watch] = {}  # by event loop, while somebody waits there

@@ -64,8 +64,11 @@ def open_below(root: str | os.PathLike[str], file: str) -> int:
         OSError: It is not there, is reached through a link, or is no file.
     """
     folders, name = _split(root, file)
-    with _folder(root, folders) as folder:
-        descriptor = os.open(name, os.O_RDONLY | _FLAGS, dir_fd=folder)
+    if folders or not _HAS_FOLDERS:
+        with _folder(root, folders) as folder:
+            descriptor = os.open(name, os.O_RDONLY | _FLAGS, dir_fd=folder)
+    else:  # with no folder between there is nothing that could be replaced by a link, and it takes half the time
+        descriptor = os.open(os.path.join(root, name), os.O_RDONLY | _FLAGS)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "something that is no file", os.path.join(root, file))

@@ -7,6 +7,7 @@ LighterAsyncError
 ├── InvalidNameError     a name that cannot become a file (also a ValueError)
 ├── QueueFullError       submit_nowait found no room
 ├── ClosedError          the writer takes no more samples
+├── ReadError            a stored sample cannot be read back
 ├── ResumeError          what was stored is of another data set, or was made with something else (also a ValueError)
 ├── FlushTimeoutError    some samples were still pending when the time was up (also a TimeoutError)
 ├── BackendUnavailableError  helper processes cannot be had here (also an OSError)
@@ -31,6 +32,7 @@ __all__ = [
     "LighterAsyncError",
     "NameTakenError",
     "QueueFullError",
+    "ReadError",
     "ResumeError",
     "WorkerDiedError",
     "WriteError",
@@ -39,7 +41,7 @@ __all__ = [
 
 _LISTED_FAILURES = 5
 _LONGEST_SHOWN = 200
-_NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+_DISK_FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
 class LighterAsyncError(Exception):
@@ -120,7 +122,7 @@ class WriteError(LighterAsyncError):
         size = f" ({nbytes / 1e6:.1f} MB)" if nbytes else ""
         kept = sum(failure.kept is not None for failure in failures)
         where = f"; {kept} values are kept, and lighter-async replay DIR writes them" if kept else ""
-        full = any(isinstance(one.cause, OSError) and one.cause.errno in _NO_ROOM for one in failures)
+        full = any(one.cause is not None and is_disk_full(one.cause) for one in failures)
         way_out = (
             "; the disk is full: make room and run again with resume=True, which computes only what is missing, or "
             "give wait_for_space=SECONDS, or more of them"
@@ -188,6 +190,40 @@ class ClosedError(LighterAsyncError):
     """The writer takes no more samples: it was closed, aborted, stopped by a failure, or belongs to another process."""
 
 
+class ReadError(LighterAsyncError):
+    """A sample that was stored cannot be read back.
+
+    Attributes:
+        name: The sample's name.
+        file: Its file below the directory; None where none is recorded, as of a function ``(path, value)``.
+        trouble: What is wrong, as `lighter-async verify` says it: ``"missing"``, ``"wrong size"``, ``"wrong checksum"``
+            or ``"unreadable"``; or ``"not decoded"``, of a whole file that no value could be made of.
+        detail: The same in more words.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        name: str = "",
+        file: str | None = None,
+        trouble: str = "unreadable",
+        detail: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.name = name
+        self.file = file
+        self.trouble = trouble
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_read_error, (self.args[0], self.name, self.file, self.trouble, self.detail)
+
+
+def _rebuild_read_error(message: str, name: str, file: str | None, trouble: str, detail: str) -> ReadError:
+    return ReadError(message, name=name, file=file, trouble=trouble, detail=detail)
+
+
 class ResumeError(LighterAsyncError, ValueError):
     """A run cannot go on from what is stored: it is of another data set, or was made with something else."""
 
@@ -251,6 +287,11 @@ def _rebuild_write_timeout(message: str, stack: str) -> WriteTimeoutError:
 
 def _rebuild_flush_timeout(message: str, pending: int) -> FlushTimeoutError:
     return FlushTimeoutError(message, pending=pending)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says that there is no room left on the disk, or in a quota."""
+    return isinstance(error, OSError) and error.errno in _DISK_FULL
 
 
 def shown(value: object) -> str:

@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import stat
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from lighter_async.interrupts import run_handlers
+from lighter_async.notices import notify
 
 try:
     import fcntl
@@ -112,7 +112,7 @@ def _looks(path: str, waiting: Callable[[], None]) -> Iterator[None]:
     while (waited := time.monotonic() - begun) < _SECONDS_ALONE:
         if waited > _SECONDS_UNTOLD and not told:
             told = True
-            print(f"lighter_async: waiting for whoever has locked {path!r}", file=sys.stderr, flush=True)
+            notify(f"waiting for whoever has locked {path!r}")
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
         waiting()
@@ -475,11 +475,9 @@ def wait_for_the_dead(folder: str, *, timeout: float) -> None:
             )
         if now > told:
             told = deadline
-            print(
-                f"lighter_async: waiting for the helpers of process {held[0].process}, which has died, to store what "
+            notify(
+                f"waiting for the helpers of process {held[0].process}, which has died, to store what "
                 f"it handed over to {os.path.dirname(folder)!r}",
-                file=sys.stderr,
-                flush=True,
             )
         time.sleep(0.02)
         run_handlers()

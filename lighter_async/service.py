@@ -3,47 +3,44 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lighter_async.errors import ClosedError, FlushTimeoutError, QueueFullError, WriteError, attach, shown
 from lighter_async.interrupts import let_through, uninterrupted
 from lighter_async.leaving import Unclosed, tell
 from lighter_async.ledger import Bell, Ledger, Reservation
 from lighter_async.life import Life
-from lighter_async.limits import DEFAULT_ATTEMPTS, DEFAULT_QUEUE_SIZE, MOST_QUEUED, default_queue_bytes, default_workers
+from lighter_async.limits import MOST_QUEUED
 from lighter_async.manifest import Loader, ManifestLog
-from lighter_async.manifest.line import Config
 from lighter_async.names import Claims, Numbers, check_names, claims_of, with_suffixes
 from lighter_async.options import (
-    at_least_one,
+    Options,
+    WriterOptions,
     check_path_function,
     check_records,
-    config_of,
-    seconds,
+    documented,
     target_of,
     whole_number,
 )
 from lighter_async.same import check_config
-from lighter_async.staging import Accelerator, Plan, StagingPool
-from lighter_async.targets import LocalTarget, Target
+from lighter_async.staging import Plan, StagingPool
+from lighter_async.targets import Target, directory_of
 from lighter_async.types import (
     Backend,
-    BackendName,
     Batch,
-    Durability,
-    IfExists,
-    OnError,
     Origin,
-    Run,
     Unit,
     WriterStats,
 )
 from lighter_async.workers import Job, Patience, Quarantine, choose_backend, make_backend
 from lighter_async.writers import Encoder, PathFunction, resolve_writer
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["BackgroundWriter", "State", "Steps"]
 
@@ -57,6 +54,7 @@ _UNIT_BYTES = 256 * 1024
 _CALLS_AT_EXIT = 10
 
 
+@documented(WriterOptions)
 class BackgroundWriter:
     """Writes samples in the background, each to a file of its own, while the caller goes on.
 
@@ -76,35 +74,7 @@ class BackgroundWriter:
             function ``(path, value)``, plain or ``async def``; or where one is, as ``"module:attribute"``.
         directory: Where the files go. Made if it does not exist. A target may stand in its place.
         target: Another way to say it: where the bytes go.
-        writer_options: Keyword options of the writer, such as ``{"compress_level": 1}``.
-        backend: ``"process"``: helper processes, which never hold this process's interpreter lock. ``"thread"``:
-            threads of this process, for writers that have to see its objects. ``"auto"``: processes for the writers of
-            this package that store in a directory, threads for anything else.
-        max_workers: Samples that are written at once. By default one per core, at most four, shared between the job's
-            ranks on this machine.
-        queue_size: Samples that may be queued or being written; at most 1,048,576 with helper processes.
-        queue_bytes: Bytes of host memory that they may hold. By default a thirty-second of the memory, at least 64 MiB
-            and at most 1 GiB. What the workers' encoders allocate for `max_workers` samples comes on top.
-        if_exists: What becomes of a file of an earlier run under a sample's name: ``"overwrite"`` it, ``"skip"`` the
-            sample, or fail it with an ``"error"``. A function ``(path, value)`` decides that for itself.
-        durability: ``"rename"``: what is stored outlives the end of any process. ``"fsync"``: and a loss of power,
-            which takes an encoder.
-        manifest: Whether to record what is stored, in ``.lighter-async/manifest-RANK.jsonl`` below the directory: the
-            base of `read_manifest`, of resuming, and of ``lighter-async verify``.
-        resume: Go on with what earlier runs have stored, instead of counting all of it as not done. What is done is
-            for the caller to leave out: see `pending` and `read_manifest`.
-        run_config: What the run is made with, such as a checkpoint's name: a word, or anything that JSON has. It is
-            recorded, and what was made with something else is not resumed from. None says nothing.
-        mix_configs: Resume from it all the same.
-        on_error: ``"stop"``: after a sample that could not be written no more are taken. ``"continue"``: they are, and
-            its value is kept beside its error for ``lighter-async replay``; `flush` and `close` raise in either case.
-            A value that cannot be kept, as on a full disk, stops the run all the same.
-        attempts: How often storing a sample is tried where the error may pass by itself, as those of a network do.
-        wait_for_space: Seconds to wait for room on a full disk; the caller waits meanwhile, once the queue is full.
-        write_timeout: Seconds that an attempt to write a sample may take. A helper process that takes longer is ended,
-            and the sample tried again, three times in all; a thread that takes longer is given up. None: no limit.
-        run: Which rank of which run this is, where several ranks store in one directory.
-        accelerator: How device tensors come to the host; PyTorch's own devices by default.
+        {options}
 
     Raises:
         ValueError: An option is out of range, the writer's name is not registered, or the options do not go together.
@@ -117,49 +87,29 @@ class BackgroundWriter:
         directory: str | os.PathLike[str] | Target | None = None,
         *,
         target: Target | None = None,
-        writer_options: Mapping[str, Any] | None = None,
-        backend: BackendName = "auto",
-        max_workers: int | None = None,
-        queue_size: int = DEFAULT_QUEUE_SIZE,
-        queue_bytes: int | None = None,
-        if_exists: IfExists | None = None,
-        durability: Durability | None = None,
-        manifest: bool = True,
-        resume: bool = False,
-        run_config: Config = None,
-        mix_configs: bool = False,
-        on_error: OnError = "stop",
-        attempts: int = DEFAULT_ATTEMPTS,
-        wait_for_space: float = 0.0,
-        write_timeout: float | None = None,
-        run: Run | None = None,
-        accelerator: Accelerator | None = None,
+        **options: Unpack[WriterOptions],
     ) -> None:
-        self.writer = resolve_writer(writer, writer_options)
-        self.target = target_of(directory, target, if_exists=if_exists, durability=durability, run=run)
-        check_records(self.target, manifest=manifest, resume=resume, on_error=on_error)
-        self._manifest, self._resume, self._on_error = manifest, resume, on_error
-        self._config, self._mix_configs = config_of(run_config), mix_configs
-        self._patience = Patience(
-            at_least_one("attempts", attempts),
-            seconds("wait_for_space", wait_for_space, least=0.0),
-            None if write_timeout is None else seconds("write_timeout", write_timeout, least=0.001),
-        )
+        self.options = own = Options.of("BackgroundWriter", options)
+        self.writer = resolve_writer(writer, own.writer_options)
+        self.target = target_of(directory, target, if_exists=own.if_exists, durability=own.durability, run=own.run)
+        check_records(self.target, manifest=own.manifest, resume=own.resume, on_error=own.on_error)
+        self._patience = Patience(own.attempts, own.wait_for_space, own.write_timeout)
         if isinstance(self.writer, PathFunction):
             check_path_function(self.writer, self.target)
-        self.max_workers = at_least_one("max_workers", default_workers() if max_workers is None else max_workers)
-        self.queue_size = at_least_one("queue_size", queue_size)
-        self.queue_bytes = at_least_one("queue_bytes", default_queue_bytes() if queue_bytes is None else queue_bytes)
+        self.max_workers = own.workers
+        self.queue_size = own.queue_size
+        self.queue_bytes = own.bytes_of_queue
+        self._in_directory = directory_of(self.target)
         self._suffix = self.writer.suffix if isinstance(self.writer, Encoder) else ""
-        self._chosen = choose_backend(backend, self.writer, is_local=isinstance(self.target, LocalTarget))
+        self._chosen = choose_backend(own.backend, self.writer, is_local=self._in_directory is not None)
         if self._chosen == "process":
             self.queue_size = min(self.queue_size, MOST_QUEUED)
-        self._may_fall_back = backend == "auto"
+        self._may_fall_back = own.backend == "auto"
         # What a dead helper had not done is done again as a unit: a function may not like that, unlike an encoder.
         self._one_by_one = isinstance(self.writer, PathFunction) and (self.writer.is_async or self._chosen == "process")
         self._pool = StagingPool(
             self.queue_bytes,
-            accelerator=accelerator,
+            accelerator=own.accelerator,
             shared=self._chosen == "process",
             reduce=self.writer.reduce if isinstance(self.writer, Encoder) else None,
         )
@@ -169,7 +119,7 @@ class BackgroundWriter:
             max_workers=self.max_workers,
             location=self.target.location,
             release=self._release if self._chosen == "thread" else partial(_release, self._pool),
-            on_error=on_error,
+            on_error=own.on_error,
         )
         # Starting and finishing; never held while waiting for a sample.
         self._life = Life()
@@ -521,17 +471,17 @@ class BackgroundWriter:
                     without_helpers=self._pool.unshare if self._may_fall_back else None,
                 )
                 # Before the helpers get their copies of it. A target of the user's own may wait for whatever it likes.
-                if isinstance(self.target, LocalTarget):
+                if self._in_directory is not None:
                     self.target.open()
                 else:
                     let_through(self.target.open)
                 try:
                     if job.log is not None:
-                        assert isinstance(self.target, LocalTarget)
-                        if self._resume and not self._mix_configs:
-                            series = self.writer.name, self.target.run.key
-                            check_config(self.target.directory, series, self._config)
-                        job.log.begin(self.target.since or 0)
+                        assert self._in_directory is not None
+                        if self.options.resume and not self.options.mix_configs:
+                            series = self.writer.name, self._in_directory.run.key
+                            check_config(self._in_directory.directory, series, self.options.run_config)
+                        job.log.begin(self._in_directory.since or 0)
                     backend.start()
                 except BaseException:
                     job.close()
@@ -546,21 +496,23 @@ class BackgroundWriter:
             return self._backend
 
     def _make_job(self) -> Job:
-        target, writer = self.target, self.writer
-        if not isinstance(target, LocalTarget):
-            return Job(writer, target, patience=self._patience)
+        target, writer = self._in_directory, self.writer
+        if target is None:
+            return Job(writer, self.target, patience=self._patience)
         directory = os.path.abspath(target.directory)  # now, as the target takes it
         log = ManifestLog(
             directory,
             target.run,
             writer=writer.name,
             suffix=self._suffix,
-            resume=self._resume,
+            resume=self.options.resume,
             durability=target.durability,
-            config=self._config,
+            config=self.options.run_config,
         )
-        quarantine = Quarantine(directory, target.run, target.durability) if self._on_error == "continue" else None
-        return Job(writer, target, log if self._manifest else None, self._patience, quarantine)
+        quarantine = (
+            Quarantine(directory, target.run, target.durability) if self.options.on_error == "continue" else None
+        )
+        return Job(writer, target, log if self.options.manifest else None, self._patience, quarantine)
 
     def _describe(self, loaders: Sequence[Loader], *, named: bool) -> None:
         """Record over which data sets the samples go, and whether the user names them."""
@@ -597,7 +549,7 @@ class BackgroundWriter:
             self._state = "closed"
             self._unclosed.forget()
             try:
-                if isinstance(self.target, LocalTarget):
+                if self._in_directory is not None:
                     self._job.close()
                 else:
                     let_through(self._job.close)

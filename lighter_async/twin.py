@@ -138,9 +138,11 @@ def _settle(one: Any) -> None:
         place = sys.modules[one.__module__] = _stand_ins[one.__module__] = types.ModuleType(one.__module__)
     if one.__module__ != "__main__" and _stand_ins.get(one.__module__) is not place:
         return  # a module of this process's own has what it has
-    for part in outer:
+    for depth, part in enumerate(outer, 1):
         if not hasattr(place, part):
-            setattr(place, part, types.SimpleNamespace())  # its outer class has not come
+            # Its outer class has not come. What stands in for it is a class too, which a pickle refers to by its name.
+            named = {"__module__": one.__module__, "__qualname__": ".".join(outer[:depth])}
+            setattr(place, part, type(part, (), named))
         place = getattr(place, part)
     try:
         setattr(place, name, one)

@@ -548,6 +548,30 @@ def test_classes_of_a_script_work_with_every_backend(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "good\n", "")
 
 
+INNER = """
+    import sys
+    import torch
+    from lighter_async import BackgroundWriter
+
+    class Outer:
+        class Inner(dict):
+            class Innermost(dict):
+                pass
+
+    for name, kind in {"inner": Outer.Inner, "innermost": Outer.Inner.Innermost}.items():
+        with BackgroundWriter("tensor", sys.argv[1], backend="process", max_workers=1) as writer:
+            writer.submit(name, kind(a=torch.ones(2)))
+        assert type(torch.load(f"{sys.argv[1]}/{name}.pt", weights_only=False)) is kind
+    print("good")
+"""
+
+
+def test_an_inner_class_is_found_by_its_name_though_its_outer_class_never_came(tmp_path):
+    """A helper may be handed samples of the inner one alone."""
+    done = run_script(INNER.replace("\n    ", "\n"), tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "good\n", "")
+
+
 BY_PATH = """
     import importlib.util, sys
     import torch

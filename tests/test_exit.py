@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from harness import leftovers, run_script, script_running
+from harness import DEADLINE, leftovers, run_script, script_running
 
 # Five writers of every way of working, with everything still queued when the script ends: their gate is opened by the
 # interpreter's exit. The last argument is how it ends.
@@ -155,7 +155,7 @@ def test_ctrl_c_stores_what_was_accepted_and_a_second_one_drops_it(tmp_path, tim
             process.stdin.write("i")
             process.stdin.flush()
             interrupt_until("dropping\n")
-        _, errors = process.communicate("o")
+        _, errors = process.communicate("o", timeout=DEADLINE)
     assert process.returncode == -signal.SIGINT
     assert "KeyboardInterrupt" in errors
     files = {path.name: path.read_text() for path in tmp_path.glob("[!.]*")}

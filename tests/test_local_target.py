@@ -510,7 +510,10 @@ OPEN_AND_CLOSE = """
 
 def subprocess_run(program, *arguments, expect=0):
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)], capture_output=True, text=True
+        [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == expect, done.stderr
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import sys
+from typing import get_type_hints
 
 import pytest
 import pytorch_lightning as pl
@@ -11,6 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from lighter_async import AsyncBackgroundWriter, BackgroundWriter, Encoder, FileWriter, LocalTarget, read_manifest
+from lighter_async.options import CallbackOptions, Options, WriterOptions
 
 FORMATS = """
 import lighter_async
@@ -178,3 +182,36 @@ def test_an_encoder_of_a_module_is_the_module_s_own(formats):
     writer = BackgroundWriter(f"{formats}:upper", "unused", writer_options={"mark": ""})
     assert isinstance(writer.writer, Encoder)
     assert (writer.writer.name, writer.writer.suffix) == ("upper", ".upper")
+
+
+FACES = {BackgroundWriter: WriterOptions, AsyncBackgroundWriter: WriterOptions, FileWriter: CallbackOptions}
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_each_option_is_told_once_and_reaches_every_face(face):
+    """Its sentence, its type and its default stand in one place, and in each docstring and signature."""
+    doc = " ".join(face.__doc__.split())
+    parameters = inspect.signature(face).parameters
+    hints, plain = get_type_hints(Options, include_extras=True), get_type_hints(Options)
+    for name in get_type_hints(FACES[face]):
+        assert f" {name}: {' '.join(hints[name].__metadata__[0].split())}" in doc
+        default = next(one.default for one in dataclasses.fields(Options) if one.name == name)
+        assert (parameters[name].default, parameters[name].annotation) == (default, plain[name])
+        assert get_type_hints(face.__init__)[name] == plain[name]
+    assert "{options}" not in face.__doc__
+
+
+def test_type_checkers_are_told_of_all_options():
+    """With the types that they are checked against when a program runs."""
+    assert get_type_hints(WriterOptions) == get_type_hints(Options)
+    assert get_type_hints(WriterOptions).keys() - get_type_hints(CallbackOptions).keys() == {"run", "accelerator"}
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_an_option_that_there_is_not_is_refused_with_the_nearest(face, tmp_path):
+    """Or with all that there are."""
+    place = (tmp_path, "key", "text") if face is FileWriter else ("text", tmp_path)
+    with pytest.raises(TypeError, match=rf"{face.__name__}\(\) got .*'max_worker'; did you mean 'max_workers'"):
+        face(*place, max_worker=2)
+    with pytest.raises(TypeError, match="'zzz'; its options are writer_options, backend"):
+        face(*place, zzz=2)

@@ -287,7 +287,7 @@ def test_a_hand_over_does_not_wait_for_a_helper_that_stands_still_with_the_lock(
         book.append(0, 0, 5, per=5, serial=1, slot=(0, 0), letter=(0, 8))
         assert book.outcomes(0) == []
         book.watch(1)
-        holder.communicate(b"\n")
+        holder.communicate(b"\n", timeout=DEADLINE)
     claim, _, _ = book.turn(0)
     assert (claim.start, claim.stop) == (0, 5)
     book.close()

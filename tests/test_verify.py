@@ -258,7 +258,7 @@ def test_any_name_can_be_shown(tmp_path, capsys):
         os.unlink(os.path.join(tmp_path, name + ".txt"))
     assert main(["verify", str(tmp_path)]) == 1
     out = capsys.readouterr().out
-    assert "missing: 'new\\nline.txt'" in out
+    assert "missing: new\\nline.txt" in out
     assert "missing: plain ü.txt" in out
     assert "\x1b" not in out
     assert main(["verify", str(tmp_path), "--repair"]) == 0

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lighter_async.callback.base import BaseWriter
 from lighter_async.callback.progress import Progress, progress_of
@@ -18,18 +17,24 @@ from lighter_async.callback.samples import entry, names_of, samples_of
 from lighter_async.callback.share import Known, Share, choose, length_of
 from lighter_async.callback.termination import Termination
 from lighter_async.errors import LighterAsyncError
-from lighter_async.limits import DEFAULT_ATTEMPTS, DEFAULT_QUEUE_SIZE, default_workers
-from lighter_async.manifest.line import Config, Loader
+from lighter_async.limits import default_workers
+from lighter_async.manifest.line import Loader
 from lighter_async.names import Numbers
+from lighter_async.notices import notify
+from lighter_async.options import CallbackOptions, Options, documented
 from lighter_async.same import fingerprint_of
 from lighter_async.service import BackgroundWriter
-from lighter_async.targets import LocalTarget, Target
+from lighter_async.targets import Target, directory_of
 from lighter_async.targets.local import wait_until_free
-from lighter_async.types import BackendName, Durability, IfExists, OnError, Origin, Run, WriterStats
+from lighter_async.types import Origin, Run, WriterStats
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["FileWriter"]
 
 
+@documented(CallbackOptions)
 class FileWriter(BaseWriter):
     """Writes one value per predicted sample to a file of its own, in the background.
 
@@ -46,35 +51,11 @@ class FileWriter(BaseWriter):
             function ``(path, value)``, plain or ``async def``; or where one is, as ``"module:attribute"``.
         name_key: The entry of the outputs that names the samples. None numbers them by their index in the data set,
             going on over the loaders; where that is not known, rank r of n takes r, r + n, r + 2n and so on.
-        writer_options: Keyword options of the writer, such as ``{"compress_level": 1}``.
-        backend: ``"process"``: helper processes, which never hold this process's interpreter lock. ``"thread"``:
-            threads of this process, for writers that have to see its objects. ``"auto"``: processes for the writers of
-            this package, threads for anything else.
-        max_workers: Samples that are written at once. By default one per core, at most four, shared between the ranks
-            on this machine.
-        queue_size: Samples that may be queued or being written.
-        queue_bytes: Bytes of host memory that they may hold; by default a thirty-second of the memory, at least 64 MiB
-            and at most 1 GiB.
-        if_exists: What becomes of a file of an earlier run: ``"overwrite"`` it, ``"skip"`` the sample, or fail it with
-            an ``"error"``.
-        durability: ``"rename"``: what is stored outlives the end of any process. ``"fsync"``: and a loss of power.
-        manifest: Whether to record what is stored, in ``.lighter-async/manifest-RANK.jsonl`` below the directory.
-        resume: Go on with what earlier runs have stored: what the manifest says is stored is left out, and numbers are
-            the samples' indices in the data set, so that they are
-            the same whatever the batch size or the number of ranks. A sampler made by `pending` leaves those samples
-            out before they are computed. Samples with names are known by them, whatever their index is now.
-        run_config: What the run is made with, such as a checkpoint's name: a word, or anything that JSON has. It is
-            recorded, and what was made with something else is not resumed from. None says nothing.
-        mix_configs: Resume from it all the same.
-        on_error: ``"stop"``: a sample that could not be written makes the next batch raise. ``"continue"``: the run
-            goes on, the value is kept beside its error for ``lighter-async replay``, and the run's end raises.
-        attempts: How often storing a sample is tried where the error may pass by itself.
-        wait_for_space: Seconds to wait for room on a full disk; the loop waits meanwhile, once the queue is full.
-        write_timeout: Seconds that an attempt to write a sample may take; None: no limit.
         sigterm_grace: Seconds, from a SIGTERM on, for storing what was handed over. The loop stops at its next batch,
             and the process ends with status 143. None leaves the signal alone.
         return_predictions: False keeps Lightning from collecting the predictions in memory, True makes it, whatever the
             call of `predict` says. None leaves it as it is, and warns once if they are collected.
+        {options}
 
     Raises:
         ValueError: An option is out of range, or the writer's name is not registered.
@@ -88,27 +69,13 @@ class FileWriter(BaseWriter):
         writer_fn: str | Callable[..., Any],
         name_key: str | None = None,
         *,
-        writer_options: Mapping[str, Any] | None = None,
-        backend: BackendName = "auto",
-        max_workers: int | None = None,
-        queue_size: int = DEFAULT_QUEUE_SIZE,
-        queue_bytes: int | None = None,
-        if_exists: IfExists = "overwrite",
-        durability: Durability = "rename",
-        manifest: bool = True,
-        resume: bool = False,
-        run_config: Config = None,
-        mix_configs: bool = False,
-        on_error: OnError = "stop",
-        attempts: int = DEFAULT_ATTEMPTS,
-        wait_for_space: float = 0.0,
-        write_timeout: float | None = None,
         sigterm_grace: float | None = 25.0,
         return_predictions: bool | None = None,
+        **options: Unpack[CallbackOptions],
     ) -> None:
         target = directory if isinstance(directory, Target) else None
         if target is not None:
-            directory = _directory_of(target, if_exists=if_exists, durability=durability)
+            directory = _path_of(target, options)
         assert not isinstance(directory, Target)
         for option, value in (("directory", directory), ("value_key", value_key), ("name_key", name_key)):
             if callable(value):
@@ -116,25 +83,12 @@ class FileWriter(BaseWriter):
                     f"{option} is no {type(value).__name__}; the order is FileWriter(directory, value_key, writer_fn)"
                 )
         super().__init__(directory)
-        self._target = target if isinstance(target, LocalTarget) else None
-        self.writer_options = writer_options
+        self._target = directory_of(target)
+        self.options = Options.of("FileWriter", options)
+        self._given = options
         self.value_key = value_key
         self.name_key = name_key
         self.writer_fn = writer_fn
-        self.backend = backend
-        self.max_workers = max_workers
-        self.queue_size = queue_size
-        self.queue_bytes = queue_bytes
-        self.if_exists = if_exists if self._target is None else self._target.if_exists
-        self.durability = durability if self._target is None else self._target.durability
-        self.manifest = manifest
-        self.resume = resume
-        self.run_config = run_config
-        self.mix_configs = mix_configs
-        self.on_error = on_error
-        self.attempts = attempts
-        self.wait_for_space = wait_for_space
-        self.write_timeout = write_timeout
         self.sigterm_grace = sigterm_grace
         self.return_predictions = return_predictions
         self._warned = False
@@ -158,7 +112,8 @@ class FileWriter(BaseWriter):
 
     @property
     def replaces(self) -> bool:
-        return self.if_exists == "overwrite" and not self.resume
+        if_exists = self.options.if_exists if self._target is None else self._target.if_exists
+        return if_exists in (None, "overwrite") and not self.options.resume
 
     def stats(self) -> WriterStats:
         """What was done in the prediction run that is under way, or in the last one.
@@ -196,10 +151,10 @@ class FileWriter(BaseWriter):
             world_size=trainer.world_size,
             key=str(self.value_key),
             since=self._since,
-            numbered=self.resume and self.name_key is None,
+            numbered=self.options.resume and self.name_key is None,
         )
         self._writer = self._background_writer(local_ranks=trainer.num_devices, run=run)
-        if self.resume:
+        if self.options.resume:
             # A rank may have nothing left to do, which Lightning refuses unless the model says that it may be.
             pl_module.allow_zero_length_dataloader_with_multiple_devices = True
             # Before the workers begin, whose lines are none of an earlier run's.
@@ -241,7 +196,7 @@ class FileWriter(BaseWriter):
         if self._known is not None:
             self._known.check(datasets)
             self._tell_what_is_stored(trainer, self._known, datasets)
-        if self.manifest and trainer.is_global_zero:
+        if self.options.manifest and trainer.is_global_zero:
             self._writer._describe(
                 [Loader(length_of(dataset), fingerprint_of(dataset)) for dataset in datasets],
                 named=self.name_key is not None,
@@ -252,7 +207,7 @@ class FileWriter(BaseWriter):
         if trainer.is_global_zero:
             lengths = [length_of(dataset) for dataset in datasets]
             total = "" if None in lengths else f" of {sum(length or 0 for length in lengths):,}"
-            _tell(f"resuming: {len(known):,}{total} are stored in {os.fspath(self.path)!r}")
+            notify(f"resuming: {len(known):,}{total} are stored in {os.fspath(self.path)!r}")
 
     def on_predict_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -315,7 +270,7 @@ class FileWriter(BaseWriter):
         if self._by_index is not False and (names := share.numbers(origin)) is not None:
             self._by_index = True
             return names, origin
-        if self.resume:
+        if self.options.resume:
             raise ValueError(
                 "resume=True names samples by their index in the data set, which is not known here: the loader has no "
                 "batch sampler that Lightning can follow (an iterable data set has none), or predict_step does not "
@@ -374,7 +329,7 @@ class FileWriter(BaseWriter):
             if isinstance(exception, KeyboardInterrupt):
                 # Lightning ends the process without showing this exception.
                 for text in _attached(exception)[known:]:
-                    _tell(text)
+                    notify(text.removeprefix("lighter_async: "))
 
     def _forget(self, *, ends: bool) -> None:
         self._forget_writer()
@@ -403,27 +358,13 @@ class FileWriter(BaseWriter):
             self._writer = None
 
     def _background_writer(self, *, local_ranks: int, run: Run) -> BackgroundWriter:
-        made_here = self._target is None
-        return BackgroundWriter(
-            self.writer_fn,
-            self.path if self._target is None else self._target.of_run(run, self.path),
-            writer_options=self.writer_options,
-            backend=self.backend,
-            max_workers=default_workers(local_ranks) if self.max_workers is None else self.max_workers,
-            queue_size=self.queue_size,
-            queue_bytes=self.queue_bytes,
-            if_exists=self.if_exists if made_here else None,
-            durability=self.durability if made_here else None,
-            manifest=self.manifest,
-            resume=self.resume,
-            run_config=self.run_config,
-            mix_configs=self.mix_configs,
-            on_error=self.on_error,
-            attempts=self.attempts,
-            wait_for_space=self.wait_for_space,
-            write_timeout=self.write_timeout,
-            run=run if made_here else None,
+        given: CallbackOptions = {**self._given}
+        given["max_workers"] = (
+            default_workers(local_ranks) if self.options.max_workers is None else self.options.max_workers
         )
+        if self._target is not None:
+            return BackgroundWriter(self.writer_fn, self._target.of_run(run, self.path), **given)
+        return BackgroundWriter(self.writer_fn, self.path, run=run, **given)
 
     def _warn_of_collected_predictions(self, trainer: Any) -> None:
         if self._warned or not trainer.predict_loop.return_predictions or not trainer.is_global_zero:
@@ -438,22 +379,23 @@ class FileWriter(BaseWriter):
         )
 
 
-def _directory_of(target: Target, *, if_exists: IfExists, durability: Durability) -> Path:
+def _path_of(target: Target, options: CallbackOptions) -> Path:
     """The directory of a target that was given in the place of one.
 
     Raises:
         TypeError: It has none.
         ValueError: An option of a directory is given beside it.
     """
-    if not isinstance(target, LocalTarget):
+    below = directory_of(target)
+    if below is None:
         raise TypeError(
             f"FileWriter stores below a directory that all ranks see, and {type(target).__name__} has none; give a "
             "LocalTarget, or hand the predictions to BackgroundWriter(writer, target)"
         )
-    for option, value, usual in (("if_exists", if_exists, "overwrite"), ("durability", durability, "rename")):
-        if value != usual:
+    for option in ("if_exists", "durability"):
+        if options.get(option) is not None:
             raise ValueError(f"{option} goes with a directory; a target has its own rule, so set it there")
-    return target.directory
+    return below.directory
 
 
 @contextmanager
@@ -480,7 +422,3 @@ def _attached(exception: BaseException) -> list[str]:
             found.append(str(link) if type(link) is LighterAsyncError else f"{type(link).__name__}: {link}")
         link = link.__context__
     return found
-
-
-def _tell(text: str) -> None:
-    print(f"lighter_async: {text}" if not text.startswith("lighter_async") else text, file=sys.stderr, flush=True)

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
+from lighter_async.cli.words import refuse
 from lighter_async.errors import LighterAsyncError
 from lighter_async.manifest import Manifest, Record, read_manifest
 from lighter_async.manifest.verify import why_empty
@@ -30,12 +31,12 @@ def run_manifest(directory: Path, output: Path | None) -> int:
         0, or 2 if there is no manifest, or it cannot be read or written.
     """
     if output is not None and output.suffix not in _SUFFIXES:
-        return _refuse(f"{str(output)!r} is none of the formats that can be written: {', '.join(_SUFFIXES)}")
+        return refuse(f"{str(output)!r} is none of the formats that can be written: {', '.join(_SUFFIXES)}")
     try:
         manifest = read_manifest(directory)
         if not manifest.runs and not manifest.records:
             what = why_empty(manifest) if directory.is_dir() else "is no directory"
-            return _refuse(f"{str(directory)!r} {what}; give the directory that the results were written to")
+            return refuse(f"{str(directory)!r} {what}; give the directory that the results were written to")
         if output is None:
             _print_lines(manifest)
         elif output.suffix == ".parquet":
@@ -52,17 +53,12 @@ def run_manifest(directory: Path, output: Path | None) -> int:
             with open(output, "w") as file:
                 _write_lines(manifest, file)
     except ImportError:
-        return _refuse("Parquet needs pyarrow: pip install pyarrow")
+        return refuse("Parquet needs pyarrow: pip install pyarrow")
     except UnicodeEncodeError as error:
-        return _refuse(f"a name that is not of UTF-8 cannot be written to {str(output)!r} ({error}); choose .jsonl")
+        return refuse(f"a name that is not of UTF-8 cannot be written to {str(output)!r} ({error}); choose .jsonl")
     except (LighterAsyncError, OSError) as error:
-        return _refuse(str(error))
+        return refuse(str(error))
     return 0
-
-
-def _refuse(text: str) -> int:
-    print(f"lighter-async: {text}", file=sys.stderr)
-    return 2
 
 
 def _row(record: Record) -> dict[str, object]:

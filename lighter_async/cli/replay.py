@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from lighter_async.cli.steps import step
+from lighter_async.cli.words import printable, refuse, say
 from lighter_async.errors import LighterAsyncError, WriteError, describe
 from lighter_async.manifest import Manifest, Record, read_manifest
 from lighter_async.manifest.adopt import checksum_of_file
@@ -47,7 +48,7 @@ def run_replay(directory: Path, *, writer: str | None, list_only: bool, trust: b
         or none of the writers is known.
     """
     if not directory.is_dir():
-        return _refuse(f"there is no directory {str(directory)!r}; give the one that the results were written to")
+        return refuse(f"there is no directory {str(directory)!r}; give the one that the results were written to")
     try:
         manifest = read_manifest(directory)
         invalid: list[str] = []
@@ -57,12 +58,12 @@ def run_replay(directory: Path, *, writer: str | None, list_only: bool, trust: b
             key=lambda one: (order.get(one.about["run"], 0), float(one.about["time"])),
         )
     except (LighterAsyncError, OSError, ValueError, KeyError) as error:
-        return _refuse(f"what is in quarantine below {str(directory)!r} cannot be read: {describe(error)}")
+        return refuse(f"what is in quarantine below {str(directory)!r} cannot be read: {describe(error)}")
     for text in invalid:
-        _tell(text)
+        say(text)
     if list_only or not kept:
         for one in kept:
-            print(f"{_shown(one.about['name'])}: {_shown(one.about['error'])}  [{_shown(str(one.folder))}]")
+            print(f"{printable(one.about['name'])}: {printable(one.about['error'])}  [{printable(str(one.folder))}]")
         print(f"{_values(len(kept))} in quarantine below {directory}")
         return 1 if invalid else 0
     # Values and writers may be of modules that lie where the command is called.
@@ -75,9 +76,9 @@ def run_replay(directory: Path, *, writer: str | None, list_only: bool, trust: b
             except Exception as error:
                 unknown.append(_unknown(name, error, given=writer is not None))
         if not writers:
-            return _refuse(f"{'; '.join(unknown)}; nothing was written. {_WAY_OUT}")
+            return refuse(f"{'; '.join(unknown)}; nothing was written. {_WAY_OUT}")
         for text in unknown:
-            _tell(f"{text}; its values stay. {_WAY_OUT}")
+            say(f"{text}; its values stay. {_WAY_OUT}")
         kept = [one for one in kept if writer or one.about["writer"] in writers]
         code = _replay(directory, kept, manifest, lambda one: writers[writer or one.about["writer"]], trust=trust)
     return 1 if invalid or unknown else code
@@ -102,14 +103,14 @@ def _replay(
     for one in old:
         one.release()
     for text in failed:
-        _tell(text)
+        say(text)
     if old:
         print(f"{_values(len(old))} not written, since the same samples were stored or kept again later")
     if left:
         others = " and others" if len(left) > 1 else ""
         print(
             f"{_values(len(left))} left in quarantine, since a run began anew after them, without resume=True, for "
-            f"which they do not count: {_shown(str(left[0].folder))}{others}; remove them"
+            f"which they do not count: {printable(str(left[0].folder))}{others}; remove them"
         )
     print(f"{len(current) - len(failed)} of {_values(len(current))} written; {len(failed)} still in quarantine")
     return 1 if failed else 0
@@ -299,7 +300,9 @@ def _named(writer: Any, name: str) -> Any:
 def _unknown(name: str, error: Exception, *, given: bool) -> str:
     if isinstance(error, ValueError) and ":" not in name:
         return f"{'writer' if given else 'the writer that failed,'} {name!r} is none that is registered here"
-    return str(error) if given and isinstance(error, ValueError) else f"writer {name!r} cannot be had: {describe(error)}"
+    return (
+        str(error) if given and isinstance(error, ValueError) else f"writer {name!r} cannot be had: {describe(error)}"
+    )
 
 
 @contextmanager
@@ -319,19 +322,5 @@ def _cause(error: Exception) -> str:
     return str(error) if type(error) is LighterAsyncError else describe(error)
 
 
-def _tell(text: str) -> None:
-    print(f"lighter-async: {_shown(text)}", file=sys.stderr)
-
-
-def _refuse(text: str) -> int:
-    _tell(text)
-    return 2
-
-
 def _values(count: int) -> str:
     return "1 value is" if count == 1 else f"{count} values are"
-
-
-def _shown(text: str) -> str:
-    """A text as a terminal can show it, in one line."""
-    return text if text.isprintable() else ascii(text)[1:-1]

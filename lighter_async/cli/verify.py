@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from lighter_async.cli.steps import step
+from lighter_async.cli.words import counted, printable, say
 from lighter_async.errors import LighterAsyncError
 from lighter_async.manifest.verify import Report, drop, is_in_use, verify
 from lighter_async.workers.quarantine import kept_in
@@ -36,7 +36,7 @@ def run_verify(directory: Path, *, as_json: bool, repair: bool, workers: int | N
     """
     console = Console(stderr=True)
     if repair and is_in_use(directory):
-        _say(
+        say(
             f"a writer is at work in {directory}, and may be storing what --repair would drop; wait until it has "
             "ended, or leave --repair out"
         )
@@ -49,21 +49,21 @@ def run_verify(directory: Path, *, as_json: bool, repair: bool, workers: int | N
         try:
             report = verify(directory, workers=workers, begin=begin)
         except (LighterAsyncError, OSError) as error:
-            _say(str(error))
+            say(str(error))
             return 2
     left: list[OSError] | None = None
     if repair:
         try:
             left = drop(report)
         except OSError as error:
-            _say(f"{directory} cannot be repaired, and nothing was dropped: {error}")
+            say(f"{directory} cannot be repaired, and nothing was dropped: {error}")
             return 1
     if as_json:
         print(json.dumps(_as_json(report, left), indent=1))
     else:
         _print(report, left)
     for reason in left or ():
-        _say(f"this is in the way of what is to be stored again, and has to be removed by hand: {reason}")
+        say(f"this is in the way of what is to be stored again, and has to be removed by hand: {reason}")
     return 1 if left or (left is None and not report.is_sound) else 0
 
 
@@ -105,30 +105,30 @@ def _ranks(report: Report) -> dict[str, dict[str, int]]:
 
 def _print(report: Report, left: Sequence[OSError] | None) -> None:
     print(
-        f"{report.directory}: {_counted(report.checked, 'file')}, {report.nbytes / 1e6:.1f} MB, compared with the "
+        f"{report.directory}: {counted(report.checked, 'file')}, {report.nbytes / 1e6:.1f} MB, compared with the "
         "manifest"
     )
     for rank, found in _ranks(report).items():
-        print(f"  rank {rank}: {_counted(found['samples'], 'sample')}, {found['bytes'] / 1e6:.1f} MB")
+        print(f"  rank {rank}: {counted(found['samples'], 'sample')}, {found['bytes'] / 1e6:.1f} MB")
     if report.opaque:
         print(
-            f"  {_counted(report.opaque, 'sample')} written by a function (path, value), whose files are not known "
+            f"  {counted(report.opaque, 'sample')} written by a function (path, value), whose files are not known "
             "and were not compared"
         )
     if report.in_use:
         print("  a writer is at work here: what it has stored meanwhile may be missing in this report")
     if quarantined := len(list(kept_in(report.directory))):
-        print(f"  {_counted(quarantined, 'value')} could not be written and kept: lighter-async replay says which")
+        print(f"  {counted(quarantined, 'value')} could not be written and kept: lighter-async replay says which")
     if report.manifest.torn:
         print(
-            f"  {_counted(report.manifest.torn, 'line')} of the manifest not whole, as a crash or a writer at work "
+            f"  {counted(report.manifest.torn, 'line')} of the manifest not whole, as a crash or a writer at work "
             "leaves them; what they would tell of counts as not stored"
         )
     # What is damaged first, for it must not be hidden by files that are only not known.
     bad = {one.trouble for one in report.damaged}
     findings = sorted(report.findings, key=lambda one: one.trouble not in bad)
     for one in findings[:_SHOWN]:
-        print(f"  {one.trouble}: {_shown(one.file)} ({_shown(one.detail)})")
+        print(f"  {one.trouble}: {printable(one.file)} ({printable(one.detail)})")
     if len(findings) > _SHOWN:
         print(f"  and {len(findings) - _SHOWN} more; --json lists all")
     if report.is_sound:
@@ -140,16 +140,3 @@ def _print(report: Report, left: Sequence[OSError] | None) -> None:
         print(f"dropped {len(report.damaged)}: run again with resume=True, and they are computed again")
     else:
         print("--repair drops what is damaged, so that a run with resume=True computes it again")
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def _shown(text: str) -> str:
-    """A name as a terminal can show it, in one line."""
-    return text if text.isprintable() else repr(text)
-
-
-def _say(text: str) -> None:
-    print(f"lighter-async: {text if text.isprintable() else ascii(text)[1:-1]}", file=sys.stderr)

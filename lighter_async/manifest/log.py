@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from threading import Lock
@@ -30,6 +29,7 @@ from lighter_async.manifest.line import (
 )
 from lighter_async.manifest.reader import latest_sequence, lines_of, manifest_files, records_of
 from lighter_async.names import RESERVED_PREFIX
+from lighter_async.notices import notify
 from lighter_async.runs import Begun, begin_run
 from lighter_async.types import Durability, Origin, Run
 
@@ -235,7 +235,7 @@ class ManifestLog:
                 try:
                     self._restore(self._descriptor)
                 except OSError as error:
-                    _tell(f"the manifest {self.path!r} was removed, and cannot be written anew: {error}")
+                    notify(f"the manifest {self.path!r} was removed, and cannot be written anew: {error}")
             descriptor, self._descriptor = self._descriptor, -1
             if descriptor >= 0:
                 _own.close(descriptor)
@@ -294,7 +294,7 @@ class ManifestLog:
         _own.close(before)
         if self._begun is not None:
             begin_run(self.directory, self.run.id, self._begun.since, begun=self._begun)
-        _tell(f"the manifest {self.path!r} was removed, or its directory moved, during the run; it is begun anew")
+        notify(f"the manifest {self.path!r} was removed, or its directory moved, during the run; it is begun anew")
 
     def _restore(self, before: int) -> None:
         """Put what a removed manifest said of files that are there into a new one, unless another writer has."""
@@ -337,7 +337,3 @@ class ManifestLog:
 
 _own = Descriptors()
 _UNKNOWN = Origin()
-
-
-def _tell(text: str) -> None:
-    print(f"lighter_async: {text}", file=sys.stderr, flush=True)

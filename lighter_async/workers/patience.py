@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
-from lighter_async.errors import WriteTimeoutError
+from lighter_async.errors import WriteTimeoutError, is_disk_full
 from lighter_async.tracebacks import forget_frames
 
-__all__ = ["Patience", "is_full", "may_pass"]
+__all__ = ["Patience", "may_pass"]
 
 _T = TypeVar("_T")
 
@@ -38,14 +38,8 @@ _PASSING = frozenset(
         errno.EBUSY,
     }
 )
-_FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
 _TOO_MANY_REQUESTS = 429
 _LINKS = 10  # of a chain of causes that are looked at
-
-
-def is_full(error: BaseException) -> bool:
-    """Whether it says that there is no room left on the disk, or in a quota."""
-    return isinstance(error, OSError) and error.errno in _FULL
 
 
 def may_pass(error: BaseException) -> bool:
@@ -211,7 +205,7 @@ class Patience:
 
     def is_worth_it(self, error: BaseException) -> bool:
         """Whether to try again after this error."""
-        return (self.wait_for_space > 0 and is_full(error)) or (self.attempts > 1 and may_pass(error))
+        return (self.wait_for_space > 0 and is_disk_full(error)) or (self.attempts > 1 and may_pass(error))
 
     def _rules(self) -> dict[str, Any]:
         import tenacity
@@ -221,7 +215,7 @@ class Patience:
 
         def is_enough(state: Any) -> bool:
             nonlocal passing, began
-            if not is_full(state.outcome.exception()):
+            if not is_disk_full(state.outcome.exception()):
                 passing += 1
                 return passing >= self.attempts or self.is_over()
             now = monotonic()
@@ -232,7 +226,7 @@ class Patience:
         def seconds(state: Any) -> float:
             # Not tenacity's own, whose parameters have other names in each of its versions.
             growth: float = 2.0 ** min(state.attempt_number - 1, 20)
-            if is_full(state.outcome.exception()):
+            if is_disk_full(state.outcome.exception()):
                 return min(_FIRST_LOOK * growth, _RAREST_LOOK)
             return min(_FIRST_WAIT * growth + random.uniform(0, _JITTER), _LONGEST_WAIT)
 

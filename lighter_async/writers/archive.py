@@ -20,7 +20,7 @@ from isal import isal_zlib
 
 from lighter_async.block import Block
 
-__all__ = ["Archives", "Template"]
+__all__ = ["Archives", "Template", "split"]
 
 # Above this a template costs more than it saves: it takes two archives of the tensor's size to make.
 _LARGEST = 64 << 20
@@ -53,6 +53,20 @@ class Template:
         for place in self.checksums:
             tail[place : place + 4] = checksum
         return [memoryview(self.head), elements, memoryview(tail)]
+
+    def elements(self, archive: bytes | memoryview) -> memoryview | None:
+        """The elements of an archive that is otherwise this one's like; None if it is not.
+
+        Their checksum is not looked at, as `torch.load` does not.
+        """
+        archive = memoryview(archive)
+        start, stop = len(self.head), len(archive) - len(self.tail)
+        if stop < start or archive[:start] != self.head:
+            return None
+        tail = bytearray(archive[stop:])
+        for place in self.checksums:
+            tail[place : place + 4] = self.tail[place : place + 4]
+        return archive[start:stop] if tail == self.tail else None
 
 
 class Archives:
@@ -140,7 +154,7 @@ class Archives:
 def _make(dtype: str, shape: tuple[int, ...], nbytes: int) -> Template | None:
     """A template, if what it makes of other elements is what `torch.save` makes of them."""
     first, second = (_elements(seed, dtype, nbytes) for seed in (1, 2))
-    template = _split(_save(first, dtype, shape), nbytes)
+    template = split(_save(first, dtype, shape), nbytes)
     if template is None:
         return None
     made = b"".join(template.fill(second.data))
@@ -160,15 +174,16 @@ def _save(elements: np.ndarray[tuple[int], np.dtype[np.uint8]], dtype: str, shap
     return buffer.getvalue()
 
 
-def _split(archive: bytes, nbytes: int) -> Template | None:
+def split(archive: bytes | memoryview, nbytes: int) -> Template | None:
+    """The template of a dense tensor's archive, of so many bytes of elements; None if its layout is another one."""
     record = _record(archive, "/data/0")
     if record is None or record.file_size != nbytes:
         return None
     start = _start(archive, record)
-    tail = archive[start + nbytes :]
+    tail = bytes(archive[start + nbytes :])
     checksums = tuple(_places(tail, struct.pack("<I", record.CRC)))
     # Behind the elements, and in the directory.
-    return Template(archive[:start], tail, checksums) if len(checksums) == 2 else None
+    return Template(bytes(archive[:start]), tail, checksums) if len(checksums) == 2 else None
 
 
 def _without_identifier(archive: bytes) -> bytes:
@@ -184,12 +199,12 @@ def _without_identifier(archive: bytes) -> bytes:
     return bytes(blank)
 
 
-def _record(archive: bytes, ending: str) -> zipfile.ZipInfo | None:
+def _record(archive: bytes | memoryview, ending: str) -> zipfile.ZipInfo | None:
     with zipfile.ZipFile(io.BytesIO(archive)) as file:
         return next((record for record in file.infolist() if record.filename.endswith(ending)), None)
 
 
-def _start(archive: bytes, record: zipfile.ZipInfo) -> int:
+def _start(archive: bytes | memoryview, record: zipfile.ZipInfo) -> int:
     """Where a record's content begins: behind its header of 30 bytes, its name and its padding."""
     name, padding = struct.unpack_from("<HH", archive, record.header_offset + 26)
     return int(record.header_offset + 30 + name + padding)

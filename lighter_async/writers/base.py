@@ -55,6 +55,9 @@ class Encoder:
             from there, where that leaves fewer bytes to copy; encoded, both give the same.
         templates: What `encode_block` needs for some kinds of tensor and can be made in this process alone.
         check: ``(**options)``: raises where an option has a value that it may not have; called when options are given.
+        decode: ``(bytes) -> value``: the way back, which `open_results` takes. It is also given those options of the
+            encoder that it has parameters for, and likewise ``shape``, the value's shape where that is recorded (else
+            None), and ``trust``, whether the user trusts whoever may write to the directory.
 
     Raises:
         TypeError: It is no plain function, or a `functools.partial` gives it what it does not take.
@@ -71,6 +74,7 @@ class Encoder:
         reduce: Callable[..., Any] | None = None,
         templates: Templates | None = None,
         check: Callable[..., None] | None = None,
+        decode: Callable[..., Any] | None = None,
     ) -> None:
         if not callable(encode):
             raise TypeError(f"an encoder is a function (value) -> bytes, not {type(encode).__name__}")
@@ -92,6 +96,8 @@ class Encoder:
         self._encode_block = encode_block
         self._templates = templates
         self._check = check
+        self.decoder = decode
+        self._context = _keywords_of(decode)
         self.reduce = reduce
         self.suffix = suffix
         self.name: str = name or known.name
@@ -121,6 +127,28 @@ class Encoder:
         encoded = None if self._encode_block is None else self._encode_block(block)
         return None if encoded is None else as_parts(encoded, self.name)
 
+    def decode(self, data: bytes | memoryview, *, shape: tuple[int, ...] | None = None, trust: bool = False) -> Any:
+        """The value of a file's bytes.
+
+        Args:
+            data: The file's content. What is made of it may go on using its memory.
+            shape: The value's, where it was a tensor or an array and that is known.
+            trust: Whether code that the bytes name may run, as unpickling does.
+
+        Raises:
+            TypeError: This encoder has no decoder.
+            Exception: What the decoder raises.
+        """
+        if self.decoder is None:
+            raise TypeError(
+                f"encoder {self.name!r} has no decoder; make it with Encoder(..., decode=FUNCTION) or "
+                "@encoder(..., decode=FUNCTION), a function (bytes) -> value"
+            )
+        known = {"shape": shape, "trust": trust}
+        if not self.is_built_in and not isinstance(data, bytes):
+            data = bytes(data)  # which is all that many libraries take
+        return self.decoder(data, **{name: known[name] for name in self._context})
+
     def share(self, kinds: Mapping[tuple[str, tuple[int, ...]], int]) -> Sequence[Any]:
         """What a helper process needs to encode tensors of these dtypes and shapes, of so many bytes each."""
         return [] if self._templates is None else self._templates.share(kinds)
@@ -146,11 +174,13 @@ class Encoder:
             ValueError: An option has a value that it may not have.
         """
         self._check_known(options)
-        encode, encode_block, reduce = self._encode, self._encode_block, self.reduce
+        encode, encode_block, reduce, decode = self._encode, self._encode_block, self.reduce, self.decoder
         if options:
             encode = functools.partial(encode, **options)
             encode_block = encode_block and functools.partial(encode_block, **options)
             reduce = reduce and functools.partial(reduce, **options)
+            taken = {name: value for name, value in options.items() if name in _keywords_of(decode, options)}
+            decode = functools.partial(decode, **taken) if decode is not None and taken else decode
         changed = Encoder(
             encode,
             suffix=self.suffix if suffix is None else suffix,
@@ -159,6 +189,7 @@ class Encoder:
             reduce=reduce,
             templates=self._templates,
             check=self._check,
+            decode=decode,
         )
         if self._check is not None and isinstance(encode, functools.partial):
             self._check(**encode.keywords)
@@ -222,6 +253,18 @@ def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
         return None
 
 
+def _keywords_of(decode: Callable[..., Any] | None, names: Iterable[str] = ("shape", "trust")) -> tuple[str, ...]:
+    """Those of some names that a decoder has keyword parameters for."""
+    if decode is None:
+        return ()
+    try:
+        parameters = inspect.signature(decode).parameters
+    except (TypeError, ValueError):
+        return ()  # of some functions written in C it is not known
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return tuple(name for name in names if name in parameters and parameters[name].kind in kinds)
+
+
 def has_signature(function: Callable[..., Any]) -> bool:
     """Whether it is known what a function takes."""
     try:
@@ -258,7 +301,9 @@ class PathFunction:
 Writer: TypeAlias = Encoder | PathFunction
 
 
-def encoder(*function: Any, suffix: str = "", name: str | None = None) -> Callable[[Callable[..., Encoded]], Encoder]:
+def encoder(
+    *function: Any, suffix: str = "", name: str | None = None, decode: Callable[..., Any] | None = None
+) -> Callable[[Callable[..., Encoded]], Encoder]:
     """Make an `Encoder` of a function ``(value) -> bytes``.
 
     ```python
@@ -270,6 +315,10 @@ def encoder(*function: Any, suffix: str = "", name: str | None = None) -> Callab
         return buffer.getbuffer()
     ```
 
+    Args:
+        function: None; the function stands below.
+        suffix: As for `Encoder`, as are `name` and `decode`.
+
     Raises:
         TypeError: It stands above a function without its suffix.
         ValueError: The suffix has no dot.
@@ -278,7 +327,7 @@ def encoder(*function: Any, suffix: str = "", name: str | None = None) -> Callab
         raise TypeError(
             "write @encoder(suffix='.npy'), with the ending of the files that it makes, not a bare @encoder"
         )
-    return lambda function: Encoder(function, suffix=suffix, name=name)
+    return lambda function: Encoder(function, suffix=suffix, name=name, decode=decode)
 
 
 def as_parts(encoded: Encoded, writer: str) -> list[memoryview]:

@@ -11,9 +11,17 @@ from numpy.typing import NDArray
 from lighter_async.block import Block
 from lighter_async.errors import shown
 from lighter_async.writers.base import Encoded, Encoder
-from lighter_async.writers.png import check_png, encode_png
+from lighter_async.writers.png import check_png, decode_png, encode_png
 
-__all__ = ["encode_image_2d", "encode_image_3d", "to_pixels", "write_image_2d", "write_image_3d"]
+__all__ = [
+    "decode_image_2d",
+    "decode_image_3d",
+    "encode_image_2d",
+    "encode_image_3d",
+    "to_pixels",
+    "write_image_2d",
+    "write_image_3d",
+]
 
 Codec = Literal["isal", "pillow"]
 Mode = Literal["L", "LA", "RGB", "RGBA", "I;16"]
@@ -284,12 +292,64 @@ def _reduce(tensor: Any, *, mode: Mode | None = None, **options: Any) -> Any:
     return values.mul_(255).to(torch.uint8)
 
 
+def decode_image_2d(data: bytes | memoryview) -> NDArray[Any]:
+    """The pixels of an image, as `to_pixels` gives them.
+
+    Returns:
+        A numpy array, CHW, of its own memory: uint8, of 1 (grey), 2 (grey and alpha), 3 or 4 channels, or uint16 of 1
+        channel for mode ``"I;16"``. So uint8 values are those that were written; floats are scaled to 255 (65535) and
+        truncated, and bools are 0 and 255 (65535). Written again, it gives the same image.
+
+    Raises:
+        Exception: It is no PNG that this package writes.
+    """
+    return decode_png(data)
+
+
+def decode_image_3d(data: bytes | memoryview, *, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
+    """The pixels of a volume, as `to_pixels` gives them.
+
+    Args:
+        data: The file's content, in which the D slices lie below each other.
+        shape: The volume's, CDHW: how many slices there are stands in the manifest and not in the file.
+
+    Returns:
+        A numpy array, CDHW, otherwise as of `decode_image_2d`.
+
+    Raises:
+        ValueError: The shape is not known, or is not that of a volume with these pixels.
+        Exception: It is no PNG that this package writes.
+    """
+    pixels = decode_png(data)
+    channels, height, width = pixels.shape
+    if shape is None:
+        raise ValueError(
+            f"how many slices the volume's {height} rows of pixels are is not recorded, as of a file that a crash has "
+            "left without a record; decode=lambda data: write_image_3d.decode(data, shape=(C, D, H, W)) tells it"
+        )
+    if len(shape) != 4 or (channels, height, width) != (shape[0], shape[1] * shape[2], shape[3]):
+        raise ValueError(f"a PNG of {channels} x {height} x {width} pixels is no volume of shape {shape}")
+    return pixels.reshape(shape)
+
+
 write_image_2d = Encoder(
-    encode_image_2d, suffix=".png", name="image_2d", encode_block=_encode_block_2d, reduce=_reduce, check=_check
+    encode_image_2d,
+    suffix=".png",
+    name="image_2d",
+    encode_block=_encode_block_2d,
+    reduce=_reduce,
+    check=_check,
+    decode=decode_image_2d,
 )
 """``write_image_2d(path, tensor, *, suffix=".png")``: write a CHW image as PNG."""
 
 write_image_3d = Encoder(
-    encode_image_3d, suffix=".png", name="image_3d", encode_block=_encode_block_3d, reduce=_reduce, check=_check
+    encode_image_3d,
+    suffix=".png",
+    name="image_3d",
+    encode_block=_encode_block_3d,
+    reduce=_reduce,
+    check=_check,
+    decode=decode_image_3d,
 )
 """``write_image_3d(path, tensor, *, suffix=".png")``: write a CDHW volume as PNG, its slices stacked vertically."""

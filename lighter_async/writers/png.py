@@ -6,6 +6,7 @@ the zlib stream of the filtered rows in IDAT chunks, and an IEND chunk.
 
 from __future__ import annotations
 
+import io
 import struct
 from typing import Any
 
@@ -17,11 +18,14 @@ from numpy.typing import NDArray
 from lighter_async.errors import shown
 from lighter_async.writers.filters import FILTERS, SMOOTH, filter_rows
 
-__all__ = ["FILTERS", "LEVELS", "check_png", "encode_png"]
+__all__ = ["FILTERS", "LEVELS", "check_png", "decode_png", "encode_png"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # grey, grey and alpha, RGB, RGBA
 _MOST_IN_CHUNK = 1 << 30  # of the 2**31 - 1 that a chunk may have
+
+_MODES = {"L": np.uint8, "LA": np.uint8, "RGB": np.uint8, "RGBA": np.uint8, "I;16": np.uint16}
+_MOST_DEFLATED = 1032  # bytes that deflate makes one of, at most
 
 LEVELS = range(13)
 """From the fastest to the smallest: 0 to 3 are ISA-L's levels, from 4 on they are libdeflate's."""
@@ -73,6 +77,28 @@ def encode_png(planes: NDArray[Any], *, level: int | None = None, filter: str = 
     for start in range(0, len(data), _MOST_IN_CHUNK):
         parts += _chunk(b"IDAT", data[start : start + _MOST_IN_CHUNK])
     return [*parts, *_chunk(b"IEND", b"")]
+
+
+def decode_png(data: bytes | memoryview) -> NDArray[Any]:
+    """The pixels of a PNG that `encode_png`, or Pillow, has made: CHW, of memory of their own.
+
+    Raises:
+        ValueError: It is of another kind, or claims more pixels than it can hold.
+        Exception: What Pillow raises for what is no PNG, or a damaged one.
+    """
+    from PIL.PngImagePlugin import PngImageFile
+
+    # Not Image.open, which refuses large images as bombs; what no file of this size can hold is refused below.
+    with PngImageFile(io.BytesIO(data)) as image:
+        width, height = image.size
+        if image.mode not in _MODES:
+            raise ValueError(f"a PNG of Pillow's mode {image.mode!r}, which is none of {', '.join(_MODES)}")
+        if width * height * len(image.getbands()) > _MOST_DEFLATED * len(data):
+            raise ValueError(f"a PNG of {len(data)} bytes does not hold {width} x {height} pixels")
+        pixels = np.array(image, _MODES[image.mode])
+    if pixels.ndim == 2:
+        return pixels[None]
+    return np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
 
 
 def _deflate(rows: NDArray[np.uint8], level: int) -> bytearray:

@@ -68,6 +68,27 @@ writer_registry.register("image_3d")(write_image_3d)
 writer_registry.register("text")(write_text)
 
 
+def encoder_of(name: str, file: str) -> Encoder | None:
+    """The registered encoder that a writer's recorded name, and one of its files, tell of; None if none does.
+
+    What is recorded is the encoder's own name, which need not be the one that it is registered under.
+
+    Raises:
+        ValueError: There are several, and the file's suffix does not tell which.
+    """
+    found: list[Encoder] = []
+    for writer in writer_registry._registry.values():
+        if isinstance(writer, functools.partial) and isinstance(writer.func, Encoder) and not writer.args:
+            writer = writer.func.with_options(**writer.keywords)
+        if isinstance(writer, Encoder) and writer.name == name and writer not in found:
+            found.append(writer)
+    if len(found) > 1:
+        found = [one for one in found if file.endswith(one.suffix)]
+    if len({one.decoder for one in found}) > 1:
+        raise ValueError(f"several registered encoders are called {name!r}; decode=ENCODER tells which one it was")
+    return found[0] if found else None
+
+
 def resolve_writer(writer: str | Callable[..., Any], options: Mapping[str, Any] | None = None) -> Writer:
     """The writer that a user named or passed.
 

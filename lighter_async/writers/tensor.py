@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import pickle
 from typing import Any
 
 from lighter_async.writers.archive import Archives
+from lighter_async.writers.archived import Readings
 from lighter_async.writers.base import Encoder
 
-__all__ = ["encode_tensor", "write_tensor"]
+__all__ = ["decode_tensor", "encode_tensor", "write_tensor"]
 
 
 def encode_tensor(tensor: Any) -> memoryview:
@@ -44,8 +46,47 @@ def _is_part_of_larger(tensor: Any) -> bool:
     return bool(tensor.untyped_storage().nbytes() != tensor.numel() * tensor.element_size())
 
 
+def decode_tensor(data: bytes | memoryview, *, trust: bool = False) -> Any:
+    """What `torch.load` reads: tensors and plain containers of them, on the CPU, as they were written.
+
+    Args:
+        data: The file's content.
+        trust: Whether numpy arrays, subclasses of tensors and other objects are unpickled, which runs whatever code the
+            file names.
+
+    Raises:
+        TypeError: It holds such objects, and is not trusted.
+        Exception: What `torch.load` raises.
+    """
+    tensor = _readings.read(data)
+    if tensor is not None:
+        return tensor
+    import torch
+
+    if trust:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=False)
+    try:
+        value = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise TypeError(
+            "it holds more than tensors and plain containers of them, such as a numpy array or an object, and "
+            "unpickling those runs code that the file names; open_results(..., trust=True) does, if nobody but those "
+            "whom you trust can write to the directory"
+        ) from error
+    _readings.remember(data, value)
+    return value
+
+
 _archives = Archives()
+_readings = Readings()
 
 
-write_tensor = Encoder(encode_tensor, suffix=".pt", name="tensor", encode_block=_archives.encode, templates=_archives)
+write_tensor = Encoder(
+    encode_tensor,
+    suffix=".pt",
+    name="tensor",
+    encode_block=_archives.encode,
+    templates=_archives,
+    decode=decode_tensor,
+)
 """``write_tensor(path, tensor, *, suffix=".pt")``: write what `torch.load` reads back."""

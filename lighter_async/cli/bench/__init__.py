@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 from lighter_async.cli.bench.options import BadOption, BenchOptions
 from lighter_async.cli.extras import needs
+from lighter_async.cli.words import say
 from lighter_async.errors import LighterAsyncError
 
 __all__ = ["BadOption", "BenchOptions", "run_bench"]
@@ -37,5 +36,5 @@ def run_bench(options: BenchOptions) -> int:
 
 
 def _failed(reason: str, code: int) -> int:
-    print(f"lighter-async: {reason}", file=sys.stderr)
+    say(reason)
     return code

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from lighter_async.cli.extras import needs
+from lighter_async.cli.words import say
 from lighter_async.errors import LighterAsyncError
 
 __all__ = ["DemoOptions", "run_demo"]
@@ -58,10 +58,10 @@ def run_demo(options: DemoOptions) -> int:
     except OSError as error:
         return _cannot(f"cannot write to {str(options.output)!r}: {error}")
     except LighterAsyncError as error:
-        print(f"lighter-async: {error}", file=sys.stderr)
+        say(str(error))
         return 1
 
 
 def _cannot(reason: str) -> int:
-    print(f"lighter-async: the demo {reason}", file=sys.stderr)
+    say(f"the demo {reason}")
     return 2

@@ -11,6 +11,7 @@ from typing import Literal
 from lighter_async.errors import WriteError
 from lighter_async.interrupts import uninterrupted
 from lighter_async.staging import SharedMemory
+from lighter_async.targets import descriptors_of
 from lighter_async.types import Batch, Result, Unit, Waiter
 from lighter_async.workers.job import Job
 from lighter_async.workers.process.arrivals import Arrivals
@@ -102,7 +103,7 @@ class ProcessBackend:
         program()
         # Sealed once more, for the target knows more of its run since it was opened. Its descriptors are inherited, so
         # that whoever waits for a dead process's locks waits for its helpers, too.
-        job, inherited = self._outbox.seal_job(), getattr(self._job.target, "descriptors", ())
+        job, inherited = self._outbox.seal_job(), descriptors_of(self._job.target)
         with self._lock:
             try:
                 with needed("descriptors"), standard_descriptors():

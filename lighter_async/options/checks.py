@@ -1,14 +1,14 @@
-"""The options of a writer: what they may be, and which go together."""
+"""What options may be, and which go together."""
 
 from __future__ import annotations
 
 import json
 import operator
 import os
-from typing import Any, get_args
+from typing import Any
 
 from lighter_async.errors import shown
-from lighter_async.targets import LocalTarget, Target, features_of
+from lighter_async.targets import LocalTarget, Target, directory_of, features_of
 from lighter_async.types import Durability, IfExists, OnError, Run
 from lighter_async.writers import PathFunction
 
@@ -17,6 +17,7 @@ __all__ = [
     "check_path_function",
     "check_records",
     "config_of",
+    "one_of",
     "seconds",
     "target_of",
     "whole_number",
@@ -75,14 +76,15 @@ def check_path_function(writer: PathFunction, target: Target) -> None:
             f"writer {writer.name!r} is a function (path, value), and {type(target).__name__} has no paths; "
             "register an encoder (value) -> bytes instead, which writes to any target"
         )
-    if isinstance(target, LocalTarget) and target.if_exists != "overwrite":
+    below = directory_of(target)
+    if below is not None and below.if_exists != "overwrite":
         raise ValueError(
-            f"if_exists={target.if_exists!r} cannot be kept for writer {writer.name!r}, a function (path, value) that "
+            f"if_exists={below.if_exists!r} cannot be kept for writer {writer.name!r}, a function (path, value) that "
             "writes where it likes; register an encoder (value) -> bytes instead"
         )
-    if isinstance(target, LocalTarget) and target.durability != "rename":
+    if below is not None and below.durability != "rename":
         raise ValueError(
-            f"durability={target.durability!r} cannot be kept for writer {writer.name!r}, a function (path, value) "
+            f"durability={below.durability!r} cannot be kept for writer {writer.name!r}, a function (path, value) "
             "whose files are its own affair; register an encoder (value) -> bytes instead"
         )
 
@@ -92,9 +94,8 @@ def check_records(target: Target, *, manifest: bool, resume: bool, on_error: OnE
     Raises:
         ValueError: What is to be recorded, or kept, does not go with the target or with each other.
     """
-    if on_error not in get_args(OnError):
-        raise ValueError(f"on_error is one of {', '.join(map(repr, get_args(OnError)))}, not {on_error!r}")
-    if not isinstance(target, LocalTarget):
+    below = directory_of(target)
+    if below is None:
         if resume:
             raise ValueError(f"resume=True needs a manifest, which goes with a directory, not {type(target).__name__}")
         if on_error == "continue":
@@ -105,10 +106,10 @@ def check_records(target: Target, *, manifest: bool, resume: bool, on_error: OnE
         return
     if resume and not manifest:
         raise ValueError("resume=True goes on from the manifest; leave manifest at True")
-    if resume and target.if_exists != "overwrite":
+    if resume and below.if_exists != "overwrite":
         raise ValueError(
             "resume=True decides by the manifest what is done, and overwrites what is not; leave if_exists at "
-            f"'overwrite' instead of {target.if_exists!r}"
+            f"'overwrite' instead of {below.if_exists!r}"
         )
 
 
@@ -159,6 +160,15 @@ def seconds(option: str, value: float, *, least: float) -> float:
     if not value >= least:
         raise ValueError(f"{option} is at least {least:g} seconds, not {value}")
     return float(value)
+
+
+def one_of(option: str, value: object, words: tuple[str, ...]) -> None:
+    """
+    Raises:
+        ValueError: It is none of the words.
+    """
+    if value not in words:
+        raise ValueError(f"{option} is one of {', '.join(map(repr, words))}, not {value!r}")
 
 
 def at_least_one(option: str, value: int) -> int:

@@ -1,0 +1,28 @@
+"""How the commands speak: errors on stderr, and names as a terminal can show them."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["counted", "printable", "refuse", "say"]
+
+
+def printable(text: str) -> str:
+    """A text as a terminal can show it, in one line."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def say(text: str) -> None:
+    """Print on stderr what went wrong."""
+    print(f"lighter-async: {printable(text)}", file=sys.stderr)
+
+
+def refuse(text: str) -> int:
+    """Print why a command cannot run; returns its exit status."""
+    say(text)
+    return 2
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things, in words."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

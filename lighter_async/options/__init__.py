@@ -1,0 +1,15 @@
+"""The options of a writer: what each means, what it may be, and which go together."""
+
+from lighter_async.options.checks import check_path_function, check_records, target_of, whole_number
+from lighter_async.options.config import CallbackOptions, Options, WriterOptions, documented
+
+__all__ = [
+    "CallbackOptions",
+    "Options",
+    "WriterOptions",
+    "check_path_function",
+    "check_records",
+    "documented",
+    "target_of",
+    "whole_number",
+]

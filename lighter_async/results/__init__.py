@@ -1,0 +1,96 @@
+"""Reading back what was stored: by name, by index in the data set, as an array, a table or a torch data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lighter_async.errors import shown
+from lighter_async.files import local_path
+from lighter_async.manifest import Record, read_manifest
+from lighter_async.manifest.adopt import stored
+from lighter_async.manifest.reader import Series
+from lighter_async.results.index import Index
+from lighter_async.results.results import Results
+from lighter_async.targets import DirectoryTarget, FileStore, directory_of
+from lighter_async.writers import Encoder
+
+__all__ = ["Results", "open_results"]
+
+
+def open_results(
+    where: str | os.PathLike[str] | DirectoryTarget,
+    *,
+    writer: str | None = None,
+    key: str | None = None,
+    decode: Callable[[bytes], Any] | Encoder | None = None,
+    check: bool = True,
+    trust: bool = False,
+) -> Results:
+    """Read back what was stored: a mapping from names to values, also by index.
+
+    ```python
+    results = open_results("preds")
+    results["case.1"]  # the value; results.at(7) is that of index 7 in the data set
+    ```
+
+    It holds what is recorded now and counts: what runs stored since the last one that did not resume, with the files
+    that `pending` counts as done. The manifest is read once; each value is read from its file when it is asked for.
+
+    Args:
+        where: What the writer was given: the directory, or its `LocalTarget`.
+        writer: The writer's name, such as ``"tensor"``, where several have stored in the directory.
+        key: The key, which of a `FileWriter` is its ``value_key``, likewise.
+        decode: Makes a value of a file's bytes, in place of the writer's own decoder; an `Encoder` stands for its
+            decoder, as in ``decode=write_text.with_options(encoding="latin-1")``, since options are not recorded.
+        check: Compare each sample's checksum when it is read. Its size is compared in any case.
+        trust: Unpickle what a ``tensor`` writer has stored of other values than tensors and plain containers of them,
+            numpy arrays for example. Whoever can write to the directory can then run code as you.
+
+    Raises:
+        FileNotFoundError: There is no such directory, or no manifest in it.
+        ValueError: Several series are stored there, and the options choose none of them; they are listed. Or it is a
+            URL.
+        TypeError: An option is of another type.
+        LighterAsyncError: A later version of this package has written the manifest.
+    """
+    below = directory_of(where)
+    if below is not None:
+        where = below.directory
+    if not isinstance(where, (str, os.PathLike)):
+        raise TypeError(f"open_results takes a path or a LocalTarget, not {shown(where)}")
+    if decode is not None and not callable(decode):
+        raise TypeError(f"decode is a function from bytes to a value, or an Encoder, not {shown(decode)}")
+    directory = local_path(where)
+    manifest = read_manifest(directory)
+    if not manifest.runs and not manifest.records:
+        if not directory.is_dir():
+            raise FileNotFoundError(f"there is no directory {os.fspath(directory)!r} to read results from")
+        raise FileNotFoundError(
+            f"{os.fspath(directory)!r} has no manifest, which tells what is stored; one is written unless "
+            "manifest=False, into the directory that the writer was given"
+        )
+    series = _choose(os.fspath(directory), stored(manifest), writer, key)
+    (chosen, of), records = series
+    return Results(
+        Index(manifest, records), FileStore(directory), writer=chosen, key=of, decode=decode, check=check, trust=trust
+    )
+
+
+def _choose(
+    directory: str, found: Mapping[Series, Sequence[Record]], writer: str | None, key: str | None
+) -> tuple[Series, Sequence[Record]]:
+    """The one series that is asked for; one in which nothing is stored gives way to those in which something is."""
+    asked = {
+        series: records
+        for series, records in found.items()
+        if (writer is None or series[0] == writer) and (key is None or series[1] == key)
+    }
+    left = {series: records for series, records in asked.items() if records} or asked
+    if len(left) == 1:
+        return next(iter(left.items()))
+    there = "; ".join(f"writer={one!r}, key={of!r} ({len(records)})" for (one, of), records in found.items())
+    if not left:
+        raise ValueError(f"nothing of writer={writer!r}, key={key!r} is recorded in {directory!r}, but {there}")
+    raise ValueError(f"several series of samples are stored in {directory!r}; give writer= or key=: {there}")

@@ -1,0 +1,257 @@
+"""What was stored, as a mapping from names to values."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lighter_async.errors import ReadError, describe, shown
+from lighter_async.manifest import Record, checksum
+from lighter_async.results.index import Index, place_of
+from lighter_async.store import Store
+from lighter_async.writers import Encoder
+from lighter_async.writers.registry import encoder_of
+
+if TYPE_CHECKING:
+    from lighter_async.results.dataset import ResultsDataset
+
+__all__ = ["Results"]
+
+_NO_REPAIR = "unreadable", "not decoded"
+
+
+class Results(Mapping[str, Any]):
+    """The stored samples of one series: a mapping from their names to their values. `open_results` makes one.
+
+    It holds what was recorded when it was opened, in the data set's order: by loader and index, then what has no index,
+    by time. Values are read when they are asked for. It has nothing open, may be used from several threads, and can be
+    pickled. Two of them are equal only if they are the same object.
+
+    Attributes:
+        writer: The writer's name.
+        key: The series' key: a `FileWriter`'s ``value_key``.
+    """
+
+    __hash__ = object.__hash__
+
+    def __init__(
+        self,
+        index: Index,
+        store: Store,
+        *,
+        writer: str,
+        key: str,
+        decode: Callable[[bytes], Any] | Encoder | None = None,
+        check: bool = True,
+        trust: bool = False,
+    ) -> None:
+        self.writer = writer
+        self.key = key
+        self._index = index
+        self._store = store
+        self._chosen = decode
+        self._check = check
+        self._trust = trust
+        self._encoder: Encoder | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_encoder": None}  # found anew by its name
+
+    def __eq__(self, other: object) -> bool:
+        return self is other  # values, which may be tensors, are not compared
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __iter__(self) -> Iterator[str]:
+        return (record.name for record in self._index)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._index.number(name) is not None
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of a sample, as its format holds it.
+
+        A ``tensor`` is what `torch.load` reads, on the CPU; an image a numpy array of pixels, CHW (a volume CDHW), of
+        uint8, or uint16 for mode ``"I;16"``; a text a str; of an encoder of yours, what its ``decode`` returns.
+
+        Raises:
+            KeyError: No sample of this name is stored.
+            ReadError: Its file is gone, damaged or a link, or no value can be made of it.
+        """
+        return self._value(self.record(name))
+
+    def at(self, index: int, *, loader: int = 0) -> Any:
+        """The value of the sample that has an index in the data set.
+
+        Args:
+            index: The index.
+            loader: Of which data loader.
+
+        Raises:
+            KeyError: It is not stored, its index was not recorded, or runs over different data sets count.
+            ReadError: As for names.
+        """
+        return self._value(self._index[self._index.number_at(operator.index(index), loader)])
+
+    def read_bytes(self, name: str) -> bytes:
+        """The bytes of a sample's file.
+
+        Raises:
+            KeyError: No sample of this name is stored.
+            ReadError: Its file is gone, damaged or a link.
+        """
+        return bytes(self._data(self.record(name)))
+
+    def record(self, name: str) -> Record:
+        """What is recorded of a sample: its file, size, checksum, index, shape, run, and more.
+
+        Raises:
+            KeyError: No sample of this name is stored.
+        """
+        number = self._index.number(name) if isinstance(name, str) else None
+        if number is None:
+            raise KeyError(self._why_no(name))
+        return self._index[number]
+
+    def to_array(self) -> NDArray[Any]:
+        """All values in one numpy array, row by row in this mapping's order, which is the data set's.
+
+        Raises:
+            ValueError: There are none, or one has another shape or dtype than the first; it is named.
+            TypeError: A value is no array of numbers; it is named.
+            ReadError: As for names.
+        """
+        rows: NDArray[Any] | None = None
+        first = ""
+        for number, record in enumerate(self._index):
+            row = _as_array(self._value(record), record.name)
+            if rows is None:
+                rows, first = np.empty((len(self), *row.shape), row.dtype), record.name
+            elif (row.shape, row.dtype) != (rows.shape[1:], rows.dtype):
+                raise ValueError(
+                    f"{shown(record.name)} has shape {row.shape} and dtype {row.dtype}, but {shown(first)}, the first "
+                    f"one, {rows.shape[1:]} and {rows.dtype}; only equal ones make one array"
+                )
+            rows[number] = row
+        if rows is None:
+            raise ValueError(f"nothing is stored in {self._store.location!r}, so the array's shape is not known")
+        return rows
+
+    def to_pandas(self) -> Any:
+        """The records as a pandas `DataFrame`, a row each, in this mapping's order; columns as of `Record`.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        import pandas
+
+        return pandas.DataFrame([asdict(record) for record in self._index], columns=list(Record.__slots__))
+
+    def dataset(self) -> ResultsDataset:
+        """A map-style torch `Dataset`: item i is ``(name, value)`` of the i-th sample in this mapping's order.
+
+        A `DataLoader` makes batches of it: a tuple of names, and the values stacked. With ``spawn`` each worker is sent
+        the records; values and open files are not shared.
+        """
+        from lighter_async.results.dataset import ResultsDataset
+
+        return ResultsDataset(self)
+
+    def item(self, number: int) -> tuple[str, Any]:
+        """The name and value of the sample at a place of this mapping's order, from 0 on.
+
+        Raises:
+            IndexError: There are not so many.
+            ReadError: As for names.
+        """
+        record = self._index[number]
+        return record.name, self._value(record)
+
+    def __repr__(self) -> str:
+        of = f", key {self.key!r}" if self.key else ""
+        return f"<{len(self)} results of writer {self.writer!r}{of} in {self._store.location!r}>"
+
+    def _value(self, record: Record) -> Any:
+        data = self._data(record)
+        try:
+            if self._chosen is not None and not isinstance(self._chosen, Encoder):
+                return self._chosen(bytes(data))
+            encoder = self._encoder or self._find_encoder(record)
+            return encoder.decode(data, shape=record.shape, trust=self._trust)
+        except Exception as error:
+            raise self._error(record, "not decoded", describe(error)) from error
+
+    def _find_encoder(self, record: Record) -> Encoder:
+        encoder = self._chosen if isinstance(self._chosen, Encoder) else encoder_of(self.writer, record.file or "")
+        if encoder is None or encoder.decoder is None:
+            lacks = "is registered under no name" if encoder is None else "has no decoder"
+            raise TypeError(
+                f"writer {self.writer!r} {lacks}; give open_results(..., decode=FUNCTION), from bytes to a value, or "
+                "the encoder itself, or take read_bytes"
+            )
+        self._encoder = encoder
+        return encoder
+
+    def _data(self, record: Record) -> bytes | memoryview:
+        place = place_of(record)
+        if place is None:
+            raise self._error(
+                record,
+                "unreadable",
+                f"writer {self.writer!r} is a function (path, value), of whose files nothing is recorded; it was given "
+                f"the path {record.name!r} below {self._store.location!r}",
+            )
+        try:
+            data = self._store.read(place)
+        except ReadError as error:
+            raise self._error(record, error.trouble, error.detail) from error
+        if self._check and (found := checksum([memoryview(data)])) != place.checksum:
+            raise self._error(record, "wrong checksum", f"its checksum is {found} instead of {place.checksum}")
+        return data
+
+    def _error(self, record: Record, trouble: str, detail: str) -> ReadError:
+        file = "" if record.file is None else f" ({record.file!r} in {self._store.location!r})"
+        way_out = (
+            ""
+            if trouble in _NO_REPAIR
+            else (
+                "; if a run has stored it anew since these results were opened, open them again, else "
+                "lighter-async verify DIR --repair has the next run with resume=True compute it again"
+            )
+        )
+        return ReadError(
+            f"sample {shown(record.name)}{file} cannot be read: {detail}{way_out}",
+            name=record.name,
+            file=record.file,
+            trouble=trouble,
+            detail=detail,
+        )
+
+    def _why_no(self, name: object) -> str:
+        if not isinstance(name, str):
+            return f"names are texts, not {shown(name)}; results.at(INDEX) looks up an index in the data set"
+        for record in self._index:
+            suffix = (record.file or "").removeprefix(record.name)
+            stem = name.removesuffix(suffix)
+            if suffix and stem != name and stem in self:
+                return f"{shown(name)} is a file; its sample is called {shown(stem)}"
+            break
+        some = ", ".join(shown(self._index[number].name) for number in range(min(3, len(self))))
+        stored = f"{len(self)} are, such as {some}" if some else "none is"
+        return f"{shown(name)} is not stored by writer {self.writer!r} in {self._store.location!r}; {stored}"
+
+
+def _as_array(value: Any, name: str) -> NDArray[Any]:
+    try:
+        array = np.asarray(value)
+    except Exception as error:
+        raise TypeError(f"no numpy array can be made of {shown(name)}: {describe(error)}") from error
+    if array.dtype.kind not in "biufcmM":
+        raise TypeError(f"{shown(name)} is {shown(value)}, and to_array stacks tensors, arrays and numbers alone")
+    return array
