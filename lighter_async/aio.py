@@ -13,11 +13,11 @@ import anyio
 from anyio import CapacityLimiter, to_thread
 from anyio.lowlevel import current_token
 
-from lighter_async.errors import FlushTimeoutError, QueueFullError, WriteError, attach
+from lighter_async.errors import WriteError, attach
 from lighter_async.interrupts import uninterrupted
 from lighter_async.ledger import Bell
 from lighter_async.options import Options, WriterOptions, documented
-from lighter_async.service import BackgroundWriter, State
+from lighter_async.service import BackgroundWriter, State, Steps
 from lighter_async.staging import Plan
 from lighter_async.targets import Target
 from lighter_async.types import Origin, WriterStats
@@ -68,6 +68,7 @@ class AsyncBackgroundWriter:
     ) -> None:
         Options.of("AsyncBackgroundWriter", options)
         self._writer = BackgroundWriter(writer, directory, target=target, **options)
+        self._steps = self._writer.steps
         self._turn = anyio.Lock()
         self._watches: dict[object, _Watch] = {}  # by event loop, while somebody waits there
         self._waiting = False  # whoever has the turn waits for room, and so does whoever waits for the turn
@@ -83,7 +84,7 @@ class AsyncBackgroundWriter:
         Raises:
             InvalidNameError, DuplicateNameError, WriteError, ClosedError: As `BackgroundWriter.submit`.
         """
-        await self._hand_over([name], self._writer._pool.plan_sample(value), origin)
+        await self._hand_over([name], self._steps.plan_sample(value), origin)
 
     async def submit_batch(self, names: Sequence[str], values: Any, *, origin: Origin | None = None) -> None:
         """Hand a batch over, which is copied as a whole. Awaits while there is no room for all of it.
@@ -98,7 +99,7 @@ class AsyncBackgroundWriter:
                 `BackgroundWriter.submit_batch`.
         """
         own = tuple(names) if isinstance(names, list) else names
-        await self._hand_over(own, self._writer._pool.plan_batch(values), origin)
+        await self._hand_over(own, self._steps.plan_batch(values), origin)
 
     def submit_nowait(self, name: str, value: Any, *, origin: Origin | None = None) -> None:
         """As `submit`, but copies on the event loop, and raises `QueueFullError` where that would wait."""
@@ -118,12 +119,9 @@ class AsyncBackgroundWriter:
             FlushTimeoutError: Some samples are still pending; they stay queued.
             WriteError: Samples were not written, and this was not raised yet: all of them together.
         """
-        self._writer._check_caller("flush")
-        with uninterrupted():
-            mark = self._writer._ledger.mark()
-        await self._done(mark, timeout)
-        with uninterrupted():
-            self._writer._ledger.raise_failures()
+        self._steps.check_caller("flush")
+        await self._done(self._steps.mark(), timeout)
+        self._steps.raise_failures()
 
     async def close(self, *, timeout: float | None = None) -> None:
         """Accept no more samples, wait until every accepted one is stored, and let the workers go.
@@ -137,14 +135,13 @@ class AsyncBackgroundWriter:
             FlushTimeoutError: Some samples are still pending.
             WriteError: Samples were not written, and this was not raised yet: all of them together.
         """
-        self._writer._check_caller("close")
-        await _in_thread(self._writer._drain)
+        self._steps.check_caller("close")
+        await _in_thread(self._steps.refuse)
         await self._done(None, timeout)
         # Nothing is left to wait for but the end of the workers.
-        error = await _in_thread(self._writer._finish)
+        error = await _in_thread(self._steps.finish)
         # Here, so that a call which is cancelled meanwhile leaves them to the next one.
-        with uninterrupted():
-            self._writer._raise_failures(error)
+        self._steps.raise_failures(error)
 
     async def abort(self) -> int:
         """Accept no more samples, drop those that no worker has begun, and let the workers go.
@@ -197,8 +194,7 @@ class AsyncBackgroundWriter:
                     self._waiting = False
         finally:
             if waited:
-                with uninterrupted():
-                    self._writer._ledger.count_wait(perf_counter() - began)
+                self._steps.count_wait(perf_counter() - began)
 
     @contextmanager
     def _changes(self) -> Iterator[Callable[[], Awaitable[None]]]:
@@ -207,7 +203,7 @@ class AsyncBackgroundWriter:
         with uninterrupted():
             watch = self._watches.get(loop)
             if watch is None:
-                watch = self._watches[loop] = _Watch(self._writer)
+                watch = self._watches[loop] = _Watch(self._steps)
             watch.users += 1
         try:
             yield watch.change
@@ -220,32 +216,18 @@ class AsyncBackgroundWriter:
 
     async def _tried(self, names: Sequence[str], plan: Plan, origin: Origin | None) -> bool:
         copies = len(plan.sources) + len(plan.loose)
-        try:
-            if plan.nbytes + plan.other_bytes + copies * _BYTES_PER_COPY <= _COPIED_ON_THE_LOOP:
-                self._writer._hand_over(names, plan, 0, origin)
-            else:
-                await _in_thread(lambda: self._writer._hand_over(names, plan, 0, origin))
-        except QueueFullError:
-            return False
-        return True
+        if plan.nbytes + plan.other_bytes + copies * _BYTES_PER_COPY <= _COPIED_ON_THE_LOOP:
+            return self._steps.try_submit(names, plan, origin)
+        return await _in_thread(lambda: self._steps.try_submit(names, plan, origin))
 
     async def _done(self, mark: int | None, timeout: float | None) -> None:
-        pending = self._pending(mark)
+        pending = self._steps.pending(mark)
         with anyio.move_on_after(timeout):
             with self._changes() as change:
-                while pending := self._pending(mark):
+                while pending := self._steps.pending(mark):
                     await change()
         if pending:
-            raise FlushTimeoutError(
-                f"{pending} samples were still being written to {self._writer.target.location!r} after {timeout:g} s; "
-                "they stay queued, and flush() waits for them again",
-                pending=pending,
-            )
-
-    def _pending(self, mark: int | None) -> int:
-        with uninterrupted():
-            self._writer._collect()
-            return self._writer._ledger.pending(mark)
+            raise self._steps.flush_timeout(pending, timeout)
 
 
 class _Watch:
@@ -258,20 +240,18 @@ class _Watch:
         users: How many tasks share it.
     """
 
-    def __init__(self, writer: BackgroundWriter) -> None:
+    def __init__(self, steps: Steps) -> None:
         self.users = 0
-        self._collect = writer._collect
+        self._steps = steps
         self._changed = anyio.Event()
         self._is_watched = False
         self._news = -1
         with ExitStack() as stack:
-            self._bell = stack.enter_context(writer._ledger.bell())
-            descriptor = None if writer._backend is None else stack.enter_context(writer._backend.watch())
+            self._bell, descriptor = stack.enter_context(steps.watch())
             if descriptor is not None:
                 # One of our own, since an event loop watches a descriptor for one task at a time.
                 self._news = os.dup(descriptor)
                 stack.callback(os.close, self._news)
-            writer._collect()  # what was done before it was watched is not told
             self._stack = stack.pop_all()
 
     def close(self) -> None:
@@ -289,8 +269,7 @@ class _Watch:
             else:
                 with anyio.move_on_after(_SECONDS_TO_LOOK):  # a device's copy that has arrived tells nobody
                     await _first(lambda: _rung(self._bell), lambda: anyio.wait_readable(self._news))
-            with uninterrupted():
-                self._collect()
+            self._steps.collect()
         finally:
             with uninterrupted():
                 self._is_watched = False

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from lighter_async.errors import ClosedError, FlushTimeoutError, WriteError, attach, shown
+from lighter_async.errors import ClosedError, FlushTimeoutError, QueueFullError, WriteError, attach, shown
 from lighter_async.interrupts import let_through, uninterrupted
 from lighter_async.leaving import Unclosed, tell
-from lighter_async.ledger import Ledger, Reservation
+from lighter_async.ledger import Bell, Ledger, Reservation
 from lighter_async.life import Life
 from lighter_async.limits import MOST_QUEUED
 from lighter_async.manifest import Loader, ManifestLog
@@ -41,7 +42,7 @@ from lighter_async.writers import Encoder, PathFunction, resolve_writer
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["BackgroundWriter", "State"]
+__all__ = ["BackgroundWriter", "State", "Steps"]
 
 State = Literal["new", "running", "failed", "draining", "closed"]
 """Where a writer stands in its life: ``new → running → draining → closed``, with ``failed`` after a write failed."""
@@ -306,6 +307,11 @@ class BackgroundWriter:
         with uninterrupted():
             self._collect()
         return "failed" if self._state == "running" and self._ledger.failed else self._state
+
+    @property
+    def steps(self) -> Steps:
+        """The single steps of the calls, for a face that waits in a way of its own, such as the asyncio one."""
+        return Steps(self)
 
     def __enter__(self: _Self) -> _Self:
         self.start()
@@ -574,11 +580,14 @@ class BackgroundWriter:
         self._collect()
         pending = self._ledger.wait_done(mark, timeout)
         if pending:
-            raise FlushTimeoutError(
-                f"{pending} samples were still being written to {self.target.location!r} after {timeout:g} s; "
-                "they stay queued, and flush() waits for them again",
-                pending=pending,
-            )
+            raise self._flush_timeout(pending, timeout)
+
+    def _flush_timeout(self, pending: int, timeout: float | None) -> FlushTimeoutError:
+        return FlushTimeoutError(
+            f"{pending} samples were still being written to {self.target.location!r} after {timeout:g} s; "
+            "they stay queued, and flush() waits for them again",
+            pending=pending,
+        )
 
     def _check_process(self) -> None:
         # Before any lock, which another thread of the parent may have held when it forked.
@@ -662,6 +671,106 @@ def _finish(ledger: Ledger, backend: Backend) -> None:
     with uninterrupted():
         ledger.wait_done(None, None)
         backend.stop()
+
+
+class Steps:
+    """The single steps of a `BackgroundWriter`'s calls, none of which waits for samples to be stored.
+
+    They are for a face that waits in a way of its own. Signals are held back during each.
+    """
+
+    def __init__(self, writer: BackgroundWriter) -> None:
+        self._writer = writer
+
+    # Handing over
+
+    def plan_sample(self, value: Any) -> Plan:
+        """What handing over one sample will take."""
+        return self._writer._pool.plan_sample(value)
+
+    def plan_batch(self, values: Any) -> Plan:
+        """What handing over a batch will take.
+
+        Raises:
+            ValueError, TypeError: As `BackgroundWriter.submit_batch`.
+        """
+        return self._writer._pool.plan_batch(values)
+
+    def try_submit(self, names: Sequence[str], plan: Plan, origin: Origin | None) -> bool:
+        """Hand over what was planned; returns whether there was space for it.
+
+        Raises:
+            InvalidNameError, DuplicateNameError, WriteError, ClosedError: As `BackgroundWriter.submit_batch`.
+        """
+        try:
+            self._writer._hand_over(names, plan, 0, origin)
+        except QueueFullError:
+            return False
+        return True
+
+    def count_wait(self, seconds: float) -> None:
+        """Have `stats` tell of a wait for space."""
+        with uninterrupted():
+            self._writer._ledger.count_wait(seconds)
+
+    # Waiting
+
+    def check_caller(self, call: str) -> None:
+        """
+        Raises:
+            RuntimeError: One of the writer's own workers calls, which would wait for itself.
+            ClosedError: The writer belongs to the process that this one was forked from.
+        """
+        self._writer._check_caller(call)
+
+    def mark(self) -> int:
+        """A number for everything that was accepted until now."""
+        with uninterrupted():
+            return self._writer._ledger.mark()
+
+    def pending(self, mark: int | None) -> int:
+        """Samples accepted, up to a mark, that are not stored yet."""
+        with uninterrupted():
+            self._writer._collect()
+            return self._writer._ledger.pending(mark)
+
+    def collect(self) -> None:
+        """Take in what workers have done."""
+        with uninterrupted():
+            self._writer._collect()
+
+    @contextmanager
+    def watch(self) -> Iterator[tuple[Bell, int | None]]:
+        """While it is open: a bell that rings when something changes, and a descriptor that is readable when `collect`
+        has news; None where the bell tells of all."""
+        writer = self._writer
+        backend = writer._backend
+        with writer._ledger.bell() as bell, nullcontext() if backend is None else backend.watch() as descriptor:
+            writer._collect()  # what was done before it was watched is not told
+            yield bell, descriptor
+
+    def flush_timeout(self, pending: int, timeout: float | None) -> FlushTimeoutError:
+        """The error of a caller whose time is up."""
+        return self._writer._flush_timeout(pending, timeout)
+
+    # Ending
+
+    def refuse(self) -> None:
+        """Accept no more samples."""
+        self._writer._drain()
+
+    def finish(self) -> Exception | None:
+        """Let the workers go, when nothing is pending; returns what the target has raised at its end."""
+        return self._writer._finish()
+
+    def raise_failures(self, error: Exception | None = None) -> None:
+        """
+        Raises:
+            WriteError: Samples were not written, and this was not raised yet; the error is attached.
+            Exception: The error, if there is no such failure.
+        """
+        with uninterrupted():
+            self._writer._raise_failures(error)
 
 
 class _Taken(Exception):

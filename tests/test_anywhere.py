@@ -11,9 +11,9 @@ import torch
 from harness import run_script
 
 from lighter_async import BackendUnavailableError, BackgroundWriter, Encoder, read_manifest
-from lighter_async.workers.process import backend as backend_module
 from lighter_async.workers.process import interpreter
 from lighter_async.workers.process import launch as launch_module
+from lighter_async.workers.process import transport as transport_module
 
 # Limits and sandboxes, set in a process of its own before the writer is started. `LIMIT` is Python that sets them.
 
@@ -176,7 +176,7 @@ def no_helper_begins(monkeypatch, *, from_start=0):
         return launched(*args, **options)
 
     launched = launch_module.launch
-    monkeypatch.setattr(backend_module, "launch", launch)
+    monkeypatch.setattr(transport_module, "launch", launch)
 
 
 def test_what_was_handed_over_moves_to_threads_when_no_helper_gets_to_work(tmp_path, monkeypatch):
@@ -245,8 +245,8 @@ def test_an_explicit_choice_still_fails_what_no_helper_begins(tmp_path, monkeypa
 
 def test_memory_that_a_helper_cannot_map_is_no_reason_to_lose_anything(tmp_path, monkeypatch):
     """It says so, and nothing is printed."""
-    original = backend_module.Setting
-    monkeypatch.setattr(backend_module, "Setting", lambda **known: original(**known | {"mapped": 1 << 60}))
+    original = transport_module.Setting
+    monkeypatch.setattr(transport_module, "Setting", lambda **known: original(**known | {"mapped": 1 << 60}))
     with pytest.warns(RuntimeWarning, match="no helper processes"):
         with BackgroundWriter("text", tmp_path, max_workers=2) as writer:
             writer.submit_batch(["a", "b", "c"], ["1", "2", "3"])

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from lighter_async.workers.process import book as book_module
-from lighter_async.workers.process.book import BROKEN, STARTING, Book
+from lighter_async.workers.process import booklock as lock_module
+from lighter_async.workers.process.book import Book
+from lighter_async.workers.process.words import BROKEN, STARTING
 
 HELPERS, RECORDS = 3, 8
 PLACES = {"slot": (4096, 100), "letter": (8192, 50)}
@@ -69,7 +70,7 @@ def do(book, helper, done, take=None):
     if claim is None:
         return False
     for index in range(claim.start, claim.stop):
-        book.at(helper, index)
+        book.on_progress(helper, index)
         done.append((claim.serial, index))
     count = claim.stop - claim.start
     book.count(helper, written=count, skipped=0, failed=0, nbytes=10 * count, encode_ns=2 * count, store_ns=3 * count)
@@ -195,7 +196,7 @@ def killed_at(stores, make_book):
         again = [(hand.record + 1, index) for index in range(hand.start, hand.stop) if not is_done]
         by_victim = [one for one in by_victim if one not in again]
         if again:
-            parent.append(2, hand.start, hand.stop, per=1, serial=hand.record + 1, again=True, **PLACES)
+            parent.append(2, hand.start, hand.stop, per=1, serial=hand.record + 1, redelivered=True, **PLACES)
     while do(other, 1, by_other):
         pass
     assert sorted(by_victim + by_other) == [(1, 0), (1, 1), (1, 2), (1, 3), (1, 4), (2, 0), (2, 1)]
@@ -251,7 +252,7 @@ class StoppingWords(DeadlyWords):
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_helper_stopped_at_any_store_holds_nobody_up_and_nothing_is_lost(monkeypatch):
     """The parent does all that it has to do; another helper ends it where it holds the lock, and goes on."""
-    monkeypatch.setattr(book_module, "_SECONDS_STOPPED", 0.02)
+    monkeypatch.setattr(lock_module, "_SECONDS_STOPPED", 0.02)
     for stores in itertools.count():
         with books() as make_book:
             if not stopped_at(stores, make_book):
@@ -286,7 +287,7 @@ def stopped_at(stores, make_book):
     told = [(one.helper, one.ticket) for one in parent.outcomes(0)]
     found = parent.in_hand(0)
     if found is not None and (0, found[0].ticket) not in told and not found[1]:
-        parent.append(2, found[0].start, found[0].stop, per=2, serial=found[0].record + 1, again=True, **PLACES)
+        parent.append(2, found[0].start, found[0].stop, per=2, serial=found[0].record + 1, redelivered=True, **PLACES)
     while do(other, 1, by_other):
         pass
     by_victim = [one for one in parent.outcomes(0) if one.helper == 0]

@@ -122,7 +122,7 @@ def test_a_dead_helper_is_replaced_at_the_next_hand_over(tmp_path):
         until(lambda: select.select([ended], [], [], 0)[0])
         os.close(ended)
         writer.submit("b", "2")
-        assert any(one is not None and one.popen.pid != helper.pid for one in writer._backend._helpers)
+        assert any(one is not None and one.process.popen.pid != helper.pid for one in writer._backend._crew.members)
 
 
 PRINTS = """
@@ -265,7 +265,7 @@ def test_the_file_that_failures_travel_through_begins_anew_when_they_are_read(tm
             writer.submit(str(index), 1)
             with pytest.raises(WriteError, match="xxx"):
                 writer.flush()
-            (process,) = (one for one in writer._backend._helpers if one is not None)
+            (process,) = (one.process for one in writer._backend._crew.members if one is not None)
             sizes.append(os.fstat(process.failures).st_size)
     assert max(sizes) <= 2 * min(sizes)
 
@@ -283,7 +283,7 @@ def test_a_hand_over_does_not_wait_for_a_helper_that_stands_still_with_the_lock(
         stdout=subprocess.PIPE,
     ) as holder:
         holder.stdout.readline()
-        assert book.holder == holder.pid
+        assert book.lock.holder == holder.pid
         book.append(0, 0, 5, per=5, serial=1, slot=(0, 0), letter=(0, 8))
         assert book.outcomes(0) == []
         book.watch(1)
@@ -315,7 +315,7 @@ os.kill(os.getpid(), signal.SIGSTOP)
         assert claim is None
         assert stopped.wait() == -signal.SIGKILL
     inherited = [book.inherit(1) for _ in range(6)]
-    assert [(one.start, one.stop, one.again) for one in inherited[:5]] == [(n, n + 1, True) for n in range(5)]
+    assert [(one.start, one.stop, one.redelivered) for one in inherited[:5]] == [(n, n + 1, True) for n in range(5)]
     assert inherited[5] is None
     book.close()
     os.close(descriptor)
@@ -333,7 +333,7 @@ def test_a_sample_over_which_three_helpers_have_died_is_left_out(tmp_path):
         """As a helper that dies over the samples 1 and 3; returns whether it was alive at the end."""
         while (claim := take()) is not None:
             for index in range(claim.start, claim.stop):
-                book.at(helper, index)
+                book.on_progress(helper, index)
                 if index in (1, 3):
                     deaths.append(index)
                     return False

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from lighter_async import BackgroundWriter
 from lighter_async.staging import StagingPool, plan_batch, plan_sample
-from lighter_async.staging.layout import is_tensor
+from lighter_async.staging.kinds import is_tensor
 from lighter_async.staging.memory import PrivateMemory, SlotPool, size_class
 
 MEGA = 1 << 20

@@ -5,9 +5,12 @@ batch, into a slot; a worker reads sample after sample from there; `StagingPool.
 """
 
 from lighter_async.staging.accelerator import Accelerator, Ready, TorchAccelerator
-from lighter_async.staging.layout import Plan, Staged, is_tensor, plan_batch, plan_sample
+from lighter_async.staging.kinds import is_tensor
+from lighter_async.staging.layout import plan_batch, plan_sample
+from lighter_async.staging.plan import Plan
 from lighter_async.staging.pool import StagingPool
 from lighter_async.staging.shared import SharedMemory, SharedView
+from lighter_async.staging.staged import Staged
 
 __all__ = [
     "Accelerator",

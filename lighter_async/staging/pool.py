@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 
 from lighter_async.staging.accelerator import Accelerator, TorchAccelerator
-from lighter_async.staging.layout import Leaf, Plan, Staged, is_tensor, plan_batch, plan_sample
+from lighter_async.staging.kinds import is_tensor
+from lighter_async.staging.layout import plan_batch, plan_sample
 from lighter_async.staging.memory import Memory, PrivateMemory, Slot, SlotPool, size_class
+from lighter_async.staging.places import Leaf
+from lighter_async.staging.plan import Plan
 from lighter_async.staging.shared import SharedMemory
+from lighter_async.staging.staged import Staged
 
 __all__ = ["StagingPool"]
 

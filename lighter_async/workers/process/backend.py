@@ -2,71 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import select
-import signal
-import sys
 import threading
-import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from time import monotonic, monotonic_ns
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Literal
 
-from lighter_async.errors import WorkerDiedError, WriteError, WriteTimeoutError
-from lighter_async.forks import Descriptors, no_fork
-from lighter_async.interrupts import run_handlers, uninterrupted
+from lighter_async.errors import WriteError
+from lighter_async.interrupts import uninterrupted
 from lighter_async.staging import SharedMemory
-from lighter_async.staging.layout import Leaf
-from lighter_async.staging.memory import Slot, SlotPool, size_class
 from lighter_async.targets import descriptors_of
 from lighter_async.types import Batch, Result, Unit, Waiter
 from lighter_async.workers.job import Job
 from lighter_async.workers.process.arrivals import Arrivals
-from lighter_async.workers.process.bells import make_bell, ring, silence
-from lighter_async.workers.process.book import BROKEN, STARTING, Book, Outcome
-from lighter_async.workers.process.helper import Setting
-from lighter_async.workers.process.interpreter import check_is_no_helper, folder_and_path, program
-from lighter_async.workers.process.launch import Process, check_descriptors, launch, needed, standard_descriptors
-from lighter_async.workers.process.letter import open_failure, seal, seal_names, seal_values
+from lighter_async.workers.process.crew import Crew, Member
+from lighter_async.workers.process.deaths import ATTEMPTS, MOST_IN_A_ROW, Deaths
+from lighter_async.workers.process.interpreter import check_is_no_helper, program
+from lighter_async.workers.process.launch import needed, standard_descriptors
+from lighter_async.workers.process.lookout import Lookout
+from lighter_async.workers.process.outbox import Outbox
+from lighter_async.workers.process.schedule import Finished, Schedule, Sent
+from lighter_async.workers.process.transport import Transport
+from lighter_async.workers.process.words import BROKEN, STARTING, Outcome
 
 __all__ = ["ProcessBackend"]
-
-_SECONDS_TO_NOTICE = 0.05
-_SECONDS_TO_END = 30.0  # for helpers that have nothing left to do; what a user's writer left running may hold them
-_ATTEMPTS = 3  # of a sample whose helpers die
-_STARTS = 10  # in a row that come to nothing
-_STARTS_BEFORE_THREADS = 3  # the same, where there is another way
-_MOST_DEATHS = 60  # in a row
-_LEAST_UNITS = 1024  # that the book has places for
-_SECONDS_IN_LOCK = 5.0  # of a helper, after which it is looked at whether it stands still
-_LETTERS_KEPT = 8 << 20  # bytes of memory, for reuse
-
-
-@dataclass(slots=True, eq=False)
-class _Sent:
-    """A batch that helpers have, or are about to have.
-
-    Attributes:
-        letter: The slot that says what it is.
-        left: Samples that are not done.
-    """
-
-    batch: Batch
-    serial: int
-    letter: Slot
-    left: int
-
-
-@dataclass(slots=True, eq=False)
-class _Record:
-    """A range of a batch in the book, with its samples that are not done; `again` if a helper had it that has died."""
-
-    sent: _Sent
-    left: int
-    again: bool
 
 
 class ProcessBackend:
@@ -104,59 +63,28 @@ class ProcessBackend:
         move: Callable[[BaseException, Sequence[Unit]], None] | None = None,
     ) -> None:
         self._job = job
-        self._rows: tuple[Leaf | None, bytes] = None, b""  # of the last batch; races cost a letter made anew
-        self._sealed_job = self._seal_job()
         self._done = done
+        self._move = move
         self._max_workers = max_workers
         # Where this process is gone, each helper may leave a unit behind when it dies, and its heir one sample of that,
         # while a third is at work.
-        self._cells = 3 * max(2, max_workers)
-        self._memory = memory
-        self._letters = SlotPool(_LETTERS_KEPT, memory)
-        self._capacity = max(queue_size, _LEAST_UNITS)  # units, of which each has a sample at least
+        cells = 3 * max(2, max_workers)
+        capacity = Schedule.capacity_for(queue_size)
         # Each helper that dies makes three records of one, which is there until then; so many may in a row.
-        self._records_in_all = self._capacity + 4 * max_workers + 2 * _MOST_DEATHS
-        self._folder, self._path = folder_and_path(sys.path)
-        self._move = move
-        self._book: Book
-        self._own = Descriptors()
-        self._book_file = self._job_file = self._news = self._tie = -1
-        self._bells: tuple[int, ...] = ()
-        self._has_book = False
-        with needed("bells between processes (eventfd, epoll)"):
-            self._events = _closed_epoll()
+        records = capacity + 4 * max_workers + 2 * MOST_IN_A_ROW
+        self._outbox = Outbox(job, memory)
+        self._transport = Transport(cells, records, memory)
         self._lock = threading.Lock()
-        # Guarded by _lock:
-        self._again: deque[tuple[_Sent, int, int]] = deque()  # of dead helpers, for which the book has no room now
-        self._helpers: list[Process | None] = [None] * max_workers
-        self._records: dict[int, _Record] = {}
-        self._free_records: list[int] = []
-        self._used_records = 0  # the first that was never used
+        self._lookout = Lookout(self._transport, self._lock)
+        # All below: guarded by _lock.
+        self._schedule = Schedule(self._transport, self._outbox, capacity, records)
+        self._crew = Crew(self._transport, max_workers, job.patience.write_timeout)
+        self._deaths = Deaths()
         self._arrivals: Arrivals | None = None
-        self._stuck = 0, 0.0  # who holds the book's lock, and since when
-        self._held: deque[tuple[_Sent, int, int, int]] = deque()  # with start, stop and samples a unit
-        self._units = 0  # in the book
-        self._serial = 0
-        self._results = 0  # of the book that were read
-        self._tickets = [0] * max_workers  # the last that each helper has entered a result for
-        self._failures_read = [0] * max_workers  # bytes
-        self._deaths: dict[tuple[int, int], int] = {}  # by a batch's serial number and a sample's index
-        self._killed: dict[int, WriteTimeoutError] = {}  # helpers that took too long
-        self._late: dict[tuple[int, int], WriteTimeoutError] = {}  # by a batch's serial number and a sample's index
-        self._failed_starts = 0
-        self._deaths_in_a_row = 0  # with nothing done in between
-        self._broken: BaseException | None = None
+        self._broken: BaseException | None = None  # why everything fails
         self._given_up: BaseException | None = None  # why no helper is started any more; what they had not done moves
         self._moving: deque[list[Unit]] = deque()  # which is still to be told to `move`
-        self._watchers = 0
         self._stopping = False
-        # Held by the one who waits for all, at the events.
-        self._post = threading.Lock()
-        self._asleep = False  # changed by who has the post
-
-    def _seal_job(self) -> bytes:
-        job = self._job
-        return seal(job, f"writer {job.writer.name!r} or its target {type(job.target).__name__}")
 
     # Life
 
@@ -173,59 +101,17 @@ class ProcessBackend:
         """
         check_is_no_helper()
         program()
-        # Once more, for the target knows more of its run since it was opened.
-        self._sealed_job = self._seal_job()
-        # So that whoever waits for the locks of the dead waits for helpers, too.
-        self._inherited = descriptors_of(self._job.target)
+        # Sealed once more, for the target knows more of its run since it was opened. Its descriptors are inherited, so
+        # that whoever waits for a dead process's locks waits for its helpers, too.
+        job, inherited = self._outbox.seal_job(), descriptors_of(self._job.target)
         with self._lock:
             try:
                 with needed("descriptors"), standard_descriptors():
-                    self._open()
-                for helper in range(self._max_workers):
-                    with needed("processes of their own"):
-                        self._launch(helper)
-                with needed("descriptors"):
-                    check_descriptors(max(process.alive for process in self._helpers if process is not None))
+                    self._transport.open(job, inherited)
+                self._crew.start()
             except BaseException:
                 self._close()
                 raise
-
-    def _open(self) -> None:
-        _running.add(self)
-        with needed("memory that processes share"):
-            self._memory.open()
-            self._open_book()
-        with needed("bells between processes (eventfd, epoll)"):
-            for _ in range(self._cells):
-                self._bells = (*self._bells, self._own.open(make_bell))
-            self._news = self._own.open(make_bell)
-            self._tie = self._own.open(self._make_tie)
-            with no_fork:
-                self._events = select.epoll()
-            self._events.register(self._news, select.EPOLLIN)
-
-    def _open_book(self) -> None:
-        self._book_file = self._file("book", Book.size_of(self._cells, self._records_in_all))
-        self._book = Book(self._book_file, self._cells, self._records_in_all)
-        self._has_book = True
-        self._job_file = self._file("job", 0)
-        job = memoryview(self._sealed_job)
-        while job:
-            job = job[os.write(self._job_file, job) :]
-
-    def _file(self, what: str, size: int) -> int:
-        descriptor = self._own.open(os.memfd_create, f"lighter-async-{what}", os.MFD_CLOEXEC)
-        os.ftruncate(descriptor, size)
-        return descriptor
-
-    def _make_tie(self) -> int:
-        """The end of a pipe that helpers hold; the other one is this process's alone, and closed when it ends.
-
-        So they know when it does, also by becoming another program (`os.execv`), which keeps its number.
-        """
-        theirs, ours = os.pipe()
-        self._own.open(lambda: ours)
-        return theirs
 
     def stop(self) -> None:
         """Let the helpers go. A signal's handler may raise in between; then it may be called again."""
@@ -235,86 +121,40 @@ class ProcessBackend:
                 self._arrivals = None
             with self._lock:
                 self._stopping = True
-                self._book.end()
-                for bell in self._bells:
-                    ring(bell)
-                helpers = [process for process in self._helpers if process is not None]
-            deadline = monotonic() + _SECONDS_TO_END
-            for process in helpers:
-                while not process.has_ended(_SECONDS_TO_NOTICE):
-                    run_handlers()
-                    if monotonic() > deadline:
-                        process.popen.kill()
+                self._transport.end()
+            self._crew.wait_until_ended()
             with self._lock:
                 self._close()
 
     def _close(self) -> None:
         """Let go of everything, also where not all of it could be had."""
         self._stopping = True
-        if self._has_book:
-            self._book.end()
-        for bell in self._bells:
-            ring(bell)
-        for process in self._helpers:
-            if process is not None:
-                process.wait()
-        self._helpers = [None] * self._max_workers
-        self._letters.close()
-        # Together, for a forked child closes what is still there.
-        with no_fork:
-            _running.discard(self)
-            if self._has_book:
-                self._has_book = False
-                self._book.close()
-            self._events.close()
-            self._own.close_all()
-            self._book_file = self._job_file = self._news = self._tie = -1
-            self._bells = ()
-        self._memory.close()
-
-    def forked(self) -> None:
-        """In a forked child: let go of what the parent and its helpers share, but for the slots' addresses."""
-        if self._has_book:
-            try:
-                self._book.close()
-            except BufferError:
-                pass  # another thread of the parent was reading in it; it goes with that one's frames, if ever
-        self._events.close()
+        if not self._transport.is_closed:
+            self._transport.end()
+        self._crew.close()
+        self._outbox.close()
+        self._transport.close()
 
     # In
 
     def prepare(self, batch: Batch) -> None:
-        names = seal_names(batch.names, batch.origin)
-        batch.letter = b"".join([len(names).to_bytes(8, "little"), names, self._seal_values(batch)])
-
-    def _seal_values(self, batch: Batch) -> bytes:
-        rows = batch.staged.rows
-        if rows is None:
-            return seal_values(batch, self._job)
-        # A batch of rows is like the last one but for its names, mostly. Not the first, which may have come before
-        # there was a template for it.
-        known, values = self._rows
-        if known == rows and values:
-            return values
-        values = seal_values(batch, self._job)
-        self._rows = rows, values if known == rows else b""
-        return values
+        self._outbox.prepare(batch)
 
     def put(self, units: Sequence[Unit]) -> None:
         batch, start, stop, per = units[0].batch, units[0].start, units[-1].stop, len(units[0])
         with uninterrupted():
             with self._lock:
-                self._serial += 1
-                sent = _Sent(batch, self._serial, self._letter_of(batch), stop - start)
-                batch.begun = True
-                finished: list[tuple[Batch, Result]] = []
-                if self._broken is not None:
-                    self._fail(sent, start, stop, self._broken, finished)
-                else:
-                    self._held.append((sent, start, stop, max(per, -(-(stop - start) // self._capacity))))
-                    self._send_held(finished)
+                finished: Finished = []
+                if self._broken is None:
+                    self._schedule.add(batch, start, stop, per)
+                    batch.begun = True
+                    self._send(finished)
                     self._give_away()
                     self._wait_for_arrivals()
+                else:
+                    batch.begun = True
+                    batch.letter = b""
+                    finished.append((batch, self._job.fail(Unit(batch, start, stop), self._broken, 1)))
             self._tell(finished)
 
     def took(self, batch: Batch) -> bool:
@@ -325,46 +165,39 @@ class ProcessBackend:
 
     def drop(self) -> list[Unit]:
         with uninterrupted(), self._lock:
-            dropped: list[Unit] = []
-            if self._events.closed:
-                return dropped
-            for record, start, stop in self._book.withdraw():
-                sent = self._records[record].sent
-                dropped.append(Unit(sent.batch, start, stop))
-                self._leave(record, stop - start)
-                self._done_with(sent, stop - start)
-            for sent, start, stop in self._not_in_book():
-                dropped.append(Unit(sent.batch, start, stop))
-                self._done_with(sent, stop - start)
-            return dropped
+            return [] if self._transport.is_closed else self._schedule.take_back()
+
+    def _wait_for_arrivals(self) -> None:
+        """Have a thread put into the book what is on its way from a device, as soon as it has arrived."""
+        held = self._schedule.held
+        ready = held[-1][0].batch.staged.ready if held else None
+        if ready is not None:
+            if self._arrivals is None:
+                self._arrivals = Arrivals(self._on_arrival)
+            self._arrivals.wait_for(ready)
+
+    def _on_arrival(self) -> None:
+        with self._lock:
+            finished: Finished = []
+            if not self._transport.is_closed:
+                self._send(finished)
+        self._tell(finished)
 
     # Out
 
     @property
     def is_idle(self) -> bool:
         """Whether helpers have nothing in their hands, nor in their queue."""
-        return not (self._records or self._again or self._held)
+        return self._schedule.is_empty
 
-    @contextmanager
-    def watch(self) -> Iterator[int | None]:
-        self._watch(1)
-        try:
-            yield self._events.fileno()
-        finally:
-            self._watch(-1)
-
-    def _watch(self, more: int) -> None:
-        # Helpers tell only who watches: telling costs both sides, and a loop that never waits looks for itself.
-        with uninterrupted(), self._lock:
-            if not self._events.closed:
-                self._watchers += more
-                self._book.watch(self._watchers)
+    def watch(self) -> AbstractContextManager[int | None]:
+        return self._lookout.watch()
 
     def collect(self) -> None:
         try:
-            nothing_new = self._book.results == self._results and not self._held and not self._events.poll(0)
-            if nothing_new and not self._late_helpers():
-                self._look_for_stuck()
+            nothing_new = not self._has_results() and not self._schedule.held and not self._transport.events.poll(0)
+            if nothing_new and not self._crew.late():
+                self._crew.look_for_stuck()
                 return
         except ValueError:  # stopped meanwhile
             return
@@ -377,66 +210,29 @@ class ProcessBackend:
     def needs_collect(self) -> bool:
         try:
             return bool(
-                self._broken is not None or self._book.has_failures or self._events.poll(0) or self._late_helpers()
+                self._broken is not None
+                or self._transport.book.has_failures
+                or self._transport.events.poll(0)
+                or self._crew.late()
             )
         except ValueError:  # stopped meanwhile
             return False
 
     def wait(self, waiter: Waiter, timeout: float) -> None:
-        if not self._post.acquire(blocking=False):
-            waiter.wait(timeout)
-            return
-        try:
-            # From here on whoever wakes the waiter rings, too; before, the waiter shows it.
-            self._asleep = True
-            with self.watch():
-                self._ring_sleepers(everyone=True)
-                if self._book.results == self._results and not waiter.is_awake:
-                    self._events.poll(timeout)
-            self._look_for_stuck()
-        except ValueError:
-            pass  # stopped meanwhile
-        finally:
-            self._asleep = False
-            self._post.release()
-        waiter.wait(0)
-        self.collect()
+        if self._lookout.wait(waiter, timeout, self._has_results):
+            try:
+                self._crew.look_for_stuck()
+            except ValueError:
+                pass  # stopped meanwhile
+            self.collect()
 
     def wake(self) -> None:
-        if self._asleep:
-            with no_fork:  # so that it is not closed in between
-                if self._news >= 0:
-                    ring(self._news)
+        self._lookout.wake()
 
-    def _look_for_stuck(self) -> None:
-        """End a helper that stands still while it holds the book's lock, for which all others wait."""
-        try:
-            holder, now = self._book.holder, monotonic()
-        except OSError:
-            return  # stopped meanwhile
-        if not holder or holder != self._stuck[0]:
-            self._stuck = holder, now
-            return
-        seconds = now - self._stuck[1]
-        if seconds > min(_SECONDS_IN_LOCK, self._job.patience.write_timeout or _SECONDS_IN_LOCK):
-            self._book.end_if_stuck(seconds)
+    def _has_results(self) -> bool:
+        return self._transport.book.results != self._schedule.results
 
-    def _wait_for_arrivals(self) -> None:
-        """Have a thread put into the book what is on its way from a device, as soon as it has arrived."""
-        ready = self._held[-1][0].batch.staged.ready if self._held else None
-        if ready is not None:
-            if self._arrivals is None:
-                self._arrivals = Arrivals(self._arrived)
-            self._arrivals.wait_for(ready)
-
-    def _arrived(self) -> None:
-        with self._lock:
-            finished: list[tuple[Batch, Result]] = []
-            if not self._events.closed:
-                self._send_held(finished)
-        self._tell(finished)
-
-    def _tell(self, finished: Sequence[tuple[Batch, Result]]) -> None:
+    def _tell(self, finished: Finished) -> None:
         for batch, result in finished:
             self._done(batch, result)
         while self._moving:
@@ -446,228 +242,70 @@ class ProcessBackend:
 
     # With _lock held
 
-    def _letter_of(self, batch: Batch) -> Slot:
-        letter = self._letters.acquire(size_class(len(batch.letter), _LETTERS_KEPT), pinned=False)
-        letter.memory[: len(batch.letter)] = memoryview(batch.letter)
-        batch.letter = b""
-        return letter
-
-    @property
-    def _has_record(self) -> bool:
-        return bool(self._free_records) or self._used_records < self._records_in_all
-
-    def _send_again(self) -> None:
-        """Put into the book what dead helpers had in their hands, as far as the book has room for it."""
-        while self._again and self._has_record and self._units < self._records_in_all:
-            sent, start, stop = self._again.popleft()
-            self._send(sent, start, stop, stop - start, again=True)
-
-    def _send_held(self, finished: list[tuple[Batch, Result]]) -> None:
-        """Put into the book what has arrived on the host, in order, as far as the book has room."""
-        if self._given_up is not None:
-            return
-        self._send_again()
-        while self._held and self._broken is None:
-            sent, start, stop, per = self._held[0]
-            if self._again or not self._has_record:
-                return
-            if self._records and self._units - (start - stop) // per > self._records_in_all:
-                return
-            ready = sent.batch.staged.ready
-            try:
-                if ready is not None and not ready.query():
-                    return
-            except Exception as error:  # the device failed, and the copy with it
-                self._held.popleft()
+    def _send(self, finished: Finished) -> None:
+        if self._given_up is None and self._broken is None:
+            for sent, start, stop, error in self._schedule.send():
                 self._fail(sent, start, stop, error, finished)
-                continue
-            self._send(sent, start, stop, per)
-            self._held.popleft()
 
-    def _send(self, sent: _Sent, start: int, stop: int, per: int, *, again: bool = False) -> None:
-        if self._free_records:
-            number = self._free_records.pop()
-        else:
-            number = self._used_records
-            self._used_records += 1
-        slot = sent.batch.staged.slot
-        self._records[number] = _Record(sent, stop - start, again)
-        self._units += -(-(stop - start) // per)
-        self._book.append(
-            number,
-            start,
-            stop,
-            per=per,
-            serial=sent.serial,
-            slot=(0, 0) if slot is None else (slot.offset, slot.memory.nbytes),
-            letter=(sent.letter.offset, sent.letter.memory.nbytes),
-            again=again,
-        )
-        self._ring_sleepers()
-
-    def _ring_sleepers(self, *, everyone: bool = False) -> None:
-        for sleeper in self._book.sleepers(everyone=everyone):
-            ring(self._bells[sleeper])
-
-    def _collect(self) -> list[tuple[Batch, Result]]:
-        finished: list[tuple[Batch, Result]] = []
-        ready = {descriptor for descriptor, _ in self._events.poll(0)}
-        if self._news in ready:
-            silence(self._news)
+    def _collect(self) -> Finished:
+        finished: Finished = []
+        ready = self._transport.take_news()
         self._read_results(finished)
-        for helper in self._late_helpers():
-            self._kill(helper)
-        for helper, process in enumerate(self._helpers):
-            if process is not None and process.alive in ready:
-                self._bury(helper, process, finished)
+        for helper in self._crew.late():
+            self._crew.kill(helper)
+        for helper, member in enumerate(self._crew.members):
+            if member is not None and member.process.alive in ready:
+                self._replace(helper, member, finished)
         if self._broken is not None:
-            self._fail_everything(self._broken, finished)
-        self._send_held(finished)
+            for unit in self._schedule.take_back():
+                finished.append((unit.batch, self._job.fail(unit, self._broken, 1)))
+        self._send(finished)
         self._give_away()
         return finished
 
-    def _read_results(self, finished: list[tuple[Batch, Result]]) -> None:
-        if self._book.results == self._results:
-            return
-        self._failed_starts = self._deaths_in_a_row = 0
-        for outcome in self._book.outcomes(self._results):
-            self._results += 1
-            self._units -= 1
-            self._tickets[outcome.helper] = outcome.ticket
-            self._enter(outcome, finished)
+    def _read_results(self, finished: Finished) -> None:
+        for outcome in self._schedule.new_results():
+            self._deaths.note_progress()
+            member = self._crew.members[outcome.helper]
+            assert member is not None
+            member.ticket = outcome.ticket
+            self._schedule.count(outcome, self._failures_of(outcome), finished)
 
-    def _enter(self, outcome: Outcome, finished: list[tuple[Batch, Result]]) -> None:
-        sent = self._records[outcome.record].sent
-        # The units of a batch mostly come together, and are booked as one.
-        if not finished or finished[-1][0] is not sent.batch:
-            finished.append((sent.batch, Result()))
-        result = finished[-1][1]
-        result.written += outcome.written
-        result.skipped += outcome.skipped
-        if outcome.failed:
-            result.failures += self._read_failures(outcome.helper, outcome.failures)
-        result.bytes_written += outcome.bytes_written
-        result.encode_seconds += outcome.encode_ns / 1e9
-        result.store_seconds += outcome.store_ns / 1e9
-        self._leave(outcome.record, outcome.stop - outcome.start)
-        self._done_with(sent, outcome.stop - outcome.start)
+    def _failures_of(self, outcome: Outcome) -> Sequence[WriteError]:
+        return self._crew.read_failures(outcome.helper, outcome.failures) if outcome.failed else ()
 
-    def _read_failures(self, helper: int, end: int) -> list[WriteError]:
-        process = self._helpers[helper]
-        assert process is not None
-        found = []
-        while self._failures_read[helper] < end:
-            begin = self._failures_read[helper] + 8
-            place = begin - self._book.base(helper)
-            length = int.from_bytes(os.pread(process.failures, 8, place - 8), "little")
-            found.append(open_failure(os.pread(process.failures, length, place)))
-            self._failures_read[helper] = begin + length
-        self._book.read(helper, end)
-        return found
+    def _fail(
+        self, sent: Sent, start: int, stop: int, error: BaseException, finished: Finished, attempts: int = 1
+    ) -> None:
+        finished.append((sent.batch, self._job.fail(Unit(sent.batch, start, stop), error, attempts)))
+        self._schedule.forget(sent, stop - start)
 
-    def _leave(self, number: int, samples: int) -> None:
-        """So many samples of a record are done, or in another record from now on."""
-        record = self._records[number]
-        record.left -= samples
-        if not record.left:
-            del self._records[number]
-            self._free_records.append(number)
+    # Replacing the dead, with _lock held
 
-    def _done_with(self, sent: _Sent, samples: int) -> None:
-        sent.left -= samples
-        if not sent.left:
-            self._letters.release(sent.letter)
-
-    # Deaths
-
-    def _late_helpers(self) -> list[int]:
-        """Those that have been at one sample for longer than `write_timeout`."""
-        limit = self._job.patience.write_timeout
-        if limit is None:
-            return []
-        before = monotonic_ns() - int(limit * 1e9)
-        return [
-            helper
-            for helper in range(self._max_workers)
-            if 0 < self._book.since(helper) < before and helper not in self._killed
-        ]
-
-    def _kill(self, helper: int) -> None:
-        """End a helper that takes too long, once it has told where it is."""
-        process = self._helpers[helper]
-        if process is None:
-            return
-        limit = self._job.patience.write_timeout
-        stack = process.stack()
-        process.popen.kill()
-        self._killed[helper] = WriteTimeoutError(
-            f"writing took longer than write_timeout={limit:g} s, and the helper process was ended in\n{stack}",
-            stack=stack,
-        )
-
-    def _launch(self, helper: int) -> None:
-        failures = stack = -1
-        try:
-            with standard_descriptors():
-                failures = self._file("failures", 0)
-                stack = self._file("stack", 0)
-            process = self._launched(helper, failures, stack)
-        except BaseException:
-            self._own.close(failures, stack)
-            raise
-        self._tickets[helper] = self._failures_read[helper] = 0
-        self._helpers[helper] = process
-        self._events.register(process.alive, select.EPOLLIN)
-
-    def _launched(self, helper: int, failures: int, stack: int) -> Process:
-        setting = Setting(
-            helper=helper,
-            helpers=self._cells,
-            records=self._records_in_all,
-            mapped=self._memory.mapped,
-            parent=os.getpid(),
-            book=self._book_file,
-            slots=self._memory.descriptor,
-            job=self._job_file,
-            failures=failures,
-            stack=stack,
-            bells=self._bells,
-            news=self._news,
-            inherited=self._inherited,
-            tie=self._tie,
-        )
-        return launch(setting, self._own, folder=self._folder, path=self._path)
-
-    def _bury(self, helper: int, process: Process, finished: list[tuple[Batch, Result]]) -> None:
+    def _replace(self, helper: int, member: Member, finished: Finished) -> None:
         """Take over what a dead helper had in its hand, and start another one in its place."""
-        self._events.unregister(process.alive)
+        self._transport.events.unregister(member.process.alive)
         self._read_results(finished)  # it may have entered one since we looked
-        state, failures = self._book.state(helper), self._book.failures(helper)
-        hand = self._book.in_hand(helper)
+        book = self._transport.book
+        state, failures = book.state(helper), book.failures(helper)
+        hand = book.in_hand(helper)
         cause: BaseException | None = None
-        late = self._killed.pop(helper, None)
-        if late is not None and hand is not None:
-            self._late[self._records[hand[0].record].sent.serial, hand[2]] = late
+        if member.killed is not None and hand is not None:
+            self._deaths.note_late((self._schedule.batch_of(hand[0]).serial, hand[2]), member.killed)
         if state == BROKEN:
-            cause = self._read_failures(helper, failures)[0].cause
-        elif hand is not None and hand[0].ticket != self._tickets[helper]:
-            self._take_over(*hand, process.popen.wait(), finished)
+            cause = self._crew.read_failures(helper, failures)[0].cause
+        elif hand is not None and hand[0].ticket != member.ticket:
+            self._take_over(*hand, member.process.popen.wait(), finished)
         # Only now, when it is in the queue again: were this process killed before, other helpers would take it over.
-        self._book.clear(helper)
-        self._helpers[helper] = None
-        status = process.wait()
+        status = self._crew.bury(helper)
         if state == STARTING:
-            self._failed_starts += 1
-            if self._failed_starts >= (_STARTS if self._move is None or self._results else _STARTS_BEFORE_THREADS):
-                cause = WorkerDiedError(
-                    f"helper processes end before they are at work (the last one {_ending(status)}); what they print "
-                    "on stderr may say why, and backend='thread' does without them"
-                )
+            has_other_way = self._move is not None and not self._schedule.results
+            cause = self._deaths.at_start(status, has_other_way=has_other_way) or cause
         if cause is None and self._given_up is None:
             try:
-                self._launch(helper)
+                self._crew.launch(helper)
             except OSError as error:
-                if any(self._helpers):
+                if any(self._crew.members):
                     return
                 cause = error
         if cause is None or self._move is None:
@@ -676,112 +314,30 @@ class ProcessBackend:
             self._given_up = cause
             self._moving.append([])  # so that it is told even if there is nothing to move
 
-    def _take_over(
-        self, hand: Outcome, is_done: bool, at: int, status: int, finished: list[tuple[Batch, Result]]
-    ) -> None:
-        """Book what a dead helper has done, or send it again, the sample that it was at by itself."""
-        self._units -= 1
+    def _take_over(self, hand: Outcome, is_done: bool, at: int, status: int, finished: Finished) -> None:
+        """Count what a dead helper has done, or send it again, the sample that it was at by itself."""
         if is_done:
-            self._enter(hand, finished)
+            self._schedule.take_done_hand(hand, self._failures_of(hand), finished)
             return
-        self._deaths_in_a_row += 1
-        if self._deaths_in_a_row >= _MOST_DEATHS:
-            # Else each of a thousand such samples would have three helpers started for it.
-            self._broken = WorkerDiedError(
-                f"{_MOST_DEATHS} helper processes in a row ended at work without anything done in between, the last "
-                f"one {_ending(status)}; the writer makes them crash, or the machine is out of memory"
-            )
-        sent = self._records[hand.record].sent
-        key = sent.serial, at
-        self._deaths[key] = self._deaths.get(key, 0) + 1
-        is_last = self._deaths[key] == _ATTEMPTS
-        self._leave(hand.record, hand.stop - hand.start)
-        for start, stop in ((hand.start, at), (at, at if is_last else at + 1), (at + 1, hand.stop)):
-            if start < stop:
-                self._again.append((sent, start, stop))
+        self._broken = self._deaths.at_work(status) or self._broken
+        sent = self._schedule.take_hand(hand)
+        error = self._deaths.over((sent.serial, at), status)
+        self._schedule.requeue(sent, hand.start, at)
+        if error is None:
+            self._schedule.requeue(sent, at, at + 1)
+        self._schedule.requeue(sent, at + 1, hand.stop)
         if self._given_up is None:
-            self._send_again()
-        if is_last:
-            del self._deaths[key]
-            error = self._late.pop(key, None) or WorkerDiedError(
-                f"each of the {_ATTEMPTS} helper processes that were writing it ended, the last one {_ending(status)}; "
-                "the sample or its writer makes them crash, or the machine is out of memory"
-            )
-            self._fail(sent, at, at + 1, error, finished, attempts=_ATTEMPTS)
-
-    def _fail(
-        self,
-        sent: _Sent,
-        start: int,
-        stop: int,
-        error: BaseException,
-        finished: list[tuple[Batch, Result]],
-        attempts: int = 1,
-    ) -> None:
-        unit = Unit(sent.batch, start, stop)
-        finished.append((sent.batch, self._job.fail(unit, error, attempts)))
-        self._done_with(sent, stop - start)
-
-    def _fail_everything(self, error: BaseException, finished: list[tuple[Batch, Result]]) -> None:
-        for number, start, stop in self._book.withdraw():
-            sent = self._records[number].sent
-            self._leave(number, stop - start)
-            self._fail(sent, start, stop, error, finished)
-        for sent, start, stop in self._not_in_book():
-            self._fail(sent, start, stop, error, finished)
+            self._schedule.send_requeued()
+        if error is not None:
+            self._fail(sent, at, at + 1, error, finished, attempts=ATTEMPTS)
 
     def _give_away(self) -> None:
         """Have what no helper has in its hand moved, once they have given up."""
         if self._given_up is None or self._broken is not None:
             return
-        for number, start, stop in self._book.withdraw(hurry=False):
-            record = self._records[number]
-            self._leave(number, stop - start)
-            self._give(record.sent, start, stop, again=record.again)
-        for sent, start, stop in self._again:
-            self._give(sent, start, stop, again=True)
-        for sent, start, stop, _ in self._held:
-            self._give(sent, start, stop, again=False)
-        self._again.clear()
-        self._held.clear()
-
-    def _give(self, sent: _Sent, start: int, stop: int, *, again: bool) -> None:
-        per = -(-(stop - start) // self._max_workers)
-        ends = range(start, stop, per)
-        self._moving.append([Unit(sent.batch, first, min(first + per, stop), again) for first in ends])
-        self._done_with(sent, stop - start)
-
-    def _not_in_book(self) -> list[tuple[_Sent, int, int]]:
-        """Take what is not in the book yet, or not again."""
-        taken = [*self._again, *((sent, start, stop) for sent, start, stop, _ in self._held)]
-        self._again.clear()
-        self._held.clear()
-        return taken
-
-
-# Whose memory a forked child has to let go of: a data loader's worker may live as long as the job.
-_running: weakref.WeakSet[ProcessBackend] = weakref.WeakSet()
-
-
-def _forked() -> None:
-    for backend in list(_running):
-        backend.forked()
-    _running.clear()
-
-
-os.register_at_fork(after_in_child=_forked)
-
-
-def _closed_epoll() -> select.epoll:
-    events = select.epoll()
-    events.close()
-    return events
-
-
-def _ending(status: int) -> str:
-    if status >= 0:
-        return f"with exit status {status}"
-    try:
-        return f"by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"by signal {-status}"
+        for unit in self._schedule.take_back(hurry=False):
+            per = -(-len(unit) // self._max_workers)
+            ends = range(unit.start, unit.stop, per)
+            self._moving.append(
+                [Unit(unit.batch, first, min(first + per, unit.stop), unit.redelivered) for first in ends]
+            )

@@ -27,8 +27,9 @@ from lighter_async.twin import loads
 from lighter_async.types import Batch, Origin, Result, Unit
 from lighter_async.workers.job import Job
 from lighter_async.workers.process.bells import ring, silence
-from lighter_async.workers.process.book import Book, Claim
+from lighter_async.workers.process.book import Book
 from lighter_async.workers.process.letter import open_batch, seal_failure
+from lighter_async.workers.process.words import Claim
 from lighter_async.writers import Encoder
 
 if TYPE_CHECKING:
@@ -254,8 +255,8 @@ class Helper:
             return
         if job.patience.write_timeout is not None and _may_need_torch(job, batch.staged):
             import torch  # noqa: F401  # which takes seconds, that are no sample's
-        unit = Unit(batch, claim.start, claim.stop, claim.again)
-        self._count(job.run(unit, self._lane, partial(self._book.at, self._me)))
+        unit = Unit(batch, claim.start, claim.stop, claim.redelivered)
+        self._count(job.run(unit, self._lane, partial(self._book.on_progress, self._me)))
 
     def _count(self, result: Result) -> None:
         for failure in result.failures:

@@ -1,0 +1,113 @@
+"""What staging a batch will take: a place in a slot for every tensor and array, and what is cloned or kept instead."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lighter_async.staging.kinds import dtype_of, text_bytes
+from lighter_async.staging.places import Kept, Leaf, Loose, Text
+
+__all__ = ["LONG_TEXT", "Foreign", "NoData", "Plan"]
+
+LONG_TEXT = 4096  # bytes from which on a text that helpers are given lies in the slot
+_ALIGNMENT = 64  # of every leaf; a cache line, and more than any dtype's itemsize
+_MOST_WALKED = 1000  # items of a value; what has more is pickled, which takes less time and memory
+
+
+@dataclass(slots=True)
+class Plan:
+    """What staging a batch will take.
+
+    Attributes:
+        shared: Whether other processes are to read it: then long texts lie in the slot, too.
+        count: Samples in the batch.
+        nbytes: Bytes of slot that it takes.
+        other_bytes: Bytes that it keeps outside the slot, such as texts.
+        rows: Set where the whole batch is one tensor or array, with a sample per row.
+        values: Set otherwise: a sample each, with a place for every tensor and array, or for the whole.
+        sources: What is to be copied where.
+        loose: What is to be cloned instead.
+        kept: What is referred to or handed over as it is, such as the classes of objects.
+        has_classes: Whether a value is of a named tuple's class.
+    """
+
+    shared: bool = False
+    count: int = 0
+    nbytes: int = 0
+    other_bytes: int = 0
+    rows: Leaf | None = None
+    values: list[Any] = field(default_factory=list)
+    sources: list[tuple[Leaf, Any]] = field(default_factory=list)
+    loose: list[Any] = field(default_factory=list)
+    kept: list[Any] = field(default_factory=list)
+    has_classes: bool = False
+    _kept_at: dict[int, int] = field(default_factory=dict)
+    _walked: int = 0
+
+    def place(self, array: Any, *, is_tensor: bool) -> Leaf:
+        shape = tuple(array.shape)
+        if is_tensor:
+            dtype, itemsize = dtype_of(array.dtype)
+            nbytes = math.prod(shape) * itemsize
+        else:
+            dtype, nbytes = array.dtype, array.nbytes
+        leaf = Leaf(dtype, shape, self.nbytes, nbytes, is_tensor)
+        self.sources.append((leaf, array))
+        self.nbytes += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
+        return leaf
+
+    def place_bytes(self, data: Any) -> Leaf:
+        return self.place(np.frombuffer(data, np.uint8), is_tensor=False)
+
+    def clone(self, value: Any, nbytes: int) -> Loose:
+        self.loose.append(value)
+        self.other_bytes += nbytes * (2 if self.shared else 1)  # once more in what helpers are given
+        return Loose(len(self.loose) - 1)
+
+    def keep(self, thing: Any, nbytes: int = 0) -> Kept:
+        number = self._kept_at.setdefault(id(thing), len(self.kept))
+        if number == len(self.kept):
+            self.kept.append(thing)
+            self.other_bytes += nbytes * (2 if self.shared else 1)
+        return Kept(number)
+
+    def text(self, value: Any) -> Any:
+        """A text or bytes, by value or by its place."""
+        kind = type(value)
+        nbytes = text_bytes(value)
+        if self.shared and nbytes >= LONG_TEXT and kind in (str, bytes, bytearray):
+            return Text(self.place_bytes(value.encode("utf-8", "surrogatepass") if kind is str else value), kind)
+        self.other_bytes += nbytes
+        return bytearray(value) if kind is bytearray else value
+
+    def walks(self, items: int) -> None:
+        """Count items of the value that is under way.
+
+        Raises:
+            Foreign: There are too many to be walked through.
+        """
+        self._walked += items
+        if self._walked > _MOST_WALKED:
+            raise Foreign
+
+    def begin(self) -> tuple[int, int, int, int]:
+        """Begin with a value; returns what `undo` needs."""
+        self._walked = 0
+        return self.nbytes, self.other_bytes, len(self.sources), len(self.loose)
+
+    def undo(self, mark: tuple[int, int, int, int]) -> None:
+        """Forget what was placed since. What is kept stays, for it may have been kept before."""
+        self.nbytes, self.other_bytes, sources, loose = mark
+        del self.sources[sources:], self.loose[loose:]
+
+
+class Foreign(Exception):
+    """A value is no tensor, array, text or number, nor a plain container of them."""
+
+
+class NoData(ValueError):
+    """A tensor has no data to write."""

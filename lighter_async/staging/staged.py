@@ -1,0 +1,133 @@
+"""A batch in memory of our own, and how a worker finds one sample of it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lighter_async.block import Block
+from lighter_async.staging.places import Kept, Leaf, Loose, Snapshot, Text
+from lighter_async.staging.snapshot import load
+
+if TYPE_CHECKING:
+    from lighter_async.staging.accelerator import Ready
+    from lighter_async.staging.memory import Slot
+
+__all__ = ["Staged"]
+
+_NOTHING = np.empty(0, np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A batch in memory of our own.
+
+    Attributes:
+        slot: Where its tensors and arrays lie; None where it has none.
+        ready: What to wait for before the slot is read; None if it can be read at once.
+        plain: Whether its samples are tensors, arrays, texts and numbers, and nothing of a user's own.
+    """
+
+    slot: Slot | None
+    ready: Ready | None
+    rows: Leaf | None
+    values: list[Any]
+    loose: list[Any]
+    kept: list[Any] = field(default_factory=list)
+    plain: bool = False
+    _row_kind: tuple[str, tuple[int, ...]] | None = field(default=None, init=False)
+
+    def value(self, index: int) -> Any:
+        """Sample `index`. Its tensors and arrays are views of the slot, valid until the batch is done.
+
+        Arrays are read-only.
+        """
+        if self.rows is not None:
+            return self.rows.row(self._memory(), index)
+        return _restore(self.values[index], self._find)
+
+    def block(self, index: int) -> Block | None:
+        """Sample `index` as plain memory of the slot, valid as `value`; None if it is not one dense tensor."""
+        if self.slot is None:
+            return None
+        if self.rows is not None:
+            return self.rows.row_block(self.slot.memory, index)
+        value = self.values[index]
+        return value.block(self.slot.memory) if isinstance(value, Leaf) else None
+
+    def kind(self, index: int) -> tuple[str, tuple[int, ...]] | None:
+        """The dtype and shape of sample `index`, if it is a tensor or an array in the slot."""
+        if self.rows is not None:
+            if self._row_kind is None:
+                object.__setattr__(self, "_row_kind", (_dtype_text(self.rows.dtype), self.rows.shape[1:]))
+            return self._row_kind
+        value = self.values[index]
+        return (_dtype_text(value.dtype), value.shape) if isinstance(value, Leaf) else None
+
+    def kinds(self) -> dict[tuple[str, tuple[int, ...]], int]:
+        """The dtypes and shapes for which `block` gives something, and the bytes of one of each."""
+        if self.rows is not None:
+            rows = self.rows
+            kind = rows.dtype, rows.shape[1:]
+            return {kind: rows.nbytes // rows.shape[0]} if rows.is_tensor and rows.nbytes else {}
+        leaves = [value for value in self.values if isinstance(value, Leaf) and value.is_tensor and value.nbytes]
+        return {(leaf.dtype, leaf.shape): leaf.nbytes for leaf in leaves}
+
+    def own_value(self, index: int) -> Any:
+        """Sample `index` with tensors and arrays of its own, which may be kept and changed."""
+        if self.rows is not None:
+            return _own(self.rows.row(self._memory(), index))
+        return _restore(self.values[index], self._find_own)
+
+    def _find(self, place: Any) -> Any:
+        if type(place) is Leaf:
+            return place.view(self._memory())
+        return self._found(place, self._find)
+
+    def _find_own(self, place: Any) -> Any:
+        if type(place) is Leaf:
+            return _own(place.view(self._memory()))
+        found = self._found(place, self._find_own)
+        return _own(found) if type(place) is Loose else found
+
+    def _found(self, place: Any, find: Callable[[Any], Any]) -> Any:
+        if type(place) is Loose:
+            return self.loose[place.index]
+        if type(place) is Kept:
+            return self.kept[place.index]
+        if type(place) is Text:
+            return place.read(self._memory())
+        return load(place.data.bytes(self._memory()).data, lambda number: find(place.places[number]))
+
+    def _memory(self) -> NDArray[np.uint8]:
+        # Tensors and arrays without elements need no slot.
+        return _NOTHING if self.slot is None else self.slot.memory
+
+
+_PLACES = frozenset({Leaf, Loose, Kept, Text, Snapshot})
+
+
+def _restore(value: Any, find: Callable[[Any], Any]) -> Any:
+    kind = type(value)
+    if kind in _PLACES:
+        return find(value)
+    if kind is list or kind is tuple:
+        return kind([_restore(item, find) for item in value])
+    if kind is dict or kind is OrderedDict:
+        return kind((key, _restore(item, find)) for key, item in value.items())
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return tuple.__new__(kind, [_restore(item, find) for item in value])
+    return bytearray(value) if kind is bytearray else value
+
+
+def _dtype_text(dtype: Any) -> str:
+    return dtype if isinstance(dtype, str) else str(dtype)
+
+
+def _own(value: Any) -> Any:
+    return value.copy() if isinstance(value, np.ndarray) else value.clone()
