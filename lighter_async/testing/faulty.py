@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 from urllib.parse import quote
 
-from lighter_async.targets import Features, Lane, PathTarget, Target, features_of, lane_of
+from lighter_async.targets import Features, Lane, PathTarget, Target, descriptors_of, features_of, lane_of
 from lighter_async.testing.storing import Torn
 
 __all__ = ["Attempts", "Fault", "FaultyTarget", "Faults", "Moment"]
@@ -115,7 +115,7 @@ class FaultyTarget:
     @property
     def descriptors(self) -> tuple[int, ...]:
         """What helpers are to inherit for the other target."""
-        return tuple(getattr(self.target, "descriptors", ()))
+        return descriptors_of(self.target)
 
     def open(self) -> None:
         """Open the other target."""
