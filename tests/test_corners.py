@@ -281,3 +281,24 @@ def test_numbered_samples_that_come_by_cost_a_byte_each(tmp_path):
     assert known.missing(Numbers(range(10, 12)), Origin(range(10, 12)), 2) == []
     assert sum(map(len, known._met_indices.values())) < 200_000
     assert known._met == {}
+
+
+def test_an_index_that_no_record_holds_is_refused_as_it_is_without_resume(tmp_path):
+    """With a message that says what indices are."""
+    store(tmp_path, {"a": (0, "x")})
+    with pytest.raises(TypeError, match="is a whole number"):
+        known_of(tmp_path).missing(["b"], Origin([1 << 63]), 1)
+
+
+def test_an_object_that_holds_several_samples_and_is_gone_is_missed(tmp_path):
+    """Of every sample that lies in it."""
+    store(tmp_path, {"a": (0, "x")})
+    output = {"writer": "text", "key": "", "object": "o.bin", "offset": [0, 4], "bytes": 4, "xxh3": "0" * 32}
+    line = {"samples": 2, "names": ["d", "e"], "outputs": [output], "index": [5, 6], "rank": 0, "loader": 0}
+    with open(tmp_path / ".lighter-async/manifest-0.jsonl", "a") as file:
+        file.write(json.dumps(line | {"batch": None, "time": 0.0, "run": "z"}, separators=(",", ":")) + "\n")
+    report = verify(tmp_path)
+    assert not report.is_sound
+    assert {one.file for one in report.damaged} == {"o.bin"}
+    (tmp_path / "o.bin").touch()
+    assert not any(one.trouble == "extra" for one in verify(tmp_path).findings)

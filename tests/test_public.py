@@ -236,7 +236,7 @@ BELOW = {
 ABOVE = {
     "aio": {*BELOW},
     "callback": {*BELOW},
-    "resume": {"manifest", "same", "targets"},
+    "resume": {"errors", "manifest", "same", "targets"},
     "results": {"errors", "files", "manifest", "store", "targets", "writers"},
     "cli": {*BELOW, "aio", "callback"},
     "testing": {*BELOW},

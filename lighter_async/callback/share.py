@@ -13,6 +13,7 @@ from lighter_async.manifest import Manifest, ManifestLog, read_manifest
 from lighter_async.manifest.adopt import adoptable, with_unrecorded
 from lighter_async.manifest.records import Records
 from lighter_async.names import Numbers, with_suffix
+from lighter_async.options import whole_number
 from lighter_async.same import check_same
 from lighter_async.types import Origin, Run
 
@@ -258,7 +259,7 @@ class Known:
     def _missing(self, names: Sequence[str], origin: Origin, count: int) -> list[int]:
         if origin.indices is None:
             return [position for position in range(count) if self._is_missing(names[position], None, None)]
-        indices = [int(index) for index in origin.indices[:count]]
+        indices = [whole_number(index, "the index of a sample") for index in origin.indices[:count]]
         earlier = self._records.names_at(origin.loader, indices)
         return [
             position

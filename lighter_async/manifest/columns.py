@@ -277,6 +277,12 @@ class Block:
             return _mixed(numbers, head.suffix)
         return keys_of([with_suffix(str(number), head.suffix) for number in numbers.tolist()])
 
+    def file_keys(self) -> NDArray[np.uint64]:
+        """The key of the file of each sample, dead or not."""
+        if self.head.object is not None:
+            return np.full(self.count, key_of(self.head.object), np.uint64)
+        return self.keys() if self.is_known else np.empty(0, np.uint64)
+
 
 class Columns:
     """Takes lines in, each into its block.

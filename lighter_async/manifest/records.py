@@ -84,7 +84,9 @@ class Records(Sequence[Record]):
         sought = np.sort(keys_of(list(files)))
         found = []
         for block in self.blocks:
-            keys = block.keys()
+            if not block.is_known:
+                continue
+            keys = block.file_keys()
             hits = sought.take(np.searchsorted(sought, keys), mode="clip") == keys
             if block.alive is not None:
                 hits &= block.alive
@@ -112,14 +114,17 @@ class Records(Sequence[Record]):
         rest = iter(some)
         while part := list(islice(rest, _CHUNK)):
             keys = keys_of([file_of(one) for one in part])
-            known = self._keys.take(np.searchsorted(self._keys, keys), mode="clip") == keys if len(self) else keys < 0
+            known = (
+                self._keys.take(np.searchsorted(self._keys, keys), mode="clip") == keys if len(self._keys) else keys < 0
+            )
             yield from (one for one, is_known in zip(part, known.tolist(), strict=True) if not is_known)
 
     @cached_property
     def _keys(self) -> NDArray[np.uint64]:
         """The keys of all files, sorted."""
-        keys = [block.keys() if block.alive is None else block.keys()[block.alive] for block in self.blocks]
-        found = np.concatenate(keys)
+        known = [block for block in self.blocks if block.is_known]
+        keys = [block.file_keys() if block.alive is None else block.file_keys()[block.alive] for block in known]
+        found = np.concatenate([*keys, np.empty(0, np.uint64)])
         found.sort()
         return found
 
