@@ -17,7 +17,7 @@ from lighter_async.below import walk_below
 from lighter_async.errors import ResumeError
 from lighter_async.locks import held_by
 from lighter_async.manifest.line import Config
-from lighter_async.manifest.reader import Manifest, Series, current_runs, read_manifest, runs_of
+from lighter_async.manifest.reader import Manifest, Series, read_manifest, runs_of
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.staging import is_tensor
 
@@ -83,25 +83,21 @@ def _warn_of_state(manifest: Manifest, before: str, loader: int, dataset: Sized)
         )
 
 
-def check_suffix(directory: str | os.PathLike[str], series: Series, suffix: str, *, resume: bool) -> None:
+def check_suffix(directory: str | os.PathLike[str], series: Series, suffix: str) -> None:
     """Refuse to store a second output under the series of a first one, which only its suffix tells from it.
 
     Raises:
-        ResumeError: A run that is open, or that this one goes on from, stores the series with another suffix.
+        ResumeError: A run that is open stores the series with another suffix.
     """
-    runs = runs_of(directory)
-    others = [run for run in runs if run.series == series and run.suffix != suffix]
-    if not others:
-        return
-    together = set(held_by(os.path.join(directory, RESERVED_PREFIX)))
-    if resume:
-        together |= current_runs(runs).get(series, set())
-    for run in others:
-        if run.run in together:
+    open_now = held_by(os.path.join(directory, RESERVED_PREFIX))
+    if len(open_now) < 2 or not suffix:
+        return  # nobody but the caller; or a function, whose files are its own affair
+    for run in runs_of(directory):
+        if run.series == series and run.suffix not in ("", suffix) and run.run in open_now:
             raise ResumeError(
                 f"writer {series[0]!r} stores samples in {os.fspath(directory)!r} as {run.suffix!r} and as {suffix!r}, "
-                "and a sample would count as stored for both once one has it. Give each output a key of its own "
-                "(run=Run(key=...)), or a directory; or leave out resume=True to begin anew"
+                "and a sample would count as stored for both once one has it; give each output a key of its own "
+                "(run=Run(key=...)), or a directory"
             )
 
 

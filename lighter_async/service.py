@@ -479,7 +479,7 @@ class BackgroundWriter:
                     if job.log is not None:
                         assert self._in_directory is not None
                         series, directory = (self.writer.name, self._in_directory.run.key), self._in_directory.directory
-                        check_suffix(directory, series, self._suffix, resume=self.options.resume)
+                        check_suffix(directory, series, self._suffix)
                         if self.options.resume and not self.options.mix_configs:
                             check_config(directory, series, self.options.run_config)
                         job.log.begin(self._in_directory.since or 0)
