@@ -35,7 +35,7 @@ __all__ = [
     "is_held",
     "owner_of",
     "this_process",
-    "wait_for_the_dead",
+    "wait_for_orphaned_helpers",
     "warn_of",
 ]
 
@@ -453,7 +453,7 @@ def _lock_files(folder: str) -> list[str]:
         return []
 
 
-def wait_for_the_dead(folder: str, *, timeout: float) -> None:
+def wait_for_orphaned_helpers(folder: str, *, timeout: float) -> None:
     """Wait until nobody holds a lock of a process that has died: its helpers still store what it handed over.
 
     Args:

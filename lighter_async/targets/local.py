@@ -17,7 +17,7 @@ from lighter_async.errors import InvalidNameError, NameTakenError
 from lighter_async.files import local_path, name_part, new_token, remove, sync_folder, write_part
 from lighter_async.forks import no_fork
 from lighter_async.interrupts import run_handlers
-from lighter_async.locks import LOCK_ENDING, Owner, RunLock, alone_in, this_process, wait_for_the_dead
+from lighter_async.locks import LOCK_ENDING, Owner, RunLock, alone_in, this_process, wait_for_orphaned_helpers
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.runs import begin_run
 from lighter_async.targets.base import Features, Lane
@@ -30,7 +30,7 @@ __all__ = ["LocalTarget", "wait_until_free"]
 _KIND, _LINK = 0o170000, stat.S_IFLNK
 _KNOWN_FOLDERS = 100_000
 _TEMPORARY_LENGTH = 64  # at most, of a temporary file's name
-_SECONDS_FOR_THE_DEAD = 600.0
+_SECONDS_FOR_ORPHANS = 600.0
 
 
 class LocalTarget:
@@ -137,7 +137,7 @@ class LocalTarget:
                 f"{folder!r} is a link, and nothing is stored through one; remove it, or choose another directory"
             )
         if self._owner is None:
-            wait_for_the_dead(folder, timeout=_SECONDS_FOR_THE_DEAD)
+            wait_for_orphaned_helpers(folder, timeout=_SECONDS_FOR_ORPHANS)
         with no_fork:
             self._lock = self._acquire_lock(folder)
             _open_here.add(self)
@@ -398,7 +398,7 @@ def wait_until_free(directory: str | os.PathLike[str]) -> None:
     Raises:
         TimeoutError: They have been at work for ten minutes.
     """
-    wait_for_the_dead(os.path.join(local_path(directory), RESERVED_PREFIX), timeout=_SECONDS_FOR_THE_DEAD)
+    wait_for_orphaned_helpers(os.path.join(local_path(directory), RESERVED_PREFIX), timeout=_SECONDS_FOR_ORPHANS)
 
 
 def _limit(folder: str, name: str, usual: int) -> int:
