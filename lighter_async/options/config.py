@@ -225,12 +225,10 @@ def documented(options: type[Mapping[str, Any]]) -> Callable[[_T], _T]:
             )
             for one in chosen
         ]
-        init.__annotations__ = {
-            name: hint for name, hint in init.__annotations__.items() if name in own.parameters or name == "return"
-        } | {one.name: hints[one.name] for one in chosen}
-        for one in own.parameters.values():
-            if one.kind is one.VAR_KEYWORD:
-                del init.__annotations__[one.name]
+        written_out = {*(one.name for one in parameters), "return"}
+        init.__annotations__ = {name: hint for name, hint in init.__annotations__.items() if name in written_out} | {
+            one.name: hints[one.name] for one in chosen
+        }
         init.__signature__ = own.replace(parameters=[*parameters[:split], *mine, *parameters[split:]])
         return kind
 
