@@ -27,7 +27,7 @@ from lighter_async.options import (
 )
 from lighter_async.same import check_config
 from lighter_async.staging import Plan, StagingPool
-from lighter_async.targets import LocalTarget, Target
+from lighter_async.targets import Target, directory_of
 from lighter_async.types import (
     Backend,
     Batch,
@@ -98,8 +98,9 @@ class BackgroundWriter:
         self.max_workers = own.workers
         self.queue_size = own.queue_size
         self.queue_bytes = own.bytes_of_queue
+        self._in_directory = directory_of(self.target)
         self._suffix = self.writer.suffix if isinstance(self.writer, Encoder) else ""
-        self._chosen = choose_backend(own.backend, self.writer, is_local=isinstance(self.target, LocalTarget))
+        self._chosen = choose_backend(own.backend, self.writer, is_local=self._in_directory is not None)
         if self._chosen == "process":
             self.queue_size = min(self.queue_size, MOST_QUEUED)
         self._may_fall_back = own.backend == "auto"
@@ -464,17 +465,17 @@ class BackgroundWriter:
                     without_helpers=self._pool.unshare if self._may_fall_back else None,
                 )
                 # Before the helpers get their copies of it. A target of the user's own may wait for whatever it likes.
-                if isinstance(self.target, LocalTarget):
+                if self._in_directory is not None:
                     self.target.open()
                 else:
                     let_through(self.target.open)
                 try:
                     if job.log is not None:
-                        assert isinstance(self.target, LocalTarget)
+                        assert self._in_directory is not None
                         if self.options.resume and not self.options.mix_configs:
-                            series = self.writer.name, self.target.run.key
-                            check_config(self.target.directory, series, self.options.run_config)
-                        job.log.begin(self.target.since or 0)
+                            series = self.writer.name, self._in_directory.run.key
+                            check_config(self._in_directory.directory, series, self.options.run_config)
+                        job.log.begin(self._in_directory.since or 0)
                     backend.start()
                 except BaseException:
                     job.close()
@@ -489,9 +490,9 @@ class BackgroundWriter:
             return self._backend
 
     def _make_job(self) -> Job:
-        target, writer = self.target, self.writer
-        if not isinstance(target, LocalTarget):
-            return Job(writer, target, patience=self._patience)
+        target, writer = self._in_directory, self.writer
+        if target is None:
+            return Job(writer, self.target, patience=self._patience)
         directory = os.path.abspath(target.directory)  # now, as the target takes it
         log = ManifestLog(
             directory,
@@ -542,7 +543,7 @@ class BackgroundWriter:
             self._state = "closed"
             self._unclosed.forget()
             try:
-                if isinstance(self.target, LocalTarget):
+                if self._in_directory is not None:
                     self._job.close()
                 else:
                     let_through(self._job.close)

@@ -24,7 +24,7 @@ from lighter_async.notices import notify
 from lighter_async.options import CallbackOptions, Options, as_attributes, documented
 from lighter_async.same import fingerprint_of
 from lighter_async.service import BackgroundWriter
-from lighter_async.targets import LocalTarget, Target
+from lighter_async.targets import Target, directory_of
 from lighter_async.targets.local import wait_until_free
 from lighter_async.types import Origin, Run, WriterStats
 
@@ -76,7 +76,7 @@ class FileWriter(BaseWriter):
     ) -> None:
         target = directory if isinstance(directory, Target) else None
         if target is not None:
-            directory = _directory_of(target, options)
+            directory = _path_of(target, options)
         assert not isinstance(directory, Target)
         for option, value in (("directory", directory), ("value_key", value_key), ("name_key", name_key)):
             if callable(value):
@@ -84,7 +84,7 @@ class FileWriter(BaseWriter):
                     f"{option} is no {type(value).__name__}; the order is FileWriter(directory, value_key, writer_fn)"
                 )
         super().__init__(directory)
-        self._target = target if isinstance(target, LocalTarget) else None
+        self._target = directory_of(target)
         self.options = Options.of("FileWriter", options)
         self.value_key = value_key
         self.name_key = name_key
@@ -379,14 +379,15 @@ class FileWriter(BaseWriter):
         )
 
 
-def _directory_of(target: Target, options: CallbackOptions) -> Path:
+def _path_of(target: Target, options: CallbackOptions) -> Path:
     """The directory of a target that was given in the place of one.
 
     Raises:
         TypeError: It has none.
         ValueError: An option of a directory is given beside it.
     """
-    if not isinstance(target, LocalTarget):
+    below = directory_of(target)
+    if below is None:
         raise TypeError(
             f"FileWriter stores below a directory that all ranks see, and {type(target).__name__} has none; give a "
             "LocalTarget, or hand the predictions to BackgroundWriter(writer, target)"
@@ -394,7 +395,7 @@ def _directory_of(target: Target, options: CallbackOptions) -> Path:
     for option in ("if_exists", "durability"):
         if options.get(option) is not None:
             raise ValueError(f"{option} goes with a directory; a target has its own rule, so set it there")
-    return target.directory
+    return below.directory
 
 
 @contextmanager

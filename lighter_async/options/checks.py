@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from lighter_async.errors import shown
-from lighter_async.targets import LocalTarget, Target, features_of
+from lighter_async.targets import LocalTarget, Target, directory_of, features_of
 from lighter_async.types import Durability, IfExists, OnError, Run
 from lighter_async.writers import PathFunction
 
@@ -76,14 +76,15 @@ def check_path_function(writer: PathFunction, target: Target) -> None:
             f"writer {writer.name!r} is a function (path, value), and {type(target).__name__} has no paths; "
             "register an encoder (value) -> bytes instead, which writes to any target"
         )
-    if isinstance(target, LocalTarget) and target.if_exists != "overwrite":
+    below = directory_of(target)
+    if below is not None and below.if_exists != "overwrite":
         raise ValueError(
-            f"if_exists={target.if_exists!r} cannot be kept for writer {writer.name!r}, a function (path, value) that "
+            f"if_exists={below.if_exists!r} cannot be kept for writer {writer.name!r}, a function (path, value) that "
             "writes where it likes; register an encoder (value) -> bytes instead"
         )
-    if isinstance(target, LocalTarget) and target.durability != "rename":
+    if below is not None and below.durability != "rename":
         raise ValueError(
-            f"durability={target.durability!r} cannot be kept for writer {writer.name!r}, a function (path, value) "
+            f"durability={below.durability!r} cannot be kept for writer {writer.name!r}, a function (path, value) "
             "whose files are its own affair; register an encoder (value) -> bytes instead"
         )
 
@@ -93,7 +94,8 @@ def check_records(target: Target, *, manifest: bool, resume: bool, on_error: OnE
     Raises:
         ValueError: What is to be recorded, or kept, does not go with the target or with each other.
     """
-    if not isinstance(target, LocalTarget):
+    below = directory_of(target)
+    if below is None:
         if resume:
             raise ValueError(f"resume=True needs a manifest, which goes with a directory, not {type(target).__name__}")
         if on_error == "continue":
@@ -104,10 +106,10 @@ def check_records(target: Target, *, manifest: bool, resume: bool, on_error: OnE
         return
     if resume and not manifest:
         raise ValueError("resume=True goes on from the manifest; leave manifest at True")
-    if resume and target.if_exists != "overwrite":
+    if resume and below.if_exists != "overwrite":
         raise ValueError(
             "resume=True decides by the manifest what is done, and overwrites what is not; leave if_exists at "
-            f"'overwrite' instead of {target.if_exists!r}"
+            f"'overwrite' instead of {below.if_exists!r}"
         )
 
 

@@ -13,14 +13,14 @@ from lighter_async.manifest.adopt import stored
 from lighter_async.manifest.reader import Series
 from lighter_async.results.index import Index
 from lighter_async.results.results import Results
-from lighter_async.targets import FileStore, LocalTarget
+from lighter_async.targets import DirectoryTarget, FileStore, directory_of
 from lighter_async.writers import Encoder
 
 __all__ = ["Results", "open_results"]
 
 
 def open_results(
-    where: str | os.PathLike[str] | LocalTarget,
+    where: str | os.PathLike[str] | DirectoryTarget,
     *,
     writer: str | None = None,
     key: str | None = None,
@@ -55,11 +55,14 @@ def open_results(
         TypeError: An option is of another type.
         LighterAsyncError: A later version of this package has written the manifest.
     """
-    if not (isinstance(where, (str, os.PathLike, LocalTarget))):
+    below = directory_of(where)
+    if below is not None:
+        where = below.directory
+    if not isinstance(where, (str, os.PathLike)):
         raise TypeError(f"open_results takes a path or a LocalTarget, not {shown(where)}")
     if decode is not None and not callable(decode):
         raise TypeError(f"decode is a function from bytes to a value, or an Encoder, not {shown(decode)}")
-    directory = where.directory if isinstance(where, LocalTarget) else local_path(where)
+    directory = local_path(where)
     manifest = read_manifest(directory)
     if not manifest.runs and not manifest.records:
         if not directory.is_dir():

@@ -1,10 +1,22 @@
 """Targets: where bytes live."""
 
-from lighter_async.targets.base import Features, Lane, LaneTarget, PathTarget, Target, features_of, lane_of
+from lighter_async.targets.base import (
+    DirectoryTarget,
+    Features,
+    Lane,
+    LaneTarget,
+    PathTarget,
+    Target,
+    descriptors_of,
+    directory_of,
+    features_of,
+    lane_of,
+)
 from lighter_async.targets.file_store import FileStore
 from lighter_async.targets.local import LocalTarget
 
 __all__ = [
+    "DirectoryTarget",
     "Features",
     "FileStore",
     "Lane",
@@ -12,6 +24,8 @@ __all__ = [
     "LocalTarget",
     "PathTarget",
     "Target",
+    "descriptors_of",
+    "directory_of",
     "features_of",
     "lane_of",
 ]

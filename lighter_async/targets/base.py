@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
-__all__ = ["EachByItself", "Features", "Lane", "LaneTarget", "PathTarget", "Target", "features_of", "lane_of"]
+from lighter_async.types import Durability, IfExists, Run
+
+__all__ = [
+    "DirectoryTarget",
+    "EachByItself",
+    "Features",
+    "Lane",
+    "LaneTarget",
+    "PathTarget",
+    "Target",
+    "descriptors_of",
+    "directory_of",
+    "features_of",
+    "lane_of",
+]
 
 
 @runtime_checkable
@@ -70,12 +85,11 @@ class Features:
 
     Attributes:
         has_paths: It has a `path` for each sample, which a function ``(path, value)`` can write to.
-        has_records: What is stored is recorded beside it, so that a run can be resumed and verified.
-        has_directory: It is a directory of this machine, with the options of one, and helper processes pay.
+        has_directory: It stores below a directory of this machine, and is a `DirectoryTarget`: what is stored is
+            recorded there, so that a run can be resumed and verified, and helper processes pay.
     """
 
     has_paths: bool = False
-    has_records: bool = False
     has_directory: bool = False
 
 
@@ -132,11 +146,43 @@ class LaneTarget(Target, Protocol):
         """What can be done with it."""
         ...
 
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """Descriptors that helpers are to inherit, such as a lock's, once it is open."""
+        ...
+
     def lane(self, number: int) -> Lane:
         """The lane of one worker, in the process that has opened the target.
 
         Args:
             number: Which of the workers, from 0.
+        """
+        ...
+
+
+class DirectoryTarget(LaneTarget, PathTarget, Protocol):
+    """A target that stores below a directory of this machine.
+
+    Attributes:
+        directory: The directory, in which records are kept as well.
+        if_exists: What becomes of a sample of an earlier run.
+        durability: What is stored outlives the end of any process, or a loss of power, too.
+        run: Which rank of which run stores here.
+        since: Nanoseconds, by the file system's clock, from which on files are this run's own; None until it is open.
+    """
+
+    directory: Path
+    if_exists: IfExists
+    durability: Durability
+    run: Run
+    since: int | None
+
+    def of_run(self, run: Run, directory: str | os.PathLike[str]) -> DirectoryTarget:
+        """The same target for one rank of a run, which is not open.
+
+        Args:
+            run: Which run, and which of its ranks.
+            directory: Where that run stores.
         """
         ...
 
@@ -166,6 +212,16 @@ class EachByItself:
 def features_of(target: Target) -> Features:
     """What can be done with a target, also with one that has no more than `Target` asks for."""
     return target.features if isinstance(target, LaneTarget) else Features(has_paths=isinstance(target, PathTarget))
+
+
+def directory_of(target: object) -> DirectoryTarget | None:
+    """A target as one that stores below a directory; None if it stores elsewhere, or is no target."""
+    return cast(DirectoryTarget, target) if isinstance(target, Target) and features_of(target).has_directory else None
+
+
+def descriptors_of(target: Target) -> tuple[int, ...]:
+    """What helpers inherit of a target, also of one that has no more than `Target` asks for."""
+    return target.descriptors if isinstance(target, LaneTarget) else ()
 
 
 def lane_of(target: Target, number: int) -> Lane:

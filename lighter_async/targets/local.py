@@ -54,7 +54,7 @@ class LocalTarget:
         ValueError: `if_exists` or `durability` is none of its values.
     """
 
-    features = Features(has_paths=True, has_records=True, has_directory=True)
+    features = Features(has_paths=True, has_directory=True)
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ from lighter_async.interrupts import run_handlers, uninterrupted
 from lighter_async.staging import SharedMemory
 from lighter_async.staging.layout import Leaf
 from lighter_async.staging.memory import Slot, SlotPool, size_class
+from lighter_async.targets import descriptors_of
 from lighter_async.types import Batch, Result, Unit, Waiter
 from lighter_async.workers.job import Job
 from lighter_async.workers.process.arrivals import Arrivals
@@ -175,7 +176,7 @@ class ProcessBackend:
         # Once more, for the target knows more of its run since it was opened.
         self._sealed_job = self._seal_job()
         # So that whoever waits for the locks of the dead waits for helpers, too.
-        self._inherited: tuple[int, ...] = getattr(self._job.target, "descriptors", ())
+        self._inherited = descriptors_of(self._job.target)
         with self._lock:
             try:
                 with needed("descriptors"), standard_descriptors():
