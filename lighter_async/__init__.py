@@ -9,43 +9,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from lighter_async.aio import AsyncBackgroundWriter
-    from lighter_async.callback import BaseWriter, FileWriter
-    from lighter_async.errors import (
-        BackendUnavailableError,
-        ClosedError,
-        DuplicateNameError,
-        FlushTimeoutError,
-        InvalidNameError,
-        LighterAsyncError,
-        NameTakenError,
-        QueueFullError,
-        ReadError,
-        ResumeError,
-        WorkerDiedError,
-        WriteError,
-        WriteTimeoutError,
-    )
-    from lighter_async.manifest import Manifest, Record, RunRecord, read_manifest
-    from lighter_async.results import Results, open_results
-    from lighter_async.resume import PendingSampler, pending
-    from lighter_async.service import BackgroundWriter
-    from lighter_async.targets import LocalTarget, PathTarget, Target
-    from lighter_async.types import Origin, Run, WriterStats
-    from lighter_async.writers import (
-        Encoder,
-        WriterRegistry,
-        encoder,
-        write_image_2d,
-        write_image_3d,
-        write_tensor,
-        write_text,
-        writer_registry,
-    )
-
 __version__ = "0.1.0"
 
+# The public names, by the module that each is in.
 _ROOMS = {
     "aio": ["AsyncBackgroundWriter"],
     "callback": ["BaseWriter", "FileWriter"],
@@ -83,47 +49,48 @@ _ROOMS = {
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
-__all__ = [
-    "AsyncBackgroundWriter",
-    "BackendUnavailableError",
-    "BackgroundWriter",
-    "BaseWriter",
-    "ClosedError",
-    "DuplicateNameError",
-    "Encoder",
-    "FileWriter",
-    "FlushTimeoutError",
-    "InvalidNameError",
-    "LighterAsyncError",
-    "LocalTarget",
-    "Manifest",
-    "NameTakenError",
-    "Origin",
-    "PathTarget",
-    "PendingSampler",
-    "QueueFullError",
-    "ReadError",
-    "Record",
-    "Results",
-    "ResumeError",
-    "Run",
-    "RunRecord",
-    "Target",
-    "WorkerDiedError",
-    "WriteError",
-    "WriteTimeoutError",
-    "WriterRegistry",
-    "WriterStats",
-    "encoder",
-    "open_results",
-    "pending",
-    "read_manifest",
-    "write_image_2d",
-    "write_image_3d",
-    "write_tensor",
-    "write_text",
-    "writer_registry",
-]
+__all__ = sorted(_ROOM_OF)
+
+if TYPE_CHECKING:  # the same once more, as type checkers read it; a test compares the two
+    from lighter_async.aio import AsyncBackgroundWriter as AsyncBackgroundWriter
+    from lighter_async.callback import BaseWriter as BaseWriter
+    from lighter_async.callback import FileWriter as FileWriter
+    from lighter_async.errors import BackendUnavailableError as BackendUnavailableError
+    from lighter_async.errors import ClosedError as ClosedError
+    from lighter_async.errors import DuplicateNameError as DuplicateNameError
+    from lighter_async.errors import FlushTimeoutError as FlushTimeoutError
+    from lighter_async.errors import InvalidNameError as InvalidNameError
+    from lighter_async.errors import LighterAsyncError as LighterAsyncError
+    from lighter_async.errors import NameTakenError as NameTakenError
+    from lighter_async.errors import QueueFullError as QueueFullError
+    from lighter_async.errors import ReadError as ReadError
+    from lighter_async.errors import ResumeError as ResumeError
+    from lighter_async.errors import WorkerDiedError as WorkerDiedError
+    from lighter_async.errors import WriteError as WriteError
+    from lighter_async.errors import WriteTimeoutError as WriteTimeoutError
+    from lighter_async.manifest import Manifest as Manifest
+    from lighter_async.manifest import Record as Record
+    from lighter_async.manifest import RunRecord as RunRecord
+    from lighter_async.manifest import read_manifest as read_manifest
+    from lighter_async.results import Results as Results
+    from lighter_async.results import open_results as open_results
+    from lighter_async.resume import PendingSampler as PendingSampler
+    from lighter_async.resume import pending as pending
+    from lighter_async.service import BackgroundWriter as BackgroundWriter
+    from lighter_async.targets import LocalTarget as LocalTarget
+    from lighter_async.targets import PathTarget as PathTarget
+    from lighter_async.targets import Target as Target
+    from lighter_async.types import Origin as Origin
+    from lighter_async.types import Run as Run
+    from lighter_async.types import WriterStats as WriterStats
+    from lighter_async.writers import Encoder as Encoder
+    from lighter_async.writers import WriterRegistry as WriterRegistry
+    from lighter_async.writers import encoder as encoder
+    from lighter_async.writers import write_image_2d as write_image_2d
+    from lighter_async.writers import write_image_3d as write_image_3d
+    from lighter_async.writers import write_tensor as write_tensor
+    from lighter_async.writers import write_text as write_text
+    from lighter_async.writers import writer_registry as writer_registry
 
 
 def __getattr__(name: str) -> Any:

@@ -227,9 +227,9 @@ def test_a_sample_that_is_not_written_ends_the_bench(own, disk, monkeypatch, cap
     ("name", "reason"),
     [
         ("jpeg", "Writer with name 'jpeg' is not registered"),
-        ("own_writers:missing", "has no attribute 'missing'"),
+        ("own_writers:missing", "has no 'missing'"),
         ("own_writers:nothing", "not int"),
-        ("no_such_module:write", "No module named 'no_such_module'"),
+        ("no_such_module:write", "no module 'no_such_module' can be imported"),
     ],
 )
 def test_a_format_that_is_none_is_refused(name, reason, own, disk, capsys):

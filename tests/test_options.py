@@ -13,8 +13,18 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from lighter_async import AsyncBackgroundWriter, BackgroundWriter, Encoder, FileWriter, LocalTarget, read_manifest
+from lighter_async import (
+    AsyncBackgroundWriter,
+    BackendUnavailableError,
+    BackgroundWriter,
+    Encoder,
+    FileWriter,
+    LocalTarget,
+    read_manifest,
+    writer_registry,
+)
 from lighter_async.options import CallbackOptions, Options, WriterOptions
+from lighter_async.types import Run
 
 FORMATS = """
 import lighter_async
@@ -32,6 +42,20 @@ def plain(path, value, *, mark="?"):
 
 class nested:
     again = upper
+
+def make(*, mark="!"):
+    return upper.with_options(mark=mark, suffix=".made")
+
+class Files:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __call__(self, path, value):
+        path.with_suffix(".file").write_text(value + self.mark)
+
+def nothing():
+    return 3
+
 number = 5
 """
 
@@ -44,9 +68,10 @@ def formats(tmp_path, monkeypatch):
     (folder / "my_formats.py").write_text(FORMATS)
     (folder / "my_broken.py").write_text("import no_such_package")
     (folder / "my_failing.py").write_text("1 / 0")
+    (folder / "my_lacking.py").write_text("import math; math.missing")
     monkeypatch.syspath_prepend(folder)
     yield "my_formats"
-    for module in ("my_formats", "my_broken", "my_failing"):
+    for module in ("my_formats", "my_broken", "my_failing", "my_lacking"):
         sys.modules.pop(module, None)
 
 
@@ -64,10 +89,13 @@ def stored(folder):
         ("plain", {"mark": "#"}, {"a.plain": b"hi#"}),
         ("Rot", {"by": 1}, {"a.rot": b"ij"}),
         ("Rot", None, {"a.rot": b"uv"}),
+        ("make", None, {"a.made": b"HI!"}),
+        ("make", {"mark": "#"}, {"a.made": b"HI#"}),
+        ("Files", {"mark": "#"}, {"a.file": b"hi#"}),
     ],
 )
 def test_a_writer_may_be_named_by_its_module(tmp_path, formats, backend, writer, options, expected):
-    """An encoder, a class of one, or a function, with its options, whatever the workers are."""
+    """An encoder, a function, or what makes one of them, with its options, whatever the workers are."""
     out = tmp_path / "out"
     with BackgroundWriter(f"{formats}:{writer}", out, writer_options=options, backend=backend) as background:
         background.submit("a", "hi")
@@ -80,12 +108,18 @@ def test_a_writer_may_be_named_by_its_module(tmp_path, formats, backend, writer,
         ("no_such_module:encode", None, "no module 'no_such_module' can be imported"),
         ("my_broken:encode", None, "no module 'no_such_package' can be imported"),
         ("my_failing:encode", None, "importing module 'my_failing' fails: ZeroDivisionError"),
+        ("my_lacking:encode", None, "importing module 'my_lacking' fails: AttributeError"),
         ("my_formats:missing", None, "module 'my_formats' has no 'missing'"),
+        ("my_formats:uper", None, "has no 'uper'; did you mean 'upper'"),
+        ("my_formats:", None, "the form is 'module:attribute'"),
         ("my formats:encode", None, "the form is 'module:attribute'"),
         ("my_formats:number", None, "a callable"),
         ("my_formats:upper", {"marks": 1}, "its options are suffix, mark"),
-        ("my_formats:plain", {"marks": 1}, "marks"),
-        ("my_formats:Rot", {"to": 1}, "cannot be made with"),
+        ("my_formats:plain", {"marks": 1}, "'marks'; its options are mark"),
+        ("my_formats:Rot", {"to": 1}, "'to'; its options are by"),
+        ("my_formats:make", {"marks": 1}, "'marks'; its options are mark"),
+        ("my_formats:Files", None, "'mark'"),
+        ("my_formats:nothing", None, "returned int: 3"),
         ("image_2d", {"compression": 1}, "its options are suffix, codec, compress_level"),
         ("image_2d", {"compress_level": 99}, "compress_level is 0 to 12"),
         ("text", ["encoding"], "writer_options is a dict"),
@@ -105,6 +139,33 @@ def test_a_wrong_writer_is_refused_when_it_is_made(tmp_path, formats, make, writ
     with pytest.raises((ValueError, TypeError), match=message):
         make_it()
     assert not (tmp_path / "out").exists()
+
+
+def test_the_cause_of_a_failing_import_is_kept(tmp_path, formats):
+    """What the module raised is the cause of what is raised here."""
+    with pytest.raises(ValueError, match="importing module") as raised:
+        BackgroundWriter("my_failing:encode", tmp_path)
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)
+
+
+def test_a_registered_name_may_have_a_colon(tmp_path, monkeypatch):
+    """What is registered comes before what could be imported."""
+    monkeypatch.setattr(writer_registry, "_registry", dict(writer_registry._registry))
+    writer_registry.register("mine:own")(lambda path, value: None)
+    assert BackgroundWriter("mine:own", tmp_path).writer.name == "mine:own"
+
+
+def test_options_stay_when_threads_take_over(tmp_path, monkeypatch):
+    """Where no helper can be started the same writer runs."""
+
+    def refuse(*_, **__):
+        raise BackendUnavailableError("nothing is started here")
+
+    monkeypatch.setattr("lighter_async.workers.process.ProcessBackend.start", refuse)
+    with pytest.warns(RuntimeWarning, match="nothing is started here"):
+        with BackgroundWriter("text", tmp_path, writer_options={"encoding": "utf-16-le"}, backend="auto") as writer:
+            writer.submit("a", "hi")
+    assert stored(tmp_path) == {"a.txt": "hi".encode("utf-16-le")}
 
 
 class Model(pl.LightningModule):
@@ -215,3 +276,43 @@ def test_an_option_that_there_is_not_is_refused_with_the_nearest(face, tmp_path)
         face(*place, max_worker=2)
     with pytest.raises(TypeError, match="'zzz'; its options are writer_options, backend"):
         face(*place, zzz=2)
+
+
+def test_options_of_the_callback_are_attributes(tmp_path):
+    """They may be changed between runs, and are checked then."""
+    callback = FileWriter(tmp_path, "key", "text", queue_size=3)
+    assert (callback.queue_size, callback.on_error, callback.max_workers) == (3, "stop", None)
+    callback.queue_size = 5
+    assert (callback.options.queue_size, callback.queue_size) == (5, 5)
+    with pytest.raises(ValueError, match="queue_size is at least 1"):
+        callback.queue_size = 0
+    assert callback._background_writer(local_ranks=1, run=Run()).queue_size == 5
+
+
+def test_lightning_s_command_line_sees_the_callback_s_options(tmp_path):
+    """With their types and defaults, from a configuration file."""
+    jsonargparse = pytest.importorskip("jsonargparse")
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(pl.Callback, "writer")
+    given = {"directory": str(tmp_path), "value_key": "image", "writer_fn": "image_2d", "queue_size": 9}
+
+    def parse(**more):
+        return parser.parse_object(
+            {"writer": {"class_path": "lighter_async.FileWriter", "init_args": {**given, **more}}}
+        )
+
+    parsed = parse(writer_options={"compress_level": 1})
+    assert (parsed.writer.init_args.queue_size, parsed.writer.init_args.attempts) == (9, Options().attempts)
+    assert parser.instantiate(parsed).writer.options.writer_options == {"compress_level": 1}
+    for wrong in ({"queue_sizes": 3}, {"queue_size": "many"}, {"backend": "gpu"}):
+        with pytest.raises(jsonargparse.ArgumentError):
+            parse(**wrong)
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_a_docstring_has_one_section_of_arguments(face):
+    """In which each parameter stands once, wherever the interpreter has taken the indentation away."""
+    lines = inspect.getdoc(face).split("Args:\n")[1].split("\n\n")[0].splitlines()
+    names = [line.split(":")[0].strip() for line in lines if line.startswith("    ") and line[4] != " "]
+    assert sorted(names) == sorted(inspect.signature(face).parameters)
+    assert max(map(len, lines)) <= 116

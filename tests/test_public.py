@@ -93,6 +93,18 @@ def test_the_contracts_need_pytest_and_nothing_else_does():
     assert done.returncode == 0, done.stderr
 
 
+def test_type_checkers_are_told_of_the_same_names():
+    """Each from the module that it comes from when it is used, and as a name that may be imported from here."""
+    tree = ast.parse(Path(lighter_async.__file__).read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    told = {}
+    for node in block.body:
+        for alias in node.names:
+            assert alias.asname == alias.name
+            told[alias.name] = node.module.removeprefix("lighter_async.")
+    assert told == lighter_async._ROOM_OF
+
+
 @pytest.mark.parametrize("name", PUBLIC)
 def test_each_public_name_can_be_imported_and_is_documented(name):
     """With a docstring of its own; its methods have one too, and its properties one or a line among the attributes."""
@@ -119,7 +131,7 @@ def test_what_a_module_exports_is_there_and_documented(module):
     """Every name in an __all__ exists, and every module says what it is for."""
     tree = ast.parse(module.read_text())
     assert ast.get_docstring(tree) or not tree.body, f"{module} has no docstring"
-    if module.name == "__main__.py":
+    if module.name == "__main__.py" or module == PACKAGE / "__init__.py":
         return
     exported = [
         node for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"

@@ -409,7 +409,7 @@ def test_the_list_tells_what_there_is_and_why(tmp_path, broken, capsys):
         ("replayable:nonsense", "has no 'nonsense'"),
         ("no_such_module:picky", "no module 'no_such_module'"),
         (":picky", "is no name of a writer"),
-        ("replayable:", "cannot be had"),
+        ("replayable:", "is no name of a writer"),
         ("replayable:write_nothing", "is called with (path, value)"),
         ("replayable:BROKEN", "cannot be had"),
     ],

@@ -21,7 +21,7 @@ from lighter_async.limits import default_workers
 from lighter_async.manifest.line import Loader
 from lighter_async.names import Numbers
 from lighter_async.notices import notify
-from lighter_async.options import CallbackOptions, Options, documented
+from lighter_async.options import CallbackOptions, Options, as_attributes, documented
 from lighter_async.same import fingerprint_of
 from lighter_async.service import BackgroundWriter
 from lighter_async.targets import Target, directory_of
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["FileWriter"]
 
 
+@as_attributes(CallbackOptions)
 @documented(CallbackOptions)
 class FileWriter(BaseWriter):
     """Writes one value per predicted sample to a file of its own, in the background.
@@ -86,7 +87,6 @@ class FileWriter(BaseWriter):
         super().__init__(directory)
         self._target = directory_of(target)
         self.options = Options.of("FileWriter", options)
-        self._given = options
         self.value_key = value_key
         self.name_key = name_key
         self.writer_fn = writer_fn
@@ -365,7 +365,7 @@ class FileWriter(BaseWriter):
             self._writer = None
 
     def _background_writer(self, *, local_ranks: int, run: Run) -> BackgroundWriter:
-        given: CallbackOptions = {**self._given}
+        given = self.options.of_callback()
         given["max_workers"] = (
             default_workers(local_ranks) if self.options.max_workers is None else self.options.max_workers
         )

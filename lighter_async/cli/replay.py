@@ -21,7 +21,7 @@ from lighter_async.names import with_suffix
 from lighter_async.service import BackgroundWriter
 from lighter_async.types import Origin, Run
 from lighter_async.workers import Kept, NeedsTrustError, kept_in
-from lighter_async.writers import Encoder, resolve_writer
+from lighter_async.writers import Encoder, resolve_writer, writer_registry
 
 __all__ = ["run_replay"]
 
@@ -300,7 +300,7 @@ def _writer(name: str, *, given: bool) -> Any:
     Raises:
         Exception: There is none of the name, or its module cannot be imported.
     """
-    if ":" in name and not given:
+    if ":" in name and not given and name not in writer_registry:
         raise ValueError("it is named by a module, and what an error says is never imported")
     resolve_writer(name)
     return name

@@ -1,12 +1,13 @@
 """The options of a writer: what each means, what it may be, and which go together."""
 
 from lighter_async.options.checks import check_path_function, check_records, target_of, whole_number
-from lighter_async.options.config import CallbackOptions, Options, WriterOptions, documented
+from lighter_async.options.config import CallbackOptions, Options, WriterOptions, as_attributes, documented
 
 __all__ = [
     "CallbackOptions",
     "Options",
     "WriterOptions",
+    "as_attributes",
     "check_path_function",
     "check_records",
     "documented",

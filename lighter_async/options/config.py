@@ -6,19 +6,19 @@ import difflib
 import inspect
 import textwrap
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import MISSING, dataclass, fields
-from typing import Annotated, Any, TypedDict, TypeVar, get_args, get_type_hints
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Annotated, Any, TypedDict, TypeVar, cast, get_args, get_type_hints
 
 from lighter_async.limits import DEFAULT_ATTEMPTS, DEFAULT_QUEUE_SIZE, default_queue_bytes, default_workers
 from lighter_async.options.checks import at_least_one, config_of, one_of, seconds
 from lighter_async.staging import Accelerator
 from lighter_async.types import BackendName, Durability, IfExists, OnError, Run
 
-__all__ = ["CallbackOptions", "Options", "WriterOptions", "documented"]
+__all__ = ["CallbackOptions", "Options", "WriterOptions", "as_attributes", "documented"]
 
 _T = TypeVar("_T", bound=type)
-_WIDTH = 120
-_PLACE = "        {options}\n"  # in a class's docstring
+_WIDTH = 112  # of a docstring's lines, without its indentation
+_PLACE = "    {options}"  # in a class's docstring
 
 
 class CallbackOptions(TypedDict, total=False):
@@ -171,6 +171,10 @@ class Options:
                 raise TypeError(f"{who}() got an unexpected keyword argument {name!r}{hint}")
         return cls(**given)
 
+    def of_callback(self) -> CallbackOptions:
+        """Those that `FileWriter` takes, as it hands them on."""
+        return cast(CallbackOptions, {name: getattr(self, name) for name in CallbackOptions.__annotations__})
+
     @property
     def workers(self) -> int:
         """`max_workers`, or how many there are by default."""
@@ -197,16 +201,17 @@ def documented(options: type[Mapping[str, Any]]) -> Callable[[_T], _T]:
             textwrap.fill(
                 f"{one.name}: {' '.join(meanings[one.name].__metadata__[0].split())}",
                 _WIDTH,
-                initial_indent=8 * " ",
-                subsequent_indent=12 * " ",
+                initial_indent=4 * " ",
+                subsequent_indent=8 * " ",
                 break_long_words=False,
                 break_on_hyphens=False,
             )
             for one in chosen
         ]
-        assert kind.__doc__ is None or _PLACE in kind.__doc__  # None where Python runs without docstrings
-        if kind.__doc__:
-            kind.__doc__ = kind.__doc__.replace(_PLACE, "\n".join(lines) + "\n")
+        if kind.__doc__:  # None where Python runs without docstrings
+            written = inspect.cleandoc(kind.__doc__)  # as Python 3.13 has it already
+            assert _PLACE in written
+            kind.__doc__ = written.replace(_PLACE, "\n".join(lines))
         init = kind.__init__  # type: ignore[misc]
         own = inspect.signature(init)
         parameters = [one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD]
@@ -220,13 +225,36 @@ def documented(options: type[Mapping[str, Any]]) -> Callable[[_T], _T]:
             )
             for one in chosen
         ]
-        init.__annotations__ = {
-            name: hint for name, hint in init.__annotations__.items() if name in own.parameters or name == "return"
-        } | {one.name: hints[one.name] for one in chosen}
-        for one in own.parameters.values():
-            if one.kind is one.VAR_KEYWORD:
-                del init.__annotations__[one.name]
+        written_out = {*(one.name for one in parameters), "return"}
+        init.__annotations__ = {name: hint for name, hint in init.__annotations__.items() if name in written_out} | {
+            one.name: hints[one.name] for one in chosen
+        }
         init.__signature__ = own.replace(parameters=[*parameters[:split], *mine, *parameters[split:]])
         return kind
 
     return decorate
+
+
+def as_attributes(options: type[Mapping[str, Any]]) -> Callable[[_T], _T]:
+    """A decorator for a class with `options`: each of them is an attribute, and setting it is checked as giving it is.
+
+    Args:
+        options: Which ones, as for `documented`.
+    """
+
+    def decorate(kind: _T) -> _T:
+        for name in get_type_hints(options):
+            setattr(kind, name, _attribute(name))
+        return kind
+
+    return decorate
+
+
+def _attribute(name: str) -> property:
+    def get(owner: Any) -> Any:
+        return getattr(owner.options, name)
+
+    def set_(owner: Any, value: Any) -> None:
+        owner.options = replace(owner.options, **{name: value})
+
+    return property(get, set_)

@@ -2,7 +2,8 @@
 
 from lighter_async.writers.base import Encoder, PathFunction, Writer, encoder
 from lighter_async.writers.image import write_image_2d, write_image_3d
-from lighter_async.writers.registry import WriterRegistry, resolve_writer, writer_registry
+from lighter_async.writers.registry import WriterRegistry, writer_registry
+from lighter_async.writers.resolve import resolve_writer
 from lighter_async.writers.tensor import write_tensor
 from lighter_async.writers.text import write_text
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import functools
-import inspect
-import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from lighter_async.errors import describe, shown
-from lighter_async.writers.base import Encoder, PathFunction, Writer, has_signature
+from lighter_async.errors import shown
+from lighter_async.writers.base import Encoder
 from lighter_async.writers.image import write_image_2d, write_image_3d
 from lighter_async.writers.tensor import write_tensor
 from lighter_async.writers.text import write_text
 
-__all__ = ["WriterRegistry", "resolve_writer", "writer_registry"]
+__all__ = ["WriterRegistry", "encoder_of", "writer_registry"]
 
 _W = TypeVar("_W", bound=Callable[..., Any])
 
@@ -58,6 +56,9 @@ class WriterRegistry:
             )
         return self._registry[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._registry
+
 
 writer_registry = WriterRegistry()
 """The registry that names are looked up in."""
@@ -87,100 +88,3 @@ def encoder_of(name: str, file: str) -> Encoder | None:
     if len({one.decoder for one in found}) > 1:
         raise ValueError(f"several registered encoders are called {name!r}; decode=ENCODER tells which one it was")
     return found[0] if found else None
-
-
-def resolve_writer(writer: str | Callable[..., Any], options: Mapping[str, Any] | None = None) -> Writer:
-    """The writer that a user named or passed.
-
-    Args:
-        writer: A registered name, ``"module:attribute"``, an `Encoder` or a subclass of it, a `functools.partial` of
-            one, or any callable ``(path, value)``.
-        options: Keyword options for it.
-
-    Raises:
-        ValueError: The name is not registered, the module or the attribute is not there, or an option has a value that
-            it may not have.
-        TypeError: It is neither a name nor callable, cannot be called with ``(path, value)``, or has no such option.
-    """
-    name = writer if isinstance(writer, str) and ":" not in writer else None
-    function: Any = writer
-    if isinstance(writer, str):
-        function = writer_registry.get(writer) if name is not None else _imported(writer)
-    function = _with_options(function, options, name or shown(writer))
-    if isinstance(function, functools.partial) and isinstance(function.func, Encoder) and not function.args:
-        function = function.func.with_options(**function.keywords)
-    if isinstance(function, Encoder):
-        function.check_options()
-        return function
-    if not callable(function):
-        raise TypeError(
-            f"writer_fn must be a registered name or a callable (path, value), not {type(function).__name__}: "
-            f"{shown(function)}. The order is BackgroundWriter(writer, directory) and "
-            "FileWriter(directory, value_key, writer_fn)"
-        )
-    found = PathFunction.of(function)
-    _check_arguments(function, name or found.name)
-    return PathFunction(found.function, name, found.is_async) if name else found
-
-
-def _imported(writer: str) -> Any:
-    """What ``"module:attribute"`` names.
-
-    Raises:
-        ValueError: There is no such module or attribute, or importing the module fails.
-    """
-    module, _, attribute = writer.partition(":")
-    try:
-        return pkgutil.resolve_name(writer)
-    except ModuleNotFoundError as error:
-        missing = f"no module {error.name!r} can be imported"
-        raise ValueError(
-            f"writer {shown(writer)}: {missing}; the form is 'module:attribute', of a module that lies where the job "
-            "is started, or is installed"
-        ) from error
-    except AttributeError as error:
-        raise ValueError(f"writer {shown(writer)}: module {module!r} has no {attribute!r}") from error
-    except ValueError as error:
-        raise ValueError(
-            f"writer {shown(writer)} is no name of a writer; the form is 'module:attribute', as in "
-            "'my_package.formats:encode_npz'"
-        ) from error
-    except Exception as error:
-        raise ValueError(f"writer {shown(writer)}: importing module {module!r} fails: {describe(error)}") from error
-
-
-def _with_options(function: Any, options: Mapping[str, Any] | None, name: str) -> Any:
-    """A writer with keyword options set; of a subclass of `Encoder`, one made with them.
-
-    Raises:
-        TypeError: The options are no mapping from names, or the writer has no such option.
-        ValueError: One has a value that it may not have.
-    """
-    if options is not None and not (isinstance(options, Mapping) and all(isinstance(key, str) for key in options)):
-        raise TypeError(f"writer_options is a dict of the writer's keyword options, not {shown(options)}")
-    if isinstance(function, type) and issubclass(function, Encoder):
-        try:
-            return function(**(options or {}))
-        except TypeError as error:
-            raise TypeError(f"writer {name} cannot be made with {shown(dict(options or {}))}: {error}") from error
-    if not options:
-        return function
-    if isinstance(function, Encoder):
-        return function.with_options(**options)
-    return functools.partial(function, **options) if callable(function) else function
-
-
-def _check_arguments(function: Callable[..., Any], name: str) -> None:
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError) as error:
-        if isinstance(function, functools.partial) and has_signature(function.func):
-            raise TypeError(f"writer {name!r} does not take what functools.partial gives it: {error}") from error
-        return  # of some functions written in C it is not known
-    try:
-        signature.bind(None, None)
-    except TypeError as error:
-        raise TypeError(
-            f"writer {name!r} is called with (path, value), but takes {signature}: {error}; a function "
-            "(value) -> bytes becomes a writer with @encoder(suffix='.ext')"
-        ) from error

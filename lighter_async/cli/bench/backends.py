@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ BACKENDS = ("thread", "process")
 """What workers can be, the cheaper first."""
 
 
-def refusal(backend: str, writer: Callable[..., Any]) -> str | None:
+def refusal(backend: str, writer: str) -> str | None:
     """Why a writer cannot have a backend on this system; None if it can."""
     try:
         _make(writer, Path("nowhere"), backend=backend)
@@ -27,9 +27,7 @@ def refusal(backend: str, writer: Callable[..., Any]) -> str | None:
 
 
 @contextlib.contextmanager
-def running_writer(
-    writer: Callable[..., Any], folder: Path, *, backend: str, **options: Any
-) -> Iterator[BackgroundWriter]:
+def running_writer(writer: str, folder: Path, *, backend: str, **options: Any) -> Iterator[BackgroundWriter]:
     """A started writer, closed at the end. After an error or Ctrl-C its queue is dropped: nobody wants the files.
 
     Raises:
@@ -46,5 +44,5 @@ def running_writer(
     background.close()
 
 
-def _make(writer: Callable[..., Any], folder: Path, *, backend: str, **options: Any) -> BackgroundWriter:
+def _make(writer: str, folder: Path, *, backend: str, **options: Any) -> BackgroundWriter:
     return BackgroundWriter(writer, folder, **{"backend": backend, **options})

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from lighter_async.limits import memory_bytes
-from lighter_async.writers import resolve_writer, writer_registry
+from lighter_async.writers import resolve_writer
 
 if TYPE_CHECKING:
     from lighter_async.cli.bench.grid import Setting
@@ -69,28 +68,23 @@ class BenchOptions:
     plot: Path | None
 
 
-def writer_of(name: str) -> Callable[..., Any]:
-    """The writer that a format names.
+def writer_of(name: str) -> str:
+    """The writer that a format names, as `BackgroundWriter` takes it.
 
     Raises:
         BadOption: There is none, or it is no writer.
     """
-    module, colon, attribute = name.partition(":")
+    # As `python -m` does, for a module of the user's own; helper processes look where we look.
+    if ":" in name and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     try:
-        if not colon:
-            writer = writer_registry.get(name)
-        else:
-            # As `python -m` does, for a module of the user's own; helper processes look where we look.
-            if os.getcwd() not in sys.path:
-                sys.path.insert(0, os.getcwd())
-            writer = getattr(importlib.import_module(module), attribute)
-        resolve_writer(writer)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        resolve_writer(name)
+    except (TypeError, ValueError) as error:
         raise BadOption(
             f"--format: {name!r} is no writer here ({error}); choose tensor, image_2d, image_3d or text, or give yours "
             "as module:name, from a module that can be imported here"
         ) from error
-    return writer
+    return name
 
 
 def shape_of(options: BenchOptions) -> tuple[int, ...]:
@@ -115,7 +109,7 @@ def check_memory(options: BenchOptions) -> None:
         )
 
 
-def settings_of(options: BenchOptions, writer: Callable[..., Any]) -> list[Setting]:
+def settings_of(options: BenchOptions, writer: str) -> list[Setting]:
     """The grid.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -56,7 +56,7 @@ class Plan:
     stored_bytes: int
 
 
-def try_out(workload: Workload, writer: Callable[..., Any], batches: Sequence[Any], folder: Path) -> Cost:
+def try_out(workload: Workload, writer: str, batches: Sequence[Any], folder: Path) -> Cost:
     """Write two batches, and take the time of the second.
 
     Raises:

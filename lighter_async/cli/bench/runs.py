@@ -60,7 +60,7 @@ class Job:
     """
 
     workload: Workload
-    writer: Callable[..., Any]
+    writer: str
     batches: Sequence[Any]
     step: Step
     steps: int

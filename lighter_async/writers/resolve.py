@@ -1,0 +1,196 @@
+"""From what a user says to a writer: a registered name, ``"module:attribute"``, or the thing itself, with options."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lighter_async.errors import describe, shown
+from lighter_async.writers.base import Encoder, PathFunction, Writer, has_signature
+from lighter_async.writers.registry import writer_registry
+
+__all__ = ["resolve_writer"]
+
+
+def resolve_writer(writer: str | Callable[..., Any], options: Mapping[str, Any] | None = None) -> Writer:
+    """The writer that a user named or passed.
+
+    Args:
+        writer: A registered name, ``"module:attribute"``, an `Encoder` or a subclass of it, a `functools.partial` of
+            one, or any callable ``(path, value)``. What is named may also be a class or a function that makes a writer,
+            and is called with the options.
+        options: Keyword options for it.
+
+    Raises:
+        ValueError: The name is not registered, the module or the attribute is not there, or an option has a value that
+            it may not have.
+        TypeError: It is neither a name nor callable, cannot be called with ``(path, value)``, or has no such option.
+    """
+    chosen = _checked(options)
+    if isinstance(writer, str) and ":" in writer and writer not in writer_registry:
+        name, found = None, _with_options(_imported(writer), chosen, shown(writer), may_make=True)
+    elif isinstance(writer, str):
+        name, found = writer, _with_options(writer_registry.get(writer), chosen, shown(writer), may_make=True)
+    else:
+        name, found = None, _with_options(writer, chosen, _name_of(writer), may_make=False)
+    if isinstance(found, Encoder):
+        found.check_options()
+        return found
+    if not callable(found):
+        raise TypeError(
+            f"writer_fn must be a registered name or a callable (path, value), not {type(found).__name__}: "
+            f"{shown(found)}. The order is BackgroundWriter(writer, directory) and "
+            "FileWriter(directory, value_key, writer_fn)"
+        )
+    function = PathFunction.of(found)
+    _check_arguments(found, name or function.name)
+    return PathFunction(found, name, function.is_async) if name else function
+
+
+def _imported(writer: str) -> Any:
+    """What ``"module:attribute"`` names.
+
+    Raises:
+        ValueError: There is no such module or attribute, or importing the module fails.
+    """
+    module, _, attribute = writer.partition(":")
+    parts = attribute.split(".")
+    if not all(map(str.isidentifier, [*module.split("."), *parts])):
+        raise ValueError(
+            f"writer {shown(writer)} is no name of a writer; the form is 'module:attribute', as in "
+            "'my_package.formats:encode_npz'"
+        )
+    try:
+        found = pkgutil.resolve_name(f"{module}:")
+    except ModuleNotFoundError as error:
+        missing = error.name or module
+        hint = (
+            "the form is 'module:attribute', of a module that lies where the job is started, or is installed"
+            if f"{module}.".startswith(f"{missing}.")
+            else f"module {module!r} needs it"
+        )
+        raise ValueError(f"writer {shown(writer)}: no module {missing!r} can be imported; {hint}") from error
+    except Exception as error:
+        raise ValueError(f"writer {shown(writer)}: importing module {module!r} fails: {describe(error)}") from error
+    for part in parts:
+        try:
+            found = getattr(found, part)
+        except AttributeError as error:
+            near = difflib.get_close_matches(part, dir(found), 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"writer {shown(writer)}: module {module!r} has no {attribute!r}{hint}") from error
+    return found
+
+
+def _checked(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
+        raise TypeError(f"writer_options is a dict of the writer's keyword options, not {shown(options)}")
+    return dict(options)
+
+
+def _with_options(found: Any, options: dict[str, Any], name: str, *, may_make: bool) -> Any:
+    """A writer with keyword options set.
+
+    Args:
+        found: What a user named or passed.
+        options: The options.
+        name: What errors call it.
+        may_make: Whether it may be something else than an `Encoder`'s class that makes a writer.
+
+    Raises:
+        TypeError: It has no such option, or lacks one.
+        ValueError: An option has a value that it may not have.
+    """
+    if isinstance(found, functools.partial) and isinstance(found.func, Encoder) and not found.args:
+        found = found.func.with_options(**found.keywords)
+    if isinstance(found, Encoder):
+        return found.with_options(**options) if options else found
+    if isinstance(found, type) and issubclass(found, Encoder):
+        return _made(found, options, name)
+    signature = _signature_of(found)
+    if signature is None or not (options or may_make):
+        return functools.partial(found, **options) if options and callable(found) else found
+    own = list(signature.parameters.values())
+    if _binds(signature, None, None):
+        _check_known(signature, (None, None), options, name, own[2:])
+        return functools.partial(found, **options) if options else found
+    has_all = all(one.default is not one.empty or one.kind is one.KEYWORD_ONLY for one in own)
+    if may_make and (isinstance(found, type) or has_all or (options and _binds(signature, **options))):
+        return _made(found, options, name)
+    return found  # and what is wrong with it is said of it as a function
+
+
+def _made(make: Callable[..., Any], options: dict[str, Any], name: str) -> Any:
+    """The writer that a class or a function makes."""
+    signature = _signature_of(make)
+    if signature is not None:
+        _check_known(signature, (), options, name, list(signature.parameters.values()))
+    made = make(**options)
+    if not callable(made):  # as encoders are, too
+        raise TypeError(
+            f"writer {name} takes no (path, value), so that it was called to make a writer, and returned "
+            f"{type(made).__name__}: {shown(made)}; a function (value) -> bytes becomes a writer with "
+            "@encoder(suffix='.ext')"
+        )
+    return made
+
+
+def _check_known(
+    signature: inspect.Signature,
+    values: tuple[None, ...],
+    options: dict[str, Any],
+    name: str,
+    own: list[inspect.Parameter],
+) -> None:
+    """
+    Raises:
+        TypeError: There is an option that it does not have, or it needs one; the message lists those there are.
+    """
+    try:
+        signature.bind(*values, **options)
+    except TypeError as error:
+        names = [one.name for one in own if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+        has = f"its options are {', '.join(names)}" if names else "it has no options"
+        raise TypeError(f"writer {name}: {error}; {has}") from error
+
+
+def _signature_of(found: Any) -> inspect.Signature | None:
+    """What it takes; None if it is no function, or that is not known, as of some written in C."""
+    try:
+        return inspect.signature(found) if callable(found) else None
+    except (TypeError, ValueError):
+        return None
+
+
+def _binds(signature: inspect.Signature, *values: Any, **options: Any) -> bool:
+    try:
+        signature.bind(*values, **options)
+    except TypeError:
+        return False
+    return True
+
+
+def _name_of(writer: Any) -> str:
+    return repr(PathFunction.of(writer).name) if callable(writer) else shown(writer)
+
+
+def _check_arguments(function: Callable[..., Any], name: str) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError) as error:
+        if isinstance(function, functools.partial) and has_signature(function.func):
+            raise TypeError(f"writer {name!r} does not take what functools.partial gives it: {error}") from error
+        return  # of some functions written in C it is not known
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        raise TypeError(
+            f"writer {name!r} is called with (path, value), but takes {signature}: {error}; a function "
+            "(value) -> bytes becomes a writer with @encoder(suffix='.ext')"
+        ) from error
