@@ -121,7 +121,10 @@ class WriteError(LighterAsyncError):
         samples = "sample was" if count == 1 else "samples were"
         size = f" ({nbytes / 1e6:.1f} MB)" if nbytes else ""
         kept = sum(failure.kept is not None for failure in failures)
-        where = f"; {kept} values are kept, and lighter-async replay DIR writes them" if kept else ""
+        kept_words = "1 value is kept, and lighter-async replay DIR writes it"
+        if kept != 1:
+            kept_words = f"{kept} values are kept, and lighter-async replay DIR writes them"
+        where = f"; {kept_words}" if kept else ""
         full = any(one.cause is not None and is_disk_full(one.cause) for one in failures)
         way_out = (
             "; the disk is full: make room and run again with resume=True, which computes only what is missing, or "

@@ -157,6 +157,8 @@ def alone_in(path: str, *, waiting: Callable[[], None] = lambda: None) -> Iterat
     descriptor = _own.open(os.open, path, flags, 0o666)
     beside = ""
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "something that is no file lies here; remove it", path)
         if fcntl is not None:
             try:
                 _lock(descriptor, path, waiting)

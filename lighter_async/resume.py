@@ -18,6 +18,7 @@ from lighter_async.manifest import Loader, Manifest, read_manifest
 from lighter_async.manifest.adopt import lengths_of, number_name, stored
 from lighter_async.manifest.columns import Block
 from lighter_async.manifest.indices import IndexSet
+from lighter_async.manifest.line import LARGEST
 from lighter_async.manifest.reader import Series
 from lighter_async.manifest.records import Records
 from lighter_async.same import check_same, fingerprint_of
@@ -188,7 +189,10 @@ def _is_numbered(block: Block, lengths: Sequence[int | None], is_of_callback: bo
     if numbers is not None:
         numbers = numbers if block.alive is None else numbers[block.alive]
         first = number_name(0, loader, lengths)
-        if first is not None and np.array_equal(numbers, indices if first == "0" else indices + int(first)):
+        before = LARGEST if first is None else int(first)
+        if before == 0 and np.array_equal(numbers, indices):
+            return True
+        if before <= LARGEST >> 1 and np.array_equal(numbers, indices.astype(np.int64) + before):
             return True
         if may_be_index and np.array_equal(numbers, indices):
             return True

@@ -180,7 +180,7 @@ def test_a_kept_value_whose_name_another_sample_has_stays(tmp_path, capsys):
             background.close()
     assert len(list(kept_in(tmp_path))) == 1
     assert main(["replay", str(tmp_path)]) == 1
-    assert "another sample of its run is stored under this name" in capsys.readouterr().err
+    assert "another sample is stored under this name" in capsys.readouterr().err
     assert len(list(kept_in(tmp_path))) == 1
     assert (tmp_path / "a.txt").read_text() == "first"
 

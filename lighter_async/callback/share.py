@@ -9,12 +9,13 @@ from operator import eq, index
 from typing import Any
 
 from lighter_async.errors import DuplicateNameError
-from lighter_async.manifest import Manifest, ManifestLog, read_manifest
+from lighter_async.manifest import Loader, Manifest, ManifestLog, read_manifest
 from lighter_async.manifest.adopt import adoptable, with_unrecorded
+from lighter_async.manifest.reader import Series
 from lighter_async.manifest.records import Records
 from lighter_async.names import Numbers, with_suffix
 from lighter_async.options import whole_number
-from lighter_async.same import check_same
+from lighter_async.same import check_same, fingerprint_of
 from lighter_async.types import Origin, Run
 
 __all__ = ["Known", "Share", "choose", "length_of"]
@@ -164,6 +165,17 @@ def length_of(dataset: Any) -> int | None:
         return None
 
 
+def _same_runs(manifest: Manifest, series: Series, datasets: Sequence[Any]) -> dict[int, set[str]]:
+    """For each loader the runs that went over the very same data set, as far as that is known."""
+    same: dict[int, set[str]] = {}
+    about = [one for one in manifest.loaders if one.series == series]
+    for number, dataset in enumerate(datasets if about else ()):
+        now = Loader(length_of(dataset), fingerprint_of(dataset))
+        if now.fingerprint is not None:
+            same[number] = {one.run for one in about if number < len(one.loaders) and one.loaders[number] == now}
+    return same
+
+
 _MOST_FLAGS = 1 << 27  # bytes, of the items that a run has come by
 
 
@@ -202,6 +214,9 @@ class Known:
         )
         # What this run has come by, and the items that these were, where that is known.
         self._met: dict[str, tuple[int, int] | None] = {}
+        # Runs over the very same data sets, whose indices mean what they mean now, and the items that they stored.
+        self._same: dict[int, set[str]] = {}
+        self._place_of_stem: dict[str, tuple[int, int]] | None = None
         self._met_indices: dict[int, bytearray] = {}  # of samples without names, by loader: a byte for each
         self._said = False
 
@@ -214,6 +229,8 @@ class Known:
         Raises:
             ResumeError: They are.
         """
+        if self._manifest is not None and self._named:
+            self._same = _same_runs(self._manifest, self._series, datasets)
         if self._manifest is not None and not self._named:
             for loader, dataset in enumerate(datasets):
                 if length_of(dataset) is not None:
@@ -277,6 +294,8 @@ class Known:
         is_stored = stem in self._stems if self._named else earlier is not None
         if stem not in self._met:
             self._met[stem] = place
+            if is_stored and earlier is None and place is not None:
+                self._check_item(stem, name, place)
             return not is_stored
         if place is not None and self._met[stem] == place:
             return False  # the same item once more, as samplers give that pad
@@ -286,6 +305,28 @@ class Known:
                 "it is cannot be told; give them different names, such as the source folder and the file name"
             )
         return True  # and refused where it is to be stored
+
+    def _check_item(self, stem: str, name: str, place: tuple[int, int]) -> None:
+        """Refuse an item whose name is stored of another item of the very same data set.
+
+        Raises:
+            DuplicateNameError: It is.
+        """
+        if self._place_of_stem is None:
+            # Only here, since it is large, and nearly never asked.
+            self._place_of_stem = {
+                known.removesuffix(self._suffix): (block.head.loader, index)
+                for block in self._records.blocks
+                if block.head.run in self._same.get(block.head.loader, ())
+                for known, index in zip(block.living_names(), block.index_column().tolist(), strict=False)
+            }
+        stored = self._place_of_stem.get(stem, place)
+        if stored != place:
+            raise DuplicateNameError(
+                f"two items of the data set are named {name!r}: {stored[1]} of loader {stored[0]}, which is stored, "
+                f"and {place[1]} of loader {place[0]}; give them different names, such as the source folder and the "
+                "file name"
+            )
 
     def _meet(self, loader: int, index: int) -> bool:
         """Note that an item comes by; returns whether it did before, as samplers give some twice."""

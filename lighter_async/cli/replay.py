@@ -115,7 +115,7 @@ def _replay(
         one.release()
     written = len(current) - len(failed)
     failed += [
-        f"{one.about['name']}: another sample of its run is stored under this name; rename one of them, and take the "
+        f"{one.about['name']}: another sample is stored under this name; rename one of them, and take the "
         f"value from {one.folder}"
         for one in refused
     ]
@@ -167,15 +167,20 @@ def _current(
     refused: list[Kept] = []
     for one in kept:
         record = stored.get(_sample(one))
-        if record is not None and _is_another(record, one):
+        file = with_suffix(one.about["name"], _suffix_of(writer_of(one)))
+        there = of_files.get(file)
+        if (record is not None and _is_another(record, one)) or (there is not None and there.series != _series(one)):
             refused.append(one)
             continue
         is_stored = record is not None and _is_as_late(record, one, order)
         if not is_stored:
-            file = with_suffix(one.about["name"], _suffix_of(writer_of(one)))
-            is_stored = _is_newer(one, directory, file, of_files.get(file), order)
+            is_stored = _is_newer(one, directory, file, there, order)
         (current if latest[_sample(one)] is one and not is_stored else old).append(one)
     return current, old, refused
+
+
+def _series(one: Kept) -> tuple[str, str]:
+    return one.about["writer"], one.about["key"]
 
 
 def _is_another(record: Record, one: Kept) -> bool:

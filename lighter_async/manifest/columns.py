@@ -6,6 +6,7 @@ Lines whose samples are alike (of one run, rank, series, loader, shape and so on
 from __future__ import annotations
 
 import math
+import secrets
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +25,8 @@ from lighter_async.names import check_name, check_names, with_suffix, with_suffi
 __all__ = ["Block", "Columns", "key_of", "keys_of", "record_lines", "records_in"]
 
 _NAMES: Final = -1  # of `Head.numbered`: samples have names of their own
+_SEED = secrets.randbits(64)  # so that nobody can choose a name whose key is that of another one
+_MOST_RANKS = 1_000_000_000  # whose manifests have names that are read
 _NONE = -LARGEST - 1  # a batch that is not known
 _DIGITS = frozenset("0123456789")
 _LONGEST_NUMBER = 19  # digits of a number that a key is made of
@@ -264,7 +267,7 @@ class Block:
         if head.suffix is None:  # in an object that holds others, or in none that is known: it goes by its series
             words = f"\0{head.writer}\0{head.key}"
             return np.fromiter(
-                (xxhash.xxh3_64_intdigest(_bytes(f"{self.name(row)}{words}")) for row in range(self.count)),
+                (_hash(f"{self.name(row)}{words}") for row in range(self.count)),
                 np.uint64,
                 self.count,
             )
@@ -312,6 +315,8 @@ class Columns:
         """
         names, index, count = line.names, line.index, line.samples
         if not (_is_whole(names, count) and (index is None or _is_whole(index, count)) and math.isfinite(line.time)):
+            return False
+        if line.rank >= _MOST_RANKS:
             return False
         if isinstance(names, Span) and min(names.start, names.start + names.step * (count - 1)) < 0:
             return False
@@ -422,7 +427,7 @@ def key_of(file: str) -> int:
         is_number = head.isdecimal() and head.isascii() and len(head) <= _LONGEST_NUMBER
         if is_number and (head[0] != "0" or head == "0") and int(head) <= LARGEST:
             return int(_mixed(np.array([int(head)], np.int64), dot + tail)[0])
-    return xxhash.xxh3_64_intdigest(_bytes(file))
+    return _hash(file)
 
 
 def keys_of(files: Sequence[str]) -> NDArray[np.uint64]:
@@ -436,7 +441,7 @@ def _mixed(numbers: NDArray[Any], rest: str) -> NDArray[np.uint64]:
     The steps are those of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
     """
     keys = numbers.astype(np.uint64)
-    keys += np.uint64(xxhash.xxh3_64_intdigest(_bytes(rest)))
+    keys += np.uint64(_hash(rest))
     keys ^= keys >> np.uint64(30)
     keys *= np.uint64(0xBF58476D1CE4E5B9)
     keys ^= keys >> np.uint64(27)
@@ -445,5 +450,5 @@ def _mixed(numbers: NDArray[Any], rest: str) -> NDArray[np.uint64]:
     return keys
 
 
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
+def _hash(text: str) -> int:
+    return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"), _SEED)
