@@ -14,6 +14,7 @@ __all__ = [
     "DirectoryTarget",
     "EachByItself",
     "Features",
+    "InheritedTarget",
     "Lane",
     "LaneTarget",
     "PathTarget",
@@ -146,17 +147,22 @@ class LaneTarget(Target, Protocol):
         """What can be done with it."""
         ...
 
-    @property
-    def descriptors(self) -> tuple[int, ...]:
-        """Descriptors that helpers are to inherit, such as a lock's, once it is open."""
-        ...
-
     def lane(self, number: int) -> Lane:
         """The lane of one worker, in the process that has opened the target.
 
         Args:
             number: Which of the workers, from 0.
         """
+        ...
+
+
+@runtime_checkable
+class InheritedTarget(Target, Protocol):
+    """A target that holds something open which its helpers are to hold as well."""
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """Descriptors that helpers are to inherit, such as a lock's, once it is open."""
         ...
 
 
@@ -221,7 +227,7 @@ def directory_of(target: object) -> DirectoryTarget | None:
 
 def descriptors_of(target: Target) -> tuple[int, ...]:
     """What helpers inherit of a target, also of one that has no more than `Target` asks for."""
-    return target.descriptors if isinstance(target, LaneTarget) else ()
+    return target.descriptors if isinstance(target, InheritedTarget) else ()
 
 
 def lane_of(target: Target, number: int) -> Lane:
