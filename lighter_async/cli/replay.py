@@ -169,7 +169,7 @@ def _current(
         record = stored.get(_sample(one))
         file = with_suffix(one.about["name"], _suffix_of(writer_of(one)))
         there = of_files.get(file)
-        if (record is not None and _is_another(record, one)) or (there is not None and there.series != _series(one)):
+        if (record is not None and _is_another(record, one)) or (there is not None and there.key != one.about["key"]):
             refused.append(one)
             continue
         is_stored = record is not None and _is_as_late(record, one, order)
@@ -177,10 +177,6 @@ def _current(
             is_stored = _is_newer(one, directory, file, there, order)
         (current if latest[_sample(one)] is one and not is_stored else old).append(one)
     return current, old, refused
-
-
-def _series(one: Kept) -> tuple[str, str]:
-    return one.about["writer"], one.about["key"]
 
 
 def _is_another(record: Record, one: Kept) -> bool:
