@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import groupby
 from typing import Annotated, Any, TypeAlias, TypeVar
 
@@ -248,38 +247,57 @@ def sample_lines(
         time: Seconds since the epoch.
     """
 
-    def line(some: Sequence[Stored], *, kind: Kind) -> bytes:
-        sizes = [one.nbytes for one in some]
-        is_opaque = some[0].file is None
-        if kind is not None and len(kind[1]) > _MOST_DIMENSIONS:
-            kind = None
-        output = Output(
-            writer,
-            run.key,
-            suffix=None if is_opaque else suffix,
-            bytes=sizes[0] if sizes.count(sizes[0]) == len(sizes) else sizes,  # type: ignore[arg-type]
-            xxh3="" if is_opaque else "".join([one.xxh3 or "" for one in some]),
-            dtype=None if kind is None else kind[0],
-            shape=None if kind is None else list(kind[1]),
-        )
-        positions = [one.index for one in some]
-        about = Samples(
-            len(some),
-            [names[position] for position in positions] if is_opaque else _names_of(names, positions),
-            [output],
-            None if origin.indices is None else _numbers_of(origin.indices, positions),
-            run.rank,
-            origin.loader,
-            origin.batch,
-            round(time, 3),
-            run.id,
-        )
-        return encode(about)
-
+    about = origin, run, writer, suffix, round(time, 3)
+    if len(stored) == 1:  # of samples that are handed over one by one, this is a part of the time
+        return _line(stored, names, kinds[0], *about)
     parts: list[bytes] = []
     for (kind, _), pairs in groupby(zip(kinds, stored, strict=True), lambda pair: (pair[0], pair[1].file is None)):
-        parts += short_lines([one for _, one in pairs], partial(line, kind=kind))
+        parts += short_lines([one for _, one in pairs], lambda some, kind=kind: _line(some, names, kind, *about))  # type: ignore[misc]
     return b"".join(parts)
+
+
+def _line(
+    some: Sequence[Stored],
+    names: Sequence[str],
+    kind: Kind,
+    origin: Origin,
+    run: Run,
+    writer: str,
+    suffix: str,
+    time: float,
+) -> bytes:
+    """The line of samples that are alike."""
+    is_opaque = some[0].file is None
+    shape = None
+    if kind is not None and len(kind[1]) <= _MOST_DIMENSIONS:
+        shape = list(kind[1])
+    indices = origin.indices
+    positions = [one.index for one in some]
+    index: list[int] | Span | None
+    sizes: int | list[int] | None
+    if len(some) == 1:
+        (position,) = positions
+        sizes, xxh3 = some[0].nbytes, some[0].xxh3 or ""
+        named: list[str] | Span = [names[position]]
+        index = None if indices is None else [int(indices[position])]
+    else:
+        listed = [one.nbytes for one in some]
+        sizes = listed[0] if listed.count(listed[0]) == len(listed) else listed  # type: ignore[assignment]
+        xxh3 = "".join([one.xxh3 or "" for one in some])
+        named = [names[position] for position in positions] if is_opaque else _names_of(names, positions)
+        index = None if indices is None else _numbers_of(indices, positions)
+    output = Output(
+        writer,
+        run.key,
+        None if is_opaque else suffix,
+        None,
+        None,
+        sizes,
+        "" if is_opaque else xxh3,
+        shape,
+        None if shape is None or kind is None else kind[0],
+    )
+    return encode(Samples(len(some), named, [output], index, run.rank, origin.loader, origin.batch, time, run.id))
 
 
 def short_lines(some: Sequence[_T], line: Callable[[Sequence[_T]], bytes]) -> Iterator[bytes]:
