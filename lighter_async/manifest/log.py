@@ -72,6 +72,7 @@ class ManifestLog:
     ) -> None:
         self.directory = os.path.abspath(directory)
         self.run = run
+        self.path = os.path.join(self.directory, manifest_name(run.rank))
         self._writer = writer
         self._suffix = suffix
         self._resume = resume
@@ -91,10 +92,6 @@ class ManifestLog:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state, _lock=Lock())
-
-    @property
-    def path(self) -> str:
-        return os.path.join(self.directory, manifest_name(self.run.rank))
 
     def open(self) -> None:
         """Open the file, which is made if there is none.
