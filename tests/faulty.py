@@ -147,6 +147,8 @@ class FaultyTarget(LocalTarget):
                 )
             if self.manifest is not None:
                 ManifestLog.append = self.failing_append(ManifestLog.append)  # type: ignore[method-assign]
+            if self.counts is not None and "open" in self.faults:
+                fault(self.counts, self.faults, "open")
         super().open()
 
     def failing_append(self, append: Callable[..., None]) -> Callable[..., None]:

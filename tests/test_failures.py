@@ -278,6 +278,14 @@ def test_a_manifest_that_cannot_be_begun_is_told_at_the_start(tmp_path, backend)
 # A full disk
 
 
+def test_a_helper_that_begins_on_a_full_disk_waits_for_room(tmp_path, counts):
+    """As it does for a sample: another one, which began before, may have filled it."""
+    target = FaultyTarget(tmp_path / "out", counts, {"open": ("ENOSPC", 2)})
+    with BackgroundWriter("text", target, backend="process", max_workers=1, wait_for_space=1000) as writer:
+        writer.submit("a", "words")
+    assert (stored(tmp_path / "out"), told(counts, "open")) == (["a.txt"], 3)
+
+
 @both_backends
 def test_a_full_disk_is_told_with_what_is_stored_and_the_way_out(tmp_path, counts, backend):
     """How many samples and bytes are stored, how to go on, and how to wait."""

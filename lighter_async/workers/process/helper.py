@@ -197,8 +197,9 @@ class Helper:
         self._slots = SharedView(self._slots_file, self._mapped)
         job = loads(os.pread(self._job_file, os.fstat(self._job_file).st_size, 0))
         assert isinstance(job, Job)
-        job.open()
         job.patience.is_over = lambda: self._book.hurried
+        # The disk may be full just now, since another helper is at work already.
+        job.patience.call(job.open, lambda _: None)
         self._lane = job.lane(self._me)
         own_target = type(job.target).__module__.startswith("lighter_async.targets.")
         self.is_plain = own_target and isinstance(job.writer, Encoder) and job.writer.is_built_in
