@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 
 from lighter_async.errors import DuplicateNameError, InvalidNameError, shown
 
-__all__ = ["RESERVED_PREFIX", "Claims", "Numbers", "check_names", "claims_of", "with_suffix", "with_suffixes"]
+__all__ = [
+    "RESERVED_PREFIX",
+    "Claims",
+    "Numbers",
+    "check_names",
+    "claims_of",
+    "name_of",
+    "with_suffix",
+    "with_suffixes",
+]
 
 RESERVED_PREFIX = ".lighter-async"
 """Files and folders beginning with this are the library's own."""
@@ -50,6 +59,28 @@ class Numbers(Sequence[str]):
     def __getitem__(self, index: slice) -> Numbers: ...
     def __getitem__(self, index: int | slice) -> str | Numbers:
         return Numbers(self.range[index]) if isinstance(index, slice) else str(self.range[index])
+
+
+def name_of(item: Any, what: str) -> str:
+    """A name as a text: of a text, a number, a path, or a scalar of torch or numpy.
+
+    Args:
+        item: What a user gave.
+        what: What it is, for the message.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if isinstance(item, str):
+        return item
+    if isinstance(item, (bytes, os.PathLike)):
+        return os.fsdecode(item)
+    value = item.item() if hasattr(item, "item") and getattr(item, "ndim", 0) == 0 else item
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    raise TypeError(
+        f"{what} is {type(value).__name__}: {shown(value)}; a name is a text, a number, a path or a scalar tensor"
+    )
 
 
 def with_suffix(name: str, suffix: str) -> str:

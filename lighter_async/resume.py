@@ -13,7 +13,7 @@ import torch.distributed
 from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
 
-from lighter_async.errors import DuplicateNameError, shown
+from lighter_async.errors import DuplicateNameError
 from lighter_async.manifest import Loader, Manifest, read_manifest
 from lighter_async.manifest.adopt import lengths_of, number_name, stored
 from lighter_async.manifest.columns import Block
@@ -21,6 +21,7 @@ from lighter_async.manifest.indices import IndexSet
 from lighter_async.manifest.line import LARGEST
 from lighter_async.manifest.reader import Series
 from lighter_async.manifest.records import Records
+from lighter_async.names import name_of
 from lighter_async.same import check_same, fingerprint_of
 from lighter_async.targets.local import wait_until_free
 
@@ -147,7 +148,8 @@ def _are_stored(names: Sequence[str] | Callable[[int], str], count: int, records
     known = {name.removesuffix(suffix) for name in records.names()}
 
     def given() -> Iterator[str]:
-        return (_name(name).removesuffix(suffix) for name in (map(names, range(count)) if callable(names) else names))
+        items = map(names, range(count)) if callable(names) else names
+        return (name_of(item, "one of the names").removesuffix(suffix) for item in items)
 
     done = np.fromiter((name in known for name in given()), np.bool_, count)
     before = len(known)
@@ -162,22 +164,6 @@ def _are_stored(names: Sequence[str] | Callable[[int], str], count: int, records
                     "source folder and the file name"
                 )
     return done
-
-
-def _name(name: Any) -> str:
-    """A name as `FileWriter` takes it: a text, a path, or a number.
-
-    Raises:
-        TypeError: It is something else.
-    """
-    if isinstance(name, str):
-        return name
-    if isinstance(name, (bytes, os.PathLike)):
-        return os.fsdecode(name)
-    value = name.item() if hasattr(name, "item") and getattr(name, "ndim", 0) == 0 else name
-    if isinstance(value, (str, int, float)):
-        return str(value)
-    raise TypeError(f"a name is a text, a number, or a path, not {type(name).__name__}: {shown(name)}")
 
 
 def _is_numbered(block: Block, lengths: Sequence[int | None], is_of_callback: bool) -> bool:

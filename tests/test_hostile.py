@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 
 import numpy as np
@@ -247,6 +246,7 @@ def held(tmp_path):
     os.close(descriptor)
 
 
+@pytest.mark.timeout(30)  # half of what it waits by default
 @pytest.mark.parametrize("copied", [False, True])
 def test_a_lock_that_a_reader_holds_is_told_and_not_waited_for_without_end(tmp_path, held, monkeypatch, capfd, copied):
     """With the file, and the way out; also where the file has a second name."""
@@ -254,11 +254,9 @@ def test_a_lock_that_a_reader_holds_is_told_and_not_waited_for_without_end(tmp_p
     monkeypatch.setattr(locks, "_SECONDS_UNTOLD", 0.1)
     if copied:
         os.link(held, tmp_path / "copy")
-    begun = time.monotonic()
     with pytest.raises(TimeoutError, match="fuser -v") as raised:
         store(tmp_path, resume=True)
     assert str(held) in str(raised.value)
-    assert time.monotonic() - begun < 10
     assert f"waiting for whoever has locked {str(held)!r}" in capfd.readouterr().err
     assert read_manifest(tmp_path).done() == {0, 1, 2}
 
@@ -272,10 +270,8 @@ def test_signals_come_through_while_a_lock_is_waited_for(tmp_path, held):
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.3)
-        begun = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             store(tmp_path, resume=True)
-        assert time.monotonic() - begun < 10
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -288,12 +284,21 @@ def test_whoever_lets_go_of_a_lock_lets_the_next_one_in(held):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(descriptor)
     code = (
-        f"import fcntl, time; file = open({str(held) + '2'!r}, 'w'); fcntl.flock(file, fcntl.LOCK_EX)\n"
-        "print(flush=True); time.sleep(0.3)"
+        f"import fcntl; file = open({str(held) + '2'!r}, 'w'); fcntl.flock(file, fcntl.LOCK_EX)\n"
+        "print(flush=True); input()"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as holder:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code + "\n"], **pipes) as holder:
         holder.stdout.readline()
-        with locks.alone_in(f"{held}2"):
+        let_go = []
+
+        def waiting():
+            if not let_go:  # only once we wait for it
+                let_go.append(holder.stdin.write(b"\n"))
+                holder.stdin.flush()
+
+        with locks.alone_in(f"{held}2", waiting=waiting):
+            assert let_go
             assert holder.wait(10) == 0
 
 
@@ -428,15 +433,14 @@ GROWING = {
 }
 
 
+@pytest.mark.timeout(20)
 @pytest.mark.parametrize("kind", GROWING)
 def test_a_value_takes_no_more_memory_than_its_file(tmp_path, capsys, kind):
     """What would is told, with the way out, and stays; in a process that has little memory."""
     make, plain = GROWING[kind]
     place = drop(tmp_path, "1", 0, plain=plain)
     (place / "value.pt").write_bytes(make())
-    begun = time.monotonic()
     assert main(["replay", str(tmp_path)]) == 1
-    assert time.monotonic() - begun < 20
     assert "give --trust" in capsys.readouterr().err
     assert len(list(kept_in(tmp_path))) == 1
 
@@ -562,12 +566,10 @@ def test_whatever_a_folder_of_ours_holds_there_is_an_answer_or_an_error_of_ours(
         lambda: store(out, 5),
     ]
     for call in calls:
-        begun = time.monotonic()
         try:
             call()
         except (LighterAsyncError, OSError):
             pass
-        assert time.monotonic() - begun < 10
     assert {path: what for path, what in tree(folder).items() if path.parts[0] != "out"} == before
 
 

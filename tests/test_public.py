@@ -248,7 +248,7 @@ BELOW = {
 ABOVE = {
     "aio": {*BELOW},
     "callback": {*BELOW},
-    "resume": {"errors", "manifest", "same", "targets"},
+    "resume": {"errors", "manifest", "names", "same", "targets"},
     "results": {"errors", "files", "manifest", "store", "targets", "writers"},
     "cli": {*BELOW, "aio", "callback"},
     "testing": {*BELOW},

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from lighter_async.errors import shown
+from lighter_async.names import name_of
 from lighter_async.staging import is_tensor
 
 __all__ = ["entry", "names_of", "samples_of"]
@@ -58,22 +58,10 @@ def names_of(value: Any, key: str) -> list[str]:
     """
     if hasattr(value, "tolist"):  # a tensor, an array, a column of a table
         value = value.tolist()  # in one go, since each item of a device tensor would be a transfer of its own
-        return [
-            _name(item, key, position) for position, item in enumerate(value if isinstance(value, list) else [value])
-        ]
-    return [_name(item, key, position) for position, item in enumerate(samples_of(value))]
-
-
-def _name(item: Any, key: str, position: int) -> str:
-    if isinstance(item, str):
-        return item
-    if isinstance(item, (bytes, os.PathLike)):
-        return os.fsdecode(item)
-    if hasattr(item, "item") and getattr(item, "ndim", 0) == 0:  # a scalar of torch or numpy
-        item = item.item()
-    if isinstance(item, (str, int, float)):
-        return str(item)
-    raise TypeError(
-        f"name {position} of the batch, under name_key {key!r}, is {type(item).__name__}: {shown(item)}; "
-        "a name is a text, a number, a path or a scalar tensor"
-    )
+        items = value if isinstance(value, list) else [value]
+    else:
+        items = samples_of(value)
+    return [
+        item if isinstance(item, str) else name_of(item, f"name {position} of the batch, under name_key {key!r},")
+        for position, item in enumerate(items)
+    ]

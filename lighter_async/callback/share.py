@@ -201,6 +201,7 @@ class Known:
         self._unrecorded = [record for record, _ in adoptable(manifest, writer=writer, key=key)]
         counted = with_unrecorded(manifest.counted(writer=writer, key=key), self._unrecorded)
         self._records = counted.get(self._series, Records([]))
+        self._records.prepare()  # now, and not when the loop hands its first batch over
         self._suffix = suffix
         self._stems = {name.removesuffix(suffix) for name in self._records.names()} if named else set()
         # Of other outputs, whose files a sample of this one could replace.

@@ -180,12 +180,6 @@ class Block:
             return head.object
         return with_suffix(self.name(row), head.suffix)
 
-    def size(self, row: int) -> int | None:
-        """The bytes of a sample."""
-        if not self.is_known:
-            return None
-        return self.line_sizes[self._line(row)] if self.head.is_even else self.sizes[row]
-
     def _line(self, row: int) -> int:
         return bisect_right(self.starts, row) - 1
 

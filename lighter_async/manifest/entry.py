@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, get_args
 import msgspec
 
 from lighter_async.errors import InvalidNameError, LighterAsyncError
-from lighter_async.manifest.line import FORMAT, Config, Loader, Output, Samples
+from lighter_async.manifest.line import FORMAT, MOST_DIMENSIONS, Config, Loader, Output, Samples
 from lighter_async.names import check_name, with_suffix
 from lighter_async.runs import MOST_RUNS
 from lighter_async.types import Durability
@@ -20,7 +20,6 @@ from lighter_async.types import Durability
 __all__ = ["Dropped", "Entry", "Loaders", "Record", "RunRecord", "parse", "parse_samples", "samples_of"]
 
 _LARGEST = 1 << 63  # what fits the columns of a table
-_MOST_DIMENSIONS = 256
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\.[a-z]{1,4}" if os.name == "posix" else "(?!)")
 
 
@@ -245,7 +244,7 @@ def _record(fields: dict[str, Any]) -> Record | None:
             and 0 <= loader < _LARGEST
             and (index is None or -_LARGEST <= index < _LARGEST)
             and (batch is None or -_LARGEST <= batch < _LARGEST)
-            and (shape is None or (len(shape) <= _MOST_DIMENSIONS and all(map(_is_count, shape))))
+            and (shape is None or (len(shape) <= MOST_DIMENSIONS and all(map(_is_count, shape))))
             and -_LARGEST < time < _LARGEST
             and _is_file(file)
         ):
@@ -259,7 +258,7 @@ def _record(fields: dict[str, Any]) -> Record | None:
 def _unusual_record(fields: dict[str, Any]) -> Record | None:
     shape = fields["shape"]
     if shape is not None:
-        if len(shape) > _MOST_DIMENSIONS or not all(_is_count(size) for size in shape):
+        if len(shape) > MOST_DIMENSIONS or not all(_is_count(size) for size in shape):
             return None
         fields["shape"] = tuple(shape)
     record = Record(**fields)

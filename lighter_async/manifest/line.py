@@ -22,6 +22,7 @@ from lighter_async.types import Durability, Origin, Run
 __all__ = [
     "FORMAT",
     "LARGEST",
+    "MOST_DIMENSIONS",
     "Config",
     "Kind",
     "Loader",
@@ -52,14 +53,14 @@ Config: TypeAlias = Any
 """What a run was made with, in a user's words: anything that JSON has; None if nothing was said."""
 
 _MOST_SAMPLES = 2048  # of a line
-_MOST_DIMENSIONS = 256  # of a shape that is recorded
+MOST_DIMENSIONS = 256  # of a shape that is recorded
 _LONGEST = 1 << 19  # bytes of a line that we write, where it is of more than one sample; readers take twice as many
 
 _T = TypeVar("_T")
 
 _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
 _Int: TypeAlias = Annotated[int, msgspec.Meta(ge=-LARGEST - 1, le=LARGEST)]
-_Shape: TypeAlias = Annotated[list[_Count], msgspec.Meta(max_length=_MOST_DIMENSIONS)]
+_Shape: TypeAlias = Annotated[list[_Count], msgspec.Meta(max_length=MOST_DIMENSIONS)]
 
 
 class Span(msgspec.Struct, frozen=True, gc=False):
@@ -269,7 +270,7 @@ def _line(
     """The line of samples that are alike."""
     is_opaque = some[0].file is None
     shape = None
-    if kind is not None and len(kind[1]) <= _MOST_DIMENSIONS:
+    if kind is not None and len(kind[1]) <= MOST_DIMENSIONS:
         shape = list(kind[1])
     indices = origin.indices
     positions = [one.index for one in some]

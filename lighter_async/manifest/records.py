@@ -67,6 +67,11 @@ class Records(Sequence[Record]):
         found = [block.index_column() for block in self.blocks if block.head.loader == loader and block.head.has_index]
         return np.concatenate(found) if len(found) > 1 else found[0] if found else np.empty(0, np.int64)
 
+    def prepare(self) -> None:
+        """Make now what `names_at` needs, which takes seconds for millions of records."""
+        for loader in {block.head.loader for block in self.blocks}:
+            self.names_at(loader, [0])
+
     def names_at(self, loader: int, indices: Sequence[int]) -> list[str | None]:
         """The names of the samples of a loader with some indices, the latest one of each; None where there is none."""
         first, last, known = self._by_index(loader)

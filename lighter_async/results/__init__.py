@@ -11,6 +11,7 @@ from lighter_async.files import local_path
 from lighter_async.manifest import Record, read_manifest
 from lighter_async.manifest.adopt import stored
 from lighter_async.manifest.reader import Series
+from lighter_async.manifest.verify import why_empty
 from lighter_async.results.index import Index
 from lighter_async.results.results import Results
 from lighter_async.targets import DirectoryTarget, FileStore, directory_of
@@ -68,7 +69,7 @@ def open_results(
         if not directory.is_dir():
             raise FileNotFoundError(f"there is no directory {os.fspath(directory)!r} to read results from")
         raise FileNotFoundError(
-            f"{os.fspath(directory)!r} has no manifest, which tells what is stored; one is written unless "
+            f"{os.fspath(directory)!r} {why_empty(manifest)}, so it is not known what is stored; one is written unless "
             "manifest=False, into the directory that the writer was given"
         )
     series = _choose(os.fspath(directory), stored(manifest), writer, key)
