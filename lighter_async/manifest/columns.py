@@ -22,7 +22,7 @@ from lighter_async.manifest.entry import Record, samples_of
 from lighter_async.manifest.line import LARGEST, Output, Samples, Span, encode, short_lines
 from lighter_async.names import check_name, check_names, with_suffix, with_suffixes
 
-__all__ = ["Block", "Columns", "key_of", "keys_of", "record_lines", "records_in"]
+__all__ = ["Block", "Columns", "key_of", "keys_of", "names_in", "record_lines", "records_in"]
 
 _NAMES: Final = -1  # of `Head.numbered`: samples have names of their own
 _SEED = secrets.randbits(64)  # so that nobody can choose a name whose key is that of another one
@@ -315,7 +315,7 @@ class Columns:
         if isinstance(names, Span) and min(names.start, names.start + names.step * (count - 1)) < 0:
             return False
         # A line says no more than it is long: where there are no checksums, names are listed.
-        if isinstance(names, Span) and any(output.suffix is None for output in line.outputs):
+        if isinstance(names, Span) and any(not output.xxh3 for output in line.outputs):
             return False
         if not all(_is_sound(output, names, count) for output in line.outputs):
             return False
@@ -342,6 +342,16 @@ class Columns:
                 block = self._blocks[head] = Block(head)
             block.add(line, output, order)
         return True
+
+
+def names_in(line: Samples) -> Iterable[str]:
+    """The names of the samples of one line."""
+    if not isinstance(line.names, Span):
+        return line.names
+    if not _is_whole(line.names, line.samples) or any(len(one.xxh3) != 16 * line.samples for one in line.outputs):
+        return ()  # it says what no writer says
+    step = line.names.step
+    return map(str, (line.names.start + step * place for place in range(line.samples)))
 
 
 def records_in(line: Samples | Record) -> list[Record]:

@@ -17,7 +17,18 @@ from lighter_async.names import check_name, with_suffix
 from lighter_async.runs import MOST_RUNS
 from lighter_async.types import Durability
 
-__all__ = ["Dropped", "Entry", "Loaders", "Record", "RunRecord", "parse", "parse_samples", "samples_of"]
+__all__ = [
+    "Dropped",
+    "Entry",
+    "Loaders",
+    "Record",
+    "RunRecord",
+    "Sealed",
+    "encoded_text",
+    "parse",
+    "parse_samples",
+    "samples_of",
+]
 
 _LARGEST = 1 << 63  # what fits the columns of a table
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\.[a-z]{1,4}" if os.name == "posix" else "(?!)")
@@ -155,7 +166,22 @@ class Loaders:
         return self.writer, self.key
 
 
-Entry: TypeAlias = "Samples | Record | Dropped | RunRecord | Loaders"
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """An object that holds several samples and has its final name.
+
+    Attributes:
+        object: The object.
+        run: The run that has written it.
+        time: When it was sealed, in seconds since the epoch.
+    """
+
+    object: str
+    run: str
+    time: float
+
+
+Entry: TypeAlias = "Samples | Record | Dropped | RunRecord | Loaders | Sealed"
 
 _SAMPLES = b'{"samples":'
 
@@ -215,6 +241,8 @@ def parse(line: bytes) -> Entry | None:
             return _dropped(fields)
         if "loaders" in fields:
             return _loaders(fields)
+        if "sealed" in fields:
+            return _sealed(fields)
         if "format" in fields:
             return _run(fields)
         return _record(fields)
@@ -303,6 +331,19 @@ def _loaders(fields: dict[str, Any]) -> Loaders | None:
         )
     )
     return Loaders(*words, loaders, named) if is_whole else None
+
+
+def _sealed(fields: dict[str, Any]) -> Sealed | None:
+    name, run, time = fields["sealed"], fields["run"], fields["time"]
+    return Sealed(name, run, time) if _is_file(name) and type(run) is str and _is_time(time) else None
+
+
+def encoded_text(text: str) -> bytes:
+    """A text as lines of samples have it."""
+    try:
+        return msgspec.json.encode(text)
+    except UnicodeEncodeError:
+        return json.dumps(text).encode()
 
 
 def _run(fields: dict[str, Any]) -> RunRecord | None:

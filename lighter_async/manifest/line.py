@@ -27,15 +27,18 @@ __all__ = [
     "Kind",
     "Loader",
     "Output",
+    "OutputName",
     "Samples",
     "Span",
     "Stored",
+    "StoredPart",
     "checksum",
     "dropped_line",
     "encode",
     "header_line",
     "loaders_line",
     "sample_lines",
+    "sealed_line",
     "short_lines",
 ]
 
@@ -136,17 +139,45 @@ class Loader:
     fingerprint: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class OutputName:
+    """What a writer stores of each sample, or one of the outputs that it stores.
+
+    Attributes:
+        writer: The name of the writer, or of the output's.
+        key: What tells it from others of the same writer.
+        suffix: What follows a sample's name in the name of its file.
+    """
+
+    writer: str
+    key: str = ""
+    suffix: str = ""
+
+
+@dataclass(slots=True)
+class StoredPart:
+    """A part of a sample that is stored: its file, and its bytes and checksum."""
+
+    file: str
+    nbytes: int
+    xxh3: str
+
+
 @dataclass(slots=True)
 class Stored:
-    """A sample that is stored: its index in its batch, its file, and the file's bytes and checksum.
+    """A sample that is stored.
 
-    The last three are None of a function ``(path, value)``, of whose files nothing is known.
+    Attributes:
+        index: Its index in its batch.
+        parts: One for each output; none of a function ``(path, value)``, of whose files nothing is known.
+        object: The object that all parts lie in; None where each is a file of its own.
+        offsets: Where each begins in the object.
     """
 
     index: int
-    file: str | None
-    nbytes: int | None
-    xxh3: str | None
+    parts: Sequence[StoredPart]
+    object: str | None = None
+    offsets: Sequence[int] = ()
 
 
 def checksum(parts: Sequence[memoryview]) -> str:
@@ -162,24 +193,23 @@ def checksum(parts: Sequence[memoryview]) -> str:
 def header_line(
     run: Run,
     begun: Begun,
+    series: OutputName,
     *,
-    writer: str,
-    suffix: str,
     resume: bool,
     durability: Durability,
     config: Config,
     boot: str,
     time: float,
 ) -> str:
-    """The line that a writer begins with."""
+    """The line that a writer begins with, for each of its series."""
     return (
         json.dumps(
             {
                 "format": FORMAT,
                 "run": run.id,
-                "writer": writer,
-                "key": run.key,
-                "suffix": suffix,
+                "writer": series.writer,
+                "key": series.key,
+                "suffix": series.suffix,
                 "rank": run.rank,
                 "world_size": run.world_size,
                 "resume": resume,
@@ -198,12 +228,12 @@ def header_line(
     )
 
 
-def loaders_line(run: Run, writer: str, loaders: Sequence[Loader], *, named: bool) -> str:
-    """The line that says over which data sets a writer's samples go, and whether they have names of the user's."""
+def loaders_line(run: Run, series: OutputName, loaders: Sequence[Loader], *, named: bool) -> str:
+    """The line that says over which data sets a series' samples go, and whether they have names of the user's."""
     about = {
         "run": run.id,
-        "writer": writer,
-        "key": run.key,
+        "writer": series.writer,
+        "key": series.key,
         "named": named,
         "loaders": [asdict(one) for one in loaders],
     }
@@ -224,15 +254,25 @@ def dropped_line(name: str, file: str | None, run: str, time: float, seen: Seque
     return json.dumps(about, separators=(",", ":")) + "\n"
 
 
+def sealed_line(object: str, run: str, time: float) -> str:
+    """The line that says that an object has its final name, and holds all that it ever will.
+
+    Args:
+        object: The object.
+        run: The run that has written it.
+        time: Seconds since the epoch.
+    """
+    return json.dumps({"sealed": object, "run": run, "time": round(time, 3)}, separators=(",", ":")) + "\n"
+
+
 def sample_lines(
     stored: Sequence[Stored],
     names: Sequence[str],
-    kinds: Sequence[Kind],
+    kinds: Sequence[Sequence[Kind]],
     origin: Origin,
     *,
     run: Run,
-    writer: str,
-    suffix: str,
+    series: Sequence[OutputName],
     time: float,
 ) -> bytes:
     """The lines of samples of one batch, which are stored.
@@ -240,65 +280,71 @@ def sample_lines(
     Args:
         stored: The samples.
         names: Of the whole batch.
-        kinds: One for each of `stored`.
+        kinds: For each of `stored`, one for each of its outputs.
         origin: Of the batch.
         run: Which run, and which of its ranks.
-        writer: Name of the writer.
-        suffix: The writer's.
+        series: The outputs.
         time: Seconds since the epoch.
     """
-
-    about = origin, run, writer, suffix, round(time, 3)
+    about = origin, run, series, round(time, 3)
     if len(stored) == 1:  # of samples that are handed over one by one, this is a part of the time
         return _line(stored, names, kinds[0], *about)
     parts: list[bytes] = []
-    for (kind, _), pairs in groupby(zip(kinds, stored, strict=True), lambda pair: (pair[0], pair[1].file is None)):
+    for (kind, *_), pairs in groupby(zip(kinds, stored, strict=True), _likeness):
         parts += short_lines([one for _, one in pairs], lambda some, kind=kind: _line(some, names, kind, *about))  # type: ignore[misc]
     return b"".join(parts)
+
+
+def _likeness(pair: tuple[Sequence[Kind], Stored]) -> tuple[Sequence[Kind], bool, str | None]:
+    """What samples of one line have in common."""
+    kinds, stored = pair
+    return kinds, not stored.parts, stored.object
 
 
 def _line(
     some: Sequence[Stored],
     names: Sequence[str],
-    kind: Kind,
+    kinds: Sequence[Kind],
     origin: Origin,
     run: Run,
-    writer: str,
-    suffix: str,
+    series: Sequence[OutputName],
     time: float,
 ) -> bytes:
     """The line of samples that are alike."""
-    is_opaque = some[0].file is None
-    shape = None
-    if kind is not None and len(kind[1]) <= MOST_DIMENSIONS:
-        shape = list(kind[1])
+    first = some[0]
     indices = origin.indices
     positions = [one.index for one in some]
     index: list[int] | Span | None
-    sizes: int | list[int] | None
     if len(some) == 1:
         (position,) = positions
-        sizes, xxh3 = some[0].nbytes, some[0].xxh3 or ""
         named: list[str] | Span = [names[position]]
         index = None if indices is None else [int(indices[position])]
     else:
-        listed = [one.nbytes for one in some]
-        sizes = listed[0] if listed.count(listed[0]) == len(listed) else listed  # type: ignore[assignment]
-        xxh3 = "".join([one.xxh3 or "" for one in some])
-        named = [names[position] for position in positions] if is_opaque else _names_of(names, positions)
+        named = _names_of(names, positions) if first.parts else [names[position] for position in positions]
         index = None if indices is None else _numbers_of(indices, positions)
-    output = Output(
-        writer,
-        run.key,
-        None if is_opaque else suffix,
-        None,
-        None,
-        sizes,
-        "" if is_opaque else xxh3,
-        shape,
-        None if shape is None or kind is None else kind[0],
-    )
-    return encode(Samples(len(some), named, [output], index, run.rank, origin.loader, origin.batch, time, run.id))
+    outputs = [
+        _output(some, number, one, kind) for number, (one, kind) in enumerate(zip(series, kinds, strict=True))
+    ]
+    return encode(Samples(len(some), named, outputs, index, run.rank, origin.loader, origin.batch, time, run.id))
+
+
+def _output(some: Sequence[Stored], number: int, series: OutputName, kind: Kind) -> Output:
+    """What a line says of one of the outputs of its samples."""
+    first = some[0]
+    dtype, shape = (None, None) if kind is None or len(kind[1]) > MOST_DIMENSIONS else (kind[0], list(kind[1]))
+    if not first.parts:
+        return Output(series.writer, series.key, shape=shape, dtype=dtype)
+    sizes: int | list[int]
+    if len(some) == 1:
+        sizes, xxh3 = first.parts[number].nbytes, first.parts[number].xxh3
+    else:
+        listed = [one.parts[number].nbytes for one in some]
+        sizes = listed[0] if listed.count(listed[0]) == len(listed) else listed
+        xxh3 = "".join([one.parts[number].xxh3 for one in some])
+    if first.object is None:
+        return Output(series.writer, series.key, series.suffix, None, None, sizes, xxh3, shape, dtype)
+    offset = [one.offsets[number] for one in some]
+    return Output(series.writer, series.key, None, first.object, offset, sizes, xxh3, shape, dtype)
 
 
 def short_lines(some: Sequence[_T], line: Callable[[Sequence[_T]], bytes]) -> Iterator[bytes]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from threading import Lock
 from time import monotonic, sleep, time
 
@@ -16,20 +17,22 @@ from lighter_async.forks import Descriptors
 from lighter_async.interrupts import run_handlers
 from lighter_async.locks import alone_in, boot_id, unlink_from_copies, warn_of
 from lighter_async.manifest.adopt import checksum_of
-from lighter_async.manifest.columns import record_lines, records_in
-from lighter_async.manifest.entry import Record, parse
+from lighter_async.manifest.columns import names_in, record_lines, records_in
+from lighter_async.manifest.entry import Entry, Record, encoded_text, parse
 from lighter_async.manifest.line import (
     Config,
     Kind,
     Loader,
+    OutputName,
     Samples,
     Stored,
     dropped_line,
     header_line,
     loaders_line,
     sample_lines,
+    sealed_line,
 )
-from lighter_async.manifest.reader import latest_sequence, lines_of, manifest_files, records_of
+from lighter_async.manifest.reader import latest_sequence, lines_in, lines_of, manifest_files, records_of
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.notices import notify
 from lighter_async.runs import Begun, begin_run
@@ -52,8 +55,7 @@ class ManifestLog:
     Args:
         directory: Where the results are.
         run: Which run, and which of its ranks.
-        writer: Name of the writer.
-        suffix: The writer's.
+        outputs: What is stored of each sample.
         resume: Whether the run goes on with what earlier ones have stored; else those count no longer as done.
         durability: With ``"fsync"`` a line is on the disk when `append` returns.
         config: What the run was made with, in the user's words.
@@ -63,9 +65,8 @@ class ManifestLog:
         self,
         directory: str | os.PathLike[str],
         run: Run,
+        outputs: Sequence[OutputName] = (),
         *,
-        writer: str,
-        suffix: str = "",
         resume: bool = False,
         durability: Durability = "rename",
         config: Config = None,
@@ -73,8 +74,7 @@ class ManifestLog:
         self.directory = os.path.abspath(directory)
         self.run = run
         self.path = os.path.join(self.directory, manifest_name(run.rank))
-        self._writer = writer
-        self._suffix = suffix
+        self.outputs = tuple(outputs)
         self._resume = resume
         self._durability = durability
         self._config = config
@@ -111,19 +111,19 @@ class ManifestLog:
         latest = partial(latest_sequence, self.directory)
         begun = begin_run(self.directory, self.run.id, since, latest=latest, waiting=run_handlers)
         self._begun = begun
-        self._begin_with(
-            header_line(
-                self.run,
-                begun,
-                writer=self._writer,
-                suffix=self._suffix,
-                resume=self._resume,
-                durability=self._durability,
-                config=self._config,
-                boot=boot_id(),
-                time=time(),
+        for one in self.outputs:
+            self._begin_with(
+                header_line(
+                    self.run,
+                    begun,
+                    one,
+                    resume=self._resume,
+                    durability=self._durability,
+                    config=self._config,
+                    boot=boot_id(),
+                    time=time(),
+                )
             )
-        )
         return begun
 
     def describe(self, loaders: Sequence[Loader], *, named: bool) -> None:
@@ -132,7 +132,8 @@ class ManifestLog:
         Raises:
             OSError: That could not be written.
         """
-        self._begin_with(loaders_line(self.run, self._writer, loaders, named=named))
+        for one in self.outputs:
+            self._begin_with(loaders_line(self.run, one, loaders, named=named))
 
     def _begin_with(self, line: str) -> None:
         self._write(line.encode())
@@ -169,9 +170,9 @@ class ManifestLog:
         return self._durability == "fsync"
 
     def append(
-        self, stored: Sequence[Stored], names: Sequence[str], kinds: Sequence[Kind], origin: Origin | None
+        self, stored: Sequence[Stored], names: Sequence[str], kinds: Sequence[Sequence[Kind]], origin: Origin | None
     ) -> None:
-        """Write the lines of samples of one batch, which are stored.
+        """Write the lines of samples of one batch, which are stored; `kinds` are those of each one's outputs.
 
         Raises:
             OSError: They could not be written, or not all.
@@ -183,11 +184,19 @@ class ManifestLog:
                 kinds,
                 origin or _UNKNOWN,
                 run=self.run,
-                writer=self._writer,
-                suffix=self._suffix,
+                outputs=self.outputs,
                 time=time(),
             )
         )
+
+    def seal(self, objects: Sequence[str]) -> None:
+        """Write that objects have their final names.
+
+        Raises:
+            OSError: That could not be written, or not all.
+        """
+        now = time()
+        self._write("".join(sealed_line(one, self.run.id, now) for one in objects).encode())
 
     def adopt(self, records: Sequence[Record]) -> None:
         """Write the lines of samples that earlier runs have stored, but not recorded.
@@ -220,12 +229,39 @@ class ManifestLog:
         while True:
             for path in manifest_files(self.directory):
                 if os.fspath(path) != self.path:
-                    for record in records_of(path, file, self._suffix):
+                    for record in self._records_of(path, file):
                         if record.run == self.run.id:
                             return record
             if monotonic() >= deadline:
                 return None
             sleep(0.05)
+
+    def ends_of(self, objects: Sequence[str]) -> dict[str, int]:
+        """Where the last recorded sample in each of some objects ends, in bytes; those of which nothing is are left out."""
+        ends: dict[str, int] = {}
+        texts = [encoded_text(one) for one in objects]
+        for path in manifest_files(self.directory):
+            for line in lines_in(path):
+                if any(text in line for text in texts):
+                    for end, output in _ends_in(parse(line)):
+                        if output in objects:
+                            ends[output] = max(end, ends.get(output, 0))
+        return ends
+
+    def recorded(self, names: Collection[str]) -> dict[str, int]:
+        """Those of some samples that this rank of this run has recorded, with all of their outputs; and their bytes."""
+        sought = set(names)
+        parts: dict[str, dict[OutputName, int]] = {}
+        wanted = {(one.writer, one.key): one for one in self.outputs}
+        run = encoded_text(self.run.id)
+        for line in lines_in(Path(self.path)):
+            entry = parse(line) if run in line else None
+            if isinstance(entry, Samples) and entry.run == self.run.id and not sought.isdisjoint(names_in(entry)):
+                for record in records_in(entry):
+                    output = wanted.get(record.series)
+                    if output is not None and record.name in sought:
+                        parts.setdefault(record.name, {})[output] = record.bytes or 0
+        return {name: sum(sizes.values()) for name, sizes in parts.items() if len(sizes) == len(wanted)}
 
     def is_of_earlier_run(self, file: str) -> bool:
         """Whether a file is as an earlier run has recorded it, and no rank of this run has.
@@ -235,7 +271,7 @@ class ManifestLog:
         """
         earlier: set[tuple[int | None, str | None]] = set()
         for path in manifest_files(self.directory):
-            for record in records_of(path, file, self._suffix):
+            for record in self._records_of(path, file):
                 if record.run == self.run.id:
                     return False
                 earlier.add((record.bytes, record.xxh3))
@@ -247,6 +283,10 @@ class ManifestLog:
             return (size, checksum_of(descriptor)) in earlier
         except OSError:
             return False
+
+    def _records_of(self, path: Path, file: str) -> Iterator[Record]:
+        for suffix in {one.suffix for one in self.outputs}:
+            yield from records_of(path, file, suffix)
 
     def close(self) -> None:
         """Let go of the file. It may be called again."""
@@ -353,6 +393,14 @@ class ManifestLog:
 
     def _beside(self, name: str) -> str:
         return os.path.join(self.directory, RESERVED_PREFIX, name)
+
+
+def _ends_in(entry: Entry | None) -> Iterator[tuple[int, str]]:
+    """The end of the last sample of each object that a line tells of, and the object."""
+    for output in entry.outputs if isinstance(entry, Samples) else ():
+        if output.object is not None and output.offset is not None and output.bytes is not None:
+            sizes = output.bytes if isinstance(output.bytes, list) else [output.bytes] * len(output.offset)
+            yield max(map(sum, zip(output.offset, sizes, strict=False)), default=0), output.object
 
 
 _own = Descriptors()

@@ -13,12 +13,19 @@ from operator import and_
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
-import msgspec
-
 from lighter_async.errors import LighterAsyncError
 from lighter_async.files import local_path
 from lighter_async.manifest.columns import Columns, records_in
-from lighter_async.manifest.entry import Dropped, Loaders, Record, RunRecord, parse, samples_of
+from lighter_async.manifest.entry import (
+    Dropped,
+    Loaders,
+    Record,
+    RunRecord,
+    Sealed,
+    encoded_text,
+    parse,
+    samples_of,
+)
 from lighter_async.manifest.indices import IndexSet
 from lighter_async.manifest.latest import Drop, keep_latest
 from lighter_async.manifest.line import Samples
@@ -30,6 +37,7 @@ __all__ = [
     "Series",
     "current_runs",
     "latest_sequence",
+    "lines_in",
     "lines_of",
     "manifest_files",
     "read_manifest",
@@ -56,6 +64,7 @@ class Manifest:
         runs: Who wrote, in the order in which they began.
         loaders: Over which data sets, in the same order.
         damaged: Files that were found damaged, with the size, time and number that they had.
+        sealed: Objects that hold several samples and have their final names.
         torn: Lines that are not whole, as a crash may leave one at the end of a file.
     """
 
@@ -64,6 +73,7 @@ class Manifest:
     runs: list[RunRecord] = field(default_factory=list)
     loaders: list[Loaders] = field(default_factory=list)
     damaged: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    sealed: dict[str, Sealed] = field(default_factory=dict)
     torn: int = 0
 
     def __len__(self) -> int:
@@ -158,7 +168,7 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
     columns = Columns()
     drops: list[Drop] = []
     for source, path in enumerate(manifest_files(directory)):
-        for order, line in enumerate(_lines(path)):
+        for order, line in enumerate(lines_in(path)):
             if not line:
                 continue
             entry = parse(line)
@@ -172,6 +182,8 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
                 manifest.runs.append(entry)
             elif isinstance(entry, Loaders):
                 manifest.loaders.append(entry)
+            elif isinstance(entry, Sealed):
+                manifest.sealed[entry.object] = entry
             else:
                 manifest.torn += 1
     manifest.runs.sort(key=lambda run: (run.sequence, run.time))
@@ -186,7 +198,7 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
 def runs_of(directory: str | os.PathLike[str]) -> list[RunRecord]:
     """The runs of a directory, in the order in which they began, without looking at their samples."""
     entries = (
-        parse(line) for path in manifest_files(directory) for line in _lines(path) if line.startswith(b'{"format"')
+        parse(line) for path in manifest_files(directory) for line in lines_in(path) if line.startswith(b'{"format"')
     )
     runs = [entry for entry in entries if isinstance(entry, RunRecord)]
     return sorted(runs, key=lambda run: (run.sequence, run.time))
@@ -224,9 +236,9 @@ def records_of(path: Path, file: str, suffix: str) -> Iterator[Record]:
         suffix: That of the writer that may have stored it: it may be in its name, or not.
     """
     stem = file.removesuffix(suffix)
-    texts = tuple({text for name in (file, stem) for text in (json.dumps(name).encode(), _raw(name))})
+    texts = tuple({text for name in (file, stem) for text in (json.dumps(name).encode(), encoded_text(name))})
     number = int(stem) if stem.isascii() and stem.isdecimal() else -1
-    for line in _lines(path):
+    for line in lines_in(path):
         if span := _SPAN.match(line):
             count, start, step = map(int, span.groups())
             if number < 0 or number not in (range(start, start + count * step, step) if step else (start,)):
@@ -236,13 +248,6 @@ def records_of(path: Path, file: str, suffix: str) -> Iterator[Record]:
         entry = parse(line)
         if isinstance(entry, (Record, Samples)):
             yield from (record for record in records_in(entry) if record.file == file)
-
-
-def _raw(name: str) -> bytes:
-    try:
-        return msgspec.json.encode(name)
-    except UnicodeEncodeError:
-        return json.dumps(name).encode()
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -271,7 +276,8 @@ def _no_file(path: Path) -> str:
     )
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def lines_in(path: Path) -> Iterator[bytes]:
+    """As `lines_of`, of a manifest that is not open."""
     with _opened(path) as file:
         yield from lines_of(file)
 

@@ -3,7 +3,6 @@
 from lighter_async.targets.base import (
     DirectoryTarget,
     Features,
-    Lane,
     LaneTarget,
     PathTarget,
     Target,
@@ -13,16 +12,21 @@ from lighter_async.targets.base import (
     lane_of,
 )
 from lighter_async.targets.file_store import FileStore
+from lighter_async.targets.lane import Item, Lane, Outcome, Part, Placed
 from lighter_async.targets.local import LocalTarget
 
 __all__ = [
     "DirectoryTarget",
     "Features",
     "FileStore",
+    "Item",
     "Lane",
     "LaneTarget",
     "LocalTarget",
+    "Outcome",
+    "Part",
     "PathTarget",
+    "Placed",
     "Target",
     "descriptors_of",
     "directory_of",

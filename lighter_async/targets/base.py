@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
+from lighter_async.targets.lane import Item, Lane
 from lighter_async.types import Durability, IfExists, Run
 
 __all__ = [
@@ -15,7 +16,6 @@ __all__ = [
     "EachByItself",
     "Features",
     "InheritedTarget",
-    "Lane",
     "LaneTarget",
     "PathTarget",
     "Target",
@@ -94,50 +94,6 @@ class Features:
     has_directory: bool = False
 
 
-class Lane(Protocol):
-    """One worker's own way into a target: nobody else uses it at the same time.
-
-    A helper process has the lane of its number, and the helper that replaces one that died has the same.
-    """
-
-    @property
-    def is_full(self) -> bool:
-        """Whether what was put is to be settled before more is."""
-        ...
-
-    def put(self, name: str, parts: Sequence[memoryview], *, redelivered: bool) -> bool | None:
-        """Store the concatenated `parts` under `name`, all or nothing; or get ready to store them with others.
-
-        Args:
-            name: The name.
-            parts: The bytes; they need not outlive the call.
-            redelivered: An earlier attempt, or a worker that died, may have stored this sample already. Then it is
-                replaced; it is this run's own.
-
-        Returns:
-            True once it is stored whole, False if a sample of an earlier run was kept instead, and None if `settle` is
-            to tell.
-
-        Raises:
-            NameTakenError: Another rank of this run has stored a sample under the name.
-            OSError: It cannot be stored. Nothing is left behind.
-        """
-        ...
-
-    def settle(self, on_progress: Callable[[int], None]) -> list[bool | BaseException]:
-        """Store what was put and is to be stored with others; returns what `put` would have, or raised, for each.
-
-        Args:
-            on_progress: Called with the number of each before it is waited for. What it raises is raised, and nothing
-                is left behind.
-        """
-        ...
-
-    def leave(self) -> None:
-        """Discard what was put and is not settled."""
-        ...
-
-
 @runtime_checkable
 class LaneTarget(Target, Protocol):
     """A target that says what it can do, and gives each worker a lane of its own."""
@@ -193,26 +149,19 @@ class DirectoryTarget(LaneTarget, PathTarget, Protocol):
         ...
 
 
-class EachByItself:
-    """The lane of a target that stores each sample by itself.
+class EachByItself(Lane):
+    """The lane of a target that stores each part of a sample by itself.
 
     Args:
         put: Stores one: `Target.put`.
     """
 
-    is_full = False
-
     def __init__(self, put: Callable[[str, Sequence[memoryview]], bool]) -> None:
         self._put = put
 
-    def put(self, name: str, parts: Sequence[memoryview], *, redelivered: bool) -> bool | None:
-        return self._put(name, parts)
-
-    def settle(self, on_progress: Callable[[int], None]) -> list[bool | BaseException]:
-        return []
-
-    def leave(self) -> None:
-        return
+    def put(self, item: Item, *, redelivered: bool) -> bool:
+        stored = [self._put(part.file, part.data) for part in item.parts]
+        return any(stored)
 
 
 def features_of(target: Target) -> Features:

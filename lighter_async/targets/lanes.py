@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 try:
     import resource
@@ -12,8 +13,9 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 from lighter_async.files import remove, sync_folder
+from lighter_async.targets.lane import Item, Lane, Outcome, Part
 
-__all__ = ["FileLane", "SyncedLane"]
+__all__ = ["FileLane", "Files", "SyncedLane"]
 
 
 def _most_open() -> int:
@@ -24,101 +26,136 @@ def _most_open() -> int:
     return 64 if limit == resource.RLIM_INFINITY else max(1, min(64, limit // 16))
 
 
-class FileLane:
+class Files(Protocol):
+    """What lanes need of the target whose files they store."""
+
+    def put(self, file: str, data: Sequence[memoryview], *, replace_own: bool = False) -> bool:
+        """`write` and `publish` in one."""
+        ...
+
+    def keeps(self, file: str) -> bool:
+        """As `Target.keeps`."""
+        ...
+
+    def write(self, file: str, data: Sequence[memoryview]) -> tuple[str, int]:
+        """Write a temporary file; returns its path, and its descriptor, still open."""
+        ...
+
+    def publish(self, temporary: str, file: str, *, replace_own: bool, replace_earlier: bool = False) -> bool:
+        """Give a temporary file its name, or remove it.
+
+        Args:
+            temporary: Its path.
+            file: The name.
+            replace_own: Whether it may replace a file of this run.
+            replace_earlier: Whether it may replace one of an earlier run, whatever the target's options say.
+        """
+        ...
+
+    def unpublish(self, file: str) -> None:
+        """Remove a file that was published a moment ago."""
+        ...
+
+
+class FileLane(Lane):
     """Stores each file by itself.
 
     Args:
-        put: Stores one: ``(name, parts) -> bool``.
-        replace: The same, in the place of one that this run has stored.
+        files: The target.
     """
 
-    is_full = False
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._put = files.put
 
-    def __init__(
-        self,
-        put: Callable[[str, Sequence[memoryview]], bool],
-        replace: Callable[[str, Sequence[memoryview]], bool],
-    ) -> None:
-        self._put = put
-        self._replace = replace
+    def put(self, item: Item, *, redelivered: bool) -> Outcome:
+        if len(item.parts) == 1:
+            (part,) = item.parts
+            return self._put(part.file, part.data, replace_own=redelivered)
+        temporaries: list[str] = []
+        try:
+            for part in item.parts:
+                temporary, descriptor = self._files.write(part.file, part.data)
+                temporaries.append(temporary)
+                os.close(descriptor)
+        except BaseException:  # a network file system may say only at the end that its disk is full
+            for temporary in temporaries:
+                _remove(temporary)
+            raise
+        return _publish_all(self._files, temporaries, item, replace_own=redelivered)
 
-    def put(self, name: str, parts: Sequence[memoryview], *, redelivered: bool) -> bool | None:
-        return self._replace(name, parts) if redelivered else self._put(name, parts)
 
-    def settle(self, on_progress: Callable[[int], None]) -> list[bool | BaseException]:
-        return []
-
-    def leave(self) -> None:
-        return
-
-
-class SyncedLane:
+class SyncedLane(Lane):
     """Writes temporary files, and syncs and names them all together.
 
     A file is synced before it gets its name, so that no loss of power leaves a name with half a file; folders are
     synced last, once each. The disk is told to begin with all files before any of them is waited for.
 
     Args:
-        write: Writes a temporary file: ``(name, parts) -> (path, descriptor)``.
-        publish: Gives it its name: ``(path, name, replace_own=...) -> bool``.
+        files: The target.
         root: The directory that all files lie below.
         linked: Folders whose own names, up to the directory, are known to be on the disk. It grows.
     """
 
-    def __init__(
-        self,
-        write: Callable[[str, Sequence[memoryview]], tuple[str, int]],
-        publish: Callable[..., bool],
-        *,
-        root: str,
-        linked: set[str],
-    ) -> None:
-        self._write = write
-        self._publish = publish
+    def __init__(self, files: Files, *, root: str, linked: set[str]) -> None:
+        self._files = files
         self._root = root
         self._linked = linked
         self._most_open = _most_open()
-        self._open: list[tuple[str, int, str, bool]] = []
+        self._waiting: list[_Written] = []
+        self._open = 0
         # What has its name, though it is not known to outlive a loss of power: to be stored again in its own place.
         self._unsynced: set[str] = set()
 
     @property
-    def is_full(self) -> bool:
+    def is_full(self) -> bool:  # type: ignore[override]
         """Whether it is time to settle, since each file is open until then."""
-        return len(self._open) >= self._most_open
+        return self._open >= self._most_open
 
-    def put(self, name: str, parts: Sequence[memoryview], *, redelivered: bool) -> bool | None:
-        temporary, descriptor = self._write(name, parts)
-        self._open.append((temporary, descriptor, name, redelivered or name in self._unsynced))
-        return None
-
-    def settle(self, on_progress: Callable[[int], None]) -> list[bool | BaseException]:
-        for _, descriptor, _, _ in self._open:
-            _begin(descriptor)
-        outcomes: list[bool | BaseException] = []
-        folders: dict[str, list[int]] = {}
-        names = [name for _, _, name, _ in self._open]
-        self._open.reverse()
+    def put(self, item: Item, *, redelivered: bool) -> None:
+        # What is kept until `settle` is without the bytes, which are the caller's again.
+        parts = [Part(part.file, part.suffix, ()) for part in item.parts]
+        written = _Written(Item(item.name, parts), redelivered or item.parts[0].file in self._unsynced)
         try:
-            while self._open:
+            for part in item.parts:
+                temporary, descriptor = self._files.write(part.file, part.data)
+                written.temporaries.append(temporary)
+                written.descriptors.append(descriptor)
+        except BaseException:
+            written.discard()
+            raise
+        self._waiting.append(written)
+        self._open += len(written.descriptors)
+
+    def settle(self, on_progress: Callable[[int], None]) -> list[Outcome | BaseException]:
+        for written in self._waiting:
+            for descriptor in written.descriptors:
+                _begin(descriptor)
+        outcomes: list[Outcome | BaseException] = []
+        folders: dict[str, list[int]] = {}
+        files = [written.item.parts[0].file for written in self._waiting]
+        self._waiting.reverse()
+        try:
+            while self._waiting:
                 on_progress(len(outcomes))
-                temporary, descriptor, name, redelivered = self._open.pop()
+                written = self._waiting.pop()
                 try:
-                    try:
-                        os.fsync(descriptor)
-                    finally:
-                        os.close(descriptor)
-                    stored = self._publish(temporary, name, replace_own=redelivered)
+                    written.sync()
+                    stored = _publish_all(
+                        self._files, written.temporaries, written.item, replace_own=written.redelivered
+                    )
                 except BaseException as error:
-                    _remove(temporary)
+                    written.discard()
                     outcomes.append(error)
                     continue
                 if stored:
-                    folders.setdefault(os.path.dirname(temporary), []).append(len(outcomes))
+                    for temporary in written.temporaries:
+                        folders.setdefault(os.path.dirname(temporary), []).append(len(outcomes))
                 outcomes.append(stored)
         except BaseException:
             self.leave()
             raise
+        self._open = 0
         for folder, places in folders.items():
             on_progress(places[-1])
             try:
@@ -127,16 +164,15 @@ class SyncedLane:
             except OSError as error:
                 for place in places:
                     outcomes[place] = error
-                    self._unsynced.add(names[place])
+                    self._unsynced.add(files[place])
             else:
-                self._unsynced.difference_update(names[place] for place in places)
+                self._unsynced.difference_update(files[place] for place in places)
         return outcomes
 
     def leave(self) -> None:
-        while self._open:
-            temporary, descriptor, _, _ = self._open.pop()
-            os.close(descriptor)
-            _remove(temporary)
+        while self._waiting:
+            self._waiting.pop().discard()
+        self._open = 0
 
     def _link(self, folder: str) -> None:
         """Sync the folders above one, which may have been made for it."""
@@ -146,6 +182,56 @@ class SyncedLane:
             folder = os.path.dirname(folder)
             sync_folder(folder)
         self._linked.update(missing)
+
+
+@dataclass(slots=True)
+class _Written:
+    """A sample whose temporary files are written, and still open."""
+
+    item: Item
+    redelivered: bool
+    temporaries: list[str] = field(default_factory=list)
+    descriptors: list[int] = field(default_factory=list)
+
+    def sync(self) -> None:
+        while self.descriptors:
+            descriptor = self.descriptors.pop()
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def discard(self) -> None:
+        while self.descriptors:
+            os.close(self.descriptors.pop())
+        while self.temporaries:
+            _remove(self.temporaries.pop())
+
+
+def _publish_all(files: Files, temporaries: Sequence[str], item: Item, *, replace_own: bool) -> bool:
+    """Give the temporary files of a sample their names, all or none; as `Files.publish`.
+
+    A sample of an earlier run is kept only if all of its files are there: with some of them it would be half of each.
+    """
+    if len(temporaries) == 1:
+        return files.publish(temporaries[0], item.parts[0].file, replace_own=replace_own)
+    if all(files.keeps(part.file) for part in item.parts):
+        for temporary in temporaries:
+            _remove(temporary)
+        return False
+    is_incomplete = any(files.keeps(part.file) for part in item.parts)
+    named: list[str] = []
+    try:
+        for temporary, part in zip(temporaries, item.parts, strict=True):
+            files.publish(temporary, part.file, replace_own=replace_own, replace_earlier=is_incomplete)
+            named.append(part.file)
+    except BaseException:
+        for file in named:
+            files.unpublish(file)
+        for temporary in temporaries:
+            _remove(temporary)
+        raise
+    return True
 
 
 def _begin(descriptor: int) -> None:

@@ -20,7 +20,8 @@ from lighter_async.interrupts import run_handlers
 from lighter_async.locks import LOCK_ENDING, Owner, RunLock, alone_in, this_process, wait_for_orphaned_helpers
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.runs import begin_run
-from lighter_async.targets.base import Features, Lane
+from lighter_async.targets.base import Features
+from lighter_async.targets.lane import Lane
 from lighter_async.targets.lanes import FileLane, SyncedLane
 from lighter_async.targets.leftovers import clear_leftovers
 from lighter_async.types import Durability, IfExists, Run, launched_run
@@ -179,8 +180,13 @@ class LocalTarget:
         path = f"{self._root}/{name}"
         return self.if_exists == "skip" and (_is_sample(path) if self._is_alone else self._is_of_earlier_run(path))
 
-    def put(self, name: str, parts: Sequence[memoryview]) -> bool:
+    def put(self, name: str, parts: Sequence[memoryview], *, replace_own: bool = False) -> bool:
         """Write a file, whole or not at all, and make its folder if there is none.
+
+        Args:
+            name: Its path below the directory.
+            parts: Its content, one part behind the other.
+            replace_own: Whether it may replace a file that this run has stored.
 
         Returns:
             Whether it was written; False if one of an earlier run was kept instead.
@@ -190,13 +196,19 @@ class LocalTarget:
             NameTakenError: Another rank of this run has stored a sample under the name.
             OSError: It could not be written. Nothing is left behind.
         """
-        return self._put(name, parts, replace_own=False)
+        temporary, descriptor = self.write(name, parts)
+        try:
+            os.close(descriptor)
+        except BaseException:  # a network file system may say only now that its disk is full
+            remove(temporary)
+            raise
+        return self.publish(temporary, name, replace_own=replace_own)
 
     def lane(self, number: int) -> Lane:
         """A worker's own way in: files are stored one by one, or synced together, as `durability` says."""
         if self.durability == "fsync":
-            return SyncedLane(self.write, self.publish, root=self._root, linked=self._linked)
-        return FileLane(self.put, partial(self._put, replace_own=True))
+            return SyncedLane(self, root=self._root, linked=self._linked)
+        return FileLane(self)
 
     def path(self, name: str) -> Path:
         """The final path of a sample, with its folders made, for functions that write there themselves."""
@@ -251,8 +263,15 @@ class LocalTarget:
             self._linked.clear()
             return write_part(path, parts, token=self._token)
 
-    def publish(self, temporary: str, name: str, *, replace_own: bool) -> bool:
-        """Give a temporary file its name, or remove it; returns and raises as `put`."""
+    def publish(self, temporary: str, name: str, *, replace_own: bool, replace_earlier: bool = False) -> bool:
+        """Give a temporary file its name, or remove it; returns and raises as `put`.
+
+        Args:
+            temporary: Its path.
+            name: The name.
+            replace_own: As of `put`.
+            replace_earlier: Whether it may replace a file of an earlier run, whatever `if_exists` says.
+        """
         path = f"{self._root}/{name}"
         try:
             if self.if_exists == "overwrite" and self._is_alone:
@@ -262,7 +281,8 @@ class LocalTarget:
                 name_part(temporary, path, replace=False, alone=self._alone_in_replacing)
                 return True
             except FileExistsError as error:
-                stored = self._publish_beside(temporary, path, error, replace_own=replace_own)
+                if_exists = "overwrite" if replace_earlier else self.if_exists
+                stored = self._publish_beside(temporary, path, error, replace_own=replace_own, if_exists=if_exists)
                 if not stored:
                     remove(temporary)
                 return stored
@@ -274,16 +294,13 @@ class LocalTarget:
                 return True
             raise
 
-    def _put(self, name: str, parts: Sequence[memoryview], *, replace_own: bool) -> bool:
-        temporary, descriptor = self.write(name, parts)
-        try:
-            os.close(descriptor)
-        except BaseException:  # a network file system may say only now that its disk is full
-            remove(temporary)
-            raise
-        return self.publish(temporary, name, replace_own=replace_own)
+    def unpublish(self, name: str) -> None:
+        """Remove a file that `publish` has named a moment ago."""
+        remove(f"{self._root}/{name}")
 
-    def _publish_beside(self, temporary: str, path: str, error: FileExistsError, *, replace_own: bool) -> bool:
+    def _publish_beside(
+        self, temporary: str, path: str, error: FileExistsError, *, replace_own: bool, if_exists: IfExists
+    ) -> bool:
         """Where there is a file: replace it, keep it, or say whose it is."""
         if not _is_sample(path):
             raise error
@@ -293,9 +310,9 @@ class LocalTarget:
                 return True
             if not self._is_alone:
                 raise NameTakenError(f"another rank of this run has stored a sample as {path!r}") from None
-        if self.if_exists == "skip":
+        if if_exists == "skip":
             return False
-        if self.if_exists == "error":
+        if if_exists == "error":
             raise FileExistsError(
                 f"{path!r} exists already; remove it, or choose if_exists='overwrite' or 'skip'"
             ) from error

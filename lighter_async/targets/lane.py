@@ -1,0 +1,128 @@
+"""What workers put into a target, and their way in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+__all__ = ["Item", "Lane", "Outcome", "Part", "Placed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One output of a sample, encoded.
+
+    Attributes:
+        file: The sample's name with the output's suffix: what a target of files stores it as.
+        suffix: The output's suffix, such as ``".png"``, or ``".mask.png"`` where a sample has several outputs.
+        data: The bytes, in pieces that are stored one behind the other. They are valid during `Lane.put` only.
+    """
+
+    file: str
+    suffix: str
+    data: Sequence[memoryview]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A sample on its way into a target: its name, and one part for each of its outputs.
+
+    Attributes:
+        name: As it was handed over.
+        parts: At least one. They are stored together: all of them or none.
+    """
+
+    name: str
+    parts: Sequence[Part]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a sample was stored, in an object that holds other samples as well.
+
+    Attributes:
+        object: The object, by the name that it has once it is sealed.
+        offsets: Where the bytes of each part begin in it. None is 0: such an object begins with a header of its own.
+    """
+
+    object: str
+    offsets: tuple[int, ...]
+
+
+Outcome: TypeAlias = "bool | Placed"
+"""What became of a sample: True if each of its parts is stored as an object of its own, under the part's `file`; where
+it lies, if that is an object with others; False if a sample of an earlier run was kept instead."""
+
+
+class Lane(ABC):
+    """One worker's own way into a target: nobody else uses it at the same time.
+
+    A helper process has the lane of its number, and the helper that replaces one that died has the same. What a lane
+    does not need of the methods below it leaves as they are.
+    """
+
+    is_full: bool = False
+    """Whether what was put is to be settled before more is."""
+
+    wants_seal: bool = False
+    """Whether `seal` is to be called soon, since an object has reached its size."""
+
+    def recover(self, ends: Callable[[Sequence[str]], dict[str, int]]) -> None:
+        """Take over what a worker that had this lane before, and died, has left. Called once, before the first `put`.
+
+        Args:
+            ends: For some objects, where the last recorded part in each ends; what lies behind that was not settled.
+
+        Raises:
+            OSError: What was left cannot be read or changed.
+        """
+        return
+
+    @abstractmethod
+    def put(self, item: Item, *, redelivered: bool) -> Outcome | None:
+        """Store a sample, all of its parts or none; or get ready to store it with others.
+
+        Args:
+            item: The sample. Its bytes need not outlive the call.
+            redelivered: An earlier attempt, or a worker that died, may have stored this sample already, though it is
+                not recorded. Then it is replaced; it is this run's own.
+
+        Returns:
+            What became of it, or None if `settle` is to tell.
+
+        Raises:
+            NameTakenError: Another rank of this run has stored a sample under the name.
+            OSError: It cannot be stored. Nothing is left behind.
+        """
+
+    def settle(self, on_progress: Callable[[int], None]) -> list[Outcome | BaseException]:
+        """Store what was put and is to be stored with others; returns what `put` would have, or raised, for each.
+
+        After this what is stored outlives the process, and is recorded.
+
+        Args:
+            on_progress: Called with the number of each before it is waited for. What it raises is raised, and nothing
+                is left behind.
+        """
+        return []
+
+    def seal(self) -> Sequence[str]:
+        """Give objects that hold several samples their final names; returns these.
+
+        Called when everything that was put is settled and recorded: at `wants_seal`, at ``flush(seal=True)``, and at
+        the end. Samples do not wait for it, and none of them fails with it.
+
+        Raises:
+            OSError: An object cannot be sealed. It stays as it is, and a later call tries again.
+        """
+        return ()
+
+    def leave(self) -> None:
+        """Discard what was put and is not settled."""
+        return
+
+    def close(self) -> None:
+        """Let go of everything, without sealing. Called once, after everything else."""
+        return
