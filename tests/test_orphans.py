@@ -122,7 +122,9 @@ def test_a_dead_helper_is_replaced_at_the_next_hand_over(tmp_path):
         until(lambda: select.select([ended], [], [], 0)[0])
         os.close(ended)
         writer.submit("b", "2")
-        assert any(one is not None and one.process.popen.pid != helper.pid for one in writer._backend._crew.members)
+        assert any(
+            one is not None and one.process.popen.pid != helper.pid for one in writer._lifecycle.backend._crew.members
+        )
 
 
 PRINTS = """
@@ -265,7 +267,7 @@ def test_the_file_that_failures_travel_through_begins_anew_when_they_are_read(tm
             writer.submit(str(index), 1)
             with pytest.raises(WriteError, match="xxx"):
                 writer.flush()
-            (process,) = (one.process for one in writer._backend._crew.members if one is not None)
+            (process,) = (one.process for one in writer._lifecycle.backend._crew.members if one is not None)
             sizes.append(os.fstat(process.failures).st_size)
     assert max(sizes) <= 2 * min(sizes)
 

@@ -395,7 +395,7 @@ def test_a_close_that_is_interrupted_at_its_end_may_be_called_again(tmp_path, ha
         raise Alarm
 
     handle(signal.SIGUSR1, fail)
-    stop = writer._backend.stop
+    stop = writer._lifecycle.backend.stop
 
     def interrupted():
         monkeypatch.undo()
@@ -403,7 +403,7 @@ def test_a_close_that_is_interrupted_at_its_end_may_be_called_again(tmp_path, ha
         run_handlers()
         stop()
 
-    monkeypatch.setattr(writer._backend, "stop", interrupted)
+    monkeypatch.setattr(writer._lifecycle.backend, "stop", interrupted)
     with pytest.raises(Alarm):
         writer.close()
     assert told == [1]
@@ -563,7 +563,7 @@ def test_a_signal_at_exit_does_not_keep_the_writer_from_being_closed(tmp_path):
         "writer.submit('a', 'words')\n"
         "main = threading.main_thread().ident\n"
         "def interrupt():\n"
-        "    while writer._state != 'draining':\n"
+        "    while writer._lifecycle._state != 'draining':\n"
         "        time.sleep(0.001)\n"
         "    while not opened.is_set():\n"
         "        signal.pthread_kill(main, signal.SIGUSR1)\n"
