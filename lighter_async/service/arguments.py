@@ -58,24 +58,22 @@ def own_names(names: Sequence[str], count: int, suffix: str, target: Target) -> 
     return own, files
 
 
-def check_indices(origin: Origin | None, count: int) -> None:
+def check_indices(origin: Origin, count: int) -> None:
     """
     Raises:
-        ValueError: An origin has indices, but not one for each sample.
+        ValueError: There are indices, but not one for each sample.
     """
-    if origin is not None and origin.indices is not None and len(origin.indices) != count:
+    if origin.indices is not None and len(origin.indices) != count:
         raise ValueError(f"Length mismatch: {count} samples and {len(origin.indices)} indices; every sample has one")
 
 
-def own_origin(origin: Origin | None) -> Origin | None:
+def own_origin(origin: Origin) -> Origin:
     """The origin with indices of our own, which may have been a list or a tensor.
 
     Raises:
         TypeError: An index, or the number of the loader or the batch, is no whole number.
         ValueError: The number of the loader is negative.
     """
-    if origin is None:
-        return None
     indices: Any = origin.indices
     loader = whole_number(origin.loader, "the number of a loader")
     batch = None if origin.batch is None else whole_number(origin.batch, "the number of a batch")

@@ -65,12 +65,14 @@ class HandOver:
             )
         count, ledger = plan.count, self._ledger
         names, files = own_names(names, count, self._suffix, self._target)
-        check_indices(origin, count)
+        if origin is not None:
+            check_indices(origin, count)
         if count == 0:
             with uninterrupted():
                 ledger.check_open()
             return
-        origin = own_origin(origin)
+        if origin is not None:
+            origin = own_origin(origin)
         nbytes = self._pool.bytes_of(plan)
         reservation = Reservation(count, nbytes)
         # In one piece, for signals, but for the waiting in it.
