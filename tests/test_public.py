@@ -251,6 +251,7 @@ ABOVE = {
 }
 # The same within a room that has several ideas.
 WITHIN = {
+    "names": {"checks": set(), "numbers": set(), "taken": {"numbers"}, "claims": {"taken"}},
     "service": {
         "arguments": set(),
         "setup": set(),
