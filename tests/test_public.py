@@ -251,6 +251,13 @@ ABOVE = {
 }
 # The same within a room that has several ideas.
 WITHIN = {
+    "locks": {
+        "flock": set(),
+        "owner": set(),
+        "alone": {"flock"},
+        "run_lock": {"flock", "owner"},
+        "orphans": {"owner", "run_lock"},
+    },
     "names": {"checks": set(), "numbers": set(), "taken": {"numbers"}, "claims": {"taken"}},
     "service": {
         "arguments": set(),

@@ -352,7 +352,7 @@ def test_a_handler_in_the_middle_of_the_start_is_told_what_cannot_work(tmp_path,
 def test_a_start_that_a_handler_ends_leaves_nothing_and_may_be_made_again(tmp_path, handle, monkeypatch, backend):
     """As when it waits for helpers of a process that has died, and the user has had enough."""
     asked = []
-    monkeypatch.setattr("lighter_async.locks._held_by_the_dead", lambda folder: asked.append(1) or waiting)
+    monkeypatch.setattr("lighter_async.locks.orphans._held_by_the_dead", lambda folder: asked.append(1) or waiting)
     waiting = [type("Owner", (), {"process": 1})()]
 
     def fail(number, frame):
