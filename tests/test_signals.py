@@ -314,7 +314,14 @@ def test_who_is_interrupted_keeps_the_place_in_the_line_and_holds_nobody_up(hand
 
     handle(signal.SIGUSR1, handler)
     interrupting = interrupt_when(lambda: writer._ledger._admission.waits, came)
-    opening = in_thread(lambda: (until(lambda: writer._ledger._admission.waits == 3), gate.release()))
+    admission = writer._ledger._admission
+    opening = in_thread(
+        lambda: (
+            # Not before the handler has ended: until then the one behind may pass, too.
+            until(lambda: admission.waits == 3 and not any(turn.is_passed_over for turn in list(admission.line))),
+            gate.release(),
+        )
+    )
     writer.submit("first", "words")
     for one in (interrupting, opening, others[1]):
         one.result()
