@@ -251,6 +251,7 @@ ABOVE = {
 }
 # The same within a room that has several ideas.
 WITHIN = {
+    "aio": {"threads": set(), "watch": set(), "writer": {"threads", "watch"}},
     "locks": {
         "flock": set(),
         "owner": set(),
