@@ -232,6 +232,7 @@ BELOW = {
         "limits",
         "manifest",
         "names",
+        "notices",
         "options",
         "same",
         "staging",
@@ -325,6 +326,14 @@ def test_imports_point_one_way_within_a_room(room):
         assert known <= WITHIN[room][part], f"{part} of {room} must not know {known - WITHIN[room][part]}"
         assert f"lighter_async.{room}" not in imports_of(module), f"{part} of {room} imports the room that it is in"
     in_order(WITHIN[room])
+
+
+@pytest.mark.parametrize("module", [one for one in MODULES if room_of(one) in ("aio", "service")], ids=dotted)
+def test_the_service_and_its_asyncio_face_keep_to_public_members(module):
+    """What one class keeps to itself, no other one looks at."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+            assert ast.unparse(node.value) in ("self", "cls"), f"{ast.unparse(node)} in line {node.lineno}"
 
 
 @pytest.mark.parametrize("module", MODULES, ids=dotted)

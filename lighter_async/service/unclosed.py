@@ -5,7 +5,6 @@ from __future__ import annotations
 # Imported for its exit hook, which must stand before ours: they run last first.
 import concurrent.futures.thread  # noqa: F401
 import os
-import sys
 import threading
 import warnings
 import weakref
@@ -13,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from lighter_async.errors import WriteError, describe
+from lighter_async.notices import notify
 from lighter_async.types import WriterStats
 
 __all__ = ["Closable", "Unclosed", "abort_after_interrupt", "tell"]
@@ -102,8 +102,7 @@ def abort_after_interrupt(writer: Closable) -> str:
 
 def tell(what: BaseException | str) -> None:
     """Say on stderr what there is nobody left to raise to."""
-    text = what if isinstance(what, str) else describe(what)
-    print(f"lighter_async: {text}", file=sys.stderr, flush=True)
+    notify(what if isinstance(what, str) else describe(what))
 
 
 def _on_collected(place: Place, unraised: Sequence[str], finish: Callable[[], None] | None, process: int) -> None:
