@@ -264,9 +264,10 @@ WITHIN = {
     "service": {
         "arguments": set(),
         "setup": set(),
+        "starting": {"setup"},
         "transition": set(),
         "unclosed": set(),
-        "lifecycle": {"setup", "transition", "unclosed"},
+        "lifecycle": {"setup", "starting", "transition", "unclosed"},
         "ending": {"lifecycle", "unclosed"},
         "handover": {"arguments", "lifecycle", "setup"},
         "steps": {"handover", "lifecycle"},

@@ -13,6 +13,7 @@ from lighter_async.ledger import Ledger
 from lighter_async.manifest import Loader
 from lighter_async.names import Claims, claims_of
 from lighter_async.service.setup import Setup
+from lighter_async.service.starting import close_job, start_workers
 from lighter_async.service.transition import TransitionLock
 from lighter_async.service.unclosed import Unclosed
 from lighter_async.staging import StagingPool
@@ -89,21 +90,12 @@ class Lifecycle:
         setup, ledger = self._setup, self.ledger
         if self._state != "new":
             ledger.check_open()
-        job = setup.make_job()
-        backend = setup.make_backend(job, ledger.done, self._pool)
-        setup.open_target()  # before the helpers get their copies of it
-        try:
-            setup.begin_record(job)
-            backend.start()
-        except BaseException:
-            job.close()
-            raise
+        self._job, backend = start_workers(setup, self._pool, ledger.done)
         self.claims = claims_of(self._location)
         ledger.open(backend.wait, backend.wake)
         self._state = "running"
-        self._job = job
         finish = partial(_finish, ledger, backend) if setup.backend == "process" else None
-        self._unclosed = Unclosed(self, job, ledger.unraised, finish)
+        self._unclosed = Unclosed(self, self._job, ledger.unraised, finish)
         return backend
 
     def describe(self, loaders: Sequence[Loader], *, named: bool) -> None:
@@ -204,7 +196,7 @@ class Lifecycle:
             self._state = "closed"
             self._unclosed.forget()
             try:
-                self._setup.close(self._job)
+                close_job(self._setup, self._job)
             except Exception as error:
                 return error
             return None
