@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from lighter_async.workers.process import booklock as lock_module
-from lighter_async.workers.process.book import Book
+from lighter_async.workers.process.helper_book import HelperBook
+from lighter_async.workers.process.parent_book import ParentBook
 from lighter_async.workers.process.words import BROKEN, STARTING
 
 HELPERS, RECORDS = 3, 8
@@ -40,11 +41,11 @@ class DeadlyWords:
 def books():
     """Makes views of one book, as several processes have them."""
     descriptor = os.memfd_create("book")
-    os.ftruncate(descriptor, Book.size_of(HELPERS, RECORDS))
+    os.ftruncate(descriptor, ParentBook.size_of(HELPERS, RECORDS))
     made = []
 
-    def make():
-        made.append(Book(descriptor, HELPERS, RECORDS))
+    def make(side):
+        made.append(side(descriptor, HELPERS, RECORDS))
         return made[-1]
 
     yield make
@@ -79,7 +80,7 @@ def do(book, helper, done, take=None):
 
 def test_units_are_taken_in_order_and_their_results_told(make_book):
     """The oldest batch first, so many samples at a time, each once."""
-    parent, helper = make_book(), make_book()
+    parent, helper = make_book(ParentBook), make_book(HelperBook)
     parent.append(5, 0, 5, per=2, serial=1, **PLACES)
     parent.append(2, 10, 11, per=4, serial=2, **PLACES)
     done = []
@@ -100,7 +101,7 @@ def test_units_are_taken_in_order_and_their_results_told(make_book):
 
 def test_who_sleeps_is_woken_by_who_finds_more(make_book):
     """The parent wakes one, and each that finds more than its own unit the next."""
-    parent, helper = make_book(), make_book()
+    parent, helper = make_book(ParentBook), make_book(HelperBook)
     parent.append(0, 0, 1, per=1, serial=1, **PLACES)
     assert parent.sleepers() == []
     assert helper.turn(0)[1] is None
@@ -115,7 +116,7 @@ def test_who_sleeps_is_woken_by_who_finds_more(make_book):
 
 def test_all_who_sleep_are_woken_where_nobody_has_come_for_long(make_book):
     """The first one may have been stopped by somebody."""
-    parent, helper = make_book(), make_book()
+    parent, helper = make_book(ParentBook), make_book(HelperBook)
     for sleeping in range(3):
         helper.turn(sleeping)
     parent.append(1, 0, 1, per=1, serial=1, **PLACES)
@@ -127,7 +128,7 @@ def test_all_who_sleep_are_woken_where_nobody_has_come_for_long(make_book):
 
 def test_only_who_watches_is_told_of_what_was_done(make_book):
     """A helper learns it when it enters a result."""
-    parent, helper = make_book(), make_book()
+    parent, helper = make_book(ParentBook), make_book(HelperBook)
     parent.append(0, 0, 4, per=1, serial=1, **PLACES)
     assert [helper.turn(0)[2] for _ in range(2)] == [False, False]
     parent.watch(1)
@@ -138,7 +139,7 @@ def test_only_who_watches_is_told_of_what_was_done(make_book):
 
 def test_what_was_withdrawn_is_not_taken(make_book):
     """The rest of a record that was begun too."""
-    parent, helper = make_book(), make_book()
+    parent, helper = make_book(ParentBook), make_book(HelperBook)
     parent.append(0, 0, 5, per=2, serial=1, **PLACES)
     parent.append(1, 0, 1, per=1, serial=2, **PLACES)
     helper.turn(0)
@@ -149,7 +150,7 @@ def test_what_was_withdrawn_is_not_taken(make_book):
 
 def test_a_helper_says_how_it_is(make_book):
     """And that the others are to end."""
-    parent, helper = make_book(), make_book()
+    parent, helper = make_book(ParentBook), make_book(HelperBook)
     assert parent.state(1) == STARTING
     helper.say_broken(1)
     assert parent.state(1) == BROKEN
@@ -171,7 +172,7 @@ def test_a_helper_killed_at_any_store_loses_and_doubles_nothing():
 
 def killed_at(stores, make_book):
     """Kill a helper at its n-th store, and look at what becomes of the samples; returns whether it came so far."""
-    parent, victim, other = make_book(), make_book(), make_book()
+    parent, victim, other = make_book(ParentBook), make_book(HelperBook), make_book(HelperBook)
     parent.append(0, 0, 5, per=2, serial=1, **PLACES)
     parent.append(1, 0, 2, per=2, serial=2, **PLACES)
     words = deadly(victim, stores)
@@ -214,7 +215,7 @@ def test_an_orphan_killed_at_any_store_leaves_everything_to_the_next():
 
 def orphan_killed_at(stores, make_book):
     """Kill an orphan at its n-th store; returns whether it came so far. Nobody is seen alive, for all are one here."""
-    parent, victim, other = make_book(), make_book(), make_book()
+    parent, victim, other = make_book(ParentBook), make_book(HelperBook), make_book(HelperBook)
     parent.append(0, 0, 3, per=3, serial=1, **PLACES)
     victim.turn(0)  # who dies with it
     parent.append(1, 0, 2, per=2, serial=2, **PLACES)
@@ -262,11 +263,11 @@ def test_a_helper_stopped_at_any_store_holds_nobody_up_and_nothing_is_lost(monke
 
 def stopped_at(stores, make_book):
     """Stop a helper at its n-th store; returns whether it came so far."""
-    parent, other = make_book(), make_book()
+    parent, other = make_book(ParentBook), make_book(HelperBook)
     parent.append(0, 0, 2, per=2, serial=1, **PLACES)
     child = os.fork()
     if not child:
-        victim = make_book()
+        victim = make_book(HelperBook)
         victim.live(0)
         victim._words = StoppingWords(victim._words, stores)
         do(victim, 0, [])
@@ -301,7 +302,7 @@ def stopped_at(stores, make_book):
 @pytest.mark.parametrize("stores", range(13))
 def test_a_parent_killed_at_any_store_has_handed_all_over_or_nothing(make_book, stores):
     """Helpers never see half a record."""
-    parent, helper = make_book(), make_book()
+    parent, helper = make_book(ParentBook), make_book(HelperBook)
     parent.append(0, 0, 1, per=1, serial=1, **PLACES)
     words = deadly(parent, stores)
     try:
@@ -319,7 +320,7 @@ def test_a_parent_killed_at_any_store_has_handed_all_over_or_nothing(make_book, 
 
 def test_places_are_used_again(make_book):
     """Any number of batches goes through a book of a fixed size."""
-    parent, helper = make_book(), make_book()
+    parent, helper = make_book(ParentBook), make_book(HelperBook)
     done, expected = [], []
     for serial, record in zip(range(100), itertools.cycle(range(RECORDS)), strict=False):
         parent.append(record, 0, 2, per=1, serial=serial, **PLACES)

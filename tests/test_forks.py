@@ -117,9 +117,9 @@ def test_a_lock_that_was_held_at_the_fork_holds_nobody_up_in_the_child(tmp_path)
     held, release = threading.Event(), threading.Event()
 
     def hold():
-        from lighter_async import names
+        from lighter_async.names import claims
 
-        with names._claims_lock:
+        with claims._claims_lock:
             held.set()
             release.wait(30)
 

@@ -17,9 +17,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lighter_async import BackgroundWriter, LighterAsyncError, Origin, locks, pending, read_manifest
+from lighter_async import BackgroundWriter, LighterAsyncError, Origin, pending, read_manifest
 from lighter_async.below import walk_below
 from lighter_async.cli import main
+from lighter_async.locks import alone, boot_id
 from lighter_async.manifest import reader
 from lighter_async.manifest.entry import parse
 from lighter_async.manifest.verify import drop as drop_damaged
@@ -250,8 +251,8 @@ def held(tmp_path):
 @pytest.mark.parametrize("copied", [False, True])
 def test_a_lock_that_a_reader_holds_is_told_and_not_waited_for_without_end(tmp_path, held, monkeypatch, capfd, copied):
     """With the file, and the way out; also where the file has a second name."""
-    monkeypatch.setattr(locks, "_SECONDS_ALONE", 0.4)
-    monkeypatch.setattr(locks, "_SECONDS_UNTOLD", 0.1)
+    monkeypatch.setattr(alone, "_SECONDS_ALONE", 0.4)
+    monkeypatch.setattr(alone, "_SECONDS_UNTOLD", 0.1)
     if copied:
         os.link(held, tmp_path / "copy")
     with pytest.raises(TimeoutError, match="fuser -v") as raised:
@@ -297,7 +298,7 @@ def test_whoever_lets_go_of_a_lock_lets_the_next_one_in(held):
                 let_go.append(holder.stdin.write(b"\n"))
                 holder.stdin.flush()
 
-        with locks.alone_in(f"{held}2", waiting=waiting):
+        with alone.alone_in(f"{held}2", waiting=waiting):
             assert let_go
             assert holder.wait(10) == 0
 
@@ -550,9 +551,7 @@ def test_whatever_a_folder_of_ours_holds_there_is_an_answer_or_an_error_of_ours(
     store(out)
     (out / "link").symlink_to(outside / "sub")
     own = out / ".lighter-async"
-    owner = json.dumps(
-        {"process": 1, "started": "1", "boot": locks.boot_id(), "namespace": "", "run": "h", "program": ""}
-    )
+    owner = json.dumps({"process": 1, "started": "1", "boot": boot_id(), "namespace": "", "run": "h", "program": ""})
     (own / "0123456789ab.lock").write_text(owner)
     for path in sorted(own.iterdir()):
         if mine.random() < 0.7:

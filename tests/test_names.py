@@ -10,8 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lighter_async import BackgroundWriter, DuplicateNameError, InvalidNameError, LighterAsyncError
-from lighter_async import names as names_module
-from lighter_async.names import _MOST_LATEST, Claims, Numbers, check_names, claims_of, with_suffix, with_suffixes
+from lighter_async.names import Claims, Numbers, check_names, checks, claims_of, with_suffix, with_suffixes
+from lighter_async.names.taken import _MOST_LATEST
 
 quick = settings(max_examples=300, deadline=None, database=None)
 
@@ -87,7 +87,7 @@ def test_names_that_leave_the_directory_or_are_ambiguous_are_refused(name, messa
 def test_on_windows_what_is_no_file_name_there_is_refused(monkeypatch, name):
     """Backslashes, drives, devices, and endings that Windows drops."""
     check_names([name])
-    monkeypatch.setattr(names_module, "_WINDOWS", True)
+    monkeypatch.setattr(checks, "_WINDOWS", True)
     with pytest.raises(InvalidNameError, match="not a file name on Windows"):
         check_names([name])
     check_names(["a/b.txt"])
@@ -287,8 +287,8 @@ def test_names_that_were_put_away_are_still_known():
     count = 5 * _MOST_LATEST + 10
     for start in range(0, count, 8192):
         claim(claims, [f"n{number}" for number in range(start, min(start + 8192, count))], "")
-    assert len(claims._hashes) > 1
-    assert claims._latest
+    assert len(claims._taken._hashes) > 1
+    assert claims._taken._latest
     for number in (0, _MOST_LATEST, 5 * _MOST_LATEST - 1, count - 1):
         with pytest.raises(DuplicateNameError, match=f"run and sample {count + 1} would both become 'n{number}'"):
             claim(claims, ["new", f"n{number}"], "")
@@ -323,7 +323,7 @@ def test_many_names_cost_eight_bytes_each():
         used = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert not claims._latest
+    assert not claims._taken._latest
     assert 8 * count <= used < 8 * count + 50_000
 
 

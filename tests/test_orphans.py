@@ -12,8 +12,9 @@ import torch
 from harness import DEADLINE, leftovers, script_running, until
 
 from lighter_async import BackgroundWriter, pending, read_manifest
-from lighter_async.workers.process.book import Book
+from lighter_async.workers.process.helper_book import HelperBook
 from lighter_async.workers.process.launch import supported
+from lighter_async.workers.process.parent_book import ParentBook
 
 pytestmark = pytest.mark.skipif(not supported(), reason="helpers need Linux")
 
@@ -122,7 +123,9 @@ def test_a_dead_helper_is_replaced_at_the_next_hand_over(tmp_path):
         until(lambda: select.select([ended], [], [], 0)[0])
         os.close(ended)
         writer.submit("b", "2")
-        assert any(one is not None and one.process.popen.pid != helper.pid for one in writer._backend._crew.members)
+        assert any(
+            one is not None and one.process.popen.pid != helper.pid for one in writer._lifecycle.backend._crew.members
+        )
 
 
 PRINTS = """
@@ -265,7 +268,7 @@ def test_the_file_that_failures_travel_through_begins_anew_when_they_are_read(tm
             writer.submit(str(index), 1)
             with pytest.raises(WriteError, match="xxx"):
                 writer.flush()
-            (process,) = (one.process for one in writer._backend._crew.members if one is not None)
+            (process,) = (one.process for one in writer._lifecycle.backend._crew.members if one is not None)
             sizes.append(os.fstat(process.failures).st_size)
     assert max(sizes) <= 2 * min(sizes)
 
@@ -273,8 +276,8 @@ def test_the_file_that_failures_travel_through_begins_anew_when_they_are_read(tm
 def test_a_hand_over_does_not_wait_for_a_helper_that_stands_still_with_the_lock(tmp_path):
     """Only helpers take from the queue under a lock; whoever appends needs none."""
     descriptor = os.memfd_create("book")
-    os.ftruncate(descriptor, Book.size_of(2, 4))
-    book = Book(descriptor, 2, 4)
+    os.ftruncate(descriptor, ParentBook.size_of(2, 4))
+    parent, book = ParentBook(descriptor, 2, 4), HelperBook(descriptor, 2, 4)
     script = "import fcntl, sys; fcntl.lockf(int(sys.argv[1]), fcntl.LOCK_EX, 1); print(flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", script, str(descriptor)],
@@ -283,27 +286,28 @@ def test_a_hand_over_does_not_wait_for_a_helper_that_stands_still_with_the_lock(
         stdout=subprocess.PIPE,
     ) as holder:
         holder.stdout.readline()
-        assert book.lock.holder == holder.pid
-        book.append(0, 0, 5, per=5, serial=1, slot=(0, 0), letter=(0, 8))
-        assert book.outcomes(0) == []
-        book.watch(1)
+        assert parent.lock.holder == holder.pid
+        parent.append(0, 0, 5, per=5, serial=1, slot=(0, 0), letter=(0, 8))
+        assert parent.outcomes(0) == []
+        parent.watch(1)
         holder.communicate(b"\n", timeout=DEADLINE)
     claim, _, _ = book.turn(0)
     assert (claim.start, claim.stop) == (0, 5)
-    book.close()
+    for one in (parent, book):
+        one.close()
     os.close(descriptor)
 
 
 def test_a_helper_that_is_stopped_while_it_holds_the_lock_is_ended(tmp_path, monkeypatch):
     """Or nobody would store anything any more; what it had in its hand is done again."""
     descriptor = os.memfd_create("book")
-    os.ftruncate(descriptor, Book.size_of(2, 4))
-    book = Book(descriptor, 2, 4)
-    book.append(0, 0, 5, per=5, serial=1, slot=(0, 0), letter=(0, 8))
+    os.ftruncate(descriptor, ParentBook.size_of(2, 4))
+    parent, book = ParentBook(descriptor, 2, 4), HelperBook(descriptor, 2, 4)
+    parent.append(0, 0, 5, per=5, serial=1, slot=(0, 0), letter=(0, 8))
     script = """
 import fcntl, os, signal, sys
-from lighter_async.workers.process.book import Book
-book = Book(int(sys.argv[1]), 2, 4)
+from lighter_async.workers.process.helper_book import HelperBook
+book = HelperBook(int(sys.argv[1]), 2, 4)
 book.live(0)
 book.turn(0)
 fcntl.lockf(int(sys.argv[1]), fcntl.LOCK_EX, 1)
@@ -317,16 +321,17 @@ os.kill(os.getpid(), signal.SIGSTOP)
     inherited = [book.inherit(1) for _ in range(6)]
     assert [(one.start, one.stop, one.redelivered) for one in inherited[:5]] == [(n, n + 1, True) for n in range(5)]
     assert inherited[5] is None
-    book.close()
+    for one in (parent, book):
+        one.close()
     os.close(descriptor)
 
 
 def test_a_sample_over_which_three_helpers_have_died_is_left_out(tmp_path):
     """Else it would take one orphan after the other with it; two such samples of a unit, too."""
     descriptor = os.memfd_create("book")
-    os.ftruncate(descriptor, Book.size_of(6, 4))
-    book = Book(descriptor, 6, 4)
-    book.append(0, 0, 5, per=5, serial=1, slot=(0, 0), letter=(0, 8))
+    os.ftruncate(descriptor, ParentBook.size_of(6, 4))
+    parent, book = ParentBook(descriptor, 6, 4), HelperBook(descriptor, 6, 4)
+    parent.append(0, 0, 5, per=5, serial=1, slot=(0, 0), letter=(0, 8))
     stored, deaths = [], []
 
     def work(helper, take):
@@ -351,7 +356,8 @@ def test_a_sample_over_which_three_helpers_have_died_is_left_out(tmp_path):
     assert deaths == [1, 1, 1, 3, 3, 3]
     assert set(stored) == {0, 2, 4}
     assert not book.has_work
-    book.close()
+    for one in (parent, book):
+        one.close()
     os.close(descriptor)
 
 

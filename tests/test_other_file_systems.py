@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from harness import results
 
-from lighter_async import BackgroundWriter, FileWriter, LocalTarget, locks, pending, read_manifest
+from lighter_async import BackgroundWriter, FileWriter, LocalTarget, pending, read_manifest
 from lighter_async import files as files_module
 from lighter_async.files import local_path, sync_folder
-from lighter_async.locks import Owner, RunLock, alone_in, is_held, this_process
+from lighter_async.locks import Owner, RunLock, alone_in, is_held, owner_of, this_process
+from lighter_async.locks import owner as owner_module
 from lighter_async.targets import lanes
 
 # What a preloaded library makes of the C library's calls: each fails as the environment says.
@@ -278,13 +279,13 @@ def test_a_child_that_was_forked_meanwhile_does_not_stay_alone_in_a_file(tmp_pat
 
 def test_who_hides_its_processes_does_not_make_them_dead(monkeypatch):
     """hidepid: another user's process is there, and /proc says nothing of it."""
-    monkeypatch.setattr(locks, "_started", lambda process: "")
+    monkeypatch.setattr(owner_module, "_started", lambda process: "")
 
     def kill(process, number):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     owner = dataclasses.replace(this_process(), process=os.getppid(), started="7")
-    monkeypatch.setattr(locks.os, "kill", kill)
+    monkeypatch.setattr(os, "kill", kill)
     assert not owner.is_dead
 
 
@@ -345,7 +346,7 @@ def test_what_a_living_process_is_writing_is_left_alone_whatever_its_lock_says(t
     """Some file systems say that a lock was taken, and keep none."""
     lock, part = other_machines(tmp_path, age=0)
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
-        owner = dataclasses.replace(this_process(), process=other.pid, started=locks._started(other.pid))
+        owner = dataclasses.replace(this_process(), process=other.pid, started=owner_module._started(other.pid))
         lock.write_text(json.dumps(dataclasses.asdict(owner)))
         with BackgroundWriter("text", tmp_path, max_workers=2) as writer:
             writer.submit("a", "x")
@@ -360,7 +361,7 @@ def test_a_lock_file_of_an_earlier_version_is_read(tmp_path):
     """It says nothing of namespaces and runs."""
     path = tmp_path / "a.lock"
     path.write_text(json.dumps({"process": 7, "started": "123", "boot": "b"}))
-    assert locks.owner_of(os.fspath(path)) == Owner(7, "123", "b", "", "")
+    assert owner_of(os.fspath(path)) == Owner(7, "123", "b", "", "")
     lock = RunLock(os.fspath(path))
     assert lock.acquire()
     lock.release()

@@ -178,12 +178,10 @@ BELOW = {
     "errors": set(),
     "block": set(),
     "notices": set(),
-    "leaving": {"errors"},
     "tracebacks": {"errors"},
     "types": {"errors"},
     "limits": set(),
     "forks": set(),
-    "life": {"interrupts"},
     "locks": {"forks", "interrupts", "notices"},
     "names": {"errors"},
     "files": {"locks", "names"},
@@ -230,12 +228,11 @@ BELOW = {
     "service": {
         "errors",
         "interrupts",
-        "leaving",
         "ledger",
-        "life",
         "limits",
         "manifest",
         "names",
+        "notices",
         "options",
         "same",
         "staging",
@@ -252,6 +249,30 @@ ABOVE = {
     "results": {"errors", "files", "manifest", "store", "targets", "writers"},
     "cli": {*BELOW, "aio", "callback"},
     "testing": {*BELOW},
+}
+# The same within a room that has several ideas.
+WITHIN = {
+    "aio": {"threads": set(), "watch": set(), "writer": {"threads", "watch"}},
+    "locks": {
+        "flock": set(),
+        "owner": set(),
+        "alone": {"flock"},
+        "run_lock": {"flock", "owner"},
+        "orphans": {"owner", "run_lock"},
+    },
+    "names": {"checks": set(), "numbers": set(), "taken": {"numbers"}, "claims": {"taken"}},
+    "service": {
+        "arguments": set(),
+        "setup": set(),
+        "starting": {"setup"},
+        "transition": set(),
+        "unclosed": set(),
+        "lifecycle": {"setup", "starting", "transition", "unclosed"},
+        "ending": {"lifecycle", "unclosed"},
+        "handover": {"arguments", "lifecycle", "setup"},
+        "steps": {"handover", "lifecycle"},
+        "writer": {"ending", "handover", "lifecycle", "setup", "steps"},
+    },
 }
 
 
@@ -295,6 +316,27 @@ def test_imports_point_one_way(module):
         assert other in allowed, f"{room} must not know {other}"
 
 
+@pytest.mark.parametrize("room", WITHIN)
+def test_imports_point_one_way_within_a_room(room):
+    """Each part knows those before it alone, and nothing but the room's own face knows them all."""
+    parts = {module.stem: module for module in (PACKAGE / room).glob("*.py") if module.stem != "__init__"}
+    assert parts.keys() == WITHIN[room].keys()
+    for part, module in parts.items():
+        prefix = f"lighter_async.{room}."
+        known = {name.removeprefix(prefix).split(".")[0] for name in imports_of(module) if name.startswith(prefix)}
+        assert known <= WITHIN[room][part], f"{part} of {room} must not know {known - WITHIN[room][part]}"
+        assert f"lighter_async.{room}" not in imports_of(module), f"{part} of {room} imports the room that it is in"
+    in_order(WITHIN[room])
+
+
+@pytest.mark.parametrize("module", [one for one in MODULES if room_of(one) in ("aio", "service")], ids=dotted)
+def test_the_service_and_its_asyncio_face_keep_to_public_members(module):
+    """What one class keeps to itself, no other one looks at."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+            assert ast.unparse(node.value) in ("self", "cls"), f"{ast.unparse(node)} in line {node.lineno}"
+
+
 @pytest.mark.parametrize("module", MODULES, ids=dotted)
 def test_lightning_is_known_to_the_callback_alone(module):
     """And to the command line's demo, which runs a job with it."""
@@ -312,8 +354,13 @@ def test_every_part_has_its_place_in_the_order():
     assert rooms == {*BELOW, *ABOVE}
     for room, below in {**BELOW, **ABOVE}.items():
         assert room not in below
+    in_order(BELOW)
+
+
+def in_order(rooms):
+    """Fails where rooms know each other in a circle."""
     order = []
-    left = dict(BELOW)
+    left = dict(rooms)
     while left:
         ready = [room for room, below in left.items() if below <= {*order}]
         assert ready, f"a cycle among {sorted(left)}"

@@ -97,7 +97,7 @@ def test_a_directory_that_cannot_be_made_stops_the_start(tmp_path):
 def test_an_unused_writer_may_be_used_after_a_fork(tmp_path):
     """It belongs to the process that starts it."""
     writer = BackgroundWriter("text", tmp_path)
-    writer._pid = os.getpid() + 1  # made by another process, as far as it knows
+    writer._lifecycle.pid = os.getpid() + 1  # made by another process, as far as it knows
     with writer:
         writer.submit("a", "words")
     assert (tmp_path / "a.txt").read_text() == "words"

@@ -314,7 +314,14 @@ def test_who_is_interrupted_keeps_the_place_in_the_line_and_holds_nobody_up(hand
 
     handle(signal.SIGUSR1, handler)
     interrupting = interrupt_when(lambda: writer._ledger._admission.waits, came)
-    opening = in_thread(lambda: (until(lambda: writer._ledger._admission.waits == 3), gate.release()))
+    admission = writer._ledger._admission
+    opening = in_thread(
+        lambda: (
+            # Not before the handler has ended: until then the one behind may pass, too.
+            until(lambda: admission.waits == 3 and not any(turn.is_passed_over for turn in list(admission.line))),
+            gate.release(),
+        )
+    )
     writer.submit("first", "words")
     for one in (interrupting, opening, others[1]):
         one.result()
@@ -352,7 +359,7 @@ def test_a_handler_in_the_middle_of_the_start_is_told_what_cannot_work(tmp_path,
 def test_a_start_that_a_handler_ends_leaves_nothing_and_may_be_made_again(tmp_path, handle, monkeypatch, backend):
     """As when it waits for helpers of a process that has died, and the user has had enough."""
     asked = []
-    monkeypatch.setattr("lighter_async.locks._held_by_the_dead", lambda folder: asked.append(1) or waiting)
+    monkeypatch.setattr("lighter_async.locks.orphans._held_by_the_dead", lambda folder: asked.append(1) or waiting)
     waiting = [type("Owner", (), {"process": 1})()]
 
     def fail(number, frame):
@@ -395,7 +402,7 @@ def test_a_close_that_is_interrupted_at_its_end_may_be_called_again(tmp_path, ha
         raise Alarm
 
     handle(signal.SIGUSR1, fail)
-    stop = writer._backend.stop
+    stop = writer._lifecycle.backend.stop
 
     def interrupted():
         monkeypatch.undo()
@@ -403,7 +410,7 @@ def test_a_close_that_is_interrupted_at_its_end_may_be_called_again(tmp_path, ha
         run_handlers()
         stop()
 
-    monkeypatch.setattr(writer._backend, "stop", interrupted)
+    monkeypatch.setattr(writer._lifecycle.backend, "stop", interrupted)
     with pytest.raises(Alarm):
         writer.close()
     assert told == [1]
@@ -563,7 +570,7 @@ def test_a_signal_at_exit_does_not_keep_the_writer_from_being_closed(tmp_path):
         "writer.submit('a', 'words')\n"
         "main = threading.main_thread().ident\n"
         "def interrupt():\n"
-        "    while writer._state != 'draining':\n"
+        "    while writer._lifecycle._state != 'draining':\n"
         "        time.sleep(0.001)\n"
         "    while not opened.is_set():\n"
         "        signal.pthread_kill(main, signal.SIGUSR1)\n"

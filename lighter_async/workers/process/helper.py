@@ -27,7 +27,7 @@ from lighter_async.twin import loads
 from lighter_async.types import Batch, Origin, Result, Unit
 from lighter_async.workers.job import Job
 from lighter_async.workers.process.bells import ring, silence
-from lighter_async.workers.process.book import Book
+from lighter_async.workers.process.helper_book import HelperBook
 from lighter_async.workers.process.letter import open_batch, seal_failure
 from lighter_async.workers.process.words import Claim
 from lighter_async.writers import Encoder
@@ -143,7 +143,7 @@ class Helper:
         self._setting = setting
         for descriptor in setting.descriptors:
             os.set_inheritable(descriptor, False)  # a program that an encoder starts may outlive us
-        self._book = Book(setting.book, setting.helpers, setting.records)
+        self._book = HelperBook(setting.book, setting.helpers, setting.records)
         self._is_needed = self._book.live(setting.helper)
         os.register_at_fork(after_in_child=self._forked)
         self._slots: SharedView

@@ -12,10 +12,10 @@ from dataclasses import replace
 from lighter_async.forks import Descriptors, no_fork
 from lighter_async.staging import SharedMemory
 from lighter_async.workers.process.bells import make_bell, ring, silence
-from lighter_async.workers.process.book import Book
 from lighter_async.workers.process.helper import Setting
 from lighter_async.workers.process.interpreter import folder_and_path
 from lighter_async.workers.process.launch import Process, launch, needed, standard_descriptors
+from lighter_async.workers.process.parent_book import ParentBook
 
 __all__ = ["Transport"]
 
@@ -45,7 +45,7 @@ class Transport:
         self._folder, self._path = folder_and_path(sys.path)
         self.own = Descriptors()
         self._setting: Setting | None = None  # what all helpers are told; None while nothing is open
-        self.book: Book
+        self.book: ParentBook
         self._has_book = False
         with needed("bells between processes (eventfd, epoll)"):
             self.events = _closed_epoll()
@@ -67,8 +67,8 @@ class Transport:
         _open.add(self)
         with needed("memory that processes share"):
             self._memory.open()
-            book_file = self._file("book", Book.size_of(self._cells, self._records))
-            self.book = Book(book_file, self._cells, self._records)
+            book_file = self._file("book", ParentBook.size_of(self._cells, self._records))
+            self.book = ParentBook(book_file, self._cells, self._records)
             self._has_book = True
             job_file = self._file("job", 0)
             left = memoryview(job)

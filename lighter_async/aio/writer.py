@@ -1,23 +1,23 @@
-"""The asyncio face of the background writer: the same service, awaiting instead of blocking."""
+"""The asyncio face of the background writer, as its callers see it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
-from anyio import CapacityLimiter, to_thread
 from anyio.lowlevel import current_token
 
-from lighter_async.errors import WriteError, attach
+from lighter_async.aio.threads import in_thread, to_the_end
+from lighter_async.aio.watch import Watch
+from lighter_async.errors import attach
 from lighter_async.interrupts import uninterrupted
-from lighter_async.ledger import Bell
 from lighter_async.options import Options, WriterOptions, documented
-from lighter_async.service import BackgroundWriter, State, Steps
+from lighter_async.service import BackgroundWriter, State
 from lighter_async.staging import Plan
 from lighter_async.targets import Target
 from lighter_async.types import Origin, WriterStats
@@ -28,11 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["AsyncBackgroundWriter"]
 
 _Self = TypeVar("_Self", bound="AsyncBackgroundWriter")
-_T = TypeVar("_T")
 
 # What takes the event loop longer than about a millisecond to copy is copied in a thread.
 _COPIED_ON_THE_LOOP = 4 << 20
-_SECONDS_TO_LOOK = 0.1
 _BYTES_PER_COPY = 16 << 10  # what could be copied in the time that it takes to begin with another tensor
 
 
@@ -70,7 +68,7 @@ class AsyncBackgroundWriter:
         self._writer = BackgroundWriter(writer, directory, target=target, **options)
         self._steps = self._writer.steps
         self._turn = anyio.Lock()
-        self._watches: dict[object, _Watch] = {}  # by event loop, while somebody waits there
+        self._watches: dict[object, Watch] = {}  # by event loop, while somebody waits there
         self._waiting = False  # whoever has the turn waits for room, and so does whoever waits for the turn
 
     async def submit(self, name: str, value: Any, *, origin: Origin | None = None) -> None:
@@ -136,10 +134,10 @@ class AsyncBackgroundWriter:
             WriteError: Samples were not written, and this was not raised yet: all of them together.
         """
         self._steps.check_caller("close")
-        await _in_thread(self._steps.refuse)
+        await in_thread(self._steps.refuse)
         await self._done(None, timeout)
         # Nothing is left to wait for but the end of the workers.
-        error = await _in_thread(self._steps.finish)
+        error = await in_thread(self._steps.finish)
         # Here, so that a call which is cancelled meanwhile leaves them to the next one.
         self._steps.raise_failures(error)
 
@@ -152,7 +150,7 @@ class AsyncBackgroundWriter:
         Raises:
             WriteError: Samples were not written, apart from the dropped ones, and this was not raised yet.
         """
-        return await _in_thread(self._writer.abort)
+        return await in_thread(self._writer.abort)
 
     def stats(self) -> WriterStats:
         """What was done so far."""
@@ -164,14 +162,14 @@ class AsyncBackgroundWriter:
         return self._writer.state
 
     async def __aenter__(self: _Self) -> _Self:
-        await _in_thread(self._writer.start)
+        await in_thread(self._writer.start)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            await _to_the_end(self.close)
+            await to_the_end(self.close)
         except Exception as error:
             if exception is None:
                 raise
@@ -203,7 +201,7 @@ class AsyncBackgroundWriter:
         with uninterrupted():
             watch = self._watches.get(loop)
             if watch is None:
-                watch = self._watches[loop] = _Watch(self._steps)
+                watch = self._watches[loop] = Watch(self._steps)
             watch.users += 1
         try:
             yield watch.change
@@ -218,7 +216,7 @@ class AsyncBackgroundWriter:
         copies = len(plan.sources) + len(plan.loose)
         if plan.nbytes + plan.other_bytes + copies * _BYTES_PER_COPY <= _COPIED_ON_THE_LOOP:
             return self._steps.try_submit(names, plan, origin)
-        return await _in_thread(lambda: self._steps.try_submit(names, plan, origin))
+        return await in_thread(lambda: self._steps.try_submit(names, plan, origin))
 
     async def _done(self, mark: int | None, timeout: float | None) -> None:
         pending = self._steps.pending(mark)
@@ -228,101 +226,3 @@ class AsyncBackgroundWriter:
                     await change()
         if pending:
             raise self._steps.flush_timeout(pending, timeout)
-
-
-class _Watch:
-    """What the tasks of one event loop share that wait for changes of what is pending.
-
-    There is one bell, and one descriptor for news of helpers, however many tasks wait. One of them watches these, and
-    wakes the others; when it leaves, cancelled or done, another one goes on.
-
-    Attributes:
-        users: How many tasks share it.
-    """
-
-    def __init__(self, steps: Steps) -> None:
-        self.users = 0
-        self._steps = steps
-        self._changed = anyio.Event()
-        self._is_watched = False
-        self._news = -1
-        with ExitStack() as stack:
-            self._bell, descriptor = stack.enter_context(steps.watch())
-            if descriptor is not None:
-                # One of our own, since an event loop watches a descriptor for one task at a time.
-                self._news = os.dup(descriptor)
-                stack.callback(os.close, self._news)
-            self._stack = stack.pop_all()
-
-    def close(self) -> None:
-        self._stack.close()
-
-    async def change(self) -> None:
-        """Return at the next change, or somewhat earlier."""
-        if self._is_watched:
-            await self._changed.wait()
-            return
-        self._is_watched = True
-        try:
-            if self._news < 0:
-                await _rung(self._bell)
-            else:
-                with anyio.move_on_after(_SECONDS_TO_LOOK):  # a device's copy that has arrived tells nobody
-                    await _first(lambda: _rung(self._bell), lambda: anyio.wait_readable(self._news))
-            self._steps.collect()
-        finally:
-            with uninterrupted():
-                self._is_watched = False
-                changed, self._changed = self._changed, anyio.Event()
-                changed.set()
-
-
-async def _rung(bell: Bell) -> None:
-    await anyio.wait_readable(bell.socket)
-    bell.silence()
-
-
-async def _first(*waits: Callable[[], Awaitable[Any]]) -> None:
-    """Await several things until the first of them is there."""
-
-    async def run(wait: Callable[[], Awaitable[Any]]) -> None:
-        await wait()
-        tasks.cancel_scope.cancel()
-
-    async with anyio.create_task_group() as tasks:
-        for wait in waits:
-            tasks.start_soon(run, wait)
-
-
-async def _in_thread(call: Callable[[], _T]) -> _T:
-    # With a limit of its own: all of the program's threads may be taken by calls that wait for this one.
-    return await _to_the_end(lambda: to_thread.run_sync(call, limiter=CapacityLimiter(1)))
-
-
-async def _to_the_end(call: Callable[[], Awaitable[_T]]) -> _T:
-    """Await a call whatever cancels the caller.
-
-    In a task of its own, since a shield keeps a cancelled scope of anyio's or trio's away, but not asyncio's own
-    `Task.cancel`, which `asyncio.timeout` uses. That one is raised once the call has ended.
-    """
-    results: list[_T] = []
-    errors: list[Exception] = []
-
-    async def run() -> None:
-        with anyio.CancelScope(shield=True):
-            try:
-                results.append(await call())
-            except Exception as error:
-                errors.append(error)
-
-    try:
-        with anyio.CancelScope(shield=True):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(run)
-    except anyio.get_cancelled_exc_class() as cancelled:
-        if errors and isinstance(errors[0], WriteError):  # which is raised once, so it must not go
-            attach(errors[0], cancelled)
-        raise
-    if errors:
-        raise errors[0]
-    return results[0]

@@ -5,16 +5,36 @@ from __future__ import annotations
 # Imported for its exit hook, which must stand before ours: they run last first.
 import concurrent.futures.thread  # noqa: F401
 import os
-import sys
 import threading
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from lighter_async.errors import describe
+from lighter_async.errors import WriteError, describe
+from lighter_async.notices import notify
+from lighter_async.types import WriterStats
 
-__all__ = ["Unclosed", "tell"]
+__all__ = ["Closable", "Unclosed", "abort_after_interrupt", "tell"]
+
+_CALLS_AT_EXIT = 10
+
+
+class Closable(Protocol):
+    """A writer, or its life, as far as its end needs to know."""
+
+    def close(self) -> None: ...
+
+    def abort(self) -> int: ...
+
+    def stats(self) -> WriterStats: ...
+
+
+class Running(Closable, Protocol):
+    """One that can tell that it is closed."""
+
+    @property
+    def is_closed(self) -> bool: ...
 
 
 class Place(Protocol):
@@ -35,7 +55,6 @@ class Unclosed:
 
     Args:
         writer: The running writer.
-        close: Closes it at exit; must not raise.
         place: Where it stores.
         unraised: The failures that were not raised yet, at any time, as text.
         finish: Waits until nothing is pending and lets the workers go; None if nothing can be pending any more. It
@@ -43,15 +62,11 @@ class Unclosed:
     """
 
     def __init__(
-        self,
-        writer: object,
-        close: Callable[[], None],
-        place: Place,
-        unraised: Sequence[str],
-        finish: Callable[[], None] | None = None,
+        self, writer: Running, place: Place, unraised: Sequence[str], finish: Callable[[], None] | None = None
     ) -> None:
-        self._close = weakref.WeakMethod(close)
-        self._collected = weakref.finalize(writer, _on_collected, place, unraised, finish, os.getpid())
+        self._process = os.getpid()
+        self._writer = weakref.ref(writer)
+        self._collected = weakref.finalize(writer, _on_collected, place, unraised, finish, self._process)
         _unclosed.add(self)
 
     def forget(self) -> None:
@@ -60,15 +75,34 @@ class Unclosed:
         self._collected.detach()
 
     def close(self) -> None:
-        close = self._close()
-        if close is not None:
-            close()
+        """Close it at the interpreter's exit."""
+        writer = self._writer()
+        if writer is None or self._process != os.getpid():
+            return
+        # Again where a signal's handler has raised, for nobody else will close it.
+        for _ in range(_CALLS_AT_EXIT):
+            try:
+                writer.close()
+            except Exception as error:
+                tell(error)
+            except (KeyboardInterrupt, SystemExit):
+                tell(abort_after_interrupt(writer))
+            if writer.is_closed:
+                return
+
+
+def abort_after_interrupt(writer: Closable) -> str:
+    """Abort a writer whose `close` was interrupted; returns what that cost, as text."""
+    try:
+        dropped = writer.abort()
+    except WriteError as error:
+        return f"interrupted again while closing: {writer.stats().dropped} queued samples were dropped; {error}"
+    return f"interrupted again while closing: {dropped} queued samples were dropped"
 
 
 def tell(what: BaseException | str) -> None:
     """Say on stderr what there is nobody left to raise to."""
-    text = what if isinstance(what, str) else describe(what)
-    print(f"lighter_async: {text}", file=sys.stderr, flush=True)
+    notify(what if isinstance(what, str) else describe(what))
 
 
 def _on_collected(place: Place, unraised: Sequence[str], finish: Callable[[], None] | None, process: int) -> None:

@@ -1,4 +1,4 @@
-"""The lock on a writer's beginning and end."""
+"""The lock on a writer's start and end."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from types import TracebackType
 
 from lighter_async.interrupts import run_handlers
 
-__all__ = ["Life"]
+__all__ = ["TransitionLock"]
 
 _SECONDS_TO_NOTICE = 0.05
 
 
-class Life:
+class TransitionLock:
     """Held while a writer is started or ended, which may take long; signals are delivered meanwhile.
 
     So a signal's handler may ask for it that runs in the middle of just that, in the same thread, which would wait for

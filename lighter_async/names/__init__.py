@@ -1,0 +1,17 @@
+"""Names of samples: which ones may become files (`checks.py`), and which ones a run has used (`claims.py`)."""
+
+from lighter_async.names.checks import RESERVED_PREFIX, check_name, check_names, name_of, with_suffix, with_suffixes
+from lighter_async.names.claims import Claims, claims_of
+from lighter_async.names.numbers import Numbers
+
+__all__ = [
+    "RESERVED_PREFIX",
+    "Claims",
+    "Numbers",
+    "check_name",
+    "check_names",
+    "claims_of",
+    "name_of",
+    "with_suffix",
+    "with_suffixes",
+]

@@ -1,0 +1,129 @@
+"""Which names may become files.
+
+A name is a relative path with ``/`` between folders. Together with a writer's suffix it becomes a file name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from itertools import repeat
+from typing import Any
+
+from lighter_async.errors import InvalidNameError, shown
+
+__all__ = ["RESERVED_PREFIX", "check_name", "check_names", "name_of", "with_suffix", "with_suffixes"]
+
+RESERVED_PREFIX = ".lighter-async"
+"""Files and folders beginning with this are the library's own."""
+
+# Folders that have to be looked at one by one.
+_HARD_FOLDER = re.compile(r"//|/\.|/\0|\0/")
+_WINDOWS = os.name == "nt"
+_WINDOWS_REFUSED = re.compile(r'[<>:"\\|?*\x01-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE)
+
+
+def name_of(item: Any, what: str) -> str:
+    """A name as a text: of a text, a number, a path, or a scalar of torch or numpy.
+
+    Args:
+        item: What a user gave.
+        what: What it is, for the message.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if isinstance(item, str):
+        return item
+    if isinstance(item, (bytes, os.PathLike)):
+        return os.fsdecode(item)
+    value = item.item() if hasattr(item, "item") and getattr(item, "ndim", 0) == 0 else item
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    raise TypeError(
+        f"{what} is {type(value).__name__}: {shown(value)}; a name is a text, a number, a path or a scalar tensor"
+    )
+
+
+def with_suffix(name: str, suffix: str) -> str:
+    """The file name of a sample: the suffix is appended unless the name ends in it.
+
+    So ``case.1`` and ``case.2`` stay two files, and ``photo.png`` does not become ``photo.png.png``.
+    """
+    return name if name.endswith(suffix) else name + suffix
+
+
+def with_suffixes(names: Sequence[str], suffix: str) -> list[str]:
+    """The file names of a batch."""
+    if not suffix:
+        return list(names)
+    if any(map(str.endswith, names, repeat(suffix))):
+        return [with_suffix(name, suffix) for name in names]
+    return [name + suffix for name in names]
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse names that cannot be one file each below a directory, whatever the file system.
+
+    Raises:
+        InvalidNameError: Empty, absolute, climbing out with ``..``, with an empty component or a NUL, not encodable,
+            or reserved.
+    """
+    # Nearly all names are of letters and digits, so they are looked at together first: the loop waits meanwhile.
+    text = "\0".join(("", *names, ""))
+    if (
+        text.isascii()
+        and text.count("\0") == len(names) + 1
+        and "\0\0" not in text
+        and "\0." not in text
+        and ("/" not in text or not _HARD_FOLDER.search(text))
+        and not _WINDOWS
+    ):
+        return
+    for name in names:
+        check_name(name)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that cannot be one file below a directory, whatever the file system.
+
+    Raises:
+        InvalidNameError: Empty, absolute, climbing out with ``..``, with an empty component or a NUL, not encodable,
+            or reserved.
+    """
+    if not name:
+        raise InvalidNameError("a sample has an empty name; give every sample a name of at least one character")
+    if "\0" in name:
+        raise InvalidNameError(f"name {shown(name)} holds a NUL character, which no file system stores; remove it")
+    if name.startswith("/"):
+        raise InvalidNameError(
+            f"name {shown(name)} is an absolute path; names are relative to the writer's directory "
+            "(os.path.relpath(path, root) makes one)"
+        )
+    if not name.isascii():
+        try:
+            encoded = os.fsencode(name)
+        except UnicodeEncodeError as error:
+            raise InvalidNameError(f"name {shown(name)} cannot be encoded as a file name: {error}") from error
+        if os.fsdecode(encoded) != name:
+            raise InvalidNameError(
+                f"name {shown(name)} and {shown(os.fsdecode(encoded))} are one file name; "
+                "os.fsdecode(os.fsencode(name)) makes the usual one of both"
+            )
+    if not (_WINDOWS or "/" in name or name[0] == "."):
+        return
+    for component in name.split("/"):
+        if component == "..":
+            raise InvalidNameError(f"name {shown(name)} climbs out of the writer's directory; remove the '..'")
+        if component in ("", "."):
+            raise InvalidNameError(
+                f"name {shown(name)} has a component {shown(component)}, so that two names could mean one file; "
+                "os.path.normpath(name) removes it"
+            )
+        if component.startswith(RESERVED_PREFIX):
+            raise InvalidNameError(
+                f"name {shown(name)} is reserved: {RESERVED_PREFIX}* are files of lighter_async itself"
+            )
+        if _WINDOWS and _WINDOWS_REFUSED.search(component):
+            raise InvalidNameError(f"name {shown(name)} is not a file name on Windows: {shown(component)}")

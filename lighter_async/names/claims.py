@@ -1,0 +1,139 @@
+"""Which writer has used which names, over all writers that are open in this process."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+
+from lighter_async.names.taken import Taken, duplicate
+
+__all__ = ["Claims", "claims_of"]
+
+
+class Claims:
+    """The file names that the writers on one location have used, so that no sample overwrites another of the same run.
+
+    Names that mean a file of a writer above or below it are refused, too.
+
+    Args:
+        location: Where the files go.
+        taken: What was used before; nothing by default.
+    """
+
+    def __init__(self, location: str = "", taken: Taken | None = None) -> None:
+        self._location = location
+        self._heritage: list[Claims] = []  # of writers above and below that were closed while this one was open
+        self._lock = threading.Lock()
+        self._taken = Taken() if taken is None else taken  # guarded by _lock
+
+    def claim(self, files: Sequence[str], names: Sequence[str]) -> None:
+        """Take files for this run, all or none.
+
+        Args:
+            files: Of a batch.
+            names: What the caller calls them, for the message.
+
+        Raises:
+            DuplicateNameError: One of them is taken already, or stands twice among `files`.
+        """
+        if near := _near(self._location):
+            with _nested:
+                self._check_near(near, files, names)
+                with self._lock:
+                    self._taken.take(files, names)
+        else:
+            with self._lock:
+                self._taken.take(files, names)
+
+    def claim_numbers(self, numbers: range, suffix: str) -> None:
+        """Take the files of numbered samples, all or none.
+
+        Raises:
+            DuplicateNameError: One of them is taken already.
+        """
+        if not numbers:
+            return
+        if near := _near(self._location):
+            with _nested:
+                files = [f"{number}{suffix}" for number in numbers]
+                self._check_near(near, files, list(map(str, numbers)))
+                with self._lock:
+                    self._taken.take_numbers(numbers, suffix)
+        else:
+            with self._lock:
+                self._taken.take_numbers(numbers, suffix)
+
+    def _check_near(self, near: Sequence[tuple[Claims, str]], files: Sequence[str], names: Sequence[str]) -> None:
+        """Refuse files that a writer has claimed whose directory lies above ours, or below it."""
+        for other, between in near:
+            is_above = len(other._location) < len(self._location)
+            for file, name in zip(files, names, strict=True):
+                if is_above:
+                    theirs = f"{between}/{file}"
+                elif file.startswith(f"{between}/"):
+                    theirs = file[len(between) + 1 :]
+                else:
+                    continue
+                with other._lock:
+                    is_taken = theirs in other._taken
+                if is_taken:
+                    earlier = f"a sample of the writer that is open on {other._location!r}"
+                    raise duplicate(name, file, earlier, f"one of the writer on {self._location!r}")
+
+
+# A forked child has no writers of its parent's, and another thread of that may have had the lock.
+_claims: weakref.WeakValueDictionary[str, Claims] = weakref.WeakValueDictionary()
+_claims_lock = threading.RLock()  # which the collector may ask for in the middle of our own lines
+
+
+def claims_of(location: str) -> Claims:
+    """The claims of all writers that are open on one location now, so that two of them cannot collide."""
+    with _claims_lock:
+        claims = _claims.get(location)
+        if claims is None:
+            claims = _claims[location] = Claims(location)
+            # What it has claimed outlives it: that is stored, as long as a writer above or below is open.
+            weakref.finalize(claims, _leave_behind, location, claims._taken).atexit = False
+        return claims
+
+
+def _leave_behind(location: str, taken: Taken) -> None:
+    with _claims_lock:
+        near = [claims for claims, _ in _near(location)]
+        if near:
+            left = Claims(location, taken)
+            for claims in near:
+                claims._heritage.append(left)
+
+
+# Held while a batch is looked up in the claims of directories above and below its own, and claimed.
+_nested = threading.Lock()
+
+
+def _near(location: str) -> list[tuple[Claims, str]]:
+    """The claims of locations above and below one, each with the path that lies between."""
+    mine = _claims.get(location)
+    heritage = [] if mine is None else mine._heritage
+    if len(_claims) < 2 and not heritage and mine is not None:
+        return []
+    with _claims_lock:
+        found = []
+        for other, claims in [*_claims.items(), *((left._location, left) for left in heritage)]:
+            if location.startswith(f"{other}/"):
+                found.append((claims, location[len(other) + 1 :]))
+            elif other.startswith(f"{location}/"):
+                found.append((claims, other[len(location) + 1 :]))
+        return found
+
+
+def _forked() -> None:
+    global _claims, _claims_lock, _nested
+    _nested = threading.Lock()
+    _claims = weakref.WeakValueDictionary()
+    _claims_lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

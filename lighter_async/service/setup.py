@@ -1,0 +1,82 @@
+"""What a writer is to do: its writer, its target and its options, resolved, and checked against each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from lighter_async.limits import MOST_QUEUED
+from lighter_async.options import Options, check_path_function, check_records, target_of
+from lighter_async.staging import StagingPool
+from lighter_async.targets import Target, directory_of
+from lighter_async.workers import Patience, choose_backend
+from lighter_async.writers import Encoder, PathFunction, resolve_writer
+
+__all__ = ["Setup"]
+
+
+class Setup:
+    """What is known of a writer before anything is started; it does not change.
+
+    Args:
+        writer: A registered name, an `Encoder`, a path function, or where one is, as ``"module:attribute"``.
+        directory: Where the files go, or a target.
+        target: Another way to say it.
+        options: The writer's options.
+
+    Raises:
+        ValueError: The writer's name is not registered, or the options do not go together.
+        TypeError: The writer is neither a name nor callable.
+
+    Attributes:
+        options: The writer's options.
+        writer: Makes bytes, or a file, of a value.
+        target: Where the bytes go.
+        directory: The same, if it is a directory of files; else None.
+        suffix: What the files' names end in.
+        max_workers: Samples that are written at once.
+        queue_size: Samples that may be queued or being written.
+        queue_bytes: Bytes of host memory that they may hold.
+        backend: What the workers are to be.
+        may_fall_back: Whether threads take over where helper processes cannot be had.
+        one_by_one: Whether each sample is a unit of work.
+        patience: Which errors are tried again, and for how long.
+    """
+
+    def __init__(
+        self,
+        writer: str | Callable[..., Any],
+        directory: str | os.PathLike[str] | Target | None,
+        target: Target | None,
+        options: Options,
+    ) -> None:
+        self.options = options
+        self.writer = resolve_writer(writer, options.writer_options)
+        self.target = target_of(
+            directory, target, if_exists=options.if_exists, durability=options.durability, run=options.run
+        )
+        check_records(self.target, manifest=options.manifest, resume=options.resume, on_error=options.on_error)
+        self.patience = Patience(options.attempts, options.wait_for_space, options.write_timeout)
+        if isinstance(self.writer, PathFunction):
+            check_path_function(self.writer, self.target)
+        self.max_workers = options.workers
+        self.queue_size = options.queue_size
+        self.queue_bytes = options.bytes_of_queue
+        self.directory = directory_of(self.target)
+        self.suffix = self.writer.suffix if isinstance(self.writer, Encoder) else ""
+        self.backend = choose_backend(options.backend, self.writer, is_local=self.directory is not None)
+        if self.backend == "process":
+            self.queue_size = min(self.queue_size, MOST_QUEUED)
+        self.may_fall_back = options.backend == "auto"
+        # What a dead helper had not done is done again as a unit: a function may not like that, unlike an encoder.
+        self.one_by_one = isinstance(self.writer, PathFunction) and (self.writer.is_async or self.backend == "process")
+
+    def make_pool(self) -> StagingPool:
+        """The memory that samples are copied into."""
+        return StagingPool(
+            self.queue_bytes,
+            accelerator=self.options.accelerator,
+            shared=self.backend == "process",
+            reduce=self.writer.reduce if isinstance(self.writer, Encoder) else None,
+        )
