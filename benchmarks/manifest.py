@@ -18,18 +18,19 @@ from measure import environment
 
 _WRITE = """
 import sys
-from lighter_async.manifest import ManifestLog, Stored
+from lighter_async.manifest import ManifestLog, OutputName, Stored, StoredPart
 from lighter_async.names import Numbers
 from lighter_async.types import Origin, Run
 
 folder, kind, count, unit = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-log = ManifestLog(folder, Run(numbered=kind == "numbers"), writer="tensor", suffix=".pt")
+log = ManifestLog(folder, Run(numbered=kind == "numbers"), [OutputName("tensor", "", ".pt")])
 log.begin(0)
 for first in range(0, count, unit):
     rows = range(first, min(first + unit, count))
     names = Numbers(rows) if kind == "numbers" else [f"subject-{row:08d}" for row in rows]
-    stored = [Stored(place, "", 1536, f"{row * 0x9E3779B97F4A7C15 % (1 << 64):016x}") for place, row in enumerate(rows)]
-    log.append(stored, names, [("float32", (384,))] * len(rows), Origin(rows, batch=first // unit))
+    checksums = [f"{row * 0x9E3779B97F4A7C15 % (1 << 64):016x}" for row in rows]
+    stored = [Stored(place, [StoredPart("", 1536, checksum)]) for place, checksum in enumerate(checksums)]
+    log.append(stored, names, [(("float32", (384,)),)] * len(rows), Origin(rows, batch=first // unit))
 log.close()
 """
 

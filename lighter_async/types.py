@@ -291,8 +291,16 @@ class Backend(Protocol):
         """Whether the calling thread is one of the workers, which must never wait for the workers."""
         ...
 
-    def stop(self) -> None:
-        """Let the workers go. Called once, when everything that was put is done or dropped."""
+    def seal(self) -> None:
+        """Give what is stored its final names, where it has others until then; returns once that is done."""
+        ...
+
+    def stop(self, *, seal: bool = True) -> None:
+        """Let the workers go. Called once, when everything that was put is done or dropped.
+
+        Args:
+            seal: Whether they seal what they have stored before, which may take a moment.
+        """
         ...
 
 

@@ -107,11 +107,12 @@ class AsyncBackgroundWriter:
         """As `submit_batch`, but copies on the event loop, and raises `QueueFullError` where that would wait."""
         self._writer.submit_batch_nowait(names, values, origin=origin)
 
-    async def flush(self, *, timeout: float | None = None) -> None:
+    async def flush(self, *, timeout: float | None = None, seal: bool = False) -> None:
         """Wait until every sample accepted before this call is stored.
 
         Args:
-            timeout: Seconds to wait in all. None waits without limit.
+            timeout: Seconds to wait for that. None waits without limit.
+            seal: As of `BackgroundWriter.flush`.
 
         Raises:
             FlushTimeoutError: Some samples are still pending; they stay queued.
@@ -119,6 +120,8 @@ class AsyncBackgroundWriter:
         """
         self._steps.check_caller("flush")
         await self._done(self._steps.mark(), timeout)
+        if seal:
+            await in_thread(self._steps.seal)
         self._steps.raise_failures()
 
     async def close(self, *, timeout: float | None = None) -> None:

@@ -242,7 +242,7 @@ class Known:
         """Record what was stored and not recorded."""
         if not self._unrecorded:
             return
-        log = ManifestLog(self._directory, Run(), writer="")
+        log = ManifestLog(self._directory, Run())
         log.open()
         try:
             log.adopt(self._unrecorded)

@@ -21,7 +21,15 @@ from lighter_async.names import with_suffix
 from lighter_async.service import BackgroundWriter
 from lighter_async.types import Origin, Run
 from lighter_async.workers import Kept, NeedsTrustError, kept_in
-from lighter_async.writers import Encoder, resolve_writer, writer_registry
+from lighter_async.writers import (
+    Encoder,
+    Outputs,
+    PathFunction,
+    first_series,
+    outputs_of,
+    resolve_writer,
+    writer_registry,
+)
 
 __all__ = ["run_replay"]
 
@@ -141,7 +149,7 @@ def _of_runs_that_count(kept: Sequence[Kept], manifest: Manifest) -> tuple[list[
     known = {run.run for run in manifest.runs if run.sequence}
     for one in kept:
         about = one.about
-        series = about["writer"], about["key"]
+        series = _series(one)
         # Without indices there is nothing that a run could begin anew.
         anew = about["index"] is not None and (
             about["run"] not in current.get(series, ())
@@ -169,7 +177,7 @@ def _current(
         record = stored.get(_sample(one))
         file = with_suffix(one.about["name"], _suffix_of(writer_of(one)))
         there = of_files.get(file)
-        if (record is not None and _is_another(record, one)) or (there is not None and there.key != one.about["key"]):
+        if (record is not None and _is_another(record, one)) or (there is not None and there.key != _series(one)[1]):
             refused.append(one)
             continue
         is_stored = record is not None and _is_as_late(record, one, order)
@@ -209,12 +217,17 @@ def _is_newer(one: Kept, directory: Path, file: str, record: Record | None, orde
 
 
 def _suffix_of(writer: Any) -> str:
-    found = resolve_writer(writer)
-    return found.suffix if isinstance(found, Encoder) else ""
+    outputs = outputs_of(resolve_writer(writer))
+    return outputs[0].suffix if outputs else ""
 
 
 def _sample(one: Kept) -> tuple[str, str, str]:
-    return one.about["name"], one.about["writer"], one.about["key"]
+    return one.about["name"], *_series(one)
+
+
+def _series(one: Kept) -> tuple[str, str]:
+    """The writer and the key that the sample is recorded under; of a sample of several outputs, those of the first."""
+    return first_series(str(one.about["writer"]), str(one.about["key"]))
 
 
 class _Writers:
@@ -267,17 +280,17 @@ class _Writers:
         if self._open is not None and self._open[0] == wanted:
             return self._open[1]
         self._close()
-        earlier = self._runs.get((about["run"], about["writer"], about["key"]))
+        named = _named(writer, str(about["writer"]))
+        earlier = self._runs.get((about["run"], *_series(one)))
         run = Run(rank=int(about["rank"]), key=about["key"], numbered=earlier is not None and earlier.numbered)
         # A run without a manifest is not to get one that knows these values alone.
         recorded = earlier is not None
-        named = _named(writer, str(about["writer"]))
         # As the run had it; a function's files are its own affair.
         is_synced = "fsync" in (about.get("durability"), earlier.durability if earlier is not None else None)
         background = BackgroundWriter(
             named,
             self._directory,
-            durability="fsync" if is_synced and isinstance(resolve_writer(named), Encoder) else "rename",
+            durability="fsync" if is_synced and not isinstance(resolve_writer(named), PathFunction) else "rename",
             run_config=None if earlier is None else earlier.config,
             mix_configs=True,
             backend="thread",
@@ -318,7 +331,7 @@ def _is_registered(name: str) -> bool:
 def _named(writer: Any, name: str) -> Any:
     """A writer under the name of the one that failed, for its samples are to be of that one's series."""
     found = resolve_writer(writer)
-    if found.name == name:
+    if found.name == name or isinstance(found, Outputs):
         return writer
     if isinstance(found, Encoder):
         encoder = copy.copy(found)

@@ -272,7 +272,7 @@ def sample_lines(
     origin: Origin,
     *,
     run: Run,
-    series: Sequence[OutputName],
+    outputs: Sequence[OutputName],
     time: float,
 ) -> bytes:
     """The lines of samples of one batch, which are stored.
@@ -283,10 +283,10 @@ def sample_lines(
         kinds: For each of `stored`, one for each of its outputs.
         origin: Of the batch.
         run: Which run, and which of its ranks.
-        series: The outputs.
+        outputs: What is stored of each sample.
         time: Seconds since the epoch.
     """
-    about = origin, run, series, round(time, 3)
+    about = origin, run, outputs, round(time, 3)
     if len(stored) == 1:  # of samples that are handed over one by one, this is a part of the time
         return _line(stored, names, kinds[0], *about)
     parts: list[bytes] = []
@@ -307,7 +307,7 @@ def _line(
     kinds: Sequence[Kind],
     origin: Origin,
     run: Run,
-    series: Sequence[OutputName],
+    named_outputs: Sequence[OutputName],
     time: float,
 ) -> bytes:
     """The line of samples that are alike."""
@@ -323,7 +323,7 @@ def _line(
         named = _names_of(names, positions) if first.parts else [names[position] for position in positions]
         index = None if indices is None else _numbers_of(indices, positions)
     outputs = [
-        _output(some, number, one, kind) for number, (one, kind) in enumerate(zip(series, kinds, strict=True))
+        _output(some, number, one, kind) for number, (one, kind) in enumerate(zip(named_outputs, kinds, strict=True))
     ]
     return encode(Samples(len(some), named, outputs, index, run.rank, origin.loader, origin.batch, time, run.id))
 

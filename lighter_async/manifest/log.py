@@ -237,7 +237,7 @@ class ManifestLog:
             sleep(0.05)
 
     def ends_of(self, objects: Sequence[str]) -> dict[str, int]:
-        """Where the last recorded sample in each of some objects ends, in bytes; those of which nothing is are left out."""
+        """Where the last recorded sample in each of some objects ends, in bytes; those without any are left out."""
         ends: dict[str, int] = {}
         texts = [encoded_text(one) for one in objects]
         for path in manifest_files(self.directory):

@@ -171,9 +171,7 @@ def drop(report: Report) -> list[OSError]:
     for rank in sorted({record.rank for record in damaged}):
         # Each in its rank's manifest, behind the line that it takes back. First there and then the file, so that a
         # file that is gone is never said to be stored; with what it is, so that it is never taken for another one.
-        log = ManifestLog(
-            report.directory, Run(rank=rank, world_size=rank + 1, id="repair"), writer="", durability="fsync"
-        )
+        log = ManifestLog(report.directory, Run(rank=rank, world_size=rank + 1, id="repair"), durability="fsync")
         log.open()
         try:
             log.drop(

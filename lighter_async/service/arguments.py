@@ -14,13 +14,17 @@ from lighter_async.types import Origin
 __all__ = ["check_indices", "own_names", "own_origin"]
 
 
-def own_names(names: Sequence[str], count: int, suffix: str, target: Target) -> tuple[Sequence[str], Sequence[str]]:
-    """The names, as a sequence of our own, and their files. Of numbers only the last one's file, which is the longest.
+def own_names(
+    names: Sequence[str], count: int, suffixes: Sequence[str], target: Target
+) -> tuple[Sequence[str], Sequence[str]]:
+    """The names, as a sequence of our own, and their files: those of all samples for each suffix, one after the other.
+
+    Of numbers only the last one's files, which are the longest.
 
     Args:
         names: One per sample, as the caller has given them.
         count: How many samples there are.
-        suffix: What a file's name ends in.
+        suffixes: What the names of a sample's files end in, one for each of its outputs.
         target: Where the files go, which may refuse some.
 
     Raises:
@@ -42,7 +46,7 @@ def own_names(names: Sequence[str], count: int, suffix: str, target: Target) -> 
     if not count:
         return own, own
     if isinstance(own, Numbers):
-        files = with_suffixes(own[-1:], suffix)
+        files = _files(own[-1:], suffixes)
     else:
         if set(map(type, own)) != {str}:
             for name in own:
@@ -53,9 +57,15 @@ def own_names(names: Sequence[str], count: int, suffix: str, target: Target) -> 
                     )
             own = tuple(map(str.__str__, own))  # of subclasses, such as numpy's
         check_names(own)
-        files = with_suffixes(own, suffix)
+        files = _files(own, suffixes)
     target.check(files)
     return own, files
+
+
+def _files(names: Sequence[str], suffixes: Sequence[str]) -> Sequence[str]:
+    if len(suffixes) == 1:
+        return with_suffixes(names, suffixes[0])
+    return [file for suffix in suffixes for file in with_suffixes(names, suffix)]
 
 
 def check_indices(origin: Origin, count: int) -> None:

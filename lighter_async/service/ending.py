@@ -29,7 +29,7 @@ def close_by(life: Lifecycle, seconds: float, location: str) -> int:
     """Close a writer before its process is killed, as `BackgroundWriter.close_by`; returns how many are not stored."""
     life.check_caller("close_by")
     try:
-        life.close(seconds)
+        life.close(seconds, seal=False)  # the next writer does that
         return 0
     except FlushTimeoutError as error:
         pending = error.pending

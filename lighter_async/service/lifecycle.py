@@ -95,14 +95,14 @@ class Lifecycle:
         ledger.open(backend.wait, backend.wake)
         self._state = "running"
         finish = partial(_finish, ledger, backend) if setup.backend == "process" else None
-        self._unclosed = Unclosed(self, self._job, ledger.unraised, finish)
+        self._unclosed = Unclosed(self, self._job.session, ledger.unraised, finish)
         return backend
 
     def describe(self, loaders: Sequence[Loader], *, named: bool) -> None:
         """Record over which data sets the samples go, and whether the user names them."""
         with uninterrupted():
-            if self._job.log is not None:
-                self._job.log.describe(loaders, named=named)
+            if self._job.session.log is not None:
+                self._job.session.log.describe(loaders, named=named)
 
     # Reports
 
@@ -137,20 +137,22 @@ class Lifecycle:
 
     # Whole calls, as those of `BackgroundWriter`
 
-    def flush(self, timeout: float | None) -> None:
-        """Wait until every sample accepted before this call is stored."""
+    def flush(self, timeout: float | None, *, seal: bool = False) -> None:
+        """Wait until every sample accepted before this call is stored, and sealed if that is asked for."""
         self.check_caller("flush")
         with uninterrupted():
             self._wait_done(self.ledger.mark(), timeout)
+            if seal:
+                self.seal()
             self.ledger.raise_failures()
 
-    def close(self, timeout: float | None = None) -> None:
-        """Accept no more samples, wait until every accepted one is stored, and let the workers go."""
+    def close(self, timeout: float | None = None, *, seal: bool = True) -> None:
+        """Accept no more samples, wait until every accepted one is stored, seal that, and let the workers go."""
         self.check_caller("close")
         with uninterrupted():
             self.refuse()
             self._wait_done(None, timeout)
-            self.raise_failures(self.finish())
+            self.raise_failures(self.finish(seal=seal))
 
     def abort(self) -> int:
         """Accept no more samples, drop those that no worker has begun, and let the workers go."""
@@ -182,7 +184,13 @@ class Lifecycle:
         backend = self.backend
         return 0 if backend is None else self.ledger.drop(backend.drop())
 
-    def finish(self) -> Exception | None:
+    def seal(self) -> None:
+        """Give what is stored its final names."""
+        with uninterrupted():
+            if self.backend is not None and self._state == "running":
+                self.backend.seal()
+
+    def finish(self, *, seal: bool = True) -> Exception | None:
         """Let the workers go, and then the target; returns what that one has raised, which must not hide failures."""
         with uninterrupted(), self._lock:
             if self._state != "draining":
@@ -192,7 +200,7 @@ class Lifecycle:
             # Other writers on this location may use the names again once all of today's are closed.
             self.claims = None
             self._pool.close()
-            self.backend.stop()  # a signal's handler may raise here; then the next call goes on
+            self.backend.stop(seal=seal)  # a signal's handler may raise here; then the next call goes on
             self._state = "closed"
             self._unclosed.forget()
             try:

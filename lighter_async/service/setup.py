@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lighter_async.limits import MOST_QUEUED
@@ -11,7 +11,7 @@ from lighter_async.options import Options, check_path_function, check_records, t
 from lighter_async.staging import StagingPool
 from lighter_async.targets import Target, directory_of
 from lighter_async.workers import Patience, choose_backend
-from lighter_async.writers import Encoder, PathFunction, resolve_writer
+from lighter_async.writers import PathFunction, outputs_of, resolve_writer
 
 __all__ = ["Setup"]
 
@@ -20,7 +20,8 @@ class Setup:
     """What is known of a writer before anything is started; it does not change.
 
     Args:
-        writer: A registered name, an `Encoder`, a path function, or where one is, as ``"module:attribute"``.
+        writer: A registered name, an `Encoder`, a path function, or where one is, as ``"module:attribute"``; or a dict
+            of these, one for each output.
         directory: Where the files go, or a target.
         target: Another way to say it.
         options: The writer's options.
@@ -34,7 +35,7 @@ class Setup:
         writer: Makes bytes, or a file, of a value.
         target: Where the bytes go.
         directory: The same, if it is a directory of files; else None.
-        suffix: What the files' names end in.
+        suffixes: What the names of the files of a sample end in, one for each of its outputs.
         max_workers: Samples that are written at once.
         queue_size: Samples that may be queued or being written.
         queue_bytes: Bytes of host memory that they may hold.
@@ -46,7 +47,7 @@ class Setup:
 
     def __init__(
         self,
-        writer: str | Callable[..., Any],
+        writer: str | Callable[..., Any] | Mapping[str, Any],
         directory: str | os.PathLike[str] | Target | None,
         target: Target | None,
         options: Options,
@@ -64,7 +65,8 @@ class Setup:
         self.queue_size = options.queue_size
         self.queue_bytes = options.bytes_of_queue
         self.directory = directory_of(self.target)
-        self.suffix = self.writer.suffix if isinstance(self.writer, Encoder) else ""
+        self._outputs = outputs_of(self.writer)
+        self.suffixes = tuple(output.suffix for output in self._outputs) or ("",)
         self.backend = choose_backend(options.backend, self.writer, is_local=self.directory is not None)
         if self.backend == "process":
             self.queue_size = min(self.queue_size, MOST_QUEUED)
@@ -78,5 +80,6 @@ class Setup:
             self.queue_bytes,
             accelerator=self.options.accelerator,
             shared=self.backend == "process",
-            reduce=self.writer.reduce if isinstance(self.writer, Encoder) else None,
+            reduce={one.key: one.encoder.reduce for one in self._outputs if one.encoder.reduce is not None},
+            outputs=[one.key for one in self._outputs if one.key is not None],
         )

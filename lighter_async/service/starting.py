@@ -9,6 +9,7 @@ from lighter_async.interrupts import let_through
 from lighter_async.manifest import ManifestLog
 from lighter_async.same import check_config, check_suffix
 from lighter_async.service.setup import Setup
+from lighter_async.session import Session, stored_as
 from lighter_async.staging import StagingPool
 from lighter_async.targets import DirectoryTarget
 from lighter_async.types import Backend, Batch, Result
@@ -48,12 +49,12 @@ def start_workers(setup: Setup, pool: StagingPool, done: Callable[[Batch, Result
     else:
         let_through(setup.target.open)
     try:
-        if job.log is not None:
+        if job.session.log is not None:
             assert setup.directory is not None
-            _begin_record(setup, setup.directory, job.log)
+            _begin_record(setup, setup.directory, job.session.log)
         backend.start()
     except BaseException:
-        job.close()
+        job.session.close()
         raise
     return job, backend
 
@@ -61,32 +62,32 @@ def start_workers(setup: Setup, pool: StagingPool, done: Callable[[Batch, Result
 def close_job(setup: Setup, job: Job) -> None:
     """Close the record and the target. Signals come through to one of the user's own, as at its start."""
     if setup.directory is not None:
-        job.close()
+        job.session.close()
     else:
-        let_through(job.close)
+        let_through(job.session.close)
 
 
 def _make_job(setup: Setup) -> Job:
     target, options = setup.directory, setup.options
     if target is None:
-        return Job(setup.writer, setup.target, patience=setup.patience)
+        return Job(setup.writer, Session(setup.target), setup.patience)
     directory = os.path.abspath(target.directory)  # now, as the target takes it
     log = ManifestLog(
         directory,
         target.run,
-        writer=setup.writer.name,
-        suffix=setup.suffix,
+        stored_as(setup.writer, target.run.key),
         resume=options.resume,
         durability=target.durability,
         config=options.run_config,
     )
     quarantine = Quarantine(directory, target.run, target.durability) if options.on_error == "continue" else None
-    return Job(setup.writer, target, log if options.manifest else None, setup.patience, quarantine)
+    return Job(setup.writer, Session(target, log if options.manifest else None), setup.patience, quarantine)
 
 
 def _begin_record(setup: Setup, target: DirectoryTarget, log: ManifestLog) -> None:
-    series = (setup.writer.name, target.run.key)
-    check_suffix(target.directory, series, setup.suffix)
-    if setup.options.resume and not setup.options.mix_configs:
-        check_config(target.directory, series, setup.options.run_config)
+    for one in log.outputs:
+        series = one.writer, one.key
+        check_suffix(target.directory, series, one.suffix)
+        if setup.options.resume and not setup.options.mix_configs:
+            check_config(target.directory, series, setup.options.run_config)
     log.begin(target.since or 0)

@@ -105,6 +105,10 @@ class Steps:
         """Accept no more samples."""
         self._lifecycle.refuse()
 
+    def seal(self) -> None:
+        """Give what is stored its final names. It waits until workers have done so."""
+        self._lifecycle.seal()
+
     def finish(self) -> Exception | None:
         """Let the workers go, when nothing is pending; returns what the target has raised at its end."""
         return self._lifecycle.finish()

@@ -129,20 +129,22 @@ class BackgroundWriter:
         """As `submit_batch`, but raises `QueueFullError` at once where that would wait."""
         self._handover.submit(names, self._pool.plan_batch(values), 0, origin)
 
-    def flush(self, *, timeout: float | None = None) -> None:
+    def flush(self, *, timeout: float | None = None, seal: bool = False) -> None:
         """Wait until every sample accepted before this call is stored.
 
         Samples that other threads submit meanwhile are not waited for.
 
         Args:
-            timeout: Seconds to wait in all. None waits without limit.
+            timeout: Seconds to wait for that. None waits without limit.
+            seal: Whether objects that hold several samples get their final names, too, without waiting until they are
+                large. Of a target that stores each sample as a file of its own there are none.
 
         Raises:
             FlushTimeoutError: Some samples are still pending; they stay queued.
             WriteError: Samples were not written, and this was not raised yet: all of them together.
             ClosedError: The writer belongs to the process that this one was forked from.
         """
-        self._lifecycle.flush(timeout)
+        self._lifecycle.flush(timeout, seal=seal)
 
     def close(self, *, timeout: float | None = None) -> None:
         """Accept no more samples, wait until every accepted one is stored, and let the workers go.

@@ -28,7 +28,7 @@ from lighter_async.staging.places import Kept, Leaf, Loose, Snapshot
 from lighter_async.staging.plan import LONG_TEXT, Foreign, NoData, Plan
 from lighter_async.staging.snapshot import dump, holds_tensors, load, size_of
 
-__all__ = ["plan_batch", "plan_sample"]
+__all__ = ["placed", "plan_batch", "plan_sample", "unbind"]
 
 _WIDE = 1 << 64
 _ATOMS = frozenset(
@@ -49,7 +49,7 @@ def plan_sample(value: Any, *, shared: bool = False) -> Plan:
         ValueError: A tensor has no data.
     """
     plan = Plan(shared, count=1)
-    plan.values.append(_placed(value, plan))
+    plan.values.append(placed(value, plan))
     return plan
 
 
@@ -76,18 +76,18 @@ def plan_batch(values: Any, *, shared: bool = False) -> Plan:
             plan = Plan(shared)
         if values.ndim == 0:
             raise ValueError("a batch needs a batch dimension, got a 0-d tensor; use submit() for one sample")
-        values = _unbind(values)
+        values = unbind(values)
     elif isinstance(values, (str, bytes, bytearray)) or not isinstance(values, Sequence):
         raise TypeError(
             f"a batch is a tensor or array with a batch dimension, or a sequence of samples, not "
             f"{type(values).__name__}; use submit() for one sample, or list(...) for an iterable"
         )
-    plan.values = [_placed(value, plan) for value in values]
+    plan.values = [placed(value, plan) for value in values]
     plan.count = len(plan.values)
     return plan
 
 
-def _unbind(values: Any) -> list[Any]:
+def unbind(values: Any) -> list[Any]:
     """The rows of a batch that is no plain block of memory."""
     try:
         return list(values.unbind()) if is_tensor(values) else list(values)
@@ -99,7 +99,7 @@ def _unbind(values: Any) -> list[Any]:
         ) from error
 
 
-def _placed(value: Any, plan: Plan) -> Any:
+def placed(value: Any, plan: Plan) -> Any:
     """A sample, or its place, or its containers with a place instead of each tensor, array and object."""
     if type(value) is str and len(value) < LONG_TEXT and value.isascii():  # as most samples that are no tensors are
         plan.other_bytes += len(value)

@@ -34,6 +34,12 @@ class Leaf:
         """Row `index` of the tensor or array, likewise."""
         return _view(self._row(memory, index), self.dtype, self.shape[1:], self.is_tensor)
 
+    def rows(self) -> list[Leaf]:
+        """Where each row lies."""
+        count, shape = self.shape[0], self.shape[1:]
+        size = self.nbytes // count
+        return [Leaf(self.dtype, shape, self.offset + size * row, size, self.is_tensor) for row in range(count)]
+
     def block(self, memory: NDArray[np.uint8]) -> Block | None:
         """The tensor as plain memory; None if it has no elements, or is an array."""
         return self._block(self.bytes(memory), self.shape)

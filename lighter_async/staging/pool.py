@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from lighter_async.staging.accelerator import Accelerator, TorchAccelerator
 from lighter_async.staging.kinds import is_tensor
 from lighter_async.staging.layout import plan_batch, plan_sample
 from lighter_async.staging.memory import Memory, PrivateMemory, Slot, SlotPool, size_class
+from lighter_async.staging.outputs import plan_batch_of_outputs, plan_sample_of_outputs
 from lighter_async.staging.places import Leaf
 from lighter_async.staging.plan import Plan
 from lighter_async.staging.shared import SharedMemory
@@ -26,7 +27,9 @@ class StagingPool:
         budget: Bytes of host memory to keep for reuse.
         accelerator: How device tensors are copied; None for PyTorch's own devices.
         shared: Whether other processes are to read the slots.
-        reduce: What to compute of a device tensor before it is copied from there; None for nothing.
+        reduce: What to compute of a device tensor before it is copied from there, for each output; of a sample that has
+            one output alone, for None.
+        outputs: The keys of the outputs that a sample has, if it has several.
 
     Attributes:
         shared: The memory that they map; None if they are not to.
@@ -38,9 +41,11 @@ class StagingPool:
         *,
         accelerator: Accelerator | None = None,
         shared: bool = False,
-        reduce: Callable[[Any], Any] | None = None,
+        reduce: Mapping[str | None, Callable[[Any], Any]] | None = None,
+        outputs: Sequence[str] = (),
     ) -> None:
-        self._reduce = reduce
+        self._reduce = dict(reduce or {})
+        self._outputs = tuple(outputs)
         self._accelerator: Accelerator = accelerator or TorchAccelerator()
         self.shared = SharedMemory(budget, pin=self._accelerator.pin) if shared else None
         memory: Memory = self.shared or PrivateMemory(self._accelerator.allocate)
@@ -53,18 +58,37 @@ class StagingPool:
 
     def plan_batch(self, values: Any) -> Plan:
         """What staging a batch will take, as `layout.plan_batch` has it."""
-        if self._reduce is not None and type(values) in (list, tuple):
-            values = [self._reduced(value) for value in values]
-        return plan_batch(self._reduced(values), shared=self.shared is not None)
+        shared = self.shared is not None
+        if self._outputs:
+            if isinstance(values, Mapping):
+                values = {key: self._reduced_all(one, key) for key, one in values.items()}
+            elif self._reduce and isinstance(values, Sequence):
+                values = [self._reduced_outputs(value) for value in values]
+            return plan_batch_of_outputs(values, self._outputs, shared=shared)
+        return plan_batch(self._reduced_all(values, None), shared=shared)
 
     def plan_sample(self, value: Any) -> Plan:
         """The same for one sample."""
-        return plan_sample(self._reduced(value), shared=self.shared is not None)
+        shared = self.shared is not None
+        if self._outputs:
+            return plan_sample_of_outputs(self._reduced_outputs(value), self._outputs, shared=shared)
+        return plan_sample(self._reduced(value, None), shared=shared)
 
-    def _reduced(self, value: Any) -> Any:
-        if self._reduce is None or not is_tensor(value) or not self._accelerator.owns(value):
+    def _reduced_outputs(self, value: Any) -> Any:
+        if not isinstance(value, Mapping):
             return value
-        return self._reduce(value)
+        return {key: self._reduced(one, key) for key, one in value.items()}
+
+    def _reduced_all(self, values: Any, key: str | None) -> Any:
+        if key in self._reduce and type(values) in (list, tuple):
+            return [self._reduced(value, key) for value in values]
+        return self._reduced(values, key)
+
+    def _reduced(self, value: Any, key: str | None) -> Any:
+        reduce = self._reduce.get(key)
+        if reduce is None or not is_tensor(value) or not self._accelerator.owns(value):
+            return value
+        return reduce(value)
 
     @property
     def total_bytes(self) -> int:

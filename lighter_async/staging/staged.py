@@ -42,41 +42,46 @@ class Staged:
     plain: bool = False
     _row_kind: tuple[str, tuple[int, ...]] | None = field(default=None, init=False)
 
-    def value(self, index: int) -> Any:
-        """Sample `index`. Its tensors and arrays are views of the slot, valid until the batch is done.
+    def value(self, index: int, key: str | None = None) -> Any:
+        """Sample `index`, or one of its outputs.
 
-        Arrays are read-only.
+        Tensors and arrays in it are views of the slot, valid until the batch is done. Arrays are read-only.
         """
         if self.rows is not None:
             return self.rows.row(self._memory(), index)
-        return _restore(self.values[index], self._find)
+        return _restore(self._placed(index, key), self._find)
 
-    def block(self, index: int) -> Block | None:
-        """Sample `index` as plain memory of the slot, valid as `value`; None if it is not one dense tensor."""
+    def block(self, index: int, key: str | None = None) -> Block | None:
+        """The same as plain memory of the slot, valid as `value`; None if it is not one dense tensor."""
         if self.slot is None:
             return None
         if self.rows is not None:
             return self.rows.row_block(self.slot.memory, index)
-        value = self.values[index]
+        value = self._placed(index, key)
         return value.block(self.slot.memory) if isinstance(value, Leaf) else None
 
-    def kind(self, index: int) -> tuple[str, tuple[int, ...]] | None:
-        """The dtype and shape of sample `index`, if it is a tensor or an array in the slot."""
+    def kind(self, index: int, key: str | None = None) -> tuple[str, tuple[int, ...]] | None:
+        """The dtype and shape of the same, if it is a tensor or an array in the slot."""
         if self.rows is not None:
             if self._row_kind is None:
                 object.__setattr__(self, "_row_kind", (_dtype_text(self.rows.dtype), self.rows.shape[1:]))
             return self._row_kind
-        value = self.values[index]
+        value = self._placed(index, key)
         return (_dtype_text(value.dtype), value.shape) if isinstance(value, Leaf) else None
 
-    def kinds(self) -> dict[tuple[str, tuple[int, ...]], int]:
+    def kinds(self, key: str | None = None) -> dict[tuple[str, tuple[int, ...]], int]:
         """The dtypes and shapes for which `block` gives something, and the bytes of one of each."""
         if self.rows is not None:
             rows = self.rows
             kind = rows.dtype, rows.shape[1:]
             return {kind: rows.nbytes // rows.shape[0]} if rows.is_tensor and rows.nbytes else {}
-        leaves = [value for value in self.values if isinstance(value, Leaf) and value.is_tensor and value.nbytes]
+        values = [self._placed(index, key) for index in range(len(self.values))]
+        leaves = [value for value in values if isinstance(value, Leaf) and value.is_tensor and value.nbytes]
         return {(leaf.dtype, leaf.shape): leaf.nbytes for leaf in leaves}
+
+    def _placed(self, index: int, key: str | None) -> Any:
+        value = self.values[index]
+        return value if key is None else value[key]
 
     def own_value(self, index: int) -> Any:
         """Sample `index` with tensors and arrays of its own, which may be kept and changed."""

@@ -29,8 +29,12 @@ def _most_open() -> int:
 class Files(Protocol):
     """What lanes need of the target whose files they store."""
 
-    def put(self, file: str, data: Sequence[memoryview], *, replace_own: bool = False) -> bool:
+    def put(self, file: str, data: Sequence[memoryview]) -> bool:
         """`write` and `publish` in one."""
+        ...
+
+    def put_redelivered(self, file: str, data: Sequence[memoryview]) -> bool:
+        """The same, in the place of a file that this run has stored."""
         ...
 
     def keeps(self, file: str) -> bool:
@@ -71,7 +75,8 @@ class FileLane(Lane):
     def put(self, item: Item, *, redelivered: bool) -> Outcome:
         if len(item.parts) == 1:
             (part,) = item.parts
-            return self._put(part.file, part.data, replace_own=redelivered)
+            put = self._files.put_redelivered if redelivered else self._put
+            return put(part.file, part.data)
         temporaries: list[str] = []
         try:
             for part in item.parts:

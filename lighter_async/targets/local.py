@@ -180,13 +180,8 @@ class LocalTarget:
         path = f"{self._root}/{name}"
         return self.if_exists == "skip" and (_is_sample(path) if self._is_alone else self._is_of_earlier_run(path))
 
-    def put(self, name: str, parts: Sequence[memoryview], *, replace_own: bool = False) -> bool:
+    def put(self, name: str, parts: Sequence[memoryview]) -> bool:
         """Write a file, whole or not at all, and make its folder if there is none.
-
-        Args:
-            name: Its path below the directory.
-            parts: Its content, one part behind the other.
-            replace_own: Whether it may replace a file that this run has stored.
 
         Returns:
             Whether it was written; False if one of an earlier run was kept instead.
@@ -196,13 +191,11 @@ class LocalTarget:
             NameTakenError: Another rank of this run has stored a sample under the name.
             OSError: It could not be written. Nothing is left behind.
         """
-        temporary, descriptor = self.write(name, parts)
-        try:
-            os.close(descriptor)
-        except BaseException:  # a network file system may say only now that its disk is full
-            remove(temporary)
-            raise
-        return self.publish(temporary, name, replace_own=replace_own)
+        return self._put(name, parts, replace_own=False)
+
+    def put_redelivered(self, name: str, parts: Sequence[memoryview]) -> bool:
+        """As `put`, in the place of a file that this run has stored."""
+        return self._put(name, parts, replace_own=True)
 
     def lane(self, number: int) -> Lane:
         """A worker's own way in: files are stored one by one, or synced together, as `durability` says."""
@@ -269,7 +262,7 @@ class LocalTarget:
         Args:
             temporary: Its path.
             name: The name.
-            replace_own: As of `put`.
+            replace_own: Whether it may replace a file that this run has stored.
             replace_earlier: Whether it may replace a file of an earlier run, whatever `if_exists` says.
         """
         path = f"{self._root}/{name}"
@@ -293,6 +286,15 @@ class LocalTarget:
             if is_stored:
                 return True
             raise
+
+    def _put(self, name: str, parts: Sequence[memoryview], *, replace_own: bool) -> bool:
+        temporary, descriptor = self.write(name, parts)
+        try:
+            os.close(descriptor)
+        except BaseException:  # a network file system may say only now that its disk is full
+            remove(temporary)
+            raise
+        return self.publish(temporary, name, replace_own=replace_own)
 
     def unpublish(self, name: str) -> None:
         """Remove a file that `publish` has named a moment ago."""

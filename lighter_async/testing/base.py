@@ -11,7 +11,7 @@ import pytest
 
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.targets import Lane, Target
-from lighter_async.testing.storing import content_of, parts_of
+from lighter_async.testing.storing import content_of, item_of, parts_of
 
 __all__ = ["MakeTarget", "TargetSuite", "check_stored", "opened", "put_all", "put_one"]
 
@@ -74,7 +74,7 @@ def put_one(lane: Lane, name: str, version: int = 0, *, redelivered: bool = Fals
     Raises:
         BaseException: What the lane raises, or gives as the outcome.
     """
-    outcome: Any = lane.put(name, parts_of(content_of(name, version)), redelivered=redelivered)
+    outcome: Any = lane.put(item_of(name, parts_of(content_of(name, version))), redelivered=redelivered)
     if outcome is None:
         (outcome,) = lane.settle(lambda _: None)
     if isinstance(outcome, BaseException):
@@ -104,7 +104,7 @@ def put_all(lane: Lane, contents: Mapping[str, bytes], *, redelivered: bool = Fa
 
     for name, data in contents.items():
         try:
-            stored = lane.put(name, parts_of(data), redelivered=redelivered)
+            stored = lane.put(item_of(name, parts_of(data)), redelivered=redelivered)
         except Exception as error:
             outcomes[name] = error
             continue

@@ -10,7 +10,18 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 from urllib.parse import quote
 
-from lighter_async.targets import Features, Lane, PathTarget, Target, descriptors_of, features_of, lane_of
+from lighter_async.targets import (
+    Features,
+    Item,
+    Lane,
+    Outcome,
+    Part,
+    PathTarget,
+    Target,
+    descriptors_of,
+    features_of,
+    lane_of,
+)
 from lighter_async.testing.storing import Torn
 
 __all__ = ["Attempts", "Fault", "FaultyTarget", "Faults", "Moment"]
@@ -160,19 +171,30 @@ class FaultyTarget:
         return fault if fault is not None and attempt <= fault.times else None
 
 
-class _FaultyLane:
+class _FaultyLane(Lane):
+    """A lane of the other target. The fault of a sample is told by the file of its first part."""
+
     def __init__(self, target: FaultyTarget, lane: Lane) -> None:
         self._target = target
         self._lane = lane
         self._waiting: list[Fault | None] = []  # of those that the lane has not settled, what happens once it has
 
     @property
-    def is_full(self) -> bool:
+    def is_full(self) -> bool:  # type: ignore[override]
         return self._lane.is_full
 
-    def put(self, name: str, parts: Sequence[memoryview], *, redelivered: bool) -> bool | None:
-        fault = self._target.next_fault(name)
-        stored = self._lane.put(name, _prepared(fault, parts), redelivered=redelivered)
+    @property
+    def wants_seal(self) -> bool:  # type: ignore[override]
+        return self._lane.wants_seal
+
+    def recover(self, ends: Callable[[Sequence[str]], dict[str, int]]) -> None:
+        self._lane.recover(ends)
+
+    def put(self, item: Item, *, redelivered: bool) -> Outcome | None:
+        first, *others = item.parts
+        fault = self._target.next_fault(first.file)
+        parts = [Part(first.file, first.suffix, _prepared(fault, first.data)), *others]
+        stored = self._lane.put(Item(item.name, parts), redelivered=redelivered)
         after = fault if fault is not None and fault.when == "after" else None
         if stored is None:
             self._waiting.append(after)
@@ -180,7 +202,7 @@ class _FaultyLane:
             after.strike()
         return stored
 
-    def settle(self, on_progress: Callable[[int], None]) -> list[bool | BaseException]:
+    def settle(self, on_progress: Callable[[int], None]) -> list[Outcome | BaseException]:
         waiting, self._waiting = self._waiting, []
         outcomes = self._lane.settle(on_progress)
         for position, fault in enumerate(waiting):
@@ -189,9 +211,15 @@ class _FaultyLane:
                 outcomes[position] = error
         return outcomes
 
+    def seal(self) -> Sequence[str]:
+        return self._lane.seal()
+
     def leave(self) -> None:
         self._waiting.clear()
         self._lane.leave()
+
+    def close(self) -> None:
+        self._lane.close()
 
 
 def _prepared(fault: Fault | None, parts: Sequence[memoryview]) -> Sequence[memoryview]:

@@ -8,10 +8,10 @@ import threading
 
 import pytest
 
-from lighter_async.targets import lane_of
+from lighter_async.targets import Lane, Outcome, lane_of
 from lighter_async.testing.base import MakeTarget, TargetSuite, check_stored, opened, put_all, put_one
 from lighter_async.testing.faulty import Fault, FaultyTarget, Moment
-from lighter_async.testing.storing import Torn, content_of
+from lighter_async.testing.storing import Torn, content_of, item_of
 
 __all__ = ["LanesSuite"]
 
@@ -47,7 +47,7 @@ class LanesSuite(TargetSuite):
             waiting = 0
             for number in range(5):
                 memory[:] = bytes([number]) * 1000
-                waiting += lane.put(f"{number}", [memoryview(memory)], redelivered=False) is None
+                waiting += lane.put(item_of(f"{number}", [memoryview(memory)]), redelivered=False) is None
             memory[:] = b"x" * 1000
             assert lane.settle(lambda _: None) == [True] * waiting
         check_stored(self.read(make_target()), {f"{number}": bytes([number]) * 1000 for number in range(5)})
@@ -72,10 +72,10 @@ class LanesSuite(TargetSuite):
 
         with opened(make_target()) as target:
             lane = lane_of(target, 0)
-            waiting = [lane.put(name, [memoryview(data)], redelivered=False) for name, data in _contents("a").items()]
+            waiting = [_put(lane, name, data) for name, data in _contents("a").items()]
             with pytest.raises(OSError, match="as if from a device"):
-                lane.put("b", Torn([memoryview(b"half"), memoryview(b"whole")], 1, happens), redelivered=False)
-            waiting += [lane.put(name, [memoryview(data)], redelivered=False) for name, data in _contents("c").items()]
+                lane.put(item_of("b", Torn([memoryview(b"half"), memoryview(b"whole")], 1, happens)), redelivered=False)
+            waiting += [_put(lane, name, data) for name, data in _contents("c").items()]
             assert lane.settle(lambda _: None) == [True for stored in waiting if stored is None]
         check_stored(self.read(make_target()), _contents("a", "c"))
 
@@ -90,7 +90,7 @@ class LanesSuite(TargetSuite):
 
         with opened(make_target()) as target:
             lane = lane_of(target, 0)
-            waiting = [lane.put(name, [memoryview(data)], redelivered=False) for name, data in contents.items()]
+            waiting = [_put(lane, name, data) for name, data in contents.items()]
             if None in waiting:
                 with pytest.raises(TakenBack):
                     lane.settle(on_progress)
@@ -107,7 +107,7 @@ class LanesSuite(TargetSuite):
         contents = _contents("a", "d/b", "d/c")
         with opened(make_target()) as target:
             lane = lane_of(target, 0)
-            stored = [lane.put(name, [memoryview(data)], redelivered=False) for name, data in contents.items()]
+            stored = [_put(lane, name, data) for name, data in contents.items()]
             lane.leave()
             assert lane.settle(lambda _: None) == []
             assert put_one(lane, "later")
@@ -165,6 +165,10 @@ class LanesSuite(TargetSuite):
         if when != "after":
             del expected["d/c"]
         check_stored(self.read(make_target()), expected)
+
+
+def _put(lane: Lane, name: str, data: bytes) -> Outcome | None:
+    return lane.put(item_of(name, [memoryview(data)]), redelivered=False)
 
 
 def _no_space() -> OSError:

@@ -10,9 +10,12 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
-__all__ = ["Plan", "Torn", "content_of", "parts_of"]
+if TYPE_CHECKING:
+    from lighter_async.targets import Item, Outcome
+
+__all__ = ["Plan", "Torn", "content_of", "item_of", "parts_of"]
 
 
 def content_of(name: str, version: int = 0) -> bytes:
@@ -24,6 +27,13 @@ def parts_of(data: bytes) -> list[memoryview]:
     """Bytes in three parts of uneven lengths."""
     cuts = 0, len(data) // 7, len(data) // 2, len(data)
     return [memoryview(data)[start:stop] for start, stop in pairwise(cuts)]
+
+
+def item_of(name: str, data: Sequence[memoryview]) -> Item:
+    """A sample of one part, which is stored under its name as it is."""
+    from lighter_async.targets import Item, Part
+
+    return Item(name, [Part(name, "", data)])
 
 
 class Torn(Sequence[memoryview]):
@@ -104,8 +114,8 @@ def _tell(outcomes: Sequence[tuple[str, Any]]) -> None:
     os.write(1, (json.dumps(outcomes) + "\n").encode())
 
 
-def _shown(outcome: bool | BaseException) -> Any:
-    return type(outcome).__name__ if isinstance(outcome, BaseException) else outcome
+def _shown(outcome: Outcome | BaseException) -> Any:
+    return type(outcome).__name__ if isinstance(outcome, BaseException) else outcome is not False
 
 
 def _store(target: Any, plan: Plan) -> None:
@@ -125,7 +135,7 @@ def _store(target: Any, plan: Plan) -> None:
         if plan.dies_at == "put" and number == plan.number:
             parts = Torn(parts, 2, _die)
         try:
-            stored = lane.put(name, parts, redelivered=plan.redelivered)
+            stored = lane.put(item_of(name, parts), redelivered=plan.redelivered)
         except OSError as error:
             _tell([(name, _shown(error))])
             continue

@@ -12,7 +12,7 @@ from lighter_async.targets import Features, PathTarget, Target, features_of, lan
 from lighter_async.testing.base import MakeTarget, TargetSuite, check_stored, opened, put_one
 from lighter_async.testing.lanes import LanesSuite
 from lighter_async.testing.other_processes import ProcessesSuite
-from lighter_async.testing.storing import Torn, content_of, parts_of
+from lighter_async.testing.storing import Torn, content_of, item_of, parts_of
 from lighter_async.testing.through import WriterSuite
 from lighter_async.types import Run
 
@@ -73,7 +73,7 @@ class StoringSuite(TargetSuite):
         with opened(make_target()) as target:
             assert target.put("x", [memoryview(part) for part in parts]) is True
             lane = lane_of(target, 0)
-            if lane.put("y", [memoryview(part) for part in parts], redelivered=False) is None:
+            if lane.put(item_of("y", [memoryview(part) for part in parts]), redelivered=False) is None:
                 assert lane.settle(lambda _: None) == [True]
         check_stored(self.read(make_target()), {"x": b"".join(parts), "y": b"".join(parts)})
 

@@ -14,7 +14,7 @@ from lighter_async.workers.patience import Patience
 from lighter_async.workers.process import ProcessBackend, supported
 from lighter_async.workers.quarantine import Kept, NeedsTrustError, Quarantine, kept_in
 from lighter_async.workers.thread import ThreadBackend
-from lighter_async.writers import Encoder, PathFunction, Writer
+from lighter_async.writers import PathFunction, Writer, is_built_in
 
 __all__ = ["Job", "Kept", "NeedsTrustError", "Patience", "Quarantine", "choose_backend", "kept_in", "make_backend"]
 
@@ -34,8 +34,7 @@ def choose_backend(name: BackendName, writer: Writer, *, is_local: bool) -> Lite
     if name not in get_args(BackendName):
         raise ValueError(f"backend is one of {', '.join(map(repr, get_args(BackendName)))}, not {name!r}")
     if name == "auto":
-        own = isinstance(writer, Encoder) and writer.is_built_in
-        return "process" if own and is_local and supported() else "thread"
+        return "process" if is_built_in(writer) and is_local and supported() else "thread"
     if name == "process":
         if isinstance(writer, PathFunction) and writer.is_async:
             raise ValueError(

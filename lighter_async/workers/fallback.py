@@ -74,11 +74,17 @@ class FallbackBackend:
             self._use_threads()
             self._warn(error.why)
 
-    def stop(self) -> None:
+    def seal(self) -> None:
         if self._helpers is not None:
-            self._helpers.stop()
+            self._helpers.seal()
         if self._threads is not None:
-            self._threads.stop()
+            self._threads.seal()
+
+    def stop(self, *, seal: bool = True) -> None:
+        if self._helpers is not None:
+            self._helpers.stop(seal=seal)
+        if self._threads is not None:
+            self._threads.stop(seal=seal)
 
     # In
 
@@ -159,8 +165,8 @@ class FallbackBackend:
     def _warn(self, why: str) -> None:
         # Last, since the user may have made errors of warnings.
         warnings.warn(
-            f"no helper processes for {self._job.location!r}, so threads of this process write, which share its "
-            f"interpreter lock with the loop: {why}; with backend='thread' this is not tried",
+            f"no helper processes for {self._job.session.location!r}, so threads of this process write, which share "
+            f"its interpreter lock with the loop: {why}; with backend='thread' this is not tried",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -11,14 +11,15 @@ from time import perf_counter
 from typing import Any
 
 from lighter_async.errors import WriteError, WriteTimeoutError
-from lighter_async.manifest import ManifestLog, Stored
+from lighter_async.manifest import Stored
 from lighter_async.names import with_suffix
-from lighter_async.targets import Lane, PathTarget, Target, lane_of
+from lighter_async.session import Session
+from lighter_async.targets import Item, Lane, Part, PathTarget
 from lighter_async.types import Result, Unit
 from lighter_async.workers.patience import Patience
 from lighter_async.workers.quarantine import Quarantine
 from lighter_async.workers.work import Abandoned, Work, ready
-from lighter_async.writers import Encoder, PathFunction, Writer
+from lighter_async.writers import Output, PathFunction, Writer, outputs_of
 
 __all__ = ["Job"]
 
@@ -35,38 +36,20 @@ class Job:
 
     Attributes:
         writer: Makes bytes, or a file, of a value.
-        target: Where the bytes go.
-        log: Where stored samples are recorded; None without a manifest.
+        session: Where the bytes go, and stored samples are recorded.
         patience: Which errors are tried again, and for how long.
         quarantine: Where values that could not be written are kept; None if they are not kept.
+        outputs: What is stored of each sample; none of a function ``(path, value)``.
     """
 
     writer: Writer
-    target: Target
-    log: ManifestLog | None = None
+    session: Session
     patience: Patience = field(default_factory=Patience)
     quarantine: Quarantine | None = None
+    outputs: tuple[Output, ...] = field(init=False)
 
-    @property
-    def location(self) -> str:
-        """Where the samples are stored, for messages."""
-        return self.target.location
-
-    def open(self) -> None:
-        """Open the target and the record, in a helper process."""
-        self.target.open()
-        if self.log is not None:
-            self.log.open()
-
-    def close(self) -> None:
-        """Close the record and the target."""
-        if self.log is not None:
-            self.log.close()
-        self.target.close()
-
-    def lane(self, number: int) -> Lane:
-        """The lane of one of the workers."""
-        return lane_of(self.target, number)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "outputs", outputs_of(self.writer))
 
     def run(self, unit: Unit, lane: Lane, on_progress: Callable[[int | None], None] = _ignore_progress) -> Result:
         """Write the samples one after the other, with an encoder or a plain path function.
@@ -81,9 +64,11 @@ class Job:
             Abandoned: By `on_progress`, in a thread that was abandoned after a timeout.
         """
         work = Work(self, unit, lane, on_progress=on_progress)
-        write = self._encode_and_put if isinstance(self.writer, Encoder) else self._call
+        write = self._encode_and_put if self.outputs else self._call
         try:
             for index in range(unit.start, unit.stop):
+                if work.is_recorded(index):
+                    continue
                 work.begin(index)
                 try:
                     write(work, index)
@@ -112,30 +97,43 @@ class Job:
             work.fail(index, error)
         return work.result
 
-    def encode(self, unit: Unit, index: int) -> list[memoryview]:
-        """The bytes of a sample, with an encoder."""
-        assert isinstance(self.writer, Encoder)
-        staged = ready(unit)
-        block = staged.block(index) if self.writer.takes_blocks else None
-        parts = None if block is None else self.writer.encode_block(block)
-        return self.writer.encode(staged.value(index)) if parts is None else parts
+    def encode(self, unit: Unit, index: int) -> Item:
+        """A sample as bytes, with encoders."""
+        staged, name = ready(unit), unit.batch.names[index]
+        parts = []
+        for output in self.outputs:
+            encoder, data = output.encoder, None
+            block = staged.block(index, output.key) if encoder.takes_blocks else None
+            if block is not None:
+                data = encoder.encode_block(block)
+            if data is None:
+                data = encoder.encode(staged.value(index, output.key))
+            parts.append(Part(with_suffix(name, output.suffix), output.suffix, data))
+        return Item(name, parts)
 
     def _encode_and_put(self, work: Work, index: int) -> None:
         unit, result = work.unit, work.result
-        name = with_suffix(unit.batch.names[index], self.writer.suffix) if isinstance(self.writer, Encoder) else ""
-        if not unit.redelivered and self.target.keeps(name):
+        if not unit.redelivered and self._is_kept(unit.batch.names[index]):
             result.skipped += 1
             return
         began = perf_counter()
         try:
-            parts = self.encode(unit, index)
+            item = self.encode(unit, index)
         finally:
             encoded = perf_counter()
             result.encode_seconds += encoded - began
         try:
-            work.put(index, name, parts)
+            work.put(index, item)
         finally:
             result.store_seconds += perf_counter() - encoded
+
+    def _is_kept(self, name: str) -> bool:
+        """Whether a sample of an earlier run stays as it is, so that it need not be encoded."""
+        keeps = self.session.target.keeps
+        for output in self.outputs:  # noqa: SIM110 - it runs for every sample, and a generator takes longer
+            if not keeps(with_suffix(name, output.suffix)):
+                return False
+        return True
 
     def _call(self, work: Work, index: int) -> None:
         began = perf_counter()
@@ -143,7 +141,7 @@ class Job:
             work.attempt(partial(self._call_once, work.unit, index))
         finally:
             work.result.store_seconds += perf_counter() - began
-        work.stored.append(Stored(index, None, None, None))
+        work.stored.append(Stored(index, ()))
 
     def _call_once(self, unit: Unit, index: int) -> None:
         function, path, value = self._call_of(unit, index)
@@ -163,7 +161,7 @@ class Job:
             await work.attempt_async(partial(self._await_once, work.unit, index))
         finally:
             work.result.store_seconds += perf_counter() - began
-        work.stored.append(Stored(index, None, None, None))
+        work.stored.append(Stored(index, ()))
 
     async def _await_once(self, unit: Unit, index: int) -> None:
         function, path, value = self._call_of(unit, index)
@@ -183,8 +181,9 @@ class Job:
 
     def _call_of(self, unit: Unit, index: int) -> tuple[Callable[[Path, Any], Any], Path, Any]:
         assert isinstance(self.writer, PathFunction)
-        assert isinstance(self.target, PathTarget)
-        return self.writer.function, self.target.path(unit.batch.names[index]), ready(unit).own_value(index)
+        target = self.session.target
+        assert isinstance(target, PathTarget)
+        return self.writer.function, target.path(unit.batch.names[index]), ready(unit).own_value(index)
 
     def failure(self, name: str, error: BaseException, attempts: int) -> WriteError:
         """The failure of one sample."""

@@ -39,7 +39,7 @@ class LoopBackend(UnitQueue):
         # For a writer that nobody closed: it is collected when nothing is pending, so the loop rests.
         weakref.finalize(self, _close, self._loop, os.getpid()).atexit = False
 
-    def stop(self) -> None:
+    def stop(self, *, seal: bool = True) -> None:
         with uninterrupted():
             if self._finished is None:
                 try:

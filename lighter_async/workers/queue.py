@@ -95,8 +95,11 @@ class UnitQueue(ABC):
     def is_worker(self) -> bool:
         return getattr(self._here, "is_worker", False)
 
+    def seal(self) -> None:
+        return  # a writer that stores its files itself has nothing to seal
+
     @abstractmethod
-    def stop(self) -> None: ...
+    def stop(self, *, seal: bool = True) -> None: ...
 
     @abstractmethod
     def _call_workers(self) -> None:

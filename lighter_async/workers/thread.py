@@ -23,7 +23,7 @@ __all__ = ["ThreadBackend"]
 class _Task:
     """A thread at work: the unit in its hand, which sample of it it is at, and since when."""
 
-    __slots__ = ("ident", "is_abandoned", "place", "unit")
+    __slots__ = ("ident", "is_abandoned", "is_to_seal", "place", "unit")
 
     def __init__(self) -> None:
         self.ident = 0
@@ -31,6 +31,7 @@ class _Task:
         # One field, so that who looks at it without the lock, or changes it without, sees both of one sample.
         self.place: tuple[int, float] | None = None
         self.is_abandoned = False
+        self.is_to_seal = False
 
     def on_progress(self, index: int | None) -> None:
         if self.is_abandoned:
@@ -58,14 +59,35 @@ class ThreadBackend(UnitQueue):
         # Lanes that no task has now. An abandoned task keeps its own, which may be half through a sample.
         self._lanes: list[Lane] = []
         self._lanes_made = 0
+        self._sealed = threading.Condition(self._lock)  # rung when a task has sealed its lane, or is gone
         self._loose: dict[threading.Thread, _Task] = {}
 
-    def stop(self) -> None:
+    def seal(self) -> None:
+        with self._lock:
+            # Nobody else takes these meanwhile. Tasks at work seal theirs after the unit in their hands.
+            lanes, self._lanes = self._lanes, []
+            busy = [task for task in self._tasks if task.unit is not None]
+            for task in busy:
+                task.is_to_seal = True
+        for lane in lanes:
+            self._job.session.seal(lane)
+        with self._lock:
+            self._lanes += lanes
+            self._sealed.wait_for(lambda: not any(task.is_to_seal and task in self._tasks for task in busy))
+
+    def stop(self, *, seal: bool = True) -> None:
         self._executor.shutdown()
         with self._lock:
             threads = [thread for thread, task in self._loose.items() if not task.is_abandoned]
         for thread in threads:
             thread.join()
+        # Without those of threads that hang, which may still write: whoever opens the target next takes them over.
+        with self._lock:
+            lanes, self._lanes = self._lanes, []
+        for lane in lanes:
+            if seal:
+                self._job.session.seal(lane)
+            lane.close()
 
     def collect(self) -> None:
         limit = self._job.patience.write_timeout
@@ -117,20 +139,25 @@ class ThreadBackend(UnitQueue):
         self._here.is_worker = True
         task.ident = threading.get_ident()
         with self._lock:
-            lane = self._lanes.pop() if self._lanes else self._make_lane()
+            lane = self._lanes.pop() if self._lanes else None
         while True:
             with self._lock:
                 if not self._units:
                     self._tasks.discard(task)
-                    self._lanes.append(lane)
+                    if lane is not None:
+                        self._lanes.append(lane)
                     return
                 unit = self._units.popleft()
                 unit.batch.begun = True
                 task.unit = unit
             try:
+                if lane is None:
+                    lane = self._make_lane()
                 result = self._job.run(unit, lane, task.on_progress)
             except Abandoned:
                 return
+            except OSError as error:  # what a dead worker has left of the lane cannot be taken over
+                result = self._job.fail(unit, error, 1)
             except BaseException as error:  # an exception of a user's that is odder than what job.run is ready for
                 result = self._job.fail(
                     unit, LighterAsyncError(f"its failure cannot be told ({type(error).__name__})"), 1
@@ -142,10 +169,18 @@ class ThreadBackend(UnitQueue):
             self._done(unit.batch, result)
             # Let go before waiting for the lock: the batch's memory may be needed by whoever holds it.
             del unit
+            if task.is_to_seal or (lane is not None and lane.wants_seal):
+                if lane is not None:
+                    self._job.session.seal(lane)
+                with self._lock:
+                    task.is_to_seal = False
+                    self._sealed.notify_all()
 
     def _make_lane(self) -> Lane:
-        self._lanes_made += 1
-        return self._job.lane(self._lanes_made - 1)
+        with self._lock:
+            number = self._lanes_made
+            self._lanes_made += 1
+        return self._job.session.lane(number)
 
     def _abandon(self, task: _Task, unit: Unit, index: int, limit: float) -> Result:
         """Fail the sample that a thread hangs in, and have others write the rest of its unit. With the lock held."""
@@ -156,6 +191,7 @@ class ThreadBackend(UnitQueue):
         )
         task.is_abandoned = True
         self._tasks.discard(task)
+        self._sealed.notify_all()
         unit.batch.is_kept = True
         for start, stop in ((index + 1, unit.stop), (unit.start, index)):
             if start < stop:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from lighter_async.errors import NameTakenError
-from lighter_async.manifest import Record, Stored, checksum
-from lighter_async.targets import directory_of
+from lighter_async.manifest import Record, Stored, StoredPart, checksum
+from lighter_async.targets import Item, Outcome, Placed, directory_of
 from lighter_async.tracebacks import keep_as_text
 from lighter_async.types import Result, Unit
 
@@ -59,6 +59,19 @@ class Work:
         self._attempts = attempts
         self._lane = lane
         self._waiting: list[Stored] = []  # that the lane has not settled
+        # What a worker that died has recorded is not stored once more.
+        self._recorded = job.session.recorded(unit.batch.names[unit.start : unit.stop]) if unit.redelivered else {}
+
+    def is_recorded(self, index: int) -> bool:
+        """Whether a worker that died has stored and recorded a sample; then it counts as written."""
+        if not self._recorded:
+            return False
+        nbytes = self._recorded.get(self.unit.batch.names[index])
+        if nbytes is None:
+            return False
+        self.result.written += 1
+        self.result.bytes_written += nbytes
+        return True
 
     def begin(self, index: int) -> None:
         """Begin with a sample."""
@@ -81,50 +94,54 @@ class Work:
             self._attempts = attempts
             self._on_progress(self._index)
 
-    def put(self, index: int, name: str, parts: Sequence[memoryview]) -> None:
+    def put(self, index: int, item: Item) -> None:
         """Put a sample into the lane."""
-        lane, log = self._lane, self.job.log
+        lane, log = self._lane, self.job.session.log
         assert lane is not None
-        nbytes = parts[0].nbytes if len(parts) == 1 else sum(part.nbytes for part in parts)
-        one = Stored(index, name, nbytes, "" if log is None else checksum(parts))
+        parts = []
+        for part in item.parts:
+            data = part.data
+            nbytes = data[0].nbytes if len(data) == 1 else sum(piece.nbytes for piece in data)
+            parts.append(StoredPart(part.file, nbytes, "" if log is None else checksum(data)))
+        one = Stored(index, parts)
         try:
-            stored = self._put_first(lane, one, name, parts)
+            outcome = self._put_first(lane, one, item)
         except NameTakenError as error:
             self._taken.append((one, error))
             return
-        if stored is None:
+        if outcome is None:
             self._waiting.append(one)
             if lane.is_full:
                 self._settle(lane)
         else:
-            self._count_stored(one, stored)
+            self._count_stored(one, outcome)
 
-    def _put_first(self, lane: Lane, one: Stored, name: str, parts: Sequence[memoryview]) -> bool | None:
+    def _put_first(self, lane: Lane, one: Stored, item: Item) -> Outcome | None:
         patience = self.job.patience
         if self.unit.redelivered:
-            return self.attempt(partial(self._put, lane, one, name, parts))
+            return self.attempt(partial(self._put, lane, one, item))
         # Nearly always all there is to do, and it runs for every sample.
         try:
-            stored = lane.put(name, parts, redelivered=False)
+            outcome = lane.put(item, redelivered=False)
         except Exception as error:
             if not patience.is_worth_it(error):
                 raise
-            return self.attempt(partial(self._put, lane, one, name, parts), error)
+            return self.attempt(partial(self._put, lane, one, item), error)
         patience.note_space_available()
-        return stored
+        return outcome
 
-    def _put(self, lane: Lane, one: Stored, name: str, parts: Sequence[memoryview]) -> bool | None:
-        return lane.put(name, parts, redelivered=self._is_redelivered(one))
+    def _put(self, lane: Lane, one: Stored, item: Item) -> Outcome | None:
+        return lane.put(item, redelivered=self._is_redelivered(one))
 
     def _is_redelivered(self, one: Stored) -> bool:
         """Whether what this run has stored under the name can only be from an earlier attempt."""
         if not (self.unit.redelivered or self._attempts > 1):
             return False
-        log = self.job.log
-        if log is None or one.file is None or log.run.world_size == 1:
+        log = self.job.session.log
+        if log is None or log.run.world_size == 1:
             return True
         # A lane knows itself what an attempt of its own has left; only of a dead worker's is nothing known.
-        return self.unit.redelivered and log.find_of_other_rank(one.file, seconds=0) is None
+        return self.unit.redelivered and log.find_of_other_rank(one.parts[0].file, seconds=0) is None
 
     def settle(self) -> Result:
         """Store what waits, record what is stored, and return what became of every sample."""
@@ -146,15 +163,14 @@ class Work:
         """Store what was taken for another rank's, where an earlier run's file is newer than the clock says now."""
         taken, self._taken = self._taken, []
         for one, error in taken:
-            log, lane = self.job.log, self._lane
-            below = directory_of(self.job.target)
+            log, lane = self.job.session.log, self._lane
+            below = directory_of(self.job.session.target)
             is_earlier = (
                 log is not None
                 and lane is not None
-                and one.file is not None
                 and below is not None
                 and below.if_exists == "overwrite"
-                and log.is_of_earlier_run(one.file)
+                and log.is_of_earlier_run(one.parts[0].file)
             )
             if not is_earlier or lane is None:
                 self._taken.append((one, error))
@@ -166,10 +182,11 @@ class Work:
                 self.fail(one.index, failed)
 
     def _record(self) -> None:
-        stored, result, log = self.stored, self.result, self.job.log
+        stored, result, log = self.stored, self.result, self.job.session.log
         if stored and log is not None:
             batch = self.unit.batch
-            kinds = [batch.staged.kind(one.index) for one in stored]
+            keys = [output.key for output in self.job.outputs] or [None]
+            kinds = [tuple([batch.staged.kind(one.index, key) for key in keys]) for one in stored]
             self.begin(stored[-1].index)
             try:
                 self.attempt(partial(log.append, stored, batch.names, kinds, batch.origin))
@@ -178,7 +195,7 @@ class Work:
                     self.fail(one.index, error)
                 return
         result.written += len(stored)
-        result.bytes_written += sum(one.nbytes or 0 for one in stored)
+        result.bytes_written += sum([part.nbytes for one in stored for part in one.parts])
 
     def _settle(self, lane: Lane) -> None:
         waiting, self._waiting = self._waiting, []
@@ -195,29 +212,30 @@ class Work:
             except BaseException as error:
                 self.fail(one.index, error)
 
-    def _once_more(self, lane: Lane, one: Stored, error: BaseException) -> bool:
+    def _once_more(self, lane: Lane, one: Stored, error: BaseException) -> Outcome:
         """Store a sample by itself whose first attempt has failed, if that may help."""
         if not self.job.patience.is_worth_it(error):
             raise error
 
         return self.attempt(partial(self._put_alone, lane, one), error)
 
-    def _put_alone(self, lane: Lane, one: Stored, *, redelivered: bool = False) -> bool:
-        assert one.file is not None
-        parts = self.job.encode(self.unit, one.index)
-        stored = lane.put(one.file, parts, redelivered=redelivered or self._is_redelivered(one))
-        if stored is not None:
-            return stored
-        (outcome,) = lane.settle(lambda _: None)
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
+    def _put_alone(self, lane: Lane, one: Stored, *, redelivered: bool = False) -> Outcome:
+        item = self.job.encode(self.unit, one.index)
+        outcome = lane.put(item, redelivered=redelivered or self._is_redelivered(one))
+        if outcome is not None:
+            return outcome
+        (settled,) = lane.settle(lambda _: None)
+        if isinstance(settled, BaseException):
+            raise settled
+        return settled
 
-    def _count_stored(self, one: Stored, stored: bool) -> None:
-        if stored:
-            self.stored.append(one)
-        else:
+    def _count_stored(self, one: Stored, outcome: Outcome) -> None:
+        if outcome is False:
             self.result.skipped += 1
+            return
+        if isinstance(outcome, Placed):
+            one.object, one.offsets = outcome.object, outcome.offsets
+        self.stored.append(one)
 
     def _resolve_name_conflict(self, one: Stored, error: NameTakenError) -> None:
         """Return if the other rank that has taken a sample's name has stored the same sample there.
@@ -226,16 +244,16 @@ class Work:
             NameTakenError: It has stored a different one, or it is not known which.
         """
         self._on_progress(None)  # a wait for the other rank's record is no time spent on writing
-        log, origin = self.job.log, self.unit.batch.origin
+        log, origin, file = self.job.session.log, self.unit.batch.origin, one.parts[0].file
         other: Record | None = None
-        if log is not None and one.file is not None:
-            other = log.find_of_other_rank(one.file, seconds=10)
+        if log is not None:
+            other = log.find_of_other_rank(file, seconds=10)
         index = None if origin is None or origin.indices is None else int(origin.indices[one.index])
         if other is not None and origin is not None and index is not None:
             if (other.loader, other.index) == (origin.loader, index):
                 return
             raise NameTakenError(
-                f"two samples of one run would become {one.file!r}: index {other.index} of loader {other.loader}, "
+                f"two samples of one run would become {file!r}: index {other.index} of loader {other.loader}, "
                 f"which rank {other.rank} has stored, and index {index} of loader {origin.loader}; give them "
                 "different names"
             )

@@ -19,7 +19,7 @@ from lighter_async.block import Block
 from lighter_async.files import publish
 from lighter_async.names import with_suffix
 
-__all__ = ["Encoded", "Encoder", "PathFunction", "Writer", "as_parts", "encoder"]
+__all__ = ["Encoded", "Encoder", "PathFunction", "as_parts", "encoder"]
 
 Encoded: TypeAlias = "bytes | bytearray | memoryview | Sequence[bytes | bytearray | memoryview]"
 """What an encoder returns: bytes-like, or several of them to be stored one behind the other."""
@@ -296,9 +296,6 @@ class PathFunction:
         call = getattr(plain, "__call__", None)  # noqa: B004 - to look at it, not to ask whether there is one
         is_async = inspect.iscoroutinefunction(plain) or inspect.iscoroutinefunction(call)
         return cls(function, getattr(plain, "__name__", type(plain).__name__), is_async)
-
-
-Writer: TypeAlias = Encoder | PathFunction
 
 
 def encoder(

@@ -6,24 +6,32 @@ import difflib
 import functools
 import inspect
 import pkgutil
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from lighter_async.errors import describe, shown
-from lighter_async.writers.base import Encoder, PathFunction, Writer, has_signature
+from lighter_async.writers.base import Encoder, PathFunction, has_signature
+from lighter_async.writers.outputs import Outputs, Writer
 from lighter_async.writers.registry import writer_registry
 
 __all__ = ["resolve_writer"]
 
 
-def resolve_writer(writer: str | Callable[..., Any], options: Mapping[str, Any] | None = None) -> Writer:
+_SEVERAL = re.compile(r"[^=,:]+=[^=,]+(,[^=,:]+=[^=,]+)*")
+
+
+def resolve_writer(
+    writer: str | Callable[..., Any] | Mapping[str, Any], options: Mapping[str, Any] | None = None
+) -> Writer:
     """The writer that a user named or passed.
 
     Args:
         writer: A registered name, ``"module:attribute"``, an `Encoder` or a subclass of it, a `functools.partial` of
             one, or any callable ``(path, value)``. What is named may also be a class or a function that makes a writer,
-            and is called with the options.
-        options: Keyword options for it.
+            and is called with the options. Or a dict of these, one for each output of a sample, also written as
+            ``"mask=image_2d,logits=tensor"``.
+        options: Keyword options for it; of several outputs a dict with those of each.
 
     Raises:
         ValueError: The name is not registered, the module or the attribute is not there, or an option has a value that
@@ -31,6 +39,11 @@ def resolve_writer(writer: str | Callable[..., Any], options: Mapping[str, Any] 
         TypeError: It is neither a name nor callable, cannot be called with ``(path, value)``, or has no such option.
     """
     chosen = _checked(options)
+    if isinstance(writer, str) and _SEVERAL.fullmatch(writer) and writer not in writer_registry:
+        pairs = (one.split("=", 1) for one in writer.split(","))
+        writer = {key.strip(): name.strip() for key, name in pairs}
+    if isinstance(writer, Mapping):
+        return _outputs(writer, chosen)
     if isinstance(writer, str) and ":" in writer and writer not in writer_registry:
         name, found = None, _with_options(_imported(writer), chosen, shown(writer), may_make=True)
     elif isinstance(writer, str):
@@ -49,6 +62,30 @@ def resolve_writer(writer: str | Callable[..., Any], options: Mapping[str, Any] 
     function = PathFunction.of(found)
     _check_arguments(found, name or function.name)
     return PathFunction(found, name, function.is_async) if name else function
+
+
+def _outputs(writers: Mapping[str, Any], options: dict[str, Any]) -> Outputs:
+    """The writer of several outputs.
+
+    Raises:
+        ValueError, TypeError: As `resolve_writer`, of one of them; or the options are for an output that there is not.
+    """
+    strange = [key for key in options if key not in writers]
+    if strange:
+        raise ValueError(
+            f"writer_options of several outputs is a dict with a dict for each, and there is no output "
+            f"{shown(strange[0])} among {', '.join(map(repr, writers))}"
+        )
+    found: dict[str, Encoder] = {}
+    for key, one in writers.items():
+        made = resolve_writer(one, options.get(key))
+        if not isinstance(made, Encoder):
+            raise TypeError(
+                f"output {key!r}: writer {made.name!r} is no encoder, and of the files of a function (path, value) "
+                "nothing is known; several outputs need encoders, such as one made with @encoder(suffix='.ext')"
+            )
+        found[key] = made
+    return Outputs(found)
 
 
 def _imported(writer: str) -> Any:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Literal
 
 from lighter_async.errors import WriteError
-from lighter_async.interrupts import uninterrupted
+from lighter_async.interrupts import run_handlers, uninterrupted
 from lighter_async.staging import SharedMemory
 from lighter_async.targets import descriptors_of
 from lighter_async.types import Batch, Result, Unit, Waiter
@@ -26,6 +26,8 @@ from lighter_async.workers.process.transport import Transport
 from lighter_async.workers.process.words import BROKEN, STARTING, Outcome
 
 __all__ = ["ProcessBackend"]
+
+_SECONDS_TO_SEAL = 0.02  # after which helpers that were replaced are looked at again
 
 
 class ProcessBackend:
@@ -103,7 +105,7 @@ class ProcessBackend:
         program()
         # Sealed once more, for the target knows more of its run since it was opened. Its descriptors are inherited, so
         # that whoever waits for a dead process's locks waits for its helpers, too.
-        job, inherited = self._outbox.seal_job(), descriptors_of(self._job.target)
+        job, inherited = self._outbox.seal_job(), descriptors_of(self._job.session.target)
         with self._lock:
             try:
                 with needed("descriptors"), standard_descriptors():
@@ -113,7 +115,25 @@ class ProcessBackend:
                 self._close()
                 raise
 
-    def stop(self) -> None:
+    def seal(self) -> None:
+        with uninterrupted(), self._lock:
+            if self._transport.is_closed:
+                return
+            request = self._transport.ask_to_seal()
+        while self._has_to_seal(request):
+            self._transport.events.poll(_SECONDS_TO_SEAL)
+            run_handlers()
+            self.collect()
+
+    def _has_to_seal(self, request: int) -> bool:
+        """Whether a helper is still to meet a request to seal."""
+        with self._lock:
+            if self._transport.is_closed or self._broken is not None or self._given_up is not None:
+                return False
+            helpers = [helper for helper, member in enumerate(self._crew.members) if member is not None]
+            return not all(self._transport.book.has_sealed(helper, request) for helper in helpers)
+
+    def stop(self, *, seal: bool = True) -> None:
         """Let the helpers go. A signal's handler may raise in between; then it may be called again."""
         with uninterrupted():
             if self._arrivals is not None:
@@ -121,7 +141,7 @@ class ProcessBackend:
                 self._arrivals = None
             with self._lock:
                 self._stopping = True
-                self._transport.end()
+                self._transport.end(seal=seal)
             self._crew.wait_until_ended()
             with self._lock:
                 self._close()

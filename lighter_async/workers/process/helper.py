@@ -30,7 +30,7 @@ from lighter_async.workers.process.bells import ring, silence
 from lighter_async.workers.process.helper_book import HelperBook
 from lighter_async.workers.process.letter import open_batch, seal_failure
 from lighter_async.workers.process.words import Claim
-from lighter_async.writers import Encoder
+from lighter_async.writers import is_built_in
 
 if TYPE_CHECKING:
     from lighter_async.workers.process.launch import Process
@@ -116,7 +116,7 @@ def main(setting: str) -> None:
 def _may_need_torch(job: Job, staged: Staged) -> bool:
     if "torch" in sys.modules or (staged.slot is None and not staged.loose):
         return False
-    takes_blocks = isinstance(job.writer, Encoder) and job.writer.takes_blocks
+    takes_blocks = bool(job.outputs) and all(output.encoder.takes_blocks for output in job.outputs)
     return not takes_blocks or staged.rows is None
 
 
@@ -189,8 +189,11 @@ class Helper:
         _give_way(self._me)  # only now, for whoever waits for the first sample
         try:
             self._work(job)
+            if not self._book.ends_unsealed:
+                job.session.seal(self._lane)
         finally:
-            job.close()
+            self._lane.close()
+            job.session.close()
         return 0
 
     def _open_job(self) -> Job:
@@ -199,10 +202,10 @@ class Helper:
         assert isinstance(job, Job)
         job.patience.is_over = lambda: self._book.hurried
         # The disk may be full just now, since another helper is at work already.
-        job.patience.call(job.open, lambda _: None)
-        self._lane = job.lane(self._me)
-        own_target = type(job.target).__module__.startswith("lighter_async.targets.")
-        self.is_plain = own_target and isinstance(job.writer, Encoder) and job.writer.is_built_in
+        job.patience.call(job.session.open, lambda _: None)
+        self._lane = job.session.lane(self._me)
+        own_target = type(job.session.target).__module__.startswith("lighter_async.targets.")
+        self.is_plain = own_target and is_built_in(job.writer)
         return job
 
     def _work(self, job: Job) -> None:
@@ -211,6 +214,7 @@ class Helper:
         waiting.register(mine, select.POLLIN)
         is_first = True
         while True:
+            self._seal_if_asked(job)
             if self._orphan:
                 self._start_successor()
                 # First, so that there is a free cell for another one.
@@ -258,6 +262,15 @@ class Helper:
             import torch  # noqa: F401  # which takes seconds, that are no sample's
         unit = Unit(batch, claim.start, claim.stop, claim.redelivered)
         self._count(job.run(unit, self._lane, partial(self._book.on_progress, self._me)))
+        # Only now: no sample's memory waits for it.
+        if self._lane.wants_seal:
+            job.session.seal(self._lane)
+
+    def _seal_if_asked(self, job: Job) -> None:
+        if request := self._book.request_to_seal(self._me):
+            job.session.seal(self._lane)
+            self._book.say_sealed(self._me, request)
+            ring(self._news)
 
     def _count(self, result: Result) -> None:
         for failure in result.failures:

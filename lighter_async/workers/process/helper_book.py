@@ -36,6 +36,8 @@ from lighter_async.workers.process.words import (
     REDELIVERED,
     RESULT_WORDS,
     RESULTS,
+    SEAL,
+    SEALED,
     SERIAL,
     SINCE,
     SIZE,
@@ -202,6 +204,20 @@ class HelperBook(Book):
     def ending(self) -> bool:
         """Whether helpers are to end when the queue is empty."""
         return bool(self._words[CLOSING])
+
+    @property
+    def ends_unsealed(self) -> bool:
+        """Whether helpers are to end without sealing what they have stored."""
+        return self._words[CLOSING] == 2
+
+    def request_to_seal(self, helper: int) -> int:
+        """The number of the parent's latest request to seal, if this helper has not met it; else 0."""
+        request = self._words[SEAL]
+        return request if self._words[self._cell(helper) + SEALED] != request else 0
+
+    def say_sealed(self, helper: int, request: int) -> None:
+        """The helper has met a request to seal."""
+        self._words[self._cell(helper) + SEALED] = request
 
     def is_all_read(self, helper: int) -> bool:
         """Whether the parent has read all of this helper's failures."""

@@ -16,7 +16,6 @@ from lighter_async.tracebacks import WriterTraceback, add_cause, shorten, traceb
 from lighter_async.twin import dumps, loads, loads_own
 from lighter_async.types import Batch, Origin
 from lighter_async.workers.job import Job
-from lighter_async.writers import Encoder
 
 __all__ = ["open_batch", "open_failure", "seal", "seal_failure", "seal_names", "seal_values"]
 
@@ -78,9 +77,9 @@ def seal_values(batch: Batch, job: Job) -> bytes:
 def open_batch(letter: bytes, job: Job) -> tuple[Any, list[Any], list[Any], list[Any]]:
     """The layout, values, loose tensors and kept objects of a batch."""
     rows, values, loose, kept, templates = loads(letter)
-    if templates:
-        assert isinstance(job.writer, Encoder)
-        job.writer.learn(templates)
+    for output, shared in zip(job.outputs, templates, strict=False):
+        if shared:
+            output.encoder.learn(shared)
     return rows, values, loose, kept
 
 
@@ -133,4 +132,4 @@ def _shortened(cause: BaseException) -> BaseException | None:
 
 
 def _templates(staged: Staged, job: Job) -> Sequence[Any]:
-    return job.writer.share(staged.kinds()) if isinstance(job.writer, Encoder) else []
+    return [output.encoder.share(staged.kinds(output.key)) for output in job.outputs]

@@ -30,7 +30,7 @@ class Outbox:
 
     def seal_job(self) -> bytes:
         job = self._job
-        return seal(job, f"writer {job.writer.name!r} or its target {type(job.target).__name__}")
+        return seal(job, f"writer {job.writer.name!r} or its target {type(job.session.target).__name__}")
 
     def prepare(self, batch: Batch) -> None:
         """Seal a batch.

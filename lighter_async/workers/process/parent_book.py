@@ -26,6 +26,8 @@ from lighter_async.workers.process.words import (
     REDELIVERED,
     RESULT_WORDS,
     RESULTS,
+    SEAL,
+    SEALED,
     SERIAL,
     SINCE,
     SIZE,
@@ -184,6 +186,19 @@ class ParentBook(Book):
         """So many wait for helpers to do something from now on; what was done before may not be told to them."""
         self._words[WATCHERS] = watchers
 
-    def end(self) -> None:
-        """Have the helpers end once the queue is empty."""
-        self._words[CLOSING] = 1
+    def ask_to_seal(self) -> int:
+        """Have the helpers seal what they have stored; returns the number of the request."""
+        self._words[SEAL] += 1
+        return self._words[SEAL]
+
+    def has_sealed(self, helper: int, request: int) -> bool:
+        """Whether a helper has met a request to seal, or a later one."""
+        return self._words[self._cell(helper) + SEALED] >= request
+
+    def end(self, *, seal: bool) -> None:
+        """Have the helpers end once the queue is empty.
+
+        Args:
+            seal: Whether they seal what they have stored before.
+        """
+        self._words[CLOSING] = 1 if seal else 2

@@ -140,10 +140,23 @@ class Transport:
             assert self._setting is not None
             ring(self._setting.bells[sleeper])
 
-    def end(self) -> None:
-        """Have the helpers end once the queue is empty."""
+    def end(self, *, seal: bool = True) -> None:
+        """Have the helpers end once the queue is empty.
+
+        Args:
+            seal: Whether they seal what they have stored before.
+        """
         if self._has_book:
-            self.book.end()
+            self.book.end(seal=seal)
+        self._ring_all()
+
+    def ask_to_seal(self) -> int:
+        """Have the helpers seal what they have stored; returns the number of the request."""
+        request = self.book.ask_to_seal()
+        self._ring_all()
+        return request
+
+    def _ring_all(self) -> None:
         if self._setting is not None:
             for bell in self._setting.bells:
                 ring(bell)

@@ -38,6 +38,8 @@ __all__ = [
     "REDELIVERED",
     "RESULTS",
     "RESULT_WORDS",
+    "SEAL",
+    "SEALED",
     "SERIAL",
     "SINCE",
     "SIZE",
@@ -61,14 +63,15 @@ __all__ = [
 HEAD = 0  # places of the queue that are taken
 TAIL = 1  # places of the queue that are filled
 RESULTS = 2  # results that were entered, ever
-CLOSING = 3  # whether helpers are to end when the queue is empty
+CLOSING = 3  # whether helpers are to end when the queue is empty: 1, or 2 if they are to seal nothing before
 TICKETS = 4  # units that were taken, ever
 INTENT = 5  # the helper that is taking a unit, plus one; else 0
 WATCHERS = 6  # of the parent's, who want to be told when something was done
 FAILED_EVER = 7  # whether a sample has failed, ever
 HURRY = 8  # whether helpers are to wait for nothing any more, since what is queued was dropped
 SUCCESSORS = 9  # helpers that were started by others, since the parent is gone
-BEGINNING = 10
+SEAL = 10  # how often the parent has asked for what is stored to be sealed
+BEGINNING = 11
 
 # A helper's cell:
 TICKET = 0  # of the unit in hand, 0 if there is none
@@ -92,7 +95,8 @@ READ = 17  # bytes of its failures that the parent has read
 BASE = 18  # bytes of its failures that its file begins behind
 SUSPECT = 19  # that sample
 SOURCE = 20  # the dead helper that the unit in hand is inherited from, plus one; 0 if it comes from the queue
-CELL = 21
+SEALED = 21  # the latest of the parent's requests to seal that the helper has met
+CELL = 22
 
 # A record:
 OFFSET = 0  # of the batch's slot

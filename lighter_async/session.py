@@ -1,0 +1,90 @@
+"""An open target, the record of what is stored in it, and the lanes into it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lighter_async.errors import describe
+from lighter_async.manifest import ManifestLog, OutputName
+from lighter_async.notices import notify
+from lighter_async.targets import Lane, Target, lane_of
+from lighter_async.writers import Writer, key_of_output, outputs_of
+
+__all__ = ["Session", "stored_as"]
+
+
+@dataclass(frozen=True)
+class Session:
+    """Where the samples of a writer are stored and recorded, in one process: the user's, or one of its helpers.
+
+    Attributes:
+        target: Where the bytes go.
+        log: Where stored samples are recorded; None without a manifest.
+    """
+
+    target: Target
+    log: ManifestLog | None = None
+
+    @property
+    def location(self) -> str:
+        """Where the samples are stored, for messages."""
+        return self.target.location
+
+    def open(self) -> None:
+        """Open the target and the record, in a helper process; the user's process begins a run instead."""
+        self.target.open()
+        if self.log is not None:
+            self.log.open()
+
+    def close(self) -> None:
+        """Close the record and the target."""
+        if self.log is not None:
+            self.log.close()
+        self.target.close()
+
+    def lane(self, number: int) -> Lane:
+        """The lane of one of the workers, which takes over what a dead one has left of it.
+
+        Args:
+            number: Which of the workers, from 0.
+
+        Raises:
+            OSError: That cannot be read or changed.
+        """
+        lane = lane_of(self.target, number)
+        if self.log is not None:
+            lane.recover(self.log.ends_of)
+        return lane
+
+    def recorded(self, names: Sequence[str]) -> dict[str, int]:
+        """Those of some samples that this rank has recorded in this run already, and their bytes."""
+        return {} if self.log is None else self.log.recorded(names)
+
+    def seal(self, lane: Lane) -> None:
+        """Give what a lane has stored its final names. No sample fails with it: a failure is said on stderr.
+
+        It stays readable as it is, and is sealed later: by the same lane, or when the target is opened again.
+        """
+        try:
+            objects = lane.seal()
+            if objects and self.log is not None:
+                self.log.seal(objects)
+        except Exception as error:
+            notify(
+                f"what is stored in {self.location!r} cannot be sealed yet ({describe(error)}); all samples are kept, "
+                "and the next writer that opens it seals them"
+            )
+
+
+def stored_as(writer: Writer, key: str) -> list[OutputName]:
+    """What a writer stores of each sample, as records have it.
+
+    Args:
+        writer: The writer.
+        key: The run's.
+    """
+    outputs = outputs_of(writer)
+    if not outputs:
+        return [OutputName(writer.name, key)]
+    return [OutputName(one.encoder.name, key_of_output(key, one.key), one.suffix) for one in outputs]
