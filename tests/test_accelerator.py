@@ -110,7 +110,7 @@ def test_images_are_scaled_on_the_device_before_they_are_copied(device, writer, 
     batch = torch.linspace(-0.5, 1.5, 4096).to(dtype).reshape(4, 1, 32, 32)
     batch[0, 0, 0, :3] = torch.tensor([float("nan"), float("inf"), -float("inf")])
     before = batch.clone()
-    pool = StagingPool(1 << 20, accelerator=device, reduce=lambda tensor: device.tensor(writer.reduce(tensor)))
+    pool = StagingPool(1 << 20, accelerator=device, reduce={None: lambda tensor: device.tensor(writer.reduce(tensor))})
     for values in (device.tensor(batch), [device.tensor(batch[0]), batch[1]]):
         plan = pool.plan_batch(values)
         reduced = [source for _, source in plan.sources if device.owns(source)]

@@ -157,8 +157,26 @@ def test_a_helper_says_how_it_is(make_book):
     helper.say_failures(1, 77)
     assert parent.failures(1) == 77
     assert not helper.ending
-    parent.end()
+    parent.end(seal=True)
     assert helper.ending
+    assert not helper.ends_unsealed
+    parent.end(seal=False)
+    assert helper.ending
+    assert helper.ends_unsealed
+
+
+def test_each_helper_is_asked_once_to_seal(make_book):
+    """For each request of the parent's; one that begins later is asked for the latest."""
+    parent, helper = make_book(ParentBook), make_book(HelperBook)
+    assert helper.request_to_seal(0) == 0
+    request = parent.ask_to_seal()
+    assert not parent.has_sealed(0, request)
+    assert helper.request_to_seal(0) == request
+    helper.say_sealed(0, request)
+    assert parent.has_sealed(0, request)
+    assert not parent.has_sealed(1, request)
+    assert helper.request_to_seal(0) == 0
+    assert helper.request_to_seal(1) == request
 
 
 def test_a_helper_killed_at_any_store_loses_and_doubles_nothing():

@@ -74,7 +74,8 @@ def test_the_latest_record_of_each_file_is_found(tmp_path, seed):
         log.append(stored, names, [(kind,)] * len(stored), origin)
         for place, one in enumerate(stored):
             index = None if origin is None else origin.indices[place]
-            model.note(log.run.rank, one.file, log.run.id, (names[place], one.nbytes, one.xxh3, index, kind))
+            part = one.parts[0]
+            model.note(log.run.rank, part.file, log.run.id, (names[place], part.nbytes, part.xxh3, index, kind))
         if chance.random() < 0.3:
             record = chance.choice(list(read_manifest(tmp_path).records))
             log.drop([(record, None)])

@@ -31,8 +31,7 @@ from lighter_async import (
     write_text,
     writer_registry,
 )
-from lighter_async.store import Place
-from lighter_async.targets import FileStore
+from lighter_async.store import DirectoryStore, Place
 
 pytestmark = test_values.pytestmark
 
@@ -405,7 +404,7 @@ def test_a_manifest_of_somebody_elses_leads_nowhere(tmp_path):
 
 def test_a_store_tells_sizes_and_reads_whole_files(tmp_path):
     """Small and large ones, and empty ones."""
-    files = FileStore(tmp_path)
+    files = DirectoryStore(tmp_path)
     for size in (0, 5, 3 << 20):
         (tmp_path / "file").write_bytes(b"x" * size)
         place = Place("file", 0, size, "")

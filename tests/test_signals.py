@@ -404,11 +404,11 @@ def test_a_close_that_is_interrupted_at_its_end_may_be_called_again(tmp_path, ha
     handle(signal.SIGUSR1, fail)
     stop = writer._lifecycle.backend.stop
 
-    def interrupted():
+    def interrupted(*, seal):
         monkeypatch.undo()
         signal.raise_signal(signal.SIGUSR1)
         run_handlers()
-        stop()
+        stop(seal=seal)
 
     monkeypatch.setattr(writer._lifecycle.backend, "stop", interrupted)
     with pytest.raises(Alarm):

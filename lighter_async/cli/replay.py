@@ -16,9 +16,9 @@ from lighter_async.cli.steps import step
 from lighter_async.cli.words import printable, refuse, say
 from lighter_async.errors import LighterAsyncError, WriteError, describe
 from lighter_async.manifest import Manifest, Record, read_manifest
-from lighter_async.manifest.adopt import checksum_of_file
 from lighter_async.names import with_suffix
 from lighter_async.service import BackgroundWriter
+from lighter_async.store import DirectoryStore, Store
 from lighter_async.types import Origin, Run
 from lighter_async.workers import Kept, NeedsTrustError, kept_in
 from lighter_async.writers import (
@@ -166,6 +166,7 @@ def _current(
     kept: Sequence[Kept], manifest: Manifest, directory: Path, writer_of: Callable[[Kept], Any]
 ) -> tuple[list[Kept], list[Kept], list[Kept]]:
     """The latest value of each sample, those that something later replaced, and those whose name another one has."""
+    store = DirectoryStore(directory)
     order = {run.run: run.sequence for run in manifest.runs}
     stored = {(record.name, record.writer, record.key): record for record in manifest.records}
     of_files = {record.file: record for record in manifest.records if record.file is not None}
@@ -182,7 +183,7 @@ def _current(
             continue
         is_stored = record is not None and _is_as_late(record, one, order)
         if not is_stored:
-            is_stored = _is_newer(one, directory, file, there, order)
+            is_stored = _is_newer(one, store, file, there, order)
         (current if latest[_sample(one)] is one and not is_stored else old).append(one)
     return current, old, refused
 
@@ -203,15 +204,16 @@ def _is_as_late(record: Record, one: Kept, order: Mapping[str, int]) -> bool:
     return recorded >= kept if recorded and kept else record.time > float(one.about["time"])
 
 
-def _is_newer(one: Kept, directory: Path, file: str, record: Record | None, order: Mapping[str, int]) -> bool:
+def _is_newer(one: Kept, store: Store, file: str, record: Record | None, order: Mapping[str, int]) -> bool:
     """Whether there is a file under its name that was stored later, whoever stored it."""
     try:
         if record is not None and order.get(record.run, 0) and order.get(one.about["run"], 0):
             if _is_as_late(record, one, order):
                 return True
-            if checksum_of_file(directory, file) == record.xxh3:
+            if store.checksum(file) == record.xxh3:
                 return False  # the earlier run's, whatever the clock was then
-        return os.lstat(directory / file).st_mtime_ns > one.since
+        identity = store.identity(file)
+        return identity is not None and identity.changed > one.since
     except OSError:
         return False
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 
-import xxhash
-
-from lighter_async.below import open_below
 from lighter_async.locks import boot_id
 from lighter_async.manifest.columns import Columns
 from lighter_async.manifest.entry import Record, RunRecord, samples_of
 from lighter_async.manifest.line import LARGEST
 from lighter_async.manifest.reader import Manifest, Series
 from lighter_async.manifest.records import Records
-from lighter_async.names import RESERVED_PREFIX, with_suffix
+from lighter_async.names import with_suffix
+from lighter_async.store import DirectoryStore, Identity, Store
 
-__all__ = ["adoptable", "checksum_of", "identity_of_file", "lengths_of", "number_name", "stored", "with_unrecorded"]
+__all__ = ["adoptable", "lengths_of", "number_name", "stored", "with_unrecorded"]
 
-_CHUNK = 1 << 20
 _MOST_DIGITS = 19
 
 
@@ -77,6 +72,7 @@ def adoptable(manifest: Manifest, *, writer: str | None = None, key: str | None 
         writer: Look at one writer's files alone.
         key: Look at one output's files alone.
     """
+    store: Store = DirectoryStore(manifest.directory)
     of_series: dict[Series, list[RunRecord]] = {}
     for run in manifest.runs:
         of_series.setdefault(run.series, []).append(run)
@@ -87,109 +83,64 @@ def adoptable(manifest: Manifest, *, writer: str | None = None, key: str | None 
         if not runs or not all(run.numbered and run.suffix and run.boot == boot_id() != "" for run in runs):
             continue
         since = min(run.since for run in runs)
-        numbered = _numbered(manifest.directory, runs[-1], lengths_of(manifest, series))
+        numbered = _numbered(store.objects(), runs[-1], lengths_of(manifest, series))
         for loader, index, file in manifest.records.without(numbered, lambda one: one[2]):
-            identity = identity_of_file(manifest.directory / file)
-            if identity is None or identity[1] < since or _is_same(identity, manifest.damaged.get(file)):
+            identity = store.identity(file)
+            if identity is None or identity.changed < since or _is_same(identity, manifest.damaged.get(file)):
                 continue
             try:
-                record = _record(manifest.directory, file, loader, index, runs[-1])
+                record = _record(store, file, identity, loader, index, runs[-1])
             except OSError:
                 continue  # it is gone by now, or cannot be read, and so counts as not stored
             yield record, series[1]
 
 
-def _is_same(identity: tuple[int, int, int], damaged: Sequence[int] | None) -> bool:
+def _is_same(identity: Identity, damaged: Sequence[int] | None) -> bool:
     """Whether a file may be the one that was found damaged: a later one has another number, and is newer."""
-    return damaged is not None and (identity[2] == damaged[2] or identity[1] <= damaged[1])
+    return damaged is not None and (identity.number == damaged[2] or identity.changed <= damaged[1])
 
 
-def identity_of_file(path: Path) -> tuple[int, int, int] | None:
-    """The size, time of change in nanoseconds, and number of what lies under a name; None if nothing does."""
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns, status.st_ino
-
-
-def _numbered(directory: Path, run: RunRecord, lengths: Sequence[int | None]) -> Iterator[tuple[int, int, str]]:
-    """The loader and index of each file that is named by its number."""
-    for entry in _entries(directory):
-        if (
-            entry.is_dir(follow_symlinks=False)
-            and entry.name.isdecimal()
-            and entry.name.isascii()
-            and len(entry.name) < _MOST_DIGITS
-        ):
+def _numbered(objects: Iterable[str], run: RunRecord, lengths: Sequence[int | None]) -> Iterator[tuple[int, int, str]]:
+    """The loader and index of each object that is named by its number."""
+    for name in objects:
+        folder, slash, file = name.rpartition("/")
+        number = _number(file.removesuffix(run.suffix), file, run.suffix)
+        if number is None:
+            continue
+        if slash:
             # As earlier versions named samples of several loaders.
-            for inner in _entries(Path(entry.path)):
-                if (index := _index(inner, run.suffix)) is not None and str(int(entry.name)) == entry.name:
-                    yield int(entry.name), index, f"{entry.name}/{inner.name}"
-        elif (number := _index(entry, run.suffix)) is not None:
-            for loader, length in enumerate(lengths or [None]):
-                if length is None or number < length:
-                    yield loader, number, entry.name
-                    break
-                number -= length
+            loader_number = _number(folder, folder, "")
+            if loader_number is not None:
+                yield loader_number, number, name
+            continue
+        for loader, length in enumerate(lengths or [None]):
+            if length is None or number < length:
+                yield loader, number, name
+                break
+            number -= length
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(RESERVED_PREFIX)]
-    except OSError:
-        return []
-
-
-def _index(entry: os.DirEntry[str], suffix: str) -> int | None:
-    stem = entry.name.removesuffix(suffix)
-    if (
-        stem == entry.name
-        or not (stem.isascii() and stem.isdecimal() and len(stem) <= _MOST_DIGITS)
-        or with_suffix(str(int(stem)), suffix) != entry.name
-    ):
+def _number(stem: str, name: str, suffix: str) -> int | None:
+    """The number that a name consists of, with a suffix; None if it is none, or is written in another way."""
+    if not (stem.isascii() and stem.isdecimal() and len(stem) <= _MOST_DIGITS) or int(stem) > LARGEST:
         return None
-    return int(stem) if int(stem) <= LARGEST and entry.is_file(follow_symlinks=False) else None
+    return int(stem) if with_suffix(str(int(stem)), suffix) == name else None
 
 
-def _record(directory: Path, file: str, loader: int, index: int, run: RunRecord) -> Record:
-    status = os.lstat(directory / file)
+def _record(store: Store, file: str, identity: Identity, loader: int, index: int, run: RunRecord) -> Record:
     return Record(
         name=file.removesuffix(run.suffix),
         file=file,
-        bytes=status.st_size,
-        xxh3=checksum_of_file(directory, file),
+        bytes=identity.bytes,
+        xxh3=store.checksum(file),
         index=index,
         shape=None,
         dtype=None,
         rank=run.rank,
         loader=loader,
         batch=None,
-        time=status.st_mtime,
+        time=identity.changed / 1e9,
         run=run.run,
         writer=run.writer,
         key=run.key,
     )
-
-
-def checksum_of_file(directory: Path, file: str) -> str:
-    """As `checksum`, of a file below a directory; no link is followed.
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    return checksum_of(open_below(directory, file))
-
-
-def checksum_of(descriptor: int) -> str:
-    """As `checksum`, of an open file, which is closed.
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    state = xxhash.xxh3_64()
-    with open(descriptor, "rb", buffering=0) as file:
-        while data := file.read(_CHUNK):
-            state.update(data)
-    return state.hexdigest()

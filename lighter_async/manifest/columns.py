@@ -22,7 +22,7 @@ from lighter_async.manifest.entry import Record, samples_of
 from lighter_async.manifest.line import LARGEST, Output, Samples, Span, encode, short_lines
 from lighter_async.names import check_name, check_names, with_suffix, with_suffixes
 
-__all__ = ["Block", "Columns", "key_of", "keys_of", "names_in", "record_lines", "records_in"]
+__all__ = ["Block", "Columns", "key_in_series", "key_of", "keys_of", "names_in", "record_lines", "records_in"]
 
 _NAMES: Final = -1  # of `Head.numbered`: samples have names of their own
 _SEED = secrets.randbits(64)  # so that nobody can choose a name whose key is that of another one
@@ -259,11 +259,8 @@ class Block:
         if head.object is not None and not head.has_offsets:
             return np.full(self.count, key_of(head.object), np.uint64)
         if head.suffix is None:  # in an object that holds others, or in none that is known: it goes by its series
-            words = f"\0{head.writer}\0{head.key}"
             return np.fromiter(
-                (_hash(f"{self.name(row)}{words}") for row in range(self.count)),
-                np.uint64,
-                self.count,
+                (key_in_series(self.name(row), self.series) for row in range(self.count)), np.uint64, self.count
             )
         numbers = self.number_column()
         if numbers is None:
@@ -432,6 +429,11 @@ def key_of(file: str) -> int:
         if is_number and (head[0] != "0" or head == "0") and int(head) <= LARGEST:
             return int(_mixed(np.array([int(head)], np.int64), dot + tail)[0])
     return _hash(file)
+
+
+def key_in_series(name: str, series: tuple[str, str]) -> int:
+    """The key of a sample that lies in an object with others, or nobody knows where."""
+    return _hash("\0".join((name, *series)))
 
 
 def keys_of(files: Sequence[str]) -> NDArray[np.uint64]:

@@ -15,6 +15,7 @@ from lighter_async.errors import InvalidNameError, LighterAsyncError
 from lighter_async.manifest.line import FORMAT, MOST_DIMENSIONS, Config, Loader, Output, Samples
 from lighter_async.names import check_name, with_suffix
 from lighter_async.runs import MOST_RUNS
+from lighter_async.store import Place
 from lighter_async.types import Durability
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "encoded_text",
     "parse",
     "parse_samples",
+    "place_of",
     "samples_of",
 ]
 
@@ -78,6 +80,13 @@ class Record:
         return self.writer, self.key
 
 
+def place_of(record: Record) -> Place | None:
+    """Where a sample lies; None of a function ``(path, value)``, of whose files nothing is recorded."""
+    if record.file is None or record.bytes is None or record.xxh3 is None:
+        return None
+    return Place(record.file, record.offset, record.bytes, record.xxh3)
+
+
 @dataclass(frozen=True, slots=True)
 class Dropped:
     """A sample that is to be computed again, because its file was found missing or damaged.
@@ -89,6 +98,7 @@ class Dropped:
         run: The run that had stored it; empty where that is not known.
         seen: The size, time of change in nanoseconds and number of the file that was found damaged: as long as it lies
             there, it is nobody's.
+        series: The writer and the key of a sample that lies in a file with others; None of one that is the whole file.
     """
 
     name: str
@@ -96,6 +106,7 @@ class Dropped:
     time: float
     run: str = ""
     seen: tuple[int, ...] | None = None
+    series: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +326,13 @@ def _dropped(fields: dict[str, Any]) -> Dropped | None:
         return None
     if not (type(name) is type(run) is str and _is_time(time) and (file is None or _is_file(file))):
         return None
-    return Dropped(name, file, time, run, None if seen is None else tuple(seen))
+    series: tuple[str, str] | None = None
+    if "series" in fields:
+        writer, key = fields["series"]
+        if not type(writer) is type(key) is str:
+            return None
+        series = writer, key
+    return Dropped(name, file, time, run, None if seen is None else tuple(seen), series)
 
 
 def _loaders(fields: dict[str, Any]) -> Loaders | None:

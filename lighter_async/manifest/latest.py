@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.manifest.columns import Block, key_of
+from lighter_async.manifest.columns import Block, key_in_series, key_of
 from lighter_async.manifest.entry import Dropped
 
 __all__ = ["Drop", "keep_latest"]
@@ -44,7 +44,7 @@ def keep_latest(blocks: Sequence[Block], drops: Sequence[Drop], sequences: Mappi
     if not drops and _are_distinct_numbers(blocks):
         return []
     keys = [block.keys() for block in blocks]
-    keys.append(np.array([key_of(drop.entry.file or "") for drop in drops], np.uint64))
+    keys.append(np.array([_key_of_dropped(drop.entry) for drop in drops], np.uint64))
     all_keys = np.concatenate(keys)
     doubled = _doubled(all_keys)
     if doubled is None:
@@ -73,6 +73,10 @@ def keep_latest(blocks: Sequence[Block], drops: Sequence[Drop], sequences: Mappi
             block.alive[rows] = False
     dead_drops = set((dead[np.searchsorted(dead, starts[-2]) :] - starts[-2]).tolist())
     return [drop.entry for number, drop in enumerate(drops) if number not in dead_drops]
+
+
+def _key_of_dropped(entry: Dropped) -> int:
+    return key_of(entry.file or "") if entry.series is None else key_in_series(entry.name, entry.series)
 
 
 def _are_distinct_numbers(blocks: Sequence[Block]) -> bool:

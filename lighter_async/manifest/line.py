@@ -240,7 +240,15 @@ def loaders_line(run: Run, series: OutputName, loaders: Sequence[Loader], *, nam
     return json.dumps(about, separators=(",", ":")) + "\n"
 
 
-def dropped_line(name: str, file: str | None, run: str, time: float, seen: Sequence[int] | None) -> str:
+def dropped_line(
+    name: str,
+    file: str | None,
+    run: str,
+    time: float,
+    seen: Sequence[int] | None,
+    *,
+    series: tuple[str, str] | None = None,
+) -> str:
     """The line that takes back what an earlier line says of a sample.
 
     Args:
@@ -249,8 +257,11 @@ def dropped_line(name: str, file: str | None, run: str, time: float, seen: Seque
         run: The run that stored it.
         time: Seconds since the epoch.
         seen: None if there was no file.
+        series: The writer and the key of a sample that lies in a file with others, which stay.
     """
-    about = {"dropped": name, "file": file, "run": run, "time": round(time, 3), "seen": seen}
+    about: dict[str, Any] = {"dropped": name, "file": file, "run": run, "time": round(time, 3), "seen": seen}
+    if series is not None:
+        about["series"] = series
     return json.dumps(about, separators=(",", ":")) + "\n"
 
 

@@ -11,12 +11,10 @@ from pathlib import Path
 from threading import Lock
 from time import monotonic, sleep, time
 
-from lighter_async.below import open_below
 from lighter_async.files import name_part, remove, sync_folder, write_part
 from lighter_async.forks import Descriptors
 from lighter_async.interrupts import run_handlers
 from lighter_async.locks import alone_in, boot_id, unlink_from_copies, warn_of
-from lighter_async.manifest.adopt import checksum_of
 from lighter_async.manifest.columns import names_in, record_lines, records_in
 from lighter_async.manifest.entry import Entry, Record, encoded_text, parse
 from lighter_async.manifest.line import (
@@ -36,6 +34,7 @@ from lighter_async.manifest.reader import latest_sequence, lines_in, lines_of, m
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.notices import notify
 from lighter_async.runs import Begun, begin_run
+from lighter_async.store import UNSEALED, DirectoryStore
 from lighter_async.types import Durability, Origin, Run
 
 __all__ = ["ManifestLog", "manifest_name"]
@@ -216,7 +215,11 @@ class ManifestLog:
             OSError: That could not be written, or not all.
         """
         now = time()
-        self._write("".join(dropped_line(one.name, one.file, one.run, now, seen) for one, seen in records).encode())
+        lines = []
+        for one, seen in records:
+            series = one.series if one.offset else None
+            lines.append(dropped_line(one.name, one.file, one.run, now, seen, series=series))
+        self._write("".join(lines).encode())
 
     def find_of_other_rank(self, file: str, *, seconds: float) -> Record | None:
         """What another rank of this run has recorded of a file.
@@ -277,10 +280,10 @@ class ManifestLog:
                 earlier.add((record.bytes, record.xxh3))
         if not earlier:
             return False
+        store = DirectoryStore(self.directory)
+        identity = store.identity(file)
         try:
-            descriptor = open_below(self.directory, file)
-            size = os.fstat(descriptor).st_size
-            return (size, checksum_of(descriptor)) in earlier
+            return identity is not None and (identity.bytes, store.checksum(file)) in earlier
         except OSError:
             return False
 
@@ -389,7 +392,8 @@ class ManifestLog:
                     yield line + b"\n", False
 
     def _has(self, file: str) -> bool:
-        return os.path.lexists(os.path.join(self.directory, file))
+        path = os.path.join(self.directory, file)
+        return os.path.lexists(path) or os.path.lexists(path + UNSEALED)
 
     def _beside(self, name: str) -> str:
         return os.path.join(self.directory, RESERVED_PREFIX, name)

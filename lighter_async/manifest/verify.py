@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.below import open_below, remove_below, walk_below
 from lighter_async.files import local_path
 from lighter_async.limits import usable_cores
 from lighter_async.locks import held_by, is_held
-from lighter_async.manifest.adopt import adoptable, checksum_of, identity_of_file
+from lighter_async.manifest.adopt import adoptable
 from lighter_async.manifest.columns import Block
-from lighter_async.manifest.entry import Record
+from lighter_async.manifest.entry import Record, place_of
 from lighter_async.manifest.log import ManifestLog
 from lighter_async.manifest.reader import Manifest, manifest_files, read_manifest
 from lighter_async.names import RESERVED_PREFIX
+from lighter_async.store import UNSEALED, DirectoryStore, Identity, Store
 from lighter_async.types import Run
 
 __all__ = ["Finding", "Report", "Trouble", "drop", "is_in_use", "verify", "why_empty"]
@@ -39,7 +38,6 @@ the latter is whole, and a run's own, whose end came before it could record it: 
 """
 
 _HARMLESS = frozenset({"extra", "not recorded", "being replaced"})
-_NO_FILE = frozenset({errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EMLINK})
 _LOOKS = 3  # at what a writer may be replacing while we look
 _TOGETHER = 64  # files that a thread is given at a time
 
@@ -134,27 +132,28 @@ def verify(
     report = Report(root, manifest, in_use=is_in_use(root))
     tick = begin(_known(manifest)) if begin is not None else _nothing
     damaged = []
-    for finding in _compare_all(root, manifest, workers or 2 * usable_cores()):
+    store: Store = DirectoryStore(root)
+    for finding in _compare_all(store, manifest, workers or 2 * usable_cores()):
         if finding is not None:
             damaged.append(finding)
         tick()
-    extra = set(manifest.records.without(_files(root), str))
+    extra = _not_recorded(manifest, store.objects())
     at_work: set[str] = set()
     for _ in range(_LOOKS if damaged or extra else 0):
         # Asked before the manifest is read: what a writer has recorded before it ended is in there.
         at_work = set(held_by(os.path.join(root, RESERVED_PREFIX)))
         before, report.manifest = report.manifest, read_manifest(root)
-        damaged, settled = _look_again(root, damaged, before, report.manifest)
+        damaged, settled = _look_again(store, damaged, before, report.manifest)
         if settled:
             break
     since = min((run.since for run in report.manifest.runs if run.run in at_work), default=None)
     if since is not None:
-        damaged = [_of_writer_at_work(root, one, since) for one in damaged]
+        damaged = [_of_writer_at_work(store, one, since) for one in damaged]
     report.checked = _known(report.manifest)
     report.nbytes = sum(block.sizes_of_living() for block in report.manifest.records.blocks)
     report.opaque = len(report.manifest.records) - report.checked
     report.findings = damaged
-    extra = set(report.manifest.records.without(extra, str))
+    extra = _not_recorded(report.manifest, extra)
     if extra:
         report.findings += _unknown(report, extra)
     report.findings.sort(key=lambda one: one.file)
@@ -162,11 +161,14 @@ def verify(
 
 
 def drop(report: Report) -> list[OSError]:
-    """Record that damaged files are to be computed again, and remove them; returns why some could not be removed.
+    """Record that damaged samples are to be computed again, and remove their files; returns why that failed for some.
+
+    A file that holds other samples as well stays as it is.
 
     Raises:
         OSError: The manifest cannot be written to. Nothing is removed.
     """
+    store: Store = DirectoryStore(report.directory)
     damaged = [one.record for one in report.damaged if one.record is not None and one.record.file is not None]
     for rank in sorted({record.rank for record in damaged}):
         # Each in its rank's manifest, behind the line that it takes back. First there and then the file, so that a
@@ -174,25 +176,24 @@ def drop(report: Report) -> list[OSError]:
         log = ManifestLog(report.directory, Run(rank=rank, world_size=rank + 1, id="repair"), durability="fsync")
         log.open()
         try:
-            log.drop(
-                [
-                    (record, identity_of_file(report.directory / (record.file or "")))
-                    for record in damaged
-                    if record.rank == rank
-                ]
-            )
+            log.drop([(record, _seen(store, record)) for record in damaged if record.rank == rank])
         finally:
             log.close()
     failed = []
     for record in damaged:
-        assert record.file is not None
+        place = place_of(record)
+        if place is None or not place.is_whole_object:
+            continue  # other samples lie in it
         try:
-            remove_below(report.directory, record.file)
-        except (FileNotFoundError, NotADirectoryError):
-            pass
+            store.remove(place.object)
         except OSError as error:
             failed.append(error)
     return failed
+
+
+def _seen(store: Store, record: Record) -> Identity | None:
+    """What a damaged file is, so that it is not taken for a later one; of what lies with others there is no such."""
+    return None if record.offset or record.file is None else store.identity(record.file)
 
 
 def is_in_use(directory: str | os.PathLike[str]) -> bool:
@@ -224,12 +225,12 @@ def _parts(rows: NDArray[np.int64]) -> Iterator[list[int]]:
     return (rows[start : start + _TOGETHER].tolist() for start in range(0, len(rows), _TOGETHER))
 
 
-def _compare_all(root: Path, manifest: Manifest, workers: int) -> Iterator[Finding | None]:
+def _compare_all(store: Store, manifest: Manifest, workers: int) -> Iterator[Finding | None]:
     """What is found of each record, in no order."""
     rows = ((block, part) for block in manifest.records.blocks if block.is_known for part in _parts(block.rows()))
 
     def compare(part: tuple[Block, Sequence[int]]) -> list[Finding | None]:
-        return [_compare(root, part[0].record(row)) for row in part[1]]
+        return [_compare(store, part[0].record(row)) for row in part[1]]
 
     with ThreadPoolExecutor(workers, thread_name_prefix="lighter-async-verify") as pool:
         # A few for each thread are made at a time: records of all files at once would fill the memory.
@@ -242,55 +243,33 @@ def _compare_all(root: Path, manifest: Manifest, workers: int) -> Iterator[Findi
             yield from under_way.popleft().result()
 
 
-def _compare(root: Path, record: Record) -> Finding | None:
-    assert record.file is not None
-    path = root / record.file
-    try:
-        descriptor = open_below(root, record.file)
-    except (FileNotFoundError, NotADirectoryError):
-        return Finding(record.file, "missing", "it is not there", record)
-    except OSError as error:
-        return Finding(record.file, "unreadable", _why_unreadable(path, error), record)
-    size = os.fstat(descriptor).st_size
-    if size != record.bytes:
-        os.close(descriptor)
-        return Finding(record.file, "wrong size", f"{size} bytes instead of {record.bytes}", record)
-    try:
-        found = checksum_of(descriptor)
-    except OSError as error:
-        return Finding(record.file, "unreadable", _why_unreadable(path, error), record)
-    if found != record.xxh3:
-        return Finding(record.file, "wrong checksum", f"{found} instead of {record.xxh3}", record)
-    return None
+def _compare(store: Store, record: Record) -> Finding | None:
+    place = place_of(record)
+    assert place is not None
+    found = store.compare(place)
+    return None if found is None else Finding(place.object, cast(Trouble, found.trouble), found.detail, record)
 
 
-def _why_unreadable(path: Path, error: OSError) -> str:
-    if path.is_symlink():
-        return f"a link to {os.readlink(path)!r} in its place, which is not followed"
-    if path.is_dir():
-        return "there is a folder in its place"
-    return (
-        "it is no file, or is reached through a link" if error.errno in _NO_FILE else f"{type(error).__name__}: {error}"
-    )
-
-
-def _of_writer_at_work(root: Path, finding: Finding, since: int) -> Finding:
+def _of_writer_at_work(store: Store, finding: Finding, since: int) -> Finding:
     """A file that is as new as a run that is at work is that run's, which records it in a moment."""
-    identity = identity_of_file(root / finding.file)
-    if finding.trouble not in ("wrong size", "wrong checksum") or identity is None or identity[1] < since:
+    identity = store.identity(finding.file)
+    if finding.trouble not in ("wrong size", "wrong checksum") or identity is None or identity.changed < since:
         return finding
     return Finding(finding.file, "being replaced", "a writer at work has stored it anew", finding.record)
 
 
-def _look_again(root: Path, damaged: Sequence[Finding], before: Manifest, now: Manifest) -> tuple[list[Finding], bool]:
+def _look_again(
+    store: Store, damaged: Sequence[Finding], before: Manifest, now: Manifest
+) -> tuple[list[Finding], bool]:
     """What is still damaged by a newer manifest, and whether that says of each the same as the one before."""
     sought = {one.file for one in damaged}
-    known = {record.file: record for record in now.records.of_files(sought)}
-    settled = all(one.record == known.get(one.file) for one in damaged)
-    again = [record for one in damaged if (record := known.get(one.file)) is not None]
+    known = {(record.file, record.offset): record for record in now.records.of_files(sought)}
+    latest = [known.get((one.record.file, one.record.offset)) for one in damaged if one.record is not None]
+    settled = all(one.record == record for one, record in zip(damaged, latest, strict=True))
+    again = [record for record in latest if record is not None]
     new = set(before.records.without(now.records.files(), str))
     again += now.records.of_files(new)
-    return [one for record in again if (one := _compare(root, record)) is not None], settled
+    return [one for record in again if (one := _compare(store, record)) is not None], settled
 
 
 def _unknown(report: Report, files: Iterable[str]) -> Iterator[Finding]:
@@ -304,11 +283,12 @@ def _unknown(report: Report, files: Iterable[str]) -> Iterator[Finding]:
             yield Finding(file, "extra", f"the manifest does not know it{yet}")
 
 
-def _files(root: Path) -> Iterator[str]:
-    for folder, files in walk_below(root, but=RESERVED_PREFIX):
-        for file in files:
-            if not file.startswith(RESERVED_PREFIX):
-                yield f"{folder}/{file}" if folder else file
+def _not_recorded(manifest: Manifest, names: Iterable[str]) -> set[str]:
+    """Those of some files that no record tells of: neither under their names, nor under those that they are to get."""
+    unknown = set(manifest.records.without(names, str))
+    stems = {name.removesuffix(UNSEALED): name for name in unknown if name.endswith(UNSEALED)}
+    unknown.difference_update(stems.values())
+    return unknown | {stems[stem] for stem in manifest.records.without(stems, str)}
 
 
 def _nothing() -> None:

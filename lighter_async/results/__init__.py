@@ -14,7 +14,8 @@ from lighter_async.manifest.reader import Series
 from lighter_async.manifest.verify import why_empty
 from lighter_async.results.index import Index
 from lighter_async.results.results import Results
-from lighter_async.targets import DirectoryTarget, FileStore, directory_of
+from lighter_async.store import DirectoryStore
+from lighter_async.targets import DirectoryTarget, directory_of
 from lighter_async.writers import Encoder
 
 __all__ = ["Results", "open_results"]
@@ -75,7 +76,13 @@ def open_results(
     series = _choose(os.fspath(directory), stored(manifest), writer, key)
     (chosen, of), records = series
     return Results(
-        Index(manifest, records), FileStore(directory), writer=chosen, key=of, decode=decode, check=check, trust=trust
+        Index(manifest, records),
+        DirectoryStore(directory),
+        writer=chosen,
+        key=of,
+        decode=decode,
+        check=check,
+        trust=trust,
     )
 
 

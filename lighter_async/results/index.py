@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from operator import attrgetter
 
 from lighter_async.manifest import Manifest, Record
-from lighter_async.store import Place
 
-__all__ = ["Index", "place_of"]
+__all__ = ["Index"]
 
 _Column = tuple[object, ...]
 
@@ -113,13 +112,6 @@ class Index:
             f"index {index} of loader {loader} is not stored; {len(there)} indices from {min(there)} to {max(there)} "
             "are, and pending(dataset, DIR) tells which are missing"
         )
-
-
-def place_of(record: Record) -> Place | None:
-    """Where a sample lies; None of a function ``(path, value)``, of whose files nothing is recorded."""
-    if record.file is None or record.bytes is None or record.xxh3 is None:
-        return None
-    return Place(record.file, record.offset, record.bytes, record.xxh3)
 
 
 def _age(record: Record, order: dict[str, int]) -> tuple[int, float]:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from lighter_async.errors import ReadError, describe, shown
 from lighter_async.manifest import Record, checksum
-from lighter_async.results.index import Index, place_of
+from lighter_async.manifest.entry import place_of
+from lighter_async.results.index import Index
 from lighter_async.store import Store
 from lighter_async.writers import Encoder
 from lighter_async.writers.registry import encoder_of

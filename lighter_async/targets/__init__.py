@@ -11,14 +11,12 @@ from lighter_async.targets.base import (
     features_of,
     lane_of,
 )
-from lighter_async.targets.file_store import FileStore
 from lighter_async.targets.lane import Item, Lane, Outcome, Part, Placed
 from lighter_async.targets.local import LocalTarget
 
 __all__ = [
     "DirectoryTarget",
     "Features",
-    "FileStore",
     "Item",
     "Lane",
     "LaneTarget",
