@@ -23,6 +23,7 @@ from lighter_async.manifest.reader import Series
 from lighter_async.manifest.records import Records
 from lighter_async.names import name_of
 from lighter_async.same import check_same, fingerprint_of
+from lighter_async.store import DirectoryStore, Store
 from lighter_async.targets.local import wait_until_free
 
 __all__ = ["PendingSampler", "pending"]
@@ -191,7 +192,8 @@ def _is_numbered(block: Block, lengths: Sequence[int | None], is_of_callback: bo
 def _warn_of_missing_files(manifest: Manifest) -> None:
     """The manifest decides what is done; but results that somebody removed are hardly meant to stay away."""
     looked_at = manifest.records.some_files(_LOOKED_AT)
-    missing = [file for file in looked_at if not os.path.lexists(manifest.directory / file)]
+    store: Store = DirectoryStore(manifest.directory)
+    missing = [file for file in looked_at if not store.has(file)]
     if missing:
         warnings.warn(
             f"{missing[0]!r} and others ({len(missing)} of {len(looked_at)} that were looked at) are gone from "

@@ -249,7 +249,7 @@ BELOW = {
 ABOVE = {
     "aio": {*BELOW},
     "callback": {*BELOW},
-    "resume": {"errors", "manifest", "names", "same", "targets"},
+    "resume": {"errors", "manifest", "names", "same", "store", "targets"},
     "results": {"errors", "files", "manifest", "store", "targets", "writers"},
     "cli": {*BELOW, "aio", "callback"},
     "testing": {*BELOW},

@@ -34,7 +34,7 @@ from lighter_async.manifest.reader import latest_sequence, lines_in, lines_of, m
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.notices import notify
 from lighter_async.runs import Begun, begin_run
-from lighter_async.store import UNSEALED, DirectoryStore
+from lighter_async.store import DirectoryStore
 from lighter_async.types import Durability, Origin, Run
 
 __all__ = ["ManifestLog", "manifest_name"]
@@ -392,8 +392,7 @@ class ManifestLog:
                     yield line + b"\n", False
 
     def _has(self, file: str) -> bool:
-        path = os.path.join(self.directory, file)
-        return os.path.lexists(path) or os.path.lexists(path + UNSEALED)
+        return DirectoryStore(self.directory).has(file)
 
     def _beside(self, name: str) -> str:
         return os.path.join(self.directory, RESERVED_PREFIX, name)

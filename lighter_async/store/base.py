@@ -94,6 +94,10 @@ class Store(Protocol):
         """The objects that there are, in no order; one that is not sealed under the name that it has until then."""
         ...
 
+    def has(self, name: str) -> bool:
+        """Whether there is an object, sealed or not."""
+        ...
+
     def identity(self, name: str) -> Identity | None:
         """What tells an object from another one of its name; None if there is none."""
         ...

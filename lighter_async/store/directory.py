@@ -102,6 +102,11 @@ class DirectoryStore:
                 if not file.startswith(RESERVED_PREFIX):
                     yield f"{folder}/{file}" if folder else file
 
+    def has(self, name: str) -> bool:
+        """As `Store.has`."""
+        path = os.path.join(self._root, name)
+        return os.path.lexists(path) or os.path.lexists(path + UNSEALED)
+
     def identity(self, name: str) -> Identity | None:
         """As `Store.identity`: a file's size, time of change and inode; a link is one by itself."""
         try:

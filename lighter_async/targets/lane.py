@@ -70,7 +70,9 @@ class Lane(ABC):
     """Whether `seal` is to be called soon, since an object has reached its size."""
 
     def recover(self, ends: Callable[[Sequence[str]], dict[str, int]]) -> None:
-        """Take over what a worker that had this lane before, and died, has left. Called once, before the first `put`.
+        """Cut off what was settled and is not recorded: by a worker that had this lane before, and died, or just now.
+
+        Called before the first `put`, and when what was settled cannot be recorded.
 
         Args:
             ends: For some objects, where the last recorded part in each ends; what lies behind that was not settled.

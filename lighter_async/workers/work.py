@@ -191,6 +191,8 @@ class Work:
             try:
                 self.attempt(partial(log.append, stored, batch.names, kinds, batch.origin))
             except BaseException as error:
+                if self._lane is not None:
+                    self._lane.recover(log.ends_of)  # what is not recorded is cut off
                 for one in stored:
                     self.fail(one.index, error)
                 return
