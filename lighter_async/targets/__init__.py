@@ -9,6 +9,7 @@ from lighter_async.targets.base import (
     descriptors_of,
     directory_of,
     features_of,
+    is_each_by_itself,
     lane_of,
 )
 from lighter_async.targets.lane import Item, Lane, Outcome, Part, Placed
@@ -29,5 +30,6 @@ __all__ = [
     "descriptors_of",
     "directory_of",
     "features_of",
+    "is_each_by_itself",
     "lane_of",
 ]

@@ -22,6 +22,7 @@ __all__ = [
     "descriptors_of",
     "directory_of",
     "features_of",
+    "is_each_by_itself",
     "lane_of",
 ]
 
@@ -162,6 +163,14 @@ class EachByItself(Lane):
     def put(self, item: Item, *, redelivered: bool) -> bool:
         stored = [self._put(part.file, part.data) for part in item.parts]
         return any(stored)
+
+
+def is_each_by_itself(lane: Lane) -> bool:
+    """Whether a lane is one of a target without lanes, which stores the parts of a sample one after the other.
+
+    Such a target may have stored some of them when another one fails; the sample has failed then, and is not recorded.
+    """
+    return isinstance(lane, EachByItself)
 
 
 def features_of(target: Target) -> Features:

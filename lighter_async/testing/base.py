@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeAlias
 import pytest
 
 from lighter_async.names import RESERVED_PREFIX
-from lighter_async.targets import Lane, Target
+from lighter_async.targets import Lane, Outcome, Placed, Target
 from lighter_async.testing.storing import content_of, item_of, parts_of
 
 __all__ = ["MakeTarget", "TargetSuite", "check_stored", "opened", "put_all", "put_one"]
@@ -79,8 +79,13 @@ def put_one(lane: Lane, name: str, version: int = 0, *, redelivered: bool = Fals
         (outcome,) = lane.settle(lambda _: None)
     if isinstance(outcome, BaseException):
         raise outcome
-    assert isinstance(outcome, bool)
-    return outcome
+    assert isinstance(outcome, (bool, Placed))
+    return outcome is not False
+
+
+def _told(outcome: Outcome | BaseException) -> bool | BaseException:
+    """Whether a sample is stored, wherever it lies; or why it is not."""
+    return True if isinstance(outcome, Placed) else outcome
 
 
 def put_all(lane: Lane, contents: Mapping[str, bytes], *, redelivered: bool = False) -> dict[str, Any]:
@@ -97,8 +102,8 @@ def put_all(lane: Lane, contents: Mapping[str, bytes], *, redelivered: bool = Fa
         settled = lane.settle(begun.append)
         assert len(settled) == len(waiting), "settle returns one outcome for each sample that put returned None for"
         assert set(begun) == set(range(len(waiting))), "on_progress is called with the number of each sample"
-        assert all(isinstance(outcome, (bool, BaseException)) for outcome in settled)
-        outcomes.update(zip(waiting, settled, strict=True))
+        assert all(isinstance(outcome, (bool, Placed, BaseException)) for outcome in settled)
+        outcomes.update(zip(waiting, map(_told, settled), strict=True))
         waiting.clear()
         assert not lane.is_full, "a lane that is settled has room"
 
@@ -111,7 +116,7 @@ def put_all(lane: Lane, contents: Mapping[str, bytes], *, redelivered: bool = Fa
         if stored is None:
             waiting.append(name)
         else:
-            outcomes[name] = stored
+            outcomes[name] = _told(stored)
         if lane.is_full:
             settle()
     settle()

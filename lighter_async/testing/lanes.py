@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from lighter_async.targets import Lane, Outcome, lane_of
+from lighter_async.targets import Item, Lane, Outcome, Part, is_each_by_itself, lane_of
 from lighter_async.testing.base import MakeTarget, TargetSuite, check_stored, opened, put_all, put_one
 from lighter_async.testing.faulty import Fault, FaultyTarget, Moment
 from lighter_async.testing.storing import Torn, content_of, item_of
@@ -146,6 +146,40 @@ class LanesSuite(TargetSuite):
         assert outcomes == dict.fromkeys(names, True)
         check_stored(self.read(make_target()), _contents(*names))
 
+    def test_the_parts_of_a_sample_are_stored_together(self, make_target: MakeTarget) -> None:
+        """All of them, or, where one cannot be had, none."""
+
+        def happens() -> None:
+            raise OSError(errno.EIO, "as if from a device")
+
+        whole = _item("a", _contents("a.mask", "a.logits"))
+        torn = Part("d/b.logits", ".logits", Torn([memoryview(b"half"), memoryview(b"whole")], 1, happens))
+        with opened(make_target()) as target:
+            lane = lane_of(target, 0)
+            outcomes: list[Outcome | BaseException | None] = [lane.put(whole, redelivered=False)]
+            with pytest.raises(OSError, match="as if from a device"):
+                lane.put(Item("d/b", [*_item("d/b", _contents("d/b.mask")).parts, torn]), redelivered=False)
+            outcomes += lane.settle(lambda _: None)
+            assert [one is not False for one in outcomes if one is not None] == [True]
+        stored = self.read(make_target())
+        if not is_each_by_itself(lane):
+            check_stored(stored, _contents("a.mask", "a.logits"))
+
+    def test_sealing_takes_nothing_away(self, make_target: MakeTarget) -> None:
+        """Samples are there before and after it, and more can be stored; there may be nothing to seal."""
+        with opened(make_target()) as target:
+            lane = lane_of(target, 0)
+            lane.recover(lambda objects: {})
+            lane.seal()
+            assert put_all(lane, _contents("a", "d/b")) == {"a": True, "d/b": True}
+            sealed = list(lane.seal())
+            assert put_all(lane, _contents("c")) == {"c": True}
+            later = list(lane.seal())
+            assert not set(sealed) & set(later), "an object is sealed once"
+            assert list(lane.seal()) == []
+            lane.close()
+        check_stored(self.read(make_target()), _contents("a", "d/b", "c"))
+
     @pytest.mark.parametrize("when", ["before", "during", "after"])
     def test_a_sample_that_failed_as_on_a_full_disk_is_stored_by_its_next_attempt(
         self,
@@ -165,6 +199,10 @@ class LanesSuite(TargetSuite):
         if when != "after":
             del expected["d/c"]
         check_stored(self.read(make_target()), expected)
+
+
+def _item(name: str, parts: dict[str, bytes]) -> Item:
+    return Item(name, [Part(file, file.removeprefix(name), [memoryview(data)]) for file, data in parts.items()])
 
 
 def _put(lane: Lane, name: str, data: bytes) -> Outcome | None:
