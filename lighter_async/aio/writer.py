@@ -58,7 +58,7 @@ class AsyncBackgroundWriter:
 
     def __init__(
         self,
-        writer: str | Callable[..., Any] = "tensor",
+        writer: str | Callable[..., Any] | Mapping[str, Any] = "tensor",
         directory: str | os.PathLike[str] | Target | None = None,
         *,
         target: Target | None = None,

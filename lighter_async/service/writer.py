@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -42,7 +42,8 @@ class BackgroundWriter:
 
     Args:
         writer: A registered name (``"tensor"``, ``"image_2d"``, ``"image_3d"``, ``"text"``), an `Encoder`, or a
-            function ``(path, value)``, plain or ``async def``; or where one is, as ``"module:attribute"``.
+            function ``(path, value)``, plain or ``async def``; or where one is, as ``"module:attribute"``. Or a dict
+            with a registered name or an encoder for each output of a sample, whose value is a dict then.
         directory: Where the files go. Made if it does not exist. A target may stand in its place.
         target: Another way to say it: where the bytes go.
         {options}
@@ -54,7 +55,7 @@ class BackgroundWriter:
 
     def __init__(
         self,
-        writer: str | Callable[..., Any] = "tensor",
+        writer: str | Callable[..., Any] | Mapping[str, Any] = "tensor",
         directory: str | os.PathLike[str] | Target | None = None,
         *,
         target: Target | None = None,
@@ -109,7 +110,7 @@ class BackgroundWriter:
         Args:
             names: One per sample, as in `submit`; a list, or an array of texts.
             values: A tensor or array with a batch dimension, of shape ``(len(names), ...)`` and any dtype, or a
-                sequence of samples, which may differ in shape.
+                sequence of samples, which may differ in shape. Of several outputs a dict with one of these for each.
             timeout: Seconds to wait for room. None waits without limit.
             origin: Where the samples come from, for the manifest.
 
