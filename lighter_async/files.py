@@ -16,7 +16,7 @@ from lighter_async.names import RESERVED_PREFIX
 
 __all__ = [
     "PART_ENDING",
-    "is_temporary",
+    "temporary_token",
     "local_path",
     "name_part",
     "new_token",
@@ -77,7 +77,7 @@ _direct = new_token()
 def publish(path: Path | str, parts: Sequence[memoryview], *, token: str | None = None, replace: bool = True) -> None:
     """Write `parts` to a temporary file beside `path`, then give it its name in one step.
 
-    So whoever looks, and whatever ends this process, there is a whole file or none. The temporary name does not
+    Readers see a whole file or none, whatever ends this process. The temporary name does not
     contain the final one, so that a final name may be as long as the file system allows. Power loss is not covered:
     nothing is synced.
 
@@ -141,7 +141,7 @@ def name_part(
         _link(temporary, path, alone)
 
 
-def is_temporary(file: str) -> str | None:
+def temporary_token(file: str) -> str | None:
     """The token of the writer whose temporary file it is; None if it is no temporary file of ours."""
     beginning = RESERVED_PREFIX + "-"
     if not (file.startswith(beginning) and file.endswith(PART_ENDING)):

@@ -190,7 +190,7 @@ def _is_numbered(block: Block, lengths: Sequence[int | None], is_of_callback: bo
 
 
 def _warn_of_missing_files(manifest: Manifest) -> None:
-    """The manifest decides what is done; but results that somebody removed are hardly meant to stay away."""
+    """Warn of recorded files that are gone: the manifest decides what is done, so they would not be computed again."""
     looked_at = manifest.records.some_files(_LOOKED_AT)
     store: Store = DirectoryStore(manifest.directory)
     missing = [file for file in looked_at if not store.has(file)]

@@ -69,7 +69,7 @@ class AsyncBackgroundWriter:
         self._steps = self._writer.steps
         self._turn = anyio.Lock()
         self._watches: dict[object, Watch] = {}  # by event loop, while somebody waits there
-        self._waiting = False  # whoever has the turn waits for room, and so does whoever waits for the turn
+        self._waiting = False  # the task whose turn it is waits for space, and those behind it for their turn
 
     async def submit(self, name: str, value: Any, *, origin: Origin | None = None) -> None:
         """Hand one sample over. Awaits while there is no room.

@@ -1,4 +1,4 @@
-"""Who waits for a change of the books, and how they are woken: threads, workers' backends, event loops."""
+"""Waiting for a change of the books: threads, backends and event loops, and how each is woken."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from lighter_async.notices import notify
 
 __all__ = ["alone_in", "unlink_from_copies"]
 
-_SECONDS_ALONE = 60.0  # to wait for whoever is alone in a file
+_SECONDS_ALONE = 60.0  # to wait for another process that has a file locked
 _SECONDS_UNTOLD = 2.0  # after which it is said that somebody is waited for
 _LONGEST_PAUSE = 0.02  # seconds between two looks
 
@@ -68,7 +68,7 @@ def unlink_from_copies(path: str, *, waiting: Callable[[], None] = lambda: None)
             return
         descriptor = own.open(os.open, path, OPEN)
     except OSError:
-        return  # there is none; or it cannot be opened, which whoever is to write to it tells
+        return  # there is none; or it cannot be opened, and the write that follows says why
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

@@ -1,4 +1,4 @@
-"""Helper processes that have lost their parent: whoever opens a directory waits until they have stored their work."""
+"""Helper processes that have lost their parent: opening a directory waits until they have stored their work."""
 
 from __future__ import annotations
 

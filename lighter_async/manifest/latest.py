@@ -1,4 +1,4 @@
-"""Which records still hold, of those that tell of the same file or sample: the later one of two, whoever wrote it."""
+"""Which of several records of the same file or sample still holds: the latest, whichever rank wrote it."""
 
 from __future__ import annotations
 

@@ -308,7 +308,7 @@ class ManifestLog:
             return
         with self._lock:
             self._put(lines)
-            # Asked behind the write: what is in the file then, whoever removes it later finds there.
+            # Looked at after the write: a file that is removed later still holds these lines when it is restored.
             while not self._is_there():
                 self._reopen()
                 # A copy of the beginning may be there already, which does no harm.

@@ -17,7 +17,7 @@ __all__ = ["Kept", "Leaf", "Loose", "Snapshot", "Text"]
 class Leaf:
     """Where one tensor or array lies in a slot, in bytes, C-contiguous.
 
-    Of a tensor, `dtype` is torch's name without ``torch.``, so that who does not look at it needs no torch.
+    Of a tensor, `dtype` is torch's name without ``torch.``, so that readers need not import torch.
     """
 
     dtype: Any

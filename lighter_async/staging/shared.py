@@ -169,6 +169,6 @@ class SharedView:
         return Slot(np.frombuffer(mmap.mmap(self._descriptor, size, offset=offset), np.uint8), False, offset)
 
     def discard(self) -> None:
-        """Give the memory of all slots back, which nobody needs any more, whoever still maps it."""
+        """Return the memory of all slots to the system, also where other processes still map it."""
         self._mapping.madvise(mmap.MADV_REMOVE)
         os.ftruncate(self._descriptor, len(self._mapping))

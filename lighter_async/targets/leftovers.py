@@ -7,7 +7,7 @@ import os
 from collections.abc import Container, Iterator
 
 from lighter_async.below import remove_below, walk_below
-from lighter_async.files import is_temporary
+from lighter_async.files import temporary_token
 from lighter_async.interrupts import run_handlers
 from lighter_async.locks import LOCK_ENDING, RunLock, owner_of
 from lighter_async.names import RESERVED_PREFIX
@@ -90,6 +90,6 @@ def _temporary_files(root: str, tokens: Container[str]) -> Iterator[tuple[str, s
     for folder, files in walk_below(root):
         run_handlers()  # such as Ctrl-C: there may be millions
         for file in files:
-            token = is_temporary(file)
+            token = temporary_token(file)
             if token is not None and token in tokens:
                 yield f"{folder}/{file}" if folder else file, token

@@ -37,7 +37,7 @@ def item_of(name: str, data: Sequence[memoryview]) -> Item:
 
 
 class Torn(Sequence[memoryview]):
-    """Parts that are not all to be had: whoever takes one of the later ones has something happen instead.
+    """Parts of which the later ones cannot be read: reading one of them calls a function instead.
 
     Args:
         parts: The parts.

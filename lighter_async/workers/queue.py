@@ -80,7 +80,7 @@ class UnitQueue(ABC):
         return False  # the same
 
     def wake(self) -> None:
-        return  # whoever waits is woken by the ledger
+        return  # the ledger wakes waiting threads
 
     def watch(self) -> AbstractContextManager[int | None]:
         return nullcontext()

@@ -28,7 +28,7 @@ class _Task:
     def __init__(self) -> None:
         self.ident = 0
         self.unit: Unit | None = None
-        # One field, so that who looks at it without the lock, or changes it without, sees both of one sample.
+        # One field, so that index and time are of one sample also when it is read or changed without the lock.
         self.place: tuple[int, float] | None = None
         self.is_abandoned = False
         self.is_to_seal = False
@@ -81,7 +81,7 @@ class ThreadBackend(UnitQueue):
             threads = [thread for thread, task in self._loose.items() if not task.is_abandoned]
         for thread in threads:
             thread.join()
-        # Without those of threads that hang, which may still write: whoever opens the target next takes them over.
+        # Not those of threads that hang, which may still write: the next writer that opens the target takes them over.
         with self._lock:
             lanes, self._lanes = self._lanes, []
         for lane in lanes:
@@ -167,7 +167,7 @@ class ThreadBackend(UnitQueue):
                 if task.is_abandoned:
                     return  # what it was to write is reported already
             self._done(unit.batch, result)
-            # Let go before waiting for the lock: the batch's memory may be needed by whoever holds it.
+            # Let go before waiting for the lock: the thread that holds it may need the batch's memory.
             del unit
             if task.is_to_seal or (lane is not None and lane.wants_seal):
                 if lane is not None:

@@ -24,7 +24,7 @@ __all__ = ["Archives", "Template", "split"]
 
 # Above this a template costs more than it saves: it takes two archives of the tensor's size to make.
 _LARGEST = 64 << 20
-_LARGEST_SHARED = 16 << 20  # which takes a tenth of a second, of whoever hands the tensor over
+_LARGEST_SHARED = 16 << 20  # making one takes the submitting thread a tenth of a second
 _MOST_TEMPLATES = 1024
 _TRIED_ALONE = 64
 _RANDOM = 65_521  # bytes; a prime, so that what is repeated is aligned to nothing

@@ -39,6 +39,6 @@ class Arrivals:
             try:
                 copy.synchronize()
             except Exception:
-                pass  # whoever sends the batch asks the copy itself, and fails its samples
+                pass  # sending the batch waits for the copy again, and fails its samples
             del copy
             self._arrived()

@@ -34,7 +34,7 @@ class ProcessBackend:
     """Runs a job in `max_workers` helper processes, which read the samples from memory that they share.
 
     Everything that was put stands in the book at once, so that helpers finish it whatever becomes of this process.
-    There is no thread that reads what they have done: whoever calls next does, or waits for it. A helper that dies is
+    There is no thread that reads what they have done: the next call does, or a thread that waits. A helper that dies is
     replaced, and what it had in its hand is put into the book again.
 
     Batches whose copy from an accelerator is still under way are held back until it has arrived, since a helper cannot

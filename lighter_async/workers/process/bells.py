@@ -1,4 +1,4 @@
-"""Bells (Linux's `eventfd`) carry no data: they wake whoever sleeps at the other end."""
+"""Bells (Linux's `eventfd`) carry no data: each wakes the process that sleeps on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def make_bell() -> int:
 
 
 def ring(bell: int) -> None:
-    """Wake whoever waits for it, now or later."""
+    """Wake the process that waits for it, now or later."""
     os.eventfd_write(bell, 1)
 
 

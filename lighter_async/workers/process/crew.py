@@ -63,7 +63,7 @@ class Crew:
         self._transport = transport
         self._write_timeout = write_timeout
         self.members: list[Member | None] = [None] * size
-        self._stuck = 0, 0.0  # who holds the book's lock, and since when
+        self._stuck = 0, 0.0  # the helper that holds the book's lock, and since when
 
     # Their life
 

@@ -123,8 +123,8 @@ def _may_need_torch(job: Job, staged: Staged) -> bool:
 def _give_way(helper: int) -> None:
     """Let the loop go first.
 
-    All helpers but the first use only what cores nothing else wants, and leave one at once to whoever wants it. The
-    first has a low priority instead, so that a machine that other programs keep wholly busy stores samples, too.
+    All helpers but the first run only on cores that nothing else wants, and leave one at once when a program wants it.
+    The first has a low priority instead, so that a machine that other programs keep wholly busy stores samples, too.
     """
     try:
         if helper:
@@ -186,7 +186,7 @@ class Helper:
             self._book.say_broken(self._me)
             ring(self._news)
             return 1
-        _give_way(self._me)  # only now, for whoever waits for the first sample
+        _give_way(self._me)  # only now, since the parent may be waiting for the first sample
         try:
             self._work(job)
             if not self._book.ends_unsealed:
@@ -308,7 +308,7 @@ class Helper:
         self._count(Result(failures=failures))
 
     def _watch_parent(self) -> None:
-        """Once the parent has died, or become another program: let go of what others wait for, and see to the rest."""
+        """Once the parent has died, or become another program: close what others wait for, and start successors."""
         if self._parent >= 0 and not self._orphan:
             ended = select.poll()
             ended.register(self._parent, select.POLLIN)
@@ -316,7 +316,7 @@ class Helper:
                 ended.register(self._tie, select.POLLIN)
             ended.poll()
         self._orphan = True
-        # Whoever reads what the job prints waits for us otherwise.
+        # A program that reads the job's output would wait for us otherwise.
         nothing = os.open(os.devnull, os.O_RDWR)
         os.dup2(nothing, 1)
         os.dup2(nothing, 2)

@@ -85,7 +85,7 @@ class HelperBook(Book):
                 self._enter_result(helper, cell)
                 had_unit = True
             if record is None:
-                # Said first, and looked at once more after that: whoever appends does so first, and then looks for us.
+                # We say that we sleep, then look once more: the parent appends first, then looks for sleepers.
                 words[cell + STATE] = ASLEEP
                 record = self._next()
             claim = None if record is None else self._take(helper, cell, record)

@@ -25,8 +25,8 @@ class Lookout:
         self._transport = transport
         self._lock = lock
         self._watchers = 0  # guarded by _lock
-        self._post = threading.Lock()  # held by the one who waits for all
-        self._asleep = False  # changed by who has the post
+        self._post = threading.Lock()  # held by the thread that waits for all others
+        self._asleep = False  # changed by the thread that holds the post
 
     @contextmanager
     def watch(self) -> Iterator[int | None]:
@@ -38,7 +38,7 @@ class Lookout:
             self._watch(-1)
 
     def _watch(self, more: int) -> None:
-        # Helpers tell only who watches: telling costs both sides, and a loop that never waits looks for itself.
+        # Helpers signal only while a thread watches: signals cost both sides, and a loop that never waits polls.
         with uninterrupted(), self._lock:
             if not self._transport.is_closed:
                 self._watchers += more
@@ -53,13 +53,13 @@ class Lookout:
             has_news: Looks whether there are any, once helpers would tell of more.
 
         Returns:
-            Whether this thread was the one who waits for all.
+            Whether this thread waited for all others.
         """
         if not self._post.acquire(blocking=False):
             waiter.wait(timeout)
             return False
         try:
-            # From here on whoever wakes the waiter rings, too; before, the waiter shows it.
+            # From here on waking the waiter also ends the poll; before that, `is_awake` shows it.
             self._asleep = True
             with self.watch():
                 self._transport.ring_sleepers(everyone=True)
