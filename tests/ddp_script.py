@@ -19,6 +19,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from pytorch_lightning import Callback, LightningModule, Trainer
 
+from database_target import DatabaseTarget
+
 from lighter_async import FileWriter
 
 SAMPLES = 21  # odd, so that the ranks have different numbers of them
@@ -50,7 +52,7 @@ class Report(Callback):
         report[self.names.pop(0)] = {
             "process": os.getpid(),
             "world_size": trainer.world_size,
-            "directories": [str(writer.path) for writer in writers],
+            "directories": [str(writer.path) for writer in writers if hasattr(writer, "path")],
             "stats": [dataclasses.asdict(writer.stats()) for writer in writers],
         }
         file.write_text(json.dumps(report))
@@ -77,8 +79,9 @@ def main(folder, strategy):
         FileWriter(directory / "numbers", "tensor", "tensor"),
     ]
     named = [FileWriter(directory / "names", "sample", "text", "name")]
+    elsewhere = FileWriter(DatabaseTarget(folder / "samples.sqlite"), "sample", "text", "name")
     # With a spawning strategy Lightning collects nothing, and refuses to be asked for it.
-    Trainer(callbacks=[*numbered, *named, Report(folder, ["one"])], **options).predict(
+    Trainer(callbacks=[*numbered, *named, elsewhere, Report(folder, ["one"])], **options).predict(
         Model(), loader(), return_predictions=False
     )
     if strategy == "ddp":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from database_target import DatabaseTarget
 from ddp_script import SAMPLES
 from harness import leftovers
 
@@ -68,7 +69,7 @@ def test_every_sample_is_written_once_and_numbers_are_indices(run):
         assert text == f"{number} of loader 0 by rank {number % 2}"
         assert torch.load(folder / "by-0" / "numbers" / f"{number}.pt").item() == number
     counts = [[stats["written"] for stats in report["one"]["stats"]] for report in reports]
-    assert counts == [[11, 11, 11], [10, 10, 10]]
+    assert counts == [[11, 11, 11, 11], [10, 10, 10, 10]]
 
 
 def test_names_of_ones_own_are_written_once(run):
@@ -78,6 +79,18 @@ def test_names_of_ones_own_are_written_once(run):
     assert written == {
         f"loader-0/case.{number}.txt": f"{number} of loader 0 by rank {number % 2}" for number in range(SAMPLES)
     }
+
+
+def test_ranks_share_a_target_that_stores_elsewhere(run):
+    """The target of each rank is told which run and which rank it is, and all store in one place."""
+    folder, _ = run
+    database = DatabaseTarget(folder / "samples.sqlite")
+    assert database.texts() == {
+        f"loader-0/case.{number}.txt": f"{number} of loader 0 by rank {number % 2}" for number in range(SAMPLES)
+    }
+    assert database.column("world_size") == {2}
+    assert database.column("rank") == {0, 1}
+    assert len(database.column("run")) == 1
 
 
 def test_numbers_go_on_over_several_loaders(ddp):

@@ -228,10 +228,12 @@ class Elsewhere:
         return True
 
 
-def test_the_callback_says_which_targets_it_takes(tmp_path):
-    """And that a target has its own rules."""
-    with pytest.raises(TypeError, match="Elsewhere has none; give a LocalTarget"):
-        FileWriter(Elsewhere(), "key", "text")
+def test_the_callback_says_which_options_go_with_a_target(tmp_path):
+    """A target has its own rules, and records need a directory."""
+    with pytest.raises(ValueError, match="resume=True needs a manifest, which goes with a directory, not Elsewhere"):
+        FileWriter(Elsewhere(), "key", "text", resume=True)
+    with pytest.raises(ValueError, match="run_config is recorded in a manifest, .* not Elsewhere"):
+        BackgroundWriter("text", Elsewhere(), run_config="model-3.ckpt")
     with pytest.raises(ValueError, match="durability goes with a directory"):
         FileWriter(LocalTarget(tmp_path), "key", "text", durability="fsync")
     with pytest.raises(ValueError, match="URL"):

@@ -32,12 +32,13 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
     It prepares the directory, and hands each batch's outputs to `write`.
 
     Args:
-        path: Where the predictions go: a directory, or a file where it has a suffix.
+        path: Where the predictions go: a directory, or a file where it has a suffix. None: they are stored elsewhere,
+            and there is nothing to prepare.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None) -> None:
         super().__init__()
-        self.path = Path(path)
+        self._path = None if path is None else Path(path)
         self._instance = next(_instances)
         self._run_id = ""
         self._since: int | None = None
@@ -52,6 +53,25 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
             batch_idx: The batch's number in its loader.
             dataloader_idx: The loader's number.
         """
+
+    @property
+    def path(self) -> Path:
+        """Where the predictions go; from `setup` on it is rank 0's.
+
+        Raises:
+            AttributeError: They are stored elsewhere than in files.
+        """
+        if self._path is None:
+            raise AttributeError(f"this {type(self).__name__} does not store below a directory, so it has no path")
+        return self._path
+
+    @path.setter
+    def path(self, path: Path) -> None:
+        if self._path is None:
+            raise AttributeError(
+                f"this {type(self).__name__} does not store below a directory, and cannot be given one"
+            )
+        self._path = path
 
     @property
     def directory(self) -> Path:
@@ -78,7 +98,7 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
             OSError: Rank 0 cannot make the directory, or cannot write to it.
             RuntimeError: A rank does not share storage with rank 0.
         """
-        if stage != "predict":
+        if stage != "predict" or self._path is None:
             return
         failure: OSError | None = None
         exists = False
@@ -164,7 +184,7 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
         return True
 
     def _unmark(self) -> None:
-        if self._run_id:
+        if self._run_id and self._path is not None:
             self._marker.unlink(missing_ok=True)
             try:
                 self._marker.parent.rmdir()

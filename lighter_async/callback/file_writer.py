@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lighter_async.callback.base import BaseWriter
+from lighter_async.callback.elsewhere import agree_on
 from lighter_async.callback.progress import Progress, progress_of
 from lighter_async.callback.samples import entry, names_of, samples_of
 from lighter_async.callback.share import Known, Share, choose, length_of
@@ -24,7 +25,7 @@ from lighter_async.notices import notify
 from lighter_async.options import CallbackOptions, Options, as_attributes, documented
 from lighter_async.same import fingerprint_of
 from lighter_async.service import BackgroundWriter
-from lighter_async.targets import Target, directory_of
+from lighter_async.targets import SharedTarget, Target, directory_of
 from lighter_async.targets.local import wait_until_free
 from lighter_async.types import Origin, Run, WriterStats
 from lighter_async.writers import Encoder
@@ -46,7 +47,9 @@ class FileWriter(BaseWriter):
     With several ranks each writes its own samples, below one directory that all of them can see.
 
     Args:
-        directory: Where the files go. Made if it does not exist. A `LocalTarget` may stand in its place.
+        directory: Where the files go. Made if it does not exist. A target of any kind may stand in its place, such as a
+            `LocalTarget`. Each call of `predict` opens and closes it. Where it stores elsewhere than below a directory
+            nothing is recorded, and several ranks can share it only if it is a `lighter_async.targets.SharedTarget`.
         value_key: The entry of the outputs to write. A tensor or array with a batch dimension is one sample per row, a
             sequence one per item; a 0-d tensor, a text and any other object are one sample.
         writer_fn: ``"tensor"``, ``"image_2d"``, ``"image_3d"``, ``"text"``, another registered name, an `Encoder`, or a
@@ -75,17 +78,14 @@ class FileWriter(BaseWriter):
         return_predictions: bool | None = None,
         **options: Unpack[CallbackOptions],
     ) -> None:
-        target = directory if isinstance(directory, Target) else None
-        if target is not None:
-            directory = _path_of(target, options)
-        assert not isinstance(directory, Target)
+        target = directory if isinstance(directory, Target) and not isinstance(directory, type) else None
         for option, value in (("directory", directory), ("value_key", value_key), ("name_key", name_key)):
-            if callable(value):
+            if callable(value) and value is not target:
                 raise TypeError(
                     f"{option} is no {type(value).__name__}; the order is FileWriter(directory, value_key, writer_fn)"
                 )
-        super().__init__(directory)
-        self._target = directory_of(target)
+        super().__init__(_path_of(directory if target is None else target))
+        self._target = target
         self.options = Options.of("FileWriter", options)
         self.value_key = value_key
         self.name_key = name_key
@@ -113,7 +113,8 @@ class FileWriter(BaseWriter):
 
     @property
     def replaces(self) -> bool:
-        if_exists = self.options.if_exists if self._target is None else self._target.if_exists
+        below = directory_of(self._target)
+        if_exists = self.options.if_exists if below is None else below.if_exists
         return if_exists in (None, "overwrite") and not self.options.resume
 
     def stats(self) -> WriterStats:
@@ -133,7 +134,7 @@ class FileWriter(BaseWriter):
 
         Raises:
             NotADirectoryError: There is a file where the directory should be.
-            RuntimeError: This rank does not share storage with rank 0.
+            RuntimeError: This rank does not share storage with rank 0, or the target is for one rank only.
             WriteError: Samples of an earlier run were not written, and its end could not tell.
         """
         # A writer is still open if another callback's on_exception raised, so that ours was not called.
@@ -141,6 +142,8 @@ class FileWriter(BaseWriter):
         super().setup(trainer, pl_module, stage)
         if stage != "predict":
             return
+        if self._target is not None and self._path is None:
+            self._run_id = agree_on(self._target, trainer)
         self._counter = trainer.global_rank
         self._step = trainer.world_size
         self._by_index = None
@@ -203,7 +206,7 @@ class FileWriter(BaseWriter):
         if self._known is not None:
             self._known.check(datasets)
             self._tell_what_is_stored(trainer, self._known, datasets)
-        if self.options.manifest and trainer.is_global_zero:
+        if self.options.manifest and trainer.is_global_zero and self._path is not None:
             self._writer._describe(
                 [Loader(length_of(dataset), fingerprint_of(dataset)) for dataset in datasets],
                 named=self.name_key is not None,
@@ -369,9 +372,14 @@ class FileWriter(BaseWriter):
         given["max_workers"] = (
             default_workers(local_ranks) if self.options.max_workers is None else self.options.max_workers
         )
-        if self._target is not None:
-            return BackgroundWriter(self.writer_fn, self._target.of_run(run, self.path), **given)
-        return BackgroundWriter(self.writer_fn, self.path, run=run, **given)
+        if self._target is None:
+            return BackgroundWriter(self.writer_fn, self.path, run=run, **given)
+        target = self._target
+        if (below := directory_of(target)) is not None:
+            target = below.of_run(run, self.path)
+        elif isinstance(target, SharedTarget):
+            target = target.of_run(run)
+        return BackgroundWriter(self.writer_fn, target, **given)
 
     def _warn_of_collected_predictions(self, trainer: Any) -> None:
         if self._warned or not trainer.predict_loop.return_predictions or not trainer.is_global_zero:
@@ -386,23 +394,21 @@ class FileWriter(BaseWriter):
         )
 
 
-def _path_of(target: Target, options: CallbackOptions) -> Path:
-    """The directory of a target that was given in the place of one.
+def _path_of(directory: str | os.PathLike[str] | Target) -> str | os.PathLike[str] | None:
+    """The directory that is stored to, also where a target says it; None if a target stores elsewhere.
 
     Raises:
-        TypeError: It has none.
-        ValueError: An option of a directory is given beside it.
+        TypeError: It is neither a path nor a target.
     """
-    below = directory_of(target)
-    if below is None:
-        raise TypeError(
-            f"FileWriter stores below a directory that all ranks see, and {type(target).__name__} has none; give a "
-            "LocalTarget, or hand the predictions to BackgroundWriter(writer, target)"
-        )
-    for option in ("if_exists", "durability"):
-        if options.get(option) is not None:
-            raise ValueError(f"{option} goes with a directory; a target has its own rule, so set it there")
-    return below.directory
+    if isinstance(directory, Target):
+        below = directory_of(directory)
+        return None if below is None else below.directory
+    if isinstance(directory, (str, os.PathLike)):
+        return directory
+    raise TypeError(
+        f"directory is a path or a target, not {type(directory).__name__}; the order is "
+        "FileWriter(directory, value_key, writer_fn), and a target has the methods of lighter_async.Target"
+    )
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def check_path_function(writer: PathFunction, target: Target) -> None:
         )
 
 
-def check_records(target: Target, *, manifest: bool, resume: bool, on_error: OnError) -> None:
+def check_records(target: Target, *, manifest: bool, resume: bool, run_config: Any, on_error: OnError) -> None:
     """
     Raises:
         ValueError: What is to be recorded, or kept, does not go with the target or with each other.
@@ -101,6 +101,11 @@ def check_records(target: Target, *, manifest: bool, resume: bool, on_error: OnE
     if below is None:
         if resume:
             raise ValueError(f"resume=True needs a manifest, which goes with a directory, not {type(target).__name__}")
+        if run_config is not None:
+            raise ValueError(
+                f"run_config is recorded in a manifest, which goes with a directory, not {type(target).__name__}; "
+                "leave it out"
+            )
         if on_error == "continue":
             raise ValueError(
                 "on_error='continue' keeps values that could not be written below the directory, and "

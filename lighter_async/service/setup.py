@@ -57,7 +57,13 @@ class Setup:
         self.target = target_of(
             directory, target, if_exists=options.if_exists, durability=options.durability, run=options.run
         )
-        check_records(self.target, manifest=options.manifest, resume=options.resume, on_error=options.on_error)
+        check_records(
+            self.target,
+            manifest=options.manifest,
+            resume=options.resume,
+            run_config=options.run_config,
+            on_error=options.on_error,
+        )
         self.patience = Patience(options.attempts, options.wait_for_space, options.write_timeout)
         if isinstance(self.writer, PathFunction):
             check_path_function(self.writer, self.target)

@@ -18,6 +18,7 @@ __all__ = [
     "InheritedTarget",
     "LaneTarget",
     "PathTarget",
+    "SharedTarget",
     "Target",
     "descriptors_of",
     "directory_of",
@@ -123,7 +124,23 @@ class InheritedTarget(Target, Protocol):
         ...
 
 
-class DirectoryTarget(LaneTarget, PathTarget, Protocol):
+@runtime_checkable
+class SharedTarget(Target, Protocol):
+    """A target that several ranks of one run may store to at the same time.
+
+    Of two ranks that store a sample under one name it refuses the second one, with `NameTakenError`.
+    """
+
+    def of_run(self, run: Run) -> Target:
+        """The same target for one rank of a run, which is not open.
+
+        Args:
+            run: Which run, and which of its ranks.
+        """
+        ...
+
+
+class DirectoryTarget(LaneTarget, PathTarget, SharedTarget, Protocol):
     """A target that stores below a directory of this machine.
 
     Attributes:
@@ -140,12 +157,12 @@ class DirectoryTarget(LaneTarget, PathTarget, Protocol):
     run: Run
     since: int | None
 
-    def of_run(self, run: Run, directory: str | os.PathLike[str]) -> DirectoryTarget:
+    def of_run(self, run: Run, directory: str | os.PathLike[str] | None = None) -> DirectoryTarget:
         """The same target for one rank of a run, which is not open.
 
         Args:
             run: Which run, and which of its ranks.
-            directory: Where that run stores.
+            directory: Where that run stores. None: where this target does.
         """
         ...
 

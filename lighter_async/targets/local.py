@@ -90,15 +90,17 @@ class LocalTarget:
         state = {"since": self.since, "_owner": self._owner or this_process(self.run.id)}
         return make, (os.path.abspath(self.directory),), state
 
-    def of_run(self, run: Run, directory: str | os.PathLike[str]) -> LocalTarget:
+    def of_run(self, run: Run, directory: str | os.PathLike[str] | None = None) -> LocalTarget:
         """The same target for one rank of a run, which is not open.
 
         Args:
             run: Which run, and which of its ranks.
-            directory: Where that run stores.
+            directory: Where that run stores. None: where this target does.
         """
         made = copy.copy(self)
-        made.run, made.since, made.directory = run, run.since, local_path(directory)
+        made.run, made.since = run, run.since
+        if directory is not None:
+            made.directory = local_path(directory)
         made._owner = None  # no copy in a helper, as those that are pickled
         return made
 
