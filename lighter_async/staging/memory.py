@@ -148,7 +148,7 @@ class SlotPool:
             self._free.clear()
 
     def _make_room(self, size: int) -> None:
-        # Free slots of other classes are released, the class that was least recently used first.
+        # Free slots of other classes are released, the class that has had one for longest first.
         for key in list(self._free):
             while self._total + size > self.budget and self._free[key]:
                 self._memory.free(self._free[key].pop())
