@@ -232,7 +232,7 @@ def test_the_callback_says_which_options_go_with_a_target(tmp_path):
     """A target has its own rules, and records need a directory."""
     with pytest.raises(ValueError, match="resume=True needs a manifest, which goes with a directory, not Elsewhere"):
         FileWriter(Elsewhere(), "key", "text", resume=True)
-    with pytest.raises(ValueError, match="run_config is recorded in a manifest, .* not Elsewhere"):
+    with pytest.raises(ValueError, match=r"run_config is recorded in a manifest, .* not Elsewhere"):
         BackgroundWriter("text", Elsewhere(), run_config="model-3.ckpt")
     with pytest.raises(ValueError, match="durability goes with a directory"):
         FileWriter(LocalTarget(tmp_path), "key", "text", durability="fsync")
