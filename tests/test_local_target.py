@@ -350,7 +350,7 @@ def test_many_folders_are_remembered_within_bounds(open_target, monkeypatch):
     target = open_target()
     for number in range(100):
         target.check([f"{number}/x"])
-    assert len(target._folders) <= 10
+    assert len(target._rules._folders) <= 10
 
 
 def test_a_relative_directory_is_that_of_the_moment_it_was_opened(tmp_path, monkeypatch):

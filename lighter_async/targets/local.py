@@ -6,24 +6,24 @@ import copy
 import os
 import stat
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 from lighter_async.below import make_folders
-from lighter_async.errors import InvalidNameError, NameTakenError
-from lighter_async.files import local_path, name_part, new_token, remove, sync_folder, write_part
+from lighter_async.files import local_path, new_token, remove, sync_folder, write_part
 from lighter_async.forks import no_fork
 from lighter_async.interrupts import run_handlers
-from lighter_async.locks import LOCK_ENDING, Owner, RunLock, alone_in, this_process, wait_for_orphaned_helpers
+from lighter_async.locks import LOCK_ENDING, Owner, RunLock, this_process, wait_for_orphaned_helpers
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.runs import begin_run
 from lighter_async.targets.base import Features
 from lighter_async.targets.lane import Lane
 from lighter_async.targets.lanes import FileLane, SyncedLane
 from lighter_async.targets.leftovers import clear_leftovers
+from lighter_async.targets.name_rules import NameRules
+from lighter_async.targets.precedence import Precedence
 from lighter_async.types import Durability, IfExists, Run, launched_run
 
 __all__ = ["LocalTarget", "wait_until_free"]
@@ -77,11 +77,9 @@ class LocalTarget:
         self._owner: Owner | None = None  # of a copy in a helper: the process that it works for
         self._root = ""
         self._token = ""
-        self._name_max = 255
-        self._path_max = 4096
         self._lock: RunLock | None = None
-        # Folders that names may lie in. Only the submitting threads use it, and a race costs one more look.
-        self._folders: set[str] = set()
+        self._rules = NameRules("")
+        self._precedence = Precedence("", since=None, is_alone=True)
         self._linked: set[str] = set()  # folders whose names are synced
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -131,9 +129,7 @@ class LocalTarget:
                 "choose another directory"
             ) from error
         self._root = os.path.abspath(self.directory)
-        if hasattr(os, "pathconf"):
-            self._name_max = _limit(self._root, "PC_NAME_MAX", self._name_max)
-            self._path_max = _limit(self._root, "PC_PATH_MAX", self._path_max)
+        self._rules = NameRules(self._root)
         folder = os.path.join(self._root, RESERVED_PREFIX)
         if os.path.islink(folder):
             raise NotADirectoryError(
@@ -151,6 +147,7 @@ class LocalTarget:
                 if not self._is_alone:
                     since = begin_run(self._root, self.run.id, since, waiting=run_handlers).since
                 self.since = since
+            self._precedence = Precedence(self._root, since=self.since, is_alone=self._is_alone)
             if self._owner is None:
                 clear_leftovers(self._root, but=self._token)
                 if self.durability == "fsync":
@@ -166,21 +163,11 @@ class LocalTarget:
             InvalidNameError: One, one of its folders, or the whole path is too long for the file system, or there is a
                 file where it needs a folder.
         """
-        # Together first, since nearly all are short: a character is at most four bytes.
-        most = max(map(len, names))
-        if most * 4 > self._name_max or (len(self._root) + most + _TEMPORARY_LENGTH) * 4 > self._path_max:
-            for name in names:
-                self._check_length(name)
-        if "/" in "".join(names):
-            for name in names:
-                folder, slash, _ = name.rpartition("/")
-                if slash and folder not in self._folders:
-                    self._check_folder(name, folder)
+        self._rules.check(names)
 
     def keeps(self, name: str) -> bool:
         """Whether `put` would keep a file of an earlier run and leave the sample out."""
-        path = f"{self._root}/{name}"
-        return self.if_exists == "skip" and (_is_sample(path) if self._is_alone else self._is_of_earlier_run(path))
+        return self.if_exists == "skip" and self._precedence.is_kept(name)
 
     def put(self, name: str, parts: Sequence[memoryview]) -> bool:
         """Write a file, whole or not at all, and make its folder if there is none.
@@ -210,7 +197,7 @@ class LocalTarget:
         path = Path(self._root, name)
         folder, slash, _ = name.rpartition("/")
         if slash:
-            self._check_links(name)
+            self._rules.check_links(name)
             make_folders(self._root, folder)
         return path
 
@@ -246,7 +233,7 @@ class LocalTarget:
         """
         path = f"{self._root}/{name}"
         if "/" in name:
-            self._check_links(name)
+            self._rules.check_links(name)
         try:
             return write_part(path, parts, token=self._token)
         except FileNotFoundError:
@@ -267,27 +254,9 @@ class LocalTarget:
             replace_own: Whether it may replace a file that this run has stored.
             replace_earlier: Whether it may replace a file of an earlier run, whatever `if_exists` says.
         """
-        path = f"{self._root}/{name}"
-        try:
-            if self.if_exists == "overwrite" and self._is_alone:
-                name_part(temporary, path, replace=True)
-                return True
-            try:
-                name_part(temporary, path, replace=False, alone=self._alone_in_replacing)
-                return True
-            except FileExistsError as error:
-                if_exists = "overwrite" if replace_earlier else self.if_exists
-                stored = self._publish_beside(temporary, path, error, replace_own=replace_own, if_exists=if_exists)
-                if not stored:
-                    remove(temporary)
-                return stored
-        except BaseException as error:
-            # A link may have been made although the system says that it failed, as over a network.
-            is_stored = isinstance(error, OSError) and _is_same(temporary, path)
-            remove(temporary)
-            if is_stored:
-                return True
-            raise
+        return self._precedence.publish(
+            temporary, name, replace_own=replace_own, if_exists="overwrite" if replace_earlier else self.if_exists
+        )
 
     def _put(self, name: str, parts: Sequence[memoryview], *, replace_own: bool) -> bool:
         temporary, descriptor = self.write(name, parts)
@@ -302,102 +271,9 @@ class LocalTarget:
         """Remove a file that `publish` has named a moment ago."""
         remove(f"{self._root}/{name}")
 
-    def _publish_beside(
-        self, temporary: str, path: str, error: FileExistsError, *, replace_own: bool, if_exists: IfExists
-    ) -> bool:
-        """Where there is a file: replace it, keep it, or say whose it is."""
-        if not _is_sample(path):
-            raise error
-        if not self._is_of_earlier_run(path):
-            if replace_own:
-                name_part(temporary, path, replace=True)
-                return True
-            if not self._is_alone:
-                raise NameTakenError(f"another rank of this run has stored a sample as {path!r}") from None
-        if if_exists == "skip":
-            return False
-        if if_exists == "error":
-            raise FileExistsError(
-                f"{path!r} exists already; remove it, or choose if_exists='overwrite' or 'skip'"
-            ) from error
-        with self._alone_in_replacing():
-            # Looked at once more, since another rank may have been quicker.
-            if not self._is_alone and os.path.lexists(path) and not self._is_of_earlier_run(path):
-                raise NameTakenError(f"another rank of this run has stored a sample as {path!r}") from None
-            name_part(temporary, path, replace=True)
-        return True
-
-    @contextmanager
-    def _alone_in_replacing(self) -> Iterator[None]:
-        """While it is open, no other rank replaces a file; the kernel ends it with the process.
-
-        No rename can replace a file on condition, and one that moves it away first leaves a moment without it.
-        """
-        with alone_in(os.path.join(self._root, RESERVED_PREFIX, "replacing")):
-            yield
-
-    def _is_of_earlier_run(self, path: str) -> bool:
-        """Whether there is a file that is older than this run."""
-        try:
-            status = os.lstat(path)
-        except OSError:
-            return False
-        return not os.path.isdir(path) and (self.since is None or status.st_mtime_ns < self.since)
-
     @property
     def _is_alone(self) -> bool:
         return self.run.world_size == 1
-
-    def _check_length(self, name: str) -> None:
-        folder, _, file = name.rpartition("/")
-        if len(os.fsencode(file)) > self._name_max:
-            raise InvalidNameError(
-                f"file name {file[:40]!r}... has {len(os.fsencode(file))} bytes, and {self._root!r} takes "
-                f"{self._name_max}; shorten it"
-            )
-        # The temporary name beside it has to fit as well.
-        longest = f"{self._root}/{folder}/{file if len(file) > _TEMPORARY_LENGTH else ' ' * _TEMPORARY_LENGTH}"
-        if len(os.fsencode(longest)) >= self._path_max:
-            raise InvalidNameError(f"the path of name {name[:40]!r}... has over {self._path_max} bytes; shorten it")
-
-    def _check_folder(self, name: str, folder: str) -> None:
-        """Refuse a name whose folder cannot be made, because it or a folder above it is a file."""
-        components = folder.split("/")
-        for component in components:
-            if len(os.fsencode(component)) > self._name_max:
-                raise InvalidNameError(
-                    f"folder {component[:40]!r}... of name {name[:40]!r}... has over {self._name_max} bytes; shorten it"
-                )
-        path = self._root
-        for component in components:
-            path = f"{path}/{component}"
-            if not os.path.lexists(path):
-                break
-            if os.path.islink(path):
-                raise InvalidNameError(
-                    f"name {name!r} needs a folder {path!r}, which is a link, and nothing is stored through one; "
-                    "remove it, choose another name, or give the directory that it leads to"
-                )
-            if not os.path.isdir(path):
-                raise InvalidNameError(
-                    f"name {name!r} needs a folder {path!r}, but there is a file of that name; rename one of them"
-                )
-        if len(self._folders) >= _KNOWN_FOLDERS:
-            self._folders.clear()
-        self._folders.add(folder)
-
-    def _check_links(self, name: str) -> None:
-        """Refuse a name of which a folder has become a link: what is stored through it would lie elsewhere."""
-        end = name.find("/")
-        while end >= 0:
-            path = f"{self._root}/{name[:end]}"
-            try:
-                is_link = os.lstat(path).st_mode & _KIND == _LINK
-            except OSError:
-                return  # it is not there, and is made
-            if is_link:
-                raise InvalidNameError(f"the folder {path!r} of name {name!r} has become a link; remove it")
-            end = name.find("/", end + 1)
 
     def _acquire_lock(self, folder: str) -> RunLock:
         while True:
@@ -422,15 +298,6 @@ def wait_until_free(directory: str | os.PathLike[str]) -> None:
     wait_for_orphaned_helpers(os.path.join(local_path(directory), RESERVED_PREFIX), timeout=_SECONDS_FOR_ORPHANS)
 
 
-def _limit(folder: str, name: str, usual: int) -> int:
-    """A limit of a folder's file system; the usual one where it tells none."""
-    try:
-        told = os.pathconf(folder, name)
-    except (OSError, ValueError):
-        return usual
-    return told if told > 0 else usual
-
-
 def _sync_upwards(folder: str) -> None:
     """Sync a folder, and those above it on its file system, for some of them may have been made just now."""
     device = os.stat(folder).st_dev
@@ -441,18 +308,6 @@ def _sync_upwards(folder: str) -> None:
             pass  # it is not ours, and was there before; what is wrong with ours, storing tells
         if folder == (folder := os.path.dirname(folder)):
             return
-
-
-def _is_same(path: str, other: str) -> bool:
-    try:
-        return os.path.samestat(os.lstat(path), os.lstat(other))
-    except OSError:
-        return False
-
-
-def _is_sample(path: str) -> bool:
-    """Whether there is a file, or a link that may lead to one somewhere; a folder is no sample that could be kept."""
-    return os.path.lexists(path) and not os.path.isdir(path)
 
 
 # Whose locks a forked child has to let go of: a data loader's worker would hold them beyond its parent's death.
