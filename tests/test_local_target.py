@@ -13,7 +13,7 @@ import pytest
 
 from lighter_async import BackgroundWriter, Encoder, InvalidNameError, LocalTarget, PathTarget, Target, WriteError
 from lighter_async.targets import leftovers as leftovers_module
-from lighter_async.targets import local as local_module
+from lighter_async.targets import name_rules
 
 real_writev = os.writev
 
@@ -346,7 +346,7 @@ def test_a_link_in_the_place_of_the_librarys_own_folder_is_an_error(tmp_path):
 
 def test_many_folders_are_remembered_within_bounds(open_target, monkeypatch):
     """A folder per sample must not fill the memory."""
-    monkeypatch.setattr(local_module, "_KNOWN_FOLDERS", 10)
+    monkeypatch.setattr(name_rules, "_KNOWN_FOLDERS", 10)
     target = open_target()
     for number in range(100):
         target.check([f"{number}/x"])

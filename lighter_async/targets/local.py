@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import stat
 import weakref
 from collections.abc import Sequence
 from functools import partial
@@ -28,9 +27,6 @@ from lighter_async.types import Durability, IfExists, Run, launched_run
 
 __all__ = ["LocalTarget", "wait_until_free"]
 
-_KIND, _LINK = 0o170000, stat.S_IFLNK
-_KNOWN_FOLDERS = 100_000
-_TEMPORARY_LENGTH = 64  # at most, of a temporary file's name
 _SECONDS_FOR_ORPHANS = 600.0
 
 
