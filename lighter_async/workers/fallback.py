@@ -15,6 +15,7 @@ from lighter_async.types import Batch, Result, Unit, Waiter
 from lighter_async.workers.job import Job
 from lighter_async.workers.process import ProcessBackend, check_is_no_helper
 from lighter_async.workers.thread import ThreadBackend
+from lighter_async.workers.writing import fail_unit
 
 __all__ = ["FallbackBackend"]
 
@@ -158,7 +159,7 @@ class FallbackBackend:
                 threads.put(units)
             except RuntimeError as error:  # the interpreter is shutting down, or the system has no thread left
                 for unit in units:
-                    self._done(unit.batch, self._job.fail(unit, error, 1))
+                    self._done(unit.batch, fail_unit(self._job, unit, error, 1))
         if is_first:
             self._warn(describe(cause))
 

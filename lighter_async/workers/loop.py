@@ -12,6 +12,7 @@ from lighter_async.interrupts import run_handlers, uninterrupted
 from lighter_async.types import Batch, Result, Unit
 from lighter_async.workers.job import Job
 from lighter_async.workers.queue import UnitQueue
+from lighter_async.workers.writing import await_unit
 
 __all__ = ["LoopBackend"]
 
@@ -114,7 +115,7 @@ class LoopBackend(UnitQueue):
                 continue  # a writer cancelled every task that it found on the loop
 
     async def _write(self, unit: Unit) -> None:
-        self._done(unit.batch, await self._job.run_async(unit))
+        self._done(unit.batch, await await_unit(self._job, unit))
 
     def _finish(self) -> None:
         """End what a writer left running on the loop, as `asyncio.run` does."""

@@ -6,18 +6,21 @@ import gc
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 
 from lighter_async.errors import LighterAsyncError, WriteTimeoutError
-from lighter_async.interrupts import uninterrupted
+from lighter_async.interrupts import run_handlers, uninterrupted
 from lighter_async.targets import Lane
 from lighter_async.types import Batch, Result, Unit, Waiter
 from lighter_async.workers.job import Job
 from lighter_async.workers.queue import UnitQueue
 from lighter_async.workers.work import Abandoned
+from lighter_async.workers.writing import fail_unit, write_unit
 
 __all__ = ["ThreadBackend"]
+
+_SECONDS_TO_SEAL = 0.05  # after which tasks that hang are looked for
 
 
 class _Task:
@@ -64,16 +67,24 @@ class ThreadBackend(UnitQueue):
 
     def seal(self) -> None:
         with self._lock:
-            # Nobody else takes these meanwhile. Tasks at work seal theirs after the unit in their hands.
+            # Nobody else takes these lanes meanwhile. Each task seals its own lane before its next unit.
             lanes, self._lanes = self._lanes, []
-            busy = [task for task in self._tasks if task.unit is not None]
-            for task in busy:
+            asked = list(self._tasks)
+            for task in asked:
                 task.is_to_seal = True
         for lane in lanes:
             self._job.session.seal(lane)
         with self._lock:
             self._lanes += lanes
-            self._sealed.wait_for(lambda: not any(task.is_to_seal and task in self._tasks for task in busy))
+        while True:
+            with self._lock:
+                if self._sealed.wait_for(lambda: not self._have_to_seal(asked), _SECONDS_TO_SEAL):
+                    return
+            run_handlers()
+            self.collect()
+
+    def _have_to_seal(self, tasks: Sequence[_Task]) -> bool:
+        return any(task.is_to_seal and task in self._tasks for task in tasks)
 
     def stop(self, *, seal: bool = True) -> None:
         self._executor.shutdown()
@@ -141,7 +152,11 @@ class ThreadBackend(UnitQueue):
         with self._lock:
             lane = self._lanes.pop() if self._lanes else None
         while True:
+            if task.is_to_seal:
+                self._seal(task, lane)
             with self._lock:
+                if task.is_to_seal:
+                    continue
                 if not self._units:
                     self._tasks.discard(task)
                     if lane is not None:
@@ -153,14 +168,14 @@ class ThreadBackend(UnitQueue):
             try:
                 if lane is None:
                     lane = self._make_lane()
-                result = self._job.run(unit, lane, task.on_progress)
+                result = write_unit(self._job, unit, lane, task.on_progress)
             except Abandoned:
                 return
             except OSError as error:  # what a dead worker has left of the lane cannot be taken over
-                result = self._job.fail(unit, error, 1)
-            except BaseException as error:  # an exception of a user's that is odder than what job.run is ready for
-                result = self._job.fail(
-                    unit, LighterAsyncError(f"its failure cannot be told ({type(error).__name__})"), 1
+                result = fail_unit(self._job, unit, error, 1)
+            except BaseException as error:  # an exception of a user's that is odder than what `write_unit` is ready for
+                result = fail_unit(
+                    self._job, unit, LighterAsyncError(f"its failure cannot be told ({type(error).__name__})"), 1
                 )
             with self._lock:
                 task.place = task.unit = None
@@ -169,12 +184,15 @@ class ThreadBackend(UnitQueue):
             self._done(unit.batch, result)
             # Let go before waiting for the lock: the thread that holds it may need the batch's memory.
             del unit
-            if task.is_to_seal or (lane is not None and lane.wants_seal):
-                if lane is not None:
-                    self._job.session.seal(lane)
-                with self._lock:
-                    task.is_to_seal = False
-                    self._sealed.notify_all()
+            if lane is not None and lane.wants_seal:
+                self._job.session.seal(lane)
+
+    def _seal(self, task: _Task, lane: Lane | None) -> None:
+        if lane is not None:
+            self._job.session.seal(lane)
+        with self._lock:
+            task.is_to_seal = False
+            self._sealed.notify_all()
 
     def _make_lane(self) -> Lane:
         with self._lock:
@@ -196,7 +214,7 @@ class ThreadBackend(UnitQueue):
         for start, stop in ((index + 1, unit.stop), (unit.start, index)):
             if start < stop:
                 self._units.appendleft(Unit(unit.batch, start, stop, redelivered=True))
-        return self._job.fail(Unit(unit.batch, index, index + 1), error, 1)
+        return fail_unit(self._job, Unit(unit.batch, index, index + 1), error, 1)
 
 
 def _stack_of(thread: int) -> str:

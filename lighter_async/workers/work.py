@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from lighter_async.errors import NameTakenError
 from lighter_async.manifest import Record, Stored, StoredPart, checksum
-from lighter_async.targets import Item, Outcome, Placed, directory_of
+from lighter_async.targets import Item, Lane, Outcome, Placed, directory_of
 from lighter_async.tracebacks import keep_as_text
 from lighter_async.types import Result, Unit
+from lighter_async.workers.job import Job, ready
 
-if TYPE_CHECKING:
-    from lighter_async.staging import Staged
-    from lighter_async.targets import Lane
-    from lighter_async.workers.job import Job
-
-__all__ = ["Abandoned", "Work", "ready"]
+__all__ = ["Abandoned", "Work"]
 
 _T = TypeVar("_T")
 
@@ -279,11 +275,3 @@ class Work:
                 pass  # the value is lost, which stops the run
         keep_as_text(error)
         self.result.failures.append(failure)
-
-
-def ready(unit: Unit) -> Staged:
-    """The unit's values, once an accelerator's copy of them has arrived."""
-    staged = unit.batch.staged
-    if staged.ready is not None:
-        staged.ready.synchronize()
-    return staged

@@ -24,6 +24,7 @@ from lighter_async.workers.process.outbox import Outbox
 from lighter_async.workers.process.schedule import Finished, Schedule, Sent
 from lighter_async.workers.process.transport import Transport
 from lighter_async.workers.process.words import BROKEN, STARTING, Outcome
+from lighter_async.workers.writing import fail_unit
 
 __all__ = ["ProcessBackend"]
 
@@ -174,7 +175,7 @@ class ProcessBackend:
                 else:
                     batch.begun = True
                     batch.letter = b""
-                    finished.append((batch, self._job.fail(Unit(batch, start, stop), self._broken, 1)))
+                    finished.append((batch, fail_unit(self._job, Unit(batch, start, stop), self._broken, 1)))
             self._tell(finished)
 
     def took(self, batch: Batch) -> bool:
@@ -278,7 +279,7 @@ class ProcessBackend:
                 self._replace(helper, member, finished)
         if self._broken is not None:
             for unit in self._schedule.take_back():
-                finished.append((unit.batch, self._job.fail(unit, self._broken, 1)))
+                finished.append((unit.batch, fail_unit(self._job, unit, self._broken, 1)))
         self._send(finished)
         self._give_away()
         return finished
@@ -297,7 +298,7 @@ class ProcessBackend:
     def _fail(
         self, sent: Sent, start: int, stop: int, error: BaseException, finished: Finished, attempts: int = 1
     ) -> None:
-        finished.append((sent.batch, self._job.fail(Unit(sent.batch, start, stop), error, attempts)))
+        finished.append((sent.batch, fail_unit(self._job, Unit(sent.batch, start, stop), error, attempts)))
         self._schedule.forget(sent, stop - start)
 
     # Replacing the dead, with _lock held

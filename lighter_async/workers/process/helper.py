@@ -30,6 +30,7 @@ from lighter_async.workers.process.bells import ring, silence
 from lighter_async.workers.process.helper_book import HelperBook
 from lighter_async.workers.process.letter import open_batch, seal_failure
 from lighter_async.workers.process.words import Claim
+from lighter_async.workers.writing import write_unit
 from lighter_async.writers import is_built_in
 
 if TYPE_CHECKING:
@@ -261,7 +262,7 @@ class Helper:
         if job.patience.write_timeout is not None and _may_need_torch(job, batch.staged):
             import torch  # noqa: F401  # which takes seconds, that are no sample's
         unit = Unit(batch, claim.start, claim.stop, claim.redelivered)
-        self._count(job.run(unit, self._lane, partial(self._book.on_progress, self._me)))
+        self._count(write_unit(job, unit, self._lane, partial(self._book.on_progress, self._me)))
         # Only now: no sample's memory waits for it.
         if self._lane.wants_seal:
             job.session.seal(self._lane)

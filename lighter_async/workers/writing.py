@@ -1,0 +1,154 @@
+"""A worker's way through a unit: each sample is encoded and put, or handed to a function, or failed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from lighter_async.errors import WriteTimeoutError
+from lighter_async.manifest import Stored
+from lighter_async.names import with_suffix
+from lighter_async.targets import Lane, PathTarget
+from lighter_async.types import Result, Unit
+from lighter_async.workers.job import Job, ready
+from lighter_async.workers.work import Abandoned, Work
+from lighter_async.writers import PathFunction
+
+__all__ = ["await_unit", "fail_unit", "write_unit"]
+
+
+def write_unit(job: Job, unit: Unit, lane: Lane, on_progress: Callable[[int | None], None]) -> Result:
+    """Write samples one after the other, with encoders or a plain path function, and record them.
+
+    No exception of a writer leaves it: each becomes the failure of its sample, and the next sample is written.
+
+    Args:
+        job: What is done with them.
+        unit: The samples.
+        lane: The worker's own.
+        on_progress: Called with the index of a sample when an attempt to write it begins, and with None before a
+            wait.
+
+    Raises:
+        Abandoned: By `on_progress`, in a thread that was abandoned after a timeout.
+    """
+    work = Work(job, unit, lane, on_progress=on_progress)
+    write = _encode_and_put if job.outputs else _call
+    try:
+        for index in range(unit.start, unit.stop):
+            if work.is_recorded(index):
+                continue
+            work.begin(index)
+            try:
+                write(work, index)
+            except BaseException as error:
+                work.fail(index, error)
+        return work.settle()
+    except Abandoned:
+        work.leave()
+        raise
+
+
+async def await_unit(job: Job, unit: Unit) -> Result:
+    """Write the samples one after the other with an async path function."""
+    work = Work(job, unit)
+    for index in range(unit.start, unit.stop):
+        work.begin(index)
+        try:
+            await _await(work, index)
+        except BaseException as error:
+            work.fail(index, error)
+    return work.settle()
+
+
+def fail_unit(job: Job, unit: Unit, error: BaseException, attempts: int) -> Result:
+    """Fail every sample of a unit."""
+    work = Work(job, unit, attempts=attempts)
+    for index in range(unit.start, unit.stop):
+        work.fail(index, error)
+    return work.result
+
+
+def _encode_and_put(work: Work, index: int) -> None:
+    unit, result = work.unit, work.result
+    if not unit.redelivered and _is_kept(work.job, unit.batch.names[index]):
+        result.skipped += 1
+        return
+    began = perf_counter()
+    try:
+        item = work.job.encode(unit, index)
+    finally:
+        encoded = perf_counter()
+        result.encode_seconds += encoded - began
+    try:
+        work.put(index, item)
+    finally:
+        result.store_seconds += perf_counter() - encoded
+
+
+def _is_kept(job: Job, name: str) -> bool:
+    """Whether a sample of an earlier run stays as it is, so that it need not be encoded."""
+    keeps = job.session.target.keeps
+    for output in job.outputs:  # noqa: SIM110 - it runs for every sample, and a generator takes longer
+        if not keeps(with_suffix(name, output.suffix)):
+            return False
+    return True
+
+
+def _call(work: Work, index: int) -> None:
+    began = perf_counter()
+    try:
+        work.attempt(partial(_call_once, work.job, work.unit, index))
+    finally:
+        work.result.store_seconds += perf_counter() - began
+    work.stored.append(Stored(index, ()))
+
+
+def _call_once(job: Job, unit: Unit, index: int) -> None:
+    function, path, value = _call_of(job, unit, index)
+    returned = function(path, value)
+    if inspect.isawaitable(returned):
+        if inspect.iscoroutine(returned):
+            returned.close()
+        raise TypeError(
+            f"writer {job.writer.name!r} returned an awaitable, but it is no async function, so nobody awaits it; "
+            "define it with 'async def'"
+        )
+
+
+async def _await(work: Work, index: int) -> None:
+    began = perf_counter()
+
+    try:
+        await work.attempt_async(partial(_await_once, work.job, work.unit, index))
+    finally:
+        work.result.store_seconds += perf_counter() - began
+    work.stored.append(Stored(index, ()))
+
+
+async def _await_once(job: Job, unit: Unit, index: int) -> None:
+    function, path, value = _call_of(job, unit, index)
+    limit = job.patience.write_timeout
+    if limit is None:
+        await function(path, value)
+        return
+    import anyio  # which helpers do without
+
+    try:
+        with anyio.fail_after(limit) as scope:
+            await function(path, value)
+    except TimeoutError as error:
+        if not scope.cancelled_caught:
+            raise
+        raise WriteTimeoutError(f"writing took longer than write_timeout={limit:g} s") from error
+
+
+def _call_of(job: Job, unit: Unit, index: int) -> tuple[Callable[[Path, Any], Any], Path, Any]:
+    assert isinstance(job.writer, PathFunction)
+    target = job.session.target
+    assert isinstance(target, PathTarget)
+    return job.writer.function, target.path(unit.batch.names[index]), ready(unit).own_value(index)
