@@ -63,8 +63,7 @@ class KnownOutputs:
                 output is in the way of one.
         """
         # Every output is asked about every sample, since each keeps its own account of those that came by.
-        missing = sorted({place for one in self._outputs for place in one.not_stored(names, origin, count)})
-        written = [names[place] for place in missing]
+        missing = sorted({position for one in self._outputs for position in one.not_stored(names, origin, count)})
         for one in self._outputs:
-            one.check_others(written)
+            one.check_others(names, missing)
         return missing

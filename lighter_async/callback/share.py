@@ -276,18 +276,22 @@ class Known:
             DuplicateNameError: Two items have one name, under which one sample is stored already.
         """
         missing = self.not_stored(names, origin, count)
-        self.check_others([names[position] for position in missing])
+        self.check_others(names, missing)
         return missing
 
-    def check_others(self, names: Sequence[str]) -> None:
+    def check_others(self, names: Sequence[str], positions: Sequence[int]) -> None:
         """Refuse to replace what is stored of another output.
 
+        Args:
+            names: Of the samples of a batch.
+            positions: Those of them that are to be written.
+
         Raises:
-            DuplicateNameError: The file of one of the samples is that.
+            DuplicateNameError: The file of one of these is that.
         """
-        if not self._others or not names:
+        if not self._others or not positions:
             return
-        files = {with_suffix(name, self._suffix) for name in names}
+        files = {with_suffix(names[position], self._suffix) for position in positions}
         taken = self._others.of_files(files.difference(self._others.without(files, str)))
         if taken:
             raise DuplicateNameError(
