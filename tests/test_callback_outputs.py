@@ -230,6 +230,24 @@ def test_an_output_that_is_added_makes_all_samples_pending(package, tmp_path):
 
 
 @both_packages
+@pytest.mark.parametrize("first", ["one", "several"])
+def test_a_file_of_another_writer_is_not_replaced(package, tmp_path, first):
+    """The sample `a.label` in text, and the output `label` of the sample `a`, would be one file."""
+    cases = {
+        "one": ({"other": "of a.label", "id": "a.label"}, {"value_key": "other", "writer_fn": "text"}),
+        "several": ({"label": "of a", "id": "a"}, {"value_key": {"label": "text"}}),
+    }
+    (second,) = cases.keys() - {first}
+    (earlier, writes), (later, writes_later) = cases[first], cases[second]
+    predict_outputs(package, [earlier], FileWriter(tmp_path, name_key="id", **writes))
+    before = (tmp_path / "a.label.txt").read_text()
+    callback = FileWriter(tmp_path, name_key="id", resume=True, **writes_later)
+    with pytest.raises(DuplicateNameError, match=r"'a\.label\.txt' is a sample of writer 'text'"):
+        predict_outputs(package, [later], callback)
+    assert (tmp_path / "a.label.txt").read_text() == before
+
+
+@both_packages
 def test_two_items_of_one_name_are_refused_when_a_run_goes_on(package, tmp_path):
     """Which of them is stored cannot be told, whatever the output."""
     same = lambda batch, *_: {**outputs(batch), "id": ["same"] * len(batch)}  # noqa: E731

@@ -219,7 +219,7 @@ class Known:
                 block
                 for series, counted in manifest.counted().items()
                 for block in counted.blocks
-                if series != self._series and block.is_known and block.head.suffix in (suffix, None)
+                if series != self._series and block.is_known and _may_be_equal(suffix, block.head.suffix)
             ]
         )
         # What this run has come by, and the items that these were, where that is known.
@@ -379,6 +379,16 @@ class Known:
             UserWarning,
             stacklevel=2,
         )
+
+
+def _may_be_equal(suffix: str, other: str | None) -> bool:
+    """Whether files with these suffixes may have one name: `a.mask` with `.png` has that of `a` with `.mask.png`.
+
+    Args:
+        suffix: One of them.
+        other: The other one; None where a record says the files themselves.
+    """
+    return other is None or suffix.endswith(other) or other.endswith(suffix)
 
 
 def choose(keep: Sequence[int], names: Sequence[str], values: Any, origin: Origin) -> tuple[Sequence[str], Any, Origin]:
