@@ -60,12 +60,15 @@ def test_the_callbacks_are_lightning_callbacks_of_both_packages(package, tmp_pat
 
 
 def test_the_signature_of_the_synchronous_writer_is_kept():
-    """The first four arguments by place or name, all others by name only and with defaults."""
+    """The first four arguments by place or name, all others by name only and with defaults.
+
+    `writer_fn` may be left out only where `value_key` says the writer of each output.
+    """
     parameters = inspect.signature(FileWriter).parameters
     first = list(parameters.values())[:4]
     assert [parameter.name for parameter in first] == ["directory", "value_key", "writer_fn", "name_key"]
-    assert [parameter.default for parameter in first[:3]] == [inspect.Parameter.empty] * 3
-    assert first[3].default is None
+    assert [parameter.default for parameter in first[:2]] == [inspect.Parameter.empty] * 2
+    assert [parameter.default for parameter in first[2:]] == [None] * 2
     for parameter in list(parameters.values())[4:]:
         assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
         assert parameter.default is not inspect.Parameter.empty

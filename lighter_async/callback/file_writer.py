@@ -6,16 +6,17 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lighter_async.callback.base import BaseWriter
 from lighter_async.callback.elsewhere import agree_on
+from lighter_async.callback.known import KnownOutputs
 from lighter_async.callback.progress import Progress, progress_of
-from lighter_async.callback.samples import entry, names_of, samples_of
-from lighter_async.callback.share import Known, Share, choose, length_of
+from lighter_async.callback.samples import entry, names_of, outputs_in, samples_of
+from lighter_async.callback.share import Share, choose, length_of
 from lighter_async.callback.termination import Termination
 from lighter_async.errors import LighterAsyncError
 from lighter_async.limits import default_workers
@@ -25,10 +26,10 @@ from lighter_async.notices import notify
 from lighter_async.options import CallbackOptions, Options, as_attributes, documented
 from lighter_async.same import fingerprint_of
 from lighter_async.service import BackgroundWriter
+from lighter_async.session import stored_as
 from lighter_async.targets import SharedTarget, Target, directory_of
 from lighter_async.targets.local import wait_until_free
 from lighter_async.types import Origin, Run, WriterStats
-from lighter_async.writers import Encoder
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -51,7 +52,9 @@ class FileWriter(BaseWriter):
             `LocalTarget`. Each call of `predict` opens and closes it. Where it stores elsewhere than below a directory
             nothing is recorded, and several ranks can share it only if it is a `lighter_async.targets.SharedTarget`.
         value_key: The entry of the outputs to write. A tensor or array with a batch dimension is one sample per row, a
-            sequence one per item; a 0-d tensor, a text and any other object are one sample.
+            sequence one per item; a 0-d tensor, a text and any other object are one sample. A dict from entries to
+            encoders, such as ``{"mask": "image_2d", "logits": "tensor"}``, stores several outputs of each sample, all
+            of them or none, as ``NAME.mask.png`` and ``NAME.logits.pt``; then `writer_fn` is left out.
         writer_fn: ``"tensor"``, ``"image_2d"``, ``"image_3d"``, ``"text"``, another registered name, an `Encoder`, or a
             function ``(path, value)``, plain or ``async def``; or where one is, as ``"module:attribute"``.
         name_key: The entry of the outputs that names the samples. None numbers them by their index in the data set,
@@ -70,8 +73,8 @@ class FileWriter(BaseWriter):
     def __init__(
         self,
         directory: str | os.PathLike[str] | Target,
-        value_key: str,
-        writer_fn: str | Callable[..., Any],
+        value_key: str | Mapping[str, str | Callable[..., Any]],
+        writer_fn: str | Callable[..., Any] | None = None,
         name_key: str | None = None,
         *,
         sigterm_grace: float | None = 25.0,
@@ -84,10 +87,15 @@ class FileWriter(BaseWriter):
                 raise TypeError(
                     f"{option} is no {type(value).__name__}; the order is FileWriter(directory, value_key, writer_fn)"
                 )
+        if isinstance(value_key, Mapping) and writer_fn is not None:
+            raise TypeError(
+                "a dict as value_key says the writer of each output, so leave writer_fn out, and give name_key by its "
+                "name: FileWriter(directory, {'mask': 'image_2d'}, name_key='name')"
+            )
         super().__init__(_path_of(directory if target is None else target))
         self._target = target
         self.options = Options.of("FileWriter", options)
-        self.value_key = value_key
+        self.value_key: Any = dict(value_key) if isinstance(value_key, Mapping) else value_key
         self.name_key = name_key
         self.writer_fn = writer_fn
         self.sigterm_grace = sigterm_grace
@@ -100,7 +108,7 @@ class FileWriter(BaseWriter):
         self._progress: Progress | None = None
         self._stats: WriterStats | None = None
         self._share: Share | None = None
-        self._known: Known | None = None
+        self._known: KnownOutputs | None = None
         self._has_told = False
         self._termination: Termination | None = None
         # Nothing exists before setup, so that the callback can be pickled; but what is wrong is told now.
@@ -153,7 +161,8 @@ class FileWriter(BaseWriter):
             id=self._run_id,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
-            key=str(self.value_key),
+            # Several outputs are told apart by keys of their own.
+            key="" if isinstance(self.value_key, dict) else str(self.value_key),
             since=self._since,
             numbered=self.options.resume and self.name_key is None,
         )
@@ -163,13 +172,8 @@ class FileWriter(BaseWriter):
             pl_module.allow_zero_length_dataloader_with_multiple_devices = True
             # Before the workers begin, whose lines are none of an earlier run's.
             wait_until_free(self.path)
-            known = Known(
-                self.path,
-                writer=self._writer.writer.name,
-                key=run.key,
-                suffix=self._writer.writer.suffix if isinstance(self._writer.writer, Encoder) else "",
-                named=self.name_key is not None,
-            )
+            outputs = stored_as(self._writer.writer, run.key)
+            known = KnownOutputs(self.path, outputs, named=self.name_key is not None)
             if trainer.is_global_zero:
                 known.adopt()
             self._known = known
@@ -212,7 +216,7 @@ class FileWriter(BaseWriter):
                 named=self.name_key is not None,
             )
 
-    def _tell_what_is_stored(self, trainer: Any, known: Known, datasets: Sequence[Any]) -> None:
+    def _tell_what_is_stored(self, trainer: Any, known: KnownOutputs, datasets: Sequence[Any]) -> None:
         self._has_told = True
         if trainer.is_global_zero:
             lengths = [length_of(dataset) for dataset in datasets]
@@ -244,29 +248,35 @@ class FileWriter(BaseWriter):
         Raises:
             KeyError: The outputs lack a key.
             TypeError: The outputs are no mapping, or a name is no name.
-            ValueError: There are not as many names as samples.
+            ValueError: There are not as many names as samples, or not as many of each output.
             LighterAsyncError: As `BackgroundWriter.submit_batch`.
         """
         if self._writer is None:
             raise RuntimeError("FileWriter.write was called outside of trainer.predict(); use BackgroundWriter there")
         assert self._share is not None
-        values = samples_of(entry(outputs, self.value_key, "value_key"))
-        if not len(values):
+        values: Any
+        if isinstance(self.value_key, dict):
+            values, count = outputs_in(outputs, self.value_key)
+        else:
+            values = samples_of(entry(outputs, self.value_key, "value_key"))
+            count = len(values)
+        if not count:
             return
-        origin = self._share.origin(len(values), batch_idx, dataloader_idx)
+        origin = self._share.origin(count, batch_idx, dataloader_idx)
         names: Sequence[str]
         if self.name_key is None:
-            names, origin = self._numbered(self._share, origin, len(values))
+            names, origin = self._numbered(self._share, origin, count)
         else:
             names = names_of(entry(outputs, self.name_key, "name_key"), self.name_key)
-            if len(names) != len(values):
+            if len(names) != count:
+                key = next(iter(self.value_key)) if isinstance(self.value_key, dict) else self.value_key
                 raise ValueError(
-                    f"Length mismatch between value key '{self.value_key}' ({len(values)}) and name key "
-                    f"'{self.name_key}' ({len(names)}); every sample needs one name"
+                    f"Length mismatch between value key '{key}' ({count}) and name key '{self.name_key}' "
+                    f"({len(names)}); every sample needs one name"
                 )
-        kept = self._share.without_padding(len(values), batch_idx, dataloader_idx)
+        kept = self._share.without_padding(count, batch_idx, dataloader_idx)
         keep = range(kept) if self._known is None else self._known.missing(names, origin, kept)
-        if len(keep) < len(values):
+        if len(keep) < count:
             names, values, origin = choose(keep, names, values, origin)
         if len(keep):
             self._writer.submit_batch(names, values, origin=origin)
@@ -372,14 +382,15 @@ class FileWriter(BaseWriter):
         given["max_workers"] = (
             default_workers(local_ranks) if self.options.max_workers is None else self.options.max_workers
         )
+        writer: Any = self.value_key if isinstance(self.value_key, dict) else self.writer_fn
         if self._target is None:
-            return BackgroundWriter(self.writer_fn, self.path, run=run, **given)
+            return BackgroundWriter(writer, self.path, run=run, **given)
         target = self._target
         if (below := directory_of(target)) is not None:
             target = below.of_run(run, self.path)
         elif isinstance(target, SharedTarget):
             target = target.of_run(run)
-        return BackgroundWriter(self.writer_fn, target, **given)
+        return BackgroundWriter(writer, target, **given)
 
     def _warn_of_collected_predictions(self, trainer: Any) -> None:
         if self._warned or not trainer.predict_loop.return_predictions or not trainer.is_global_zero:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from lighter_async.errors import shown
 from lighter_async.names import name_of
 from lighter_async.staging import is_tensor
 
-__all__ = ["entry", "names_of", "samples_of"]
+__all__ = ["entry", "names_of", "outputs_in", "samples_of"]
 
 
 def entry(outputs: Any, key: str, option: str) -> Any:
@@ -46,6 +46,22 @@ def samples_of(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)):
         return value
     return [value]
+
+
+def outputs_in(outputs: Any, keys: Iterable[str]) -> tuple[dict[str, Any], int]:
+    """The samples that the outputs hold under each of several keys, as `samples_of` has them, and how many there are.
+
+    Raises:
+        TypeError: The outputs are no mapping.
+        KeyError: A key is missing.
+        ValueError: There are not as many samples under each key.
+    """
+    found = {key: samples_of(entry(outputs, key, "value_key")) for key in keys}
+    counts = {key: len(samples) for key, samples in found.items()}
+    if len(set(counts.values())) > 1:
+        told = " and ".join(f"{count} under {key!r}" for key, count in counts.items())
+        raise ValueError(f"Length mismatch: FileWriter stores a sample's outputs together, and there are {told}")
+    return found, next(iter(counts.values()))
 
 
 def names_of(value: Any, key: str) -> list[str]:

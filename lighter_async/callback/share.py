@@ -11,6 +11,7 @@ from typing import Any
 from lighter_async.errors import DuplicateNameError
 from lighter_async.manifest import Loader, Manifest, ManifestLog, read_manifest
 from lighter_async.manifest.adopt import adoptable, with_unrecorded
+from lighter_async.manifest.indices import IndexSet
 from lighter_async.manifest.reader import Series
 from lighter_async.manifest.records import Records
 from lighter_async.names import Numbers, with_suffix
@@ -188,12 +189,20 @@ class Known:
         key: The output that is written.
         suffix: The writer's, which a name may have or not.
         named: Whether the samples have names of the user's; else they are known by their loader and index.
+        manifest: What is recorded there, if it has been read already.
     """
 
     def __init__(
-        self, directory: str | os.PathLike[str], *, writer: str, key: str, suffix: str = "", named: bool = False
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        writer: str,
+        key: str,
+        suffix: str = "",
+        named: bool = False,
+        manifest: Manifest | None = None,
     ) -> None:
-        manifest = read_manifest(directory)
+        manifest = read_manifest(directory) if manifest is None else manifest
         self._manifest: Manifest | None = manifest  # until it is checked: it is large
         self._directory = manifest.directory
         self._series = writer, key
@@ -210,7 +219,7 @@ class Known:
                 block
                 for series, counted in manifest.counted().items()
                 for block in counted.blocks
-                if series != self._series and block.is_known and block.head.suffix in (suffix, None)
+                if series != self._series and block.is_known and _may_be_equal(suffix, block.head.suffix)
             ]
         )
         # What this run has come by, and the items that these were, where that is known.
@@ -223,6 +232,17 @@ class Known:
 
     def __len__(self) -> int:
         return len(self._records)
+
+    @property
+    def names(self) -> set[str]:
+        """The names of what is stored."""
+        return set(self._records.names())
+
+    @property
+    def indices(self) -> dict[int, IndexSet]:
+        """The indices of what is stored, for each loader."""
+        loaders = {block.head.loader for block in self._records.blocks}
+        return {loader: IndexSet(self._records.indices(loader)) for loader in loaders}
 
     def check(self, datasets: Sequence[Any]) -> None:
         """Refuse to go on from numbers of another data set.
@@ -255,17 +275,23 @@ class Known:
         Raises:
             DuplicateNameError: Two items have one name, under which one sample is stored already.
         """
-        missing = self._missing(names, origin, count)
-        if self._others and missing:
-            self._check_others({with_suffix(names[position], self._suffix) for position in missing})
+        missing = self.not_stored(names, origin, count)
+        self.check_others(names, missing)
         return missing
 
-    def _check_others(self, files: set[str]) -> None:
+    def check_others(self, names: Sequence[str], positions: Sequence[int]) -> None:
         """Refuse to replace what is stored of another output.
 
+        Args:
+            names: Of the samples of a batch.
+            positions: Those of them that are to be written.
+
         Raises:
-            DuplicateNameError: One of the files is that.
+            DuplicateNameError: The file of one of these is that.
         """
+        if not self._others or not positions:
+            return
+        files = {with_suffix(names[position], self._suffix) for position in positions}
         taken = self._others.of_files(files.difference(self._others.without(files, str)))
         if taken:
             raise DuplicateNameError(
@@ -274,7 +300,8 @@ class Known:
                 "each output a directory of its own"
             )
 
-    def _missing(self, names: Sequence[str], origin: Origin, count: int) -> list[int]:
+    def not_stored(self, names: Sequence[str], origin: Origin, count: int) -> list[int]:
+        """As `missing`, whatever else is stored where these samples are to go."""
         if origin.indices is None:
             return [position for position in range(count) if self._is_missing(names[position], None, None)]
         indices = [whole_number(index, "the index of a sample") for index in origin.indices[:count]]
@@ -354,8 +381,22 @@ class Known:
         )
 
 
+def _may_be_equal(suffix: str, other: str | None) -> bool:
+    """Whether files with these suffixes may have one name: `a.mask` with `.png` has that of `a` with `.mask.png`.
+
+    Args:
+        suffix: One of them.
+        other: The other one; None where a record says the files themselves.
+    """
+    return other is None or suffix.endswith(other) or other.endswith(suffix)
+
+
 def choose(keep: Sequence[int], names: Sequence[str], values: Any, origin: Origin) -> tuple[Sequence[str], Any, Origin]:
-    """Some of the samples of a batch."""
-    chosen = values[list(keep)] if hasattr(values, "ndim") else [values[position] for position in keep]
+    """Some of the samples of a batch, whose values are a sequence, or a dict with one for each output."""
+    chosen = {key: _some(keep, one) for key, one in values.items()} if type(values) is dict else _some(keep, values)
     indices = None if origin.indices is None else [origin.indices[position] for position in keep]
     return [names[position] for position in keep], chosen, Origin(indices, origin.loader, origin.batch)
+
+
+def _some(keep: Sequence[int], values: Any) -> Any:
+    return values[list(keep)] if hasattr(values, "ndim") else [values[position] for position in keep]
