@@ -1,7 +1,7 @@
 """Files below a directory that others may write to: no link is followed, and nothing but a file is opened.
 
-The directory itself may be reached through links, since its user chose it. Each folder below it is opened from the one
-above, so that one which is replaced by a link meanwhile leads nowhere.
+The directory itself may be reached through links, since the user chose it. Each folder below it is opened from its
+parent's descriptor, so a folder that is replaced by a link meanwhile leads nowhere.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC",
 
 @contextmanager
 def _folder(root: str | os.PathLike[str], folders: list[str]) -> Iterator[int | None]:
-    """A descriptor of a folder below a directory; None where the system opens nothing from one.
+    """A descriptor of a folder below a directory; None where the system opens no file relative to one.
 
     Raises:
         OSError: It, or a folder above it, is not there, or is a link.
@@ -67,7 +67,7 @@ def open_below(root: str | os.PathLike[str], file: str) -> int:
     if folders or not _HAS_FOLDERS:
         with _folder(root, folders) as folder:
             descriptor = os.open(name, os.O_RDONLY | _FLAGS, dir_fd=folder)
-    else:  # with no folder between there is nothing that could be replaced by a link, and it takes half the time
+    else:  # no folder between them could be replaced by a link, and this takes half the time
         descriptor = os.open(os.path.join(root, name), os.O_RDONLY | _FLAGS)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -89,16 +89,16 @@ def read_below(root: str | os.PathLike[str], file: str, most: int) -> bytes:
 
 
 def remove_below(root: str | os.PathLike[str], file: str, *, reserved: bool = False) -> None:
-    """Remove a file, or a link in its place.
+    """Remove a file, or a link under its name.
 
     Args:
         root: The directory.
         file: Relative to it.
-        reserved: Whether it is one of this package's own, whose name is none that a sample may have.
+        reserved: Whether the file is one of this package's own, under a name that no sample may have.
 
     Raises:
         OSError: It is not there, is reached through a link, or cannot be removed.
-        InvalidNameError: It would not be below the directory.
+        InvalidNameError: The name leads out of the directory.
     """
     if not reserved:
         check_name(file)
@@ -111,7 +111,7 @@ def make_folders(root: str | os.PathLike[str], folders: str) -> None:
     """Make a folder, and those above it, below a directory.
 
     Raises:
-        OSError: One of them cannot be made, or is a link: what is stored through it would lie elsewhere.
+        OSError: A folder cannot be made, or is a link: samples stored through it would lie elsewhere.
     """
     names = folders.split("/")
     if not _HAS_FOLDERS:
@@ -133,7 +133,7 @@ def make_folders(root: str | os.PathLike[str], folders: str) -> None:
 
 
 def list_below(root: str | os.PathLike[str], folder: str) -> list[str]:
-    """The names in a folder below a directory; none where there is no such folder, or a link in its place."""
+    """The names in a folder below a directory; empty if there is no such folder, or a link in its place."""
     try:
         with _folder(root, folder.split("/")) as descriptor:
             return os.listdir(Path(root, folder) if descriptor is None else descriptor)
@@ -142,14 +142,14 @@ def list_below(root: str | os.PathLike[str], folder: str) -> list[str]:
 
 
 def walk_below(root: str | os.PathLike[str], *, but: str | None = None) -> Iterator[tuple[str, list[str]]]:
-    """Every folder below a directory, and itself, as ``""``, with the names of what lies in it and is no folder.
+    """The directory itself, as ``""``, and every folder below it, each with the names in it that are not folders.
 
-    Folders that cannot be listed are left out, such as those whose path is longer than the system takes: none of ours
-    is. Nothing recurses, so that a tree may be as deep as it likes.
+    A folder that cannot be listed comes without names, such as one with a path longer than the system allows; this
+    package makes none. The walk does not recurse, so a tree may be of any depth.
 
     Args:
         root: The directory.
-        but: Folders whose names begin with this are left out.
+        but: Skip folders with names that begin with this.
     """
     folders = [""]
     while folders:

@@ -1,4 +1,4 @@
-"""One file, whole or not at all."""
+"""Write one file, whole or not at all."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 PART_ENDING = ".part"
 """How the names of unfinished files end."""
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")  # two letters at least, or it is a drive of Windows
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")  # at least two letters: one is a drive of Windows
 
 _PARTS_PER_WRITE = 1024  # IOV_MAX on Linux and macOS
 
@@ -45,19 +45,19 @@ def local_path(directory: str | os.PathLike[str]) -> Path:
     """The path of a directory that a user named, ``~`` and ``~user`` expanded.
 
     Raises:
-        ValueError: It is a URL, of which nothing is stored here, is no path at all, or names a user without a home.
+        ValueError: It is a URL, which cannot be stored to, is not a path, or names a user without a home folder.
     """
     text = os.fsdecode(directory)
     if "\0" in text:
         raise ValueError(f"directory {text[:100]!r} holds a NUL character, which no file system stores; remove it")
-    # Of a URL that went through `Path` one slash is left.
+    # `Path` leaves one slash of a URL.
     if (found := _URL.match(text)) is not None:
         raise ValueError(
             f"{text[:100]!r} is a URL, and results are stored in directories; give a local path, such as where the "
             f"bucket is mounted, and copy the results there later (a directory of that name is ./{found[0]}...)"
         )
     if not text.startswith("~"):
-        return Path(directory)  # also ./~, which is a folder of that name
+        return Path(directory)  # also ./~, a folder of that name
     expanded = os.path.expanduser(text)
     if expanded.startswith("~"):
         raise ValueError(
@@ -75,16 +75,15 @@ _direct = new_token()
 
 
 def publish(path: Path | str, parts: Sequence[memoryview], *, token: str | None = None, replace: bool = True) -> None:
-    """Write `parts` to a temporary file beside `path`, then give it its name in one step.
+    """Write `parts` to a temporary file beside `path`, then rename it in one step.
 
-    Readers see a whole file or none, whatever ends this process. The temporary name does not
-    contain the final one, so that a final name may be as long as the file system allows. Power loss is not covered:
-    nothing is synced.
+    Readers see a whole file or none, whatever ends this process. The temporary name does not contain the final one, so
+    a final name may be as long as the file system allows. A loss of power is not covered: nothing is synced.
 
     Args:
         path: The final path, in a folder that exists.
-        parts: The file's content, one part behind the other.
-        token: Marks the temporary file as one of a certain writer's.
+        parts: The file's content, one part after the other.
+        token: Marks the temporary file as that of a certain writer.
         replace: Whether a file of that name may be replaced.
 
     Raises:
@@ -123,17 +122,17 @@ def write_part(path: str, parts: Sequence[memoryview], *, token: str | None = No
 def name_part(
     temporary: str, path: str, *, replace: bool, alone: Callable[[], AbstractContextManager[None]] = nullcontext
 ) -> None:
-    """Give a temporary file its name in one step.
+    """Rename a temporary file to its final name in one step.
 
     Args:
-        temporary: The file.
-        path: Its name.
-        replace: Whether it may replace another one.
-        alone: While what it gives is open nobody else names a file, for file systems that know no hard links.
+        temporary: The temporary file.
+        path: Its final path.
+        replace: Whether it may replace a file.
+        alone: Makes a context in which no other writer renames a file, for file systems without hard links.
 
     Raises:
         FileExistsError: There is a file of that name, and it may not be replaced. The temporary file is still there.
-        OSError: It could not be named, likewise.
+        OSError: It could not be renamed. The temporary file is still there.
     """
     if replace:
         _replace(temporary, path)
@@ -142,7 +141,7 @@ def name_part(
 
 
 def temporary_token(file: str) -> str | None:
-    """The token of the writer whose temporary file it is; None if it is no temporary file of ours."""
+    """The token of the writer that made a temporary file; None if it is not a temporary file of this package."""
     beginning = RESERVED_PREFIX + "-"
     if not (file.startswith(beginning) and file.endswith(PART_ENDING)):
         return None
@@ -165,7 +164,7 @@ def _write_all(descriptor: int, parts: Sequence[memoryview]) -> None:
             written = os.writev(descriptor, parts[:_PARTS_PER_WRITE])
         else:
             written = os.write(descriptor, parts[0])
-        # A write may be short (a signal, 2 GiB, a full disk about to say so), so go on where it ended.
+        # A write may be short (a signal, 2 GiB, a disk that has just filled up), so go on where it ended.
         whole = 0
         while whole < len(parts) and written >= parts[whole].nbytes:
             written -= parts[whole].nbytes
@@ -183,7 +182,7 @@ def _is_same(one: str, other: Path | str) -> bool:
 
 
 def _replace(temporary: str, path: str) -> None:
-    """Name a file in one step, also where there is one of that name."""
+    """Rename a file in one step, replacing one of that name."""
     try:
         os.replace(temporary, path)
     except OSError as error:
@@ -205,7 +204,7 @@ def _replace(temporary: str, path: str) -> None:
 
 
 def sync_folder(folder: str) -> None:
-    """Have the names in a folder on the disk."""
+    """Sync a folder, so that the names in it are on the disk."""
     descriptor = os.open(folder or ".", os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -222,11 +221,11 @@ def sync_folder(folder: str) -> None:
 
 
 def _link(temporary: str, path: Path | str, alone: Callable[[], AbstractContextManager[None]]) -> None:
-    """Name a file in one step, unless the name is taken: a link fails where a rename would replace."""
+    """Rename a file in one step, unless the name is taken: a link fails where a rename would replace."""
     try:
         os.link(temporary, path)
     except FileExistsError:
-        # A network file system may have made the link, lost its answer, and tried once more.
+        # A network file system may have made the link, lost the answer, and tried again.
         if _is_same(temporary, path):
             os.unlink(temporary)
             return
@@ -234,7 +233,7 @@ def _link(temporary: str, path: Path | str, alone: Callable[[], AbstractContextM
     except FileNotFoundError:
         raise
     except OSError:
-        # No hard links here (FAT, some network file systems).
+        # The file system has no hard links (FAT, some network file systems).
         with alone():
             if os.path.lexists(path):
                 raise FileExistsError(f"{os.fspath(path)!r} exists already") from None

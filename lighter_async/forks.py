@@ -1,4 +1,4 @@
-"""What a fork must not find half done, and what a forked child has to let go of."""
+"""Descriptors that a forked child closes, and the lock that keeps a fork from finding them half changed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 __all__ = ["Descriptors", "no_fork"]
 
 no_fork = threading.RLock()
-"""While a thread holds it, no other one forks. For a few lines that wait for nothing."""
+"""While a thread holds this lock, no other thread forks. Hold it for a few lines that do not wait."""
 
 
 class Descriptors:
-    """File descriptors of ours, all of which a forked child closes, and no others.
+    """File descriptors of this package: a forked child closes all of them, and no others.
 
-    A number is in here exactly as long as the descriptor is open, for a fork waits while that changes: the child would
-    close another one's descriptor of that number otherwise, or keep ours.
+    A number is in the set exactly as long as its descriptor is open, since a fork waits while that changes. Otherwise
+    the child could close somebody else's descriptor of that number, or keep ours.
     """
 
     def __init__(self) -> None:
@@ -27,14 +27,14 @@ class Descriptors:
             _all.add(self)
 
     def open(self, make: Callable[..., int], *arguments: Any) -> int:
-        """A descriptor that `make` opens."""
+        """Open a descriptor with `make`."""
         with no_fork:
             number = make(*arguments)
             self._numbers.add(number)
             return number
 
     def close(self, *numbers: int) -> None:
-        """Close some of them; those that are closed already are left alone, as are negative numbers."""
+        """Close some of them. Negative numbers, and those that are closed already, are ignored."""
         with no_fork:
             for number in numbers:
                 if number in self._numbers:
@@ -60,7 +60,7 @@ def _release() -> None:
     try:
         no_fork.release()
     except RuntimeError:
-        pass  # a signal's handler has raised before the fork could take it
+        pass  # a signal's handler raised before the fork had taken it
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,12 +1,12 @@
-"""Signals held back for a moment, in which a change is made that must be whole.
+"""Hold signals back while the main thread makes a change that must not be left half done.
 
-Python runs a signal's handler in the main thread, between any two steps of whatever that does, and a handler may raise
+Python runs a signal's handler in the main thread, between any two steps of what that thread does. A handler may raise
 (Ctrl-C, a time limit, `sys.exit`) or call the very writer that it interrupts. So while the main thread changes our
-state, *gates* stand in the place of all handlers: a gate that is closed notes its signal, which is delivered when the
-change is whole, or at a known point of a wait, where no lock of ours is held.
+state, *gates* replace all handlers. A closed gate notes its signal, which is delivered when the change is complete, or
+at a known point of a wait, where we hold no lock.
 
-A gate that an exception has left behind harms nobody: it is open, puts the handler back that it stands for, and calls
-it. Reopening is one store, which a handler cannot come before: they run where a function begins or a call returns.
+A gate that an exception has left behind does no harm: it is open, restores the handler that it replaces, and calls it.
+No handler can run before the one store that reopens the gates: handlers run where a function begins or a call returns.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from typing import Any
 
 __all__ = ["is_interrupted", "let_through", "run_handlers", "uninterrupted", "waking"]
 
-# The functions themselves, without the wrappers that make enumerations of numbers: the loop waits meanwhile.
+# The functions themselves, without the wrappers that turn numbers into enumerations: the loop waits meanwhile.
 _get: Callable[[int], Any] = _signal.getsignal
 _set: Callable[[int, Any], Any] = _signal.signal
 _NUMBERS = sorted(map(int, signal.valid_signals()))
 
 
 class _Gate:
-    """Stands in the place of the handler of one signal."""
+    """Replaces the handler of one signal."""
 
     __slots__ = ("handler", "number")
 
@@ -44,25 +44,25 @@ class _Gate:
             if _wake is not None:
                 _wake()
             return
-        if not _delivering and _get(number) is self:  # an exception has left it behind
+        if not _delivering and _get(number) is self:  # left behind by an exception
             _set(number, self.handler)
         self.handler(number, frame)
 
 
-# All of these are the main thread's own.
+# Only the main thread uses these.
 _main = threading.main_thread().ident
 _closed = False
-_depth = 0  # sections that are open, one in the other, since the gates were closed
-_delivering = 0  # known points at which handlers run, one in the other
+_depth = 0  # nested sections that are open since the gates were closed
+_delivering = 0  # nested calls of `let_through`, in which handlers run
 _held: deque[tuple[Any, int, FrameType | None]] = deque()
 _wake: Callable[[], None] | None = None
-# Of the last time, which is mostly like this time: the gates, and what all signals' handlers are while they stand.
+# From the last section, since the next one mostly needs the same: the gates, and all signals' handlers with them.
 _gates: list[_Gate] = []
 _gated: list[Any] = []
 
 
 class uninterrupted:
-    """While it is open, in the main thread, no signal's handler runs; those that came run when the outermost ends."""
+    """A context in which the main thread runs no signal's handler; they run when the outermost context ends."""
 
     __slots__ = ()
 
@@ -79,7 +79,7 @@ class uninterrupted:
                     _set(gate.number, gate)
             _closed = True
             _depth = 1
-            # Looked at once they are closed, since a handler that came before may have put another one in its place.
+            # Compared once the gates are closed, since a handler that ran before may have installed another one.
             if list(map(_get, _NUMBERS)) != _gated:
                 _stand_in()
         except BaseException:
@@ -99,27 +99,27 @@ class uninterrupted:
 
 
 def run_handlers() -> None:
-    """Run the handlers of the signals that were held back, at a point where that harms nothing.
+    """Run the handlers of the signals that were held back.
 
-    The caller holds no lock, and its state is whole: a handler may raise, which comes out of this call, and may call
-    whatever it likes. Signals come through meanwhile.
+    The caller holds no lock, and its state is consistent: a handler may raise, which this call then raises, and may
+    call anything. Signals are delivered meanwhile.
     """
     if _held and _closed and get_ident() == _main:
         let_through(_run_held)
 
 
 def is_interrupted() -> bool:
-    """Whether the calling thread has signals to run_handlers."""
+    """Whether signals are held back that the calling thread is to handle."""
     return bool(_held) and get_ident() == _main
 
 
 def let_through(call: Callable[[], None]) -> None:
-    """Make a call of a user's within a section that holds signals back: they come through meanwhile."""
+    """Call a user's function from a section that holds signals back, and deliver them meanwhile."""
     global _closed, _depth, _delivering
     if not _closed or get_ident() != _main:
         call()
         return
-    # No calls between these, here and below, so that no handler comes in between.
+    # No calls between these, here and below, so that no handler runs in between.
     depth = _depth
     _delivering += 1
     _depth = 0
@@ -135,7 +135,7 @@ def let_through(call: Callable[[], None]) -> None:
 
 
 class waking:
-    """While it is open, a call is made when a signal is held back: it ends the wait that the main thread is in."""
+    """A context in which holding a signal back makes a call, which ends the main thread's wait."""
 
     __slots__ = ("_call",)
 
@@ -143,7 +143,7 @@ class waking:
         self._call = call
 
     def __enter__(self) -> bool:
-        """Whether a signal is held back already, so that there is nothing to wait for."""
+        """Returns whether a signal is held back already, so that the wait is over before it begins."""
         global _wake
         if get_ident() != _main:
             return False
@@ -159,7 +159,7 @@ class waking:
 
 
 def _stand_in() -> None:
-    """Have a closed gate in the place of every handler."""
+    """Replace every handler by a gate."""
     global _gates, _gated
     while True:
         now = list(map(_get, _NUMBERS))
@@ -175,7 +175,7 @@ def _stand_in() -> None:
             earlier = _set(number, gate)
             if earlier is handler:
                 continue
-            # A handler that was not held back yet has changed it.
+            # A handler that was not held back yet has changed this one.
             if callable(earlier):
                 gate.handler = earlier
             else:
@@ -185,13 +185,13 @@ def _stand_in() -> None:
 
 
 def _reopen() -> None:
-    """Let signals come through again, and run_handlers those that came."""
+    """Deliver signals again, and handle those that were held back."""
     global _closed, _depth
     try:
-        if not _delivering:  # else the gates are needed once more, when that ends
+        if not _delivering:  # else the gates are needed again afterwards
             try:
                 _restore()
-            except BaseException:  # of a handler that is back already
+            except BaseException:  # raised by a handler that is restored already
                 _restore()
                 raise
     finally:
@@ -203,14 +203,14 @@ def _reopen() -> None:
 
 def _restore() -> None:
     for gate in _gates:
-        # Else the user's handler has put another one in its place.
+        # Else a user's handler has replaced the gate.
         if _get(gate.number) is gate:
             _set(gate.number, gate.handler)
 
 
 def _run_held() -> None:
     while _held:
-        # Taken off the list without a call, at which another handler might raise and it would be lost.
+        # Removed without a call, in which another handler might raise, and this one would be lost.
         handler, number, frame = _held[0]
         del _held[0]
         try:
@@ -220,13 +220,13 @@ def _run_held() -> None:
                 _run_held()
             except BaseException as other:
                 if isinstance(other, Exception) and not isinstance(error, Exception):
-                    raise error from other  # what ends the program does not get lost behind what may be caught
+                    raise error from other  # an exception that ends the program comes first
                 raise
             raise
 
 
 def _forked() -> None:
-    """In a forked child: another thread than the main one is it now, and what that was in the middle of is gone."""
+    """In a child that another thread has forked: that is the main thread now, and open sections are gone."""
     global _main, _closed, _depth, _delivering, _wake
     if get_ident() == _main:
         return

@@ -1,4 +1,4 @@
-"""The order of the runs that store in a directory, which no clock gives: a number for each, under a lock."""
+"""The order of the runs that store in a directory: each gets a number, under a lock, since clocks may be wrong."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from lighter_async.names import RESERVED_PREFIX
 __all__ = ["MOST_RUNS", "Begun", "begin_run"]
 
 _FILE = f"{RESERVED_PREFIX}/runs.jsonl"
-MOST_RUNS = 1 << 40  # sequence numbers up to this one are ours; the list of others' making may have any
+MOST_RUNS = 1 << 40  # sequence numbers stay below it; a list that somebody else wrote may hold any
 _LONGEST = 16 << 20  # bytes of a line
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A run that has begun, as all of its ranks know it.
+    """A run that has begun, with what all of its ranks know of it.
 
     Attributes:
         sequence: Larger than that of every run that began before it; from 1 on.
         since: Nanoseconds, by the file system's clock: a file that is at least as new is this run's own.
-        beside: The runs that were open when this one began, so that it does not begin after them.
+        beside: The runs that were open when this one began, so they count as running at the same time.
     """
 
     sequence: int
@@ -43,18 +43,18 @@ def begin_run(
     latest: Callable[[], int] = lambda: 0,
     waiting: Callable[[], None] = lambda: None,
 ) -> Begun:
-    """Enter a run into the directory's list; of several ranks the first one does, and the others learn what it has.
+    """Enter a run into the directory's list. The first rank to call does, and the others read what it has entered.
 
     Args:
         directory: Where the results go.
         run: The run's id.
         since: What to enter if it is the first of its run: see `Begun`.
-        begun: What the run had in a list that is gone.
-        latest: The largest sequence number that is known of, asked where there is no list.
-        waiting: As of `alone_in`.
+        begun: What the run had entered into a list that was removed since.
+        latest: Returns the largest known sequence number. Called if there is no list.
+        waiting: As in `alone_in`.
 
     Raises:
-        OSError: The list cannot be read or written, or somebody has it locked.
+        OSError: The list cannot be read or written, or stays locked.
     """
     path = os.path.join(directory, _FILE)
     with alone_in(path, waiting=waiting) as descriptor:
@@ -71,7 +71,7 @@ def begin_run(
         places = {id_: sequence for sequence, id_ in listed.ids}
         open_ = _spans(places[one] for one in mine.beside if one in places)
         text = json.dumps({"run": run, "sequence": mine.sequence, "since": mine.since, "beside": open_})
-        # On a line of its own, whatever a crash has left of the one before.
+        # On a line of its own, even if a crash has torn the line before.
         data = f"{text}\n".encode() if listed.ends_whole else f"\n{text}\n".encode()
         os.lseek(descriptor, 0, os.SEEK_END)
         while data:
@@ -80,9 +80,9 @@ def begin_run(
 
 
 class _List:
-    """The runs of a list, as its lines are read.
+    """The runs of a list, read line by line.
 
-    Those that were open beside one are told by ranges of their numbers: there may be thousands of each.
+    A line gives the runs that were open beside its own as ranges of numbers, since there may be thousands.
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class _List:
         self.ends_whole = True
 
     def read(self, line: bytes) -> tuple[str, Begun] | None:
-        """What a line says; None if it says what none of ours does."""
+        """The run of a line; None if it is not a line that this package writes."""
         self.ends_whole = line.endswith(b"\n")
         ids = self.ids
         try:
@@ -101,7 +101,7 @@ class _List:
                 return None
             names: list[str] = []
             for one in beside:
-                if type(one) is str:  # as earlier versions told them
+                if type(one) is str:  # as earlier versions wrote them
                     names.append(one)
                 else:
                     first, last = map(int, one)
@@ -114,7 +114,7 @@ class _List:
 
 
 def _spans(numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """Numbers as ranges, each with its first and its last one."""
+    """Numbers as ranges, each as its first and last number."""
     spans: list[tuple[int, int]] = []
     for number in sorted(numbers):
         if spans and number == spans[-1][1] + 1:

@@ -1,4 +1,4 @@
-"""Whether a run that goes on is over the same data set, and was made with the same, as those that it goes on from."""
+"""Whether a resuming run has the same data sets and the same configuration as the runs that it resumes."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ from lighter_async.staging import is_tensor
 
 __all__ = ["check_config", "check_same", "check_suffix", "fingerprint_of", "own_fingerprint_of"]
 
-_STATE = "xxh3:"  # how a fingerprint begins that is a hash of the data set's state
-_MOST_BYTES = 256 << 20  # of a data set's state that are looked at
+_STATE = "xxh3:"  # the prefix of fingerprints that are hashes of a data set's state
+_MOST_BYTES = 256 << 20  # of a data set's state that are hashed
 _MOST_OBJECTS = 5_000_000
-_MOST_TEXTS = 256  # that are looked at as paths
+_MOST_TEXTS = 256  # that are checked for being paths
 _LONGEST_PATH = 4096
 _MOST_LISTED = 200_000  # names below a folder
-_MOST_WRAPPED = 8  # data sets, one in the other, whose paths are looked at
+_MOST_WRAPPED = 8  # nested data sets that are searched for paths
 
 
 def check_same(manifest: Manifest, series: Series, loader: int, dataset: Sized) -> None:
-    """Refuse to go on with numbers of another data set.
+    """Refuse to resume numbered samples of another data set.
+
+    A changed hash of its state is only warned of, since that may have other reasons.
 
     Args:
         manifest: What was stored.
-        series: Of which series.
+        series: The series.
         loader: The number of the data loader.
         dataset: Its data set now.
 
     Raises:
-        ResumeError: Its length, or the fingerprint that it brings itself, is another one now.
-
-    Its state alone may be another one for other reasons, so that is a warning.
+        ResumeError: The data set's length, or its own fingerprint, has changed.
     """
     current = manifest.current_runs().get(series, set())
     known = [one for one in manifest.loaders if one.series == series and one.run in current and not one.named]
-    # Of the latest run that had this loader: a run may have gone over fewer.
+    # Of the latest run that had this loader, since a run may have had fewer.
     before = next((one.loaders[loader] for one in reversed(known) if loader < len(one.loaders)), None)
     if before is None:
         return
@@ -84,14 +84,14 @@ def _warn_of_state(manifest: Manifest, before: str, loader: int, dataset: Sized)
 
 
 def check_suffix(directory: str | os.PathLike[str], series: Series, suffix: str) -> None:
-    """Refuse to store a second output under the series of a first one, which only its suffix tells from it.
+    """Refuse a second output of one series, which would differ from the first only in its suffix.
 
     Raises:
         ResumeError: A run that is open stores the series with another suffix.
     """
     open_now = held_by(os.path.join(directory, RESERVED_PREFIX))
     if len(open_now) < 2 or not suffix:
-        return  # nobody but the caller; or a function, whose files are its own affair
+        return  # no other run is open; or the writer is a function, which names its own files
     for run in runs_of(directory):
         if run.series == series and run.suffix not in ("", suffix) and run.run in open_now:
             raise ResumeError(
@@ -102,10 +102,10 @@ def check_suffix(directory: str | os.PathLike[str], series: Series, suffix: str)
 
 
 def check_config(directory: str | os.PathLike[str], series: Series, config: Config) -> None:
-    """Refuse to go on from runs that were made with something else.
+    """Refuse to resume runs with another configuration.
 
     Raises:
-        ResumeError: One of the runs that count says so.
+        ResumeError: A run that counts has another one.
     """
     if config is None:
         return
@@ -121,16 +121,16 @@ def check_config(directory: str | os.PathLike[str], series: Series, config: Conf
 
 
 def fingerprint_of(dataset: Any) -> str | None:
-    """A word that another data set hardly has: its own (`_fingerprint`, as of Hugging Face's), or its state's hash.
+    """A data set's own fingerprint (`_fingerprint`, as Hugging Face's have), or else a hash of its state.
 
-    None if its state cannot be told: if it cannot be pickled, or is larger than 256 MB.
+    None if it has no fingerprint, and its state cannot be pickled or is larger than 256 MB.
     """
     own = own_fingerprint_of(dataset)
     if own is not None:
         return own
     sink = _Sink()
     try:
-        # Whatever else it has: a text among many is not looked at as a path.
+        # By themselves, since only the first texts of the pickled state are checked for being paths.
         sink.write(repr(list(_own_paths(dataset))).encode("utf-8", "surrogatepass"))
         _Pickler(sink).dump(dataset)
     except Exception:  # whatever a data set's own pickling raises
@@ -139,7 +139,7 @@ def fingerprint_of(dataset: Any) -> str | None:
 
 
 def own_fingerprint_of(dataset: Any) -> str | None:
-    """The fingerprint that a data set brings itself, if it does."""
+    """A data set's own fingerprint; None if it has none."""
     try:
         own = getattr(dataset, "_fingerprint", None)
     except Exception:
@@ -152,7 +152,7 @@ class _TooLarge(Exception):
 
 
 class _Sink(io.RawIOBase):
-    """Hashes what is written to it, up to a bound."""
+    """A file that hashes what is written to it, up to a limit."""
 
     def __init__(self) -> None:
         self.state = xxhash.xxh3_128()
@@ -171,11 +171,11 @@ class _Sink(io.RawIOBase):
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles a data set's state into its hash, with tensors and arrays as their content."""
+    """Pickles a data set's state into a hash, with the contents of tensors and arrays."""
 
     def __init__(self, sink: _Sink) -> None:
         super().__init__(sink, 5)
-        # Without a memo, which tells equal texts that are one object from those that are two.
+        # Without a memo, by which one text that occurs twice would differ from two equal texts.
         self.fast = True
         self._sink = sink
         self._objects = 0
@@ -196,18 +196,18 @@ class _Pickler(pickle.Pickler):
             self._sink.write(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
             return "array", str(value.dtype), value.shape
         if type(value) in (set, frozenset):
-            # In no order, which another process has otherwise.
+            # Sorted, since the order differs between processes.
             return "set", sorted(_hash_of(one) for one in value)
         if self._texts < _MOST_TEXTS and isinstance(value, (str, os.PathLike)):
             self._texts += 1
-            # A data set may know its folder alone, and look into it for each item.
+            # A data set may hold only the path of a folder, and read from there for each item.
             if (found := _found_at(value)) is not None:
                 return "path", os.fspath(value), found
         return None
 
 
 def _own_paths(dataset: Any) -> Iterator[Any]:
-    """What lies at the paths that a data set, and those that it wraps, have as attributes."""
+    """What lies at the paths among the attributes of a data set, and of those that it wraps."""
     for _ in range(_MOST_WRAPPED):
         fields = getattr(dataset, "__dict__", None)
         if not isinstance(fields, dict):
@@ -225,13 +225,13 @@ def _hash_of(value: Any) -> str:
 
 
 def _listed(folder: str) -> list[str]:
-    """The names of what lies below a folder, at any depth.
+    """All names below a folder, at any depth.
 
     Raises:
         _TooLarge: There are too many.
     """
     if os.path.abspath(folder) == os.path.abspath(os.sep):
-        return sorted(os.listdir(folder))  # a text like any other: a separator
+        return sorted(os.listdir(folder))  # more likely a separator than a folder of data
     found: list[str] = []
     for below, files in walk_below(folder, but=RESERVED_PREFIX):
         found.append(below)
@@ -242,7 +242,7 @@ def _listed(folder: str) -> list[str]:
 
 
 def _found_at(path: str | os.PathLike[str]) -> Any:
-    """What lies at a path: the names in a folder, or a file's size and time; None if nothing does."""
+    """What lies at a path: the names below a folder, or the size and time of a file; None if there is neither."""
     try:
         text = os.fspath(path)
         if not isinstance(text, str) or not 0 < len(text) < _LONGEST_PATH:

@@ -1,4 +1,4 @@
-"""The one seam to accelerators: how a tensor comes from a device into host memory without the loop waiting for it.
+"""The one seam to accelerators: copy tensors from a device into host memory while the loop goes on.
 
 This code was never run on a GPU: its logic (what is copied, on which stream, and who waits for which event) is
 tested with a device made of host memory.
@@ -19,10 +19,10 @@ __all__ = ["Accelerator", "Ready", "TorchAccelerator"]
 
 
 class Ready(Protocol):
-    """A copy under way."""
+    """A copy in progress."""
 
     def synchronize(self) -> None:
-        """Wait until the copied bytes are in host memory. May be called by any thread, any number of times."""
+        """Wait until the copied bytes are in host memory. Any thread may call this, any number of times."""
         ...
 
     def query(self) -> bool:
@@ -34,7 +34,7 @@ class Accelerator(Protocol):
     """Copies device tensors into host memory."""
 
     def owns(self, tensor: torch.Tensor) -> bool:
-        """Whether `copy` is needed for this tensor, and `allocate` worth while."""
+        """Whether this tensor needs `copy`, and gains from memory of `allocate`."""
         ...
 
     def allocate(self, nbytes: int) -> torch.Tensor:
@@ -42,13 +42,13 @@ class Accelerator(Protocol):
         ...
 
     def pin(self, memory: NDArray[np.uint8]) -> Callable[[], None]:
-        """Pin host memory where it lies, such as memory that other processes share; returns what unpins it."""
+        """Pin existing host memory, such as memory shared with other processes; returns a function that unpins it."""
         ...
 
     def copy(self, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Ready:
-        """Begin to copy each ``(host, device)`` pair and return at once.
+        """Begin to copy each ``(host, device)`` pair, and return at once.
 
-        The device tensor may be overwritten by work that is launched after this call.
+        Work launched after this call may overwrite the device tensor.
         """
         ...
 
@@ -56,10 +56,9 @@ class Accelerator(Protocol):
 class TorchAccelerator:
     """Devices with streams that PyTorch knows (CUDA, ROCm, XPU).
 
-    Each batch is first cloned on its device, on the stream that computes, so that the caller may reuse its tensor
-    at once (CUDA graphs do: the next replay overwrites the outputs of the last one); a side stream then copies the
-    clone into pinned memory while the next batch is computed. A device without streams is copied from in one
-    blocking call.
+    Each batch is first cloned on its device, on the stream that computes, so that the caller may reuse its tensor at
+    once (the next replay of a CUDA graph overwrites the outputs of the last one). A side stream then copies the clone
+    into pinned memory while the next batch is computed. From a device without streams one blocking call copies.
     """
 
     _STREAMED = frozenset({"cuda", "xpu"})
@@ -78,7 +77,7 @@ class TorchAccelerator:
     def pin(self, memory: NDArray[np.uint8]) -> Callable[[], None]:
         import torch
 
-        # The others have no call for it in PyTorch; a copy into memory that is not pinned is slower, and as right.
+        # PyTorch pins existing memory for CUDA only. A copy into unpinned memory is slower, but correct.
         if not torch.cuda.is_available():
             return lambda: None
         runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
@@ -108,7 +107,7 @@ class TorchAccelerator:
 
 
 class _All:
-    """Several copies under way, one per device."""
+    """Several copies in progress, one per device."""
 
     def __init__(self, events: Sequence[Any]) -> None:
         self._events = events

@@ -1,4 +1,4 @@
-"""What a value is: which tensors and arrays are plain memory, and how many bytes the others take."""
+"""Kinds of values: which tensors and arrays are plain memory, and how many bytes the others take."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _QUANTISED = frozenset({"qint8", "quint8", "qint32", "quint4x2", "quint2x4"})
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether it is a tensor of PyTorch's."""
-    # Where there is a tensor, torch is imported; a writer of texts need not import it. While another thread imports it,
-    # the module is there without its classes, and so there is no tensor yet.
+    """Whether it is a PyTorch tensor."""
+    # A tensor exists only once torch is imported, which a writer of texts need not do. While another thread imports
+    # it, the module may lack its classes, and there is no tensor yet.
     kind = getattr(sys.modules.get("torch"), "Tensor", None)
     return kind is not None and isinstance(value, kind)
 
 
 def is_plain_tensor(tensor: torch.Tensor) -> bool:
-    """Whether its elements, as a plain block of memory, are all of it."""
+    """Whether a tensor consists of its elements alone, as a plain block of memory."""
     torch = sys.modules["torch"]
     return (
         (type(tensor) is torch.Tensor or type(tensor) is torch.nn.Parameter)
@@ -48,23 +48,23 @@ def is_plain_tensor(tensor: torch.Tensor) -> bool:
 
 @functools.cache
 def dtype_of(dtype: torch.dtype) -> tuple[str, int]:
-    """torch's name for it, and the bytes of an element."""
+    """The name of a dtype in torch, and the bytes of an element."""
     return str(dtype).removeprefix("torch."), dtype.itemsize
 
 
 def is_plain_array(array: NDArray[Any]) -> bool:
-    """Whether its elements, as a plain block of memory, are all of it."""
+    """Whether an array consists of its elements alone, as a plain block of memory."""
     return type(array) is np.ndarray and not array.dtype.hasobject
 
 
 def is_bare(array: NDArray[Any]) -> bool:
-    """Whether a copy of it is all of it: its class adds no attributes and no pickling of its own."""
+    """Whether copying an array loses nothing: its class adds no attributes and no pickling of its own."""
     kind: Any = type(array)
     return not getattr(array, "__dict__", None) and kind.__reduce__ is np.ndarray.__reduce__
 
 
 def has_attributes(tensor: torch.Tensor) -> bool:
-    """Whether it is a dense tensor of a class of a user's own with attributes, which a clone would lose."""
+    """Whether a dense tensor of a user's class has attributes, which a clone would lose."""
     torch = sys.modules["torch"]
     kind = type(tensor)
     return (
@@ -78,7 +78,7 @@ def has_attributes(tensor: torch.Tensor) -> bool:
 
 
 def loose_bytes(tensor: torch.Tensor) -> int:
-    """The bytes of a tensor that is no plain block of memory."""
+    """The bytes of a tensor that is not a plain block of memory."""
     import torch
 
     if tensor.layout is torch.sparse_coo:

@@ -1,8 +1,8 @@
-"""How values are laid out: finds the tensors and arrays of a batch, and copies none of them yet.
+"""Lay a batch out: find its tensors and arrays, without copying them yet.
 
-Plain ones, also inside lists, tuples and dicts, get a place in the slot. Tensors that are no plain block of memory
-(sparse, quantised, subclasses) are cloned instead. Any other object is pickled into the slot, with the tensors and
-arrays in it staged by themselves (`snapshot.py`); what cannot be pickled is handed over as it is.
+Plain ones, also inside lists, tuples and dicts, get a place in the slot. Tensors that are not a plain block of memory
+(sparse, quantised, subclasses) are cloned instead. Any other object is pickled into the slot, and the tensors and
+arrays in it are staged by themselves (`snapshot.py`). An object that cannot be pickled is handed over as it is.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def plan_batch(values: Any, *, shared: bool = False) -> Plan:
 
 
 def unbind(values: Any) -> list[Any]:
-    """The rows of a batch that is no plain block of memory."""
+    """The rows of a batch that is not a plain block of memory."""
     try:
         return list(values.unbind()) if is_tensor(values) else list(values)
     except (RuntimeError, NotImplementedError) as error:
@@ -100,8 +100,8 @@ def unbind(values: Any) -> list[Any]:
 
 
 def placed(value: Any, plan: Plan) -> Any:
-    """A sample, or its place, or its containers with a place instead of each tensor, array and object."""
-    if type(value) is str and len(value) < LONG_TEXT and value.isascii():  # as most samples that are no tensors are
+    """A sample with a place instead of each tensor, array and object, also inside containers."""
+    if type(value) is str and len(value) < LONG_TEXT and value.isascii():  # most samples that are not tensors
         plan.other_bytes += len(value)
         return value
     place = _place_of(value, plan)
@@ -119,7 +119,7 @@ def placed(value: Any, plan: Plan) -> Any:
     except Exception as error:
         plan.undo(mark)
         problem = error
-    # Not as a whole; but what it holds may be copied one by one.
+    # Not as a whole, but maybe item by item.
     mark = plan.begin()
     try:
         return _walk(value, plan, problem)
@@ -129,7 +129,7 @@ def placed(value: Any, plan: Plan) -> Any:
 
 
 def _place_of(value: Any, plan: Plan) -> Leaf | Loose | None:
-    """The place of a tensor or an array, unless it has to be taken apart."""
+    """The place of a tensor or an array; None if it has to be pickled, or is neither."""
     if is_tensor(value):
         if value.is_meta:
             raise NoData(
@@ -142,7 +142,7 @@ def _place_of(value: Any, plan: Plan) -> Leaf | Loose | None:
     if isinstance(value, np.ndarray):
         if is_plain_array(value):
             return plan.place(value, is_tensor=False)
-        # A class that says itself how its arrays are copied is taken at its word.
+        # A class with a copy method of its own is copied by that method.
         copies_itself = isinstance(value, np.memmap) or type(value).copy is not np.ndarray.copy
         if value.dtype.hasobject or not (copies_itself or is_bare(value)):
             return None
@@ -154,12 +154,13 @@ def _walk(value: Any, plan: Plan, problem: Exception | None) -> Any:
     """`value` with a place instead of each tensor and array.
 
     Args:
-        value: What is walked through.
-        plan: Where it is placed.
-        problem: Why the whole could not be pickled: then what is foreign is pickled by itself, or handed over as it is.
+        value: The value to walk through.
+        plan: The plan that takes the places.
+        problem: Why the whole value could not be pickled. If given, each foreign object is pickled by itself, or
+            handed over as it is.
 
     Raises:
-        Foreign: It holds anything else, or a great many things.
+        Foreign: It holds a foreign object, or too many items.
     """
     place = _place_of(value, plan)
     if place is not None:
@@ -180,7 +181,7 @@ def _walk(value: Any, plan: Plan, problem: Exception | None) -> Any:
             elif type(key) is not int and type(key) not in _ATOMS:
                 _walk(key, plan, problem)
         return kind((key, _walk(item, plan, problem)) for key, item in value.items())
-    if isinstance(value, tuple) and _is_named(kind) and not getattr(value, "__dict__", None):
+    if isinstance(value, tuple) and _is_named_tuple(kind) and not getattr(value, "__dict__", None):
         plan.walks(len(value))
         plan.has_classes = True
         return tuple.__new__(kind, [_walk(item, plan, problem) for item in value])
@@ -196,18 +197,18 @@ def _walk(value: Any, plan: Plan, problem: Exception | None) -> Any:
         return _as_it_is(value, plan, error)
 
 
-def _is_named(kind: type) -> bool:
-    """Whether it is a named tuple's class, which may be made of anything: none with a `__new__` of a user's own."""
+def _is_named_tuple(kind: type) -> bool:
+    """Whether it is a named tuple's class without a `__new__` of a user's own, so that it takes any values."""
     return hasattr(kind, "_fields") and "_fields" in vars(
         next(base for base in kind.__mro__ if "__new__" in vars(base))
     )
 
 
 def _snapshot(value: Any, plan: Plan) -> Snapshot | Kept:
-    """The pickle of a value, with its tensors and arrays in places.
+    """The pickle of a value, with places for its tensors and arrays.
 
     Raises:
-        Exception: It cannot be pickled, or not be made again.
+        Exception: It cannot be pickled, or its pickle cannot be loaded.
     """
     places: list[Leaf | Loose | Kept] = []
     things: list[Any] = []
@@ -225,43 +226,43 @@ def _snapshot(value: Any, plan: Plan) -> Snapshot | Kept:
 
     def refer(thing: Any) -> int:
         if isinstance(thing, type):
-            if thing not in _proven:
+            if thing not in _loadable:
                 classes.append(thing)
             return add(plan.keep(thing), thing)
         if callable(thing) and not getattr(thing, "__closure__", None):
             return add(plan.keep(thing), thing)
         if holds_tensors(thing):
-            _say_kept(thing, None)
+            _warn_of_kept(thing, None)
         return add(plan.keep(thing, size_of(thing)), thing)
 
     data = dump(value, take, refer)
     if len(places) == 1 and type(places[0]) is Kept and things[0] is value:
-        return places[0]  # it was referred to as a whole
+        return places[0]  # the whole value is referred to
     if classes:
-        # Some pickles cannot be loaded, which shows only where a sample is written; so once for each class it is tried.
+        # Some pickles cannot be loaded, which would show only when the sample is written. So each class is tried once.
         load(data, things.__getitem__)
-        _proven.update(classes)
+        _loadable.update(classes)
     return Snapshot(plan.place_bytes(data), tuple(places))
 
 
-_proven: weakref.WeakSet[type] = weakref.WeakSet()
-_said: weakref.WeakSet[type] = weakref.WeakSet()
+_loadable: weakref.WeakSet[type] = weakref.WeakSet()  # classes whose pickles are known to load
+_warned: weakref.WeakSet[type] = weakref.WeakSet()
 
 
 def _as_it_is(value: Any, plan: Plan, problem: Exception) -> Kept | Loose:
-    # Of an array with attributes that cannot be copied its elements can be.
+    # The elements of an array can be copied even if its attributes cannot.
     if is_tensor(value):
         return plan.clone(value, loose_bytes(value))
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return plan.clone(value, int(value.nbytes))
-    _say_kept(value, problem)
+    _warn_of_kept(value, problem)
     return plan.keep(value, size_of(value))
 
 
-def _say_kept(value: Any, problem: Exception | None) -> None:
+def _warn_of_kept(value: Any, problem: Exception | None) -> None:
     kind = type(value)
-    if kind not in _said:
-        _said.add(kind)
+    if kind not in _warned:
+        _warned.add(kind)
         why = "" if problem is None else f" ({type(problem).__name__}: {str(problem)[:200]})"
         warnings.warn(
             f"a {kind.__module__}.{kind.__qualname__} cannot be copied by pickling it{why}, so it is handed over as "

@@ -1,7 +1,7 @@
 """Slots of host memory, reused within one budget.
 
-Copying into memory that was used before is faster than into fresh memory, whose pages the kernel has to find and
-clear first. So a slot is kept when its batch is done, and handed out again for the next batch of its size class.
+Copying into memory that was used before is faster than into fresh memory, since the kernel has to find and clear fresh
+pages first. So a slot is kept when its batch is done, and serves the next batch of its size class.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ PAGE = 4096
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Slot:
-    """One piece of host memory.
+    """A piece of host memory.
 
     Attributes:
         memory: Its bytes, writable.
-        pinned: Whether an accelerator can copy into it without a detour.
+        pinned: Whether an accelerator can copy into it directly.
         offset: Where it lies in memory that is shared with other processes.
-        seen_as: The tensor that it was last seen as, with what it was seen as: the next batch is mostly like it.
+        seen_as: The last leaf that it was viewed as, and the tensor. The next batch mostly has the same layout.
     """
 
     memory: NDArray[np.uint8]
@@ -38,7 +38,7 @@ class Slot:
 
 
 class Memory(Protocol):
-    """Where slots come from, and where they go. May be called by several threads at once."""
+    """Allocates and frees slots. Several threads may call it at once."""
 
     def allocate(self, size: int, *, pinned: bool) -> Slot:
         """A new slot.
@@ -49,18 +49,17 @@ class Memory(Protocol):
         ...
 
     def free(self, slot: Slot) -> None:
-        """Give a slot's memory back to the system. Nobody may read from it any more."""
+        """Return a slot's memory to the system. Nobody may read from it any more."""
         ...
 
 
 class PrivateMemory:
     """Memory of this process alone.
 
-    Each slot is a mapping of its own, because it goes back to the system as a whole when the slot goes; the heap would
-    keep it.
+    Each slot is a mapping of its own, so that freeing it returns its memory to the system. The heap would keep it.
 
     Args:
-        allocate_pinned: Pinned memory: a 1-d uint8 CPU tensor of so many bytes.
+        allocate_pinned: Allocates pinned memory: a 1-d uint8 CPU tensor of so many bytes.
     """
 
     def __init__(self, allocate_pinned: Callable[[int], Any]) -> None:
@@ -71,14 +70,13 @@ class PrivateMemory:
         return Slot(memory, pinned)
 
     def free(self, slot: Slot) -> None:
-        """It goes with the slot itself."""
+        """Nothing to do: the mapping ends with the slot."""
 
 
 def size_class(nbytes: int, budget: int) -> int:
     """The size of the slot that holds `nbytes`: at most an eighth larger, in whole pages.
 
-    Classes keep batches of almost one size from each having memory of their own. A batch that fits the budget has a
-    slot that fits it.
+    With size classes, batches of nearly one size share memory. A batch that fits the budget gets a slot that fits it.
     """
     if nbytes == 0:
         return 0
@@ -88,9 +86,9 @@ def size_class(nbytes: int, budget: int) -> int:
 
 
 class SlotPool:
-    """Hands out slots and keeps the free ones, as long as free and used ones together stay within the budget.
+    """Hands out slots, and keeps free ones as long as free and used ones together stay within the budget.
 
-    That the used ones stay within it is the service's business: it admits a batch only when its bytes fit.
+    The service keeps the used ones within the budget: it admits a batch only when its bytes fit.
     """
 
     def __init__(self, budget: int, memory: Memory) -> None:
@@ -127,7 +125,7 @@ class SlotPool:
         """Take a slot back. Nobody may read from it any more."""
         size = len(slot.memory)
         with self._lock:
-            if self._total > self.budget:  # an oversized batch's slot goes with its batch
+            if self._total > self.budget:  # the slot of an oversized batch is not kept
                 self._total -= size
                 self._memory.free(slot)
             else:
@@ -139,7 +137,7 @@ class SlotPool:
             self._total -= len(slot.memory)
 
     def close(self) -> None:
-        """Let go of the free slots."""
+        """Free the slots that are not used."""
         with self._lock:
             for slots in self._free.values():
                 for slot in slots:
@@ -148,7 +146,7 @@ class SlotPool:
             self._free.clear()
 
     def _make_room(self, size: int) -> None:
-        # Free slots of other classes are released, the class that has had one for longest first.
+        # Free slots of other classes are released, the class that got its first one longest ago first.
         for key in list(self._free):
             while self._total + size > self.budget and self._free[key]:
                 self._memory.free(self._free[key].pop())

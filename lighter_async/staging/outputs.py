@@ -1,4 +1,4 @@
-"""How samples of several outputs are laid out: each output by itself, whatever the others are."""
+"""Lay samples of several outputs out, each output by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the pieces of a value lie once it is staged, and how each is read back."""
+"""Places: where the pieces of a staged value lie, and how each is read back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Kept", "Leaf", "Loose", "Snapshot", "Text"]
 class Leaf:
     """Where one tensor or array lies in a slot, in bytes, C-contiguous.
 
-    Of a tensor, `dtype` is torch's name without ``torch.``, so that readers need not import torch.
+    The `dtype` of a tensor is torch's name without ``torch.``, so that readers need not import torch.
     """
 
     dtype: Any
@@ -27,25 +27,25 @@ class Leaf:
     is_tensor: bool
 
     def view(self, memory: NDArray[np.uint8]) -> Any:
-        """The tensor or array on the slot's memory. Its storage is its own bytes, so saving it saves just those."""
+        """The tensor or array, as a view of the slot. Its storage is its own bytes, so saving it saves only those."""
         return _view(self.bytes(memory), self.dtype, self.shape, self.is_tensor)
 
     def row(self, memory: NDArray[np.uint8], index: int) -> Any:
-        """Row `index` of the tensor or array, likewise."""
+        """The same for row `index`."""
         return _view(self._row(memory, index), self.dtype, self.shape[1:], self.is_tensor)
 
     def rows(self) -> list[Leaf]:
-        """Where each row lies."""
+        """The places of the rows."""
         count, shape = self.shape[0], self.shape[1:]
         size = self.nbytes // count
         return [Leaf(self.dtype, shape, self.offset + size * row, size, self.is_tensor) for row in range(count)]
 
     def block(self, memory: NDArray[np.uint8]) -> Block | None:
-        """The tensor as plain memory; None if it has no elements, or is an array."""
+        """The tensor as plain memory; None for an array, and for a tensor without elements."""
         return self._block(self.bytes(memory), self.shape)
 
     def row_block(self, memory: NDArray[np.uint8], index: int) -> Block | None:
-        """Row `index` of the tensor, likewise."""
+        """The same for row `index`."""
         return self._block(self._row(memory, index), self.shape[1:])
 
     def bytes(self, memory: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -65,21 +65,21 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Loose:
-    """A tensor or array that is cloned outside the slot, by its place in `Plan.loose`."""
+    """A tensor or array that is cloned outside the slot, by its index in `Plan.loose`."""
 
     index: int
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An object that is handed over as it is, by its place in `Plan.kept`."""
+    """An object that is handed over as it is, by its index in `Plan.kept`."""
 
     index: int
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A long text, or bytes, whose bytes lie in the slot."""
+    """A long text, or bytes, in the slot."""
 
     data: Leaf
     kind: type[str] | type[bytes] | type[bytearray]
@@ -91,7 +91,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """An object of a user's own: its pickle lies in the slot, and what that refers to, by number, lies in places."""
+    """An object of a user's own: its pickle in the slot, and the places that the pickle refers to by number."""
 
     data: Leaf
     places: tuple[Leaf | Loose | Kept, ...]

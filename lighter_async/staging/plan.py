@@ -1,4 +1,4 @@
-"""What staging a batch will take: a place in a slot for every tensor and array, and what is cloned or kept instead."""
+"""The plan of a batch: a place in a slot for every tensor and array, and what is cloned or kept instead."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from lighter_async.staging.places import Kept, Leaf, Loose, Text
 
 __all__ = ["LONG_TEXT", "Foreign", "NoData", "Plan"]
 
-LONG_TEXT = 4096  # bytes from which on a text that helpers are given lies in the slot
+LONG_TEXT = 4096  # bytes; longer texts for helpers lie in the slot
 _ALIGNMENT = 64  # of every leaf; a cache line, and more than any dtype's itemsize
-_MOST_WALKED = 1000  # items of a value; what has more is pickled, which takes less time and memory
+_MOST_WALKED = 1000  # items of a value; a larger one is pickled, which takes less time and memory
 
 
 @dataclass(slots=True)
 class Plan:
-    """What staging a batch will take.
+    """The plan of a batch.
 
     Attributes:
-        shared: Whether other processes are to read it: then long texts lie in the slot, too.
+        shared: Whether other processes are to read it. If so, long texts lie in the slot, too.
         count: Samples in the batch.
-        nbytes: Bytes of slot that it takes.
-        other_bytes: Bytes that it keeps outside the slot, such as texts.
-        rows: Set where the whole batch is one tensor or array, with a sample per row.
-        values: Set otherwise: a sample each, with a place for every tensor and array, or for the whole.
-        sources: What is to be copied where.
-        loose: What is to be cloned instead.
-        kept: What is referred to or handed over as it is, such as the classes of objects.
-        has_classes: Whether a value is of a named tuple's class.
+        nbytes: Bytes that it takes in the slot.
+        other_bytes: Bytes that it takes outside the slot, such as those of texts.
+        rows: The place of the whole batch, if that is one tensor or array with a sample per row.
+        values: The samples otherwise, with places in them.
+        sources: The tensors and arrays to copy, each with its place.
+        loose: The tensors and arrays to clone.
+        kept: Objects that are referred to or handed over as they are, such as classes.
+        has_classes: Whether a value is a named tuple.
     """
 
     shared: bool = False
@@ -65,7 +65,7 @@ class Plan:
 
     def clone(self, value: Any, nbytes: int) -> Loose:
         self.loose.append(value)
-        self.other_bytes += nbytes * (2 if self.shared else 1)  # once more in what helpers are given
+        self.other_bytes += nbytes * (2 if self.shared else 1)  # a second time in the helpers' letter
         return Loose(len(self.loose) - 1)
 
     def keep(self, thing: Any, nbytes: int = 0) -> Kept:
@@ -76,7 +76,7 @@ class Plan:
         return Kept(number)
 
     def text(self, value: Any) -> Any:
-        """A text or bytes, by value or by its place."""
+        """A text or bytes, or its place."""
         kind = type(value)
         nbytes = text_bytes(value)
         if self.shared and nbytes >= LONG_TEXT and kind in (str, bytes, bytearray):
@@ -85,28 +85,28 @@ class Plan:
         return bytearray(value) if kind is bytearray else value
 
     def walks(self, items: int) -> None:
-        """Count items of the value that is under way.
+        """Count items of the value that is being walked through.
 
         Raises:
-            Foreign: There are too many to be walked through.
+            Foreign: There are too many.
         """
         self._walked += items
         if self._walked > _MOST_WALKED:
             raise Foreign
 
     def begin(self) -> tuple[int, int, int, int]:
-        """Begin with a value; returns what `undo` needs."""
+        """Begin with a value; returns a mark for `undo`."""
         self._walked = 0
         return self.nbytes, self.other_bytes, len(self.sources), len(self.loose)
 
     def undo(self, mark: tuple[int, int, int, int]) -> None:
-        """Forget what was placed since. What is kept stays, for it may have been kept before."""
+        """Undo what was placed since the mark. What is kept stays, since it may have been kept before."""
         self.nbytes, self.other_bytes, sources, loose = mark
         del self.sources[sources:], self.loose[loose:]
 
 
 class Foreign(Exception):
-    """A value is no tensor, array, text or number, nor a plain container of them."""
+    """A value is not a tensor, array, text or number, nor a plain container of these."""
 
 
 class NoData(ValueError):

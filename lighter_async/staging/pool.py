@@ -1,4 +1,4 @@
-"""The copy itself."""
+"""Copy batches into reused host memory."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class StagingPool:
         budget: Bytes of host memory to keep for reuse.
         accelerator: How device tensors are copied; None for PyTorch's own devices.
         shared: Whether other processes are to read the slots.
-        reduce: What to compute of a device tensor before it is copied from there, for each output; of a sample that has
-            one output alone, for None.
-        outputs: The keys of the outputs that a sample has, if it has several.
+        reduce: By output, what to compute from a device tensor before it is copied to the host. The key is None if a
+            sample has only one output.
+        outputs: The keys of a sample's outputs, if it has several.
 
     Attributes:
-        shared: The memory that they map; None if they are not to.
+        shared: The memory that other processes map; None if the slots are private.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class StagingPool:
         self._slots = SlotPool(budget, memory)
 
     def unshare(self) -> None:
-        """Take slots from memory of this process alone from now on. Nothing may be staged yet."""
+        """Take slots from private memory from now on. Nothing may be staged yet."""
         self.shared = None
         self._slots = SlotPool(self._slots.budget, PrivateMemory(self._accelerator.allocate))
 
     def plan_batch(self, values: Any) -> Plan:
-        """What staging a batch will take, as `layout.plan_batch` has it."""
+        """The plan of a batch, as of `layout.plan_batch`."""
         shared = self.shared is not None
         if self._outputs:
             if isinstance(values, Mapping):
@@ -96,11 +96,11 @@ class StagingPool:
         return self._slots.total
 
     def bytes_of(self, plan: Plan) -> int:
-        """What a batch counts against the budget until its last sample is stored."""
+        """The bytes that a batch takes from the budget until its last sample is stored."""
         return size_class(plan.nbytes, self._slots.budget) + plan.other_bytes
 
     def stage(self, plan: Plan) -> Staged:
-        """Copy a batch. When this returns the caller may overwrite what it handed over."""
+        """Copy a batch. When this returns, the caller may overwrite its tensors."""
         loose = [_clone(value) for value in plan.loose]
         plain = not (loose or plan.kept or plan.has_classes)
         if plan.nbytes == 0:
@@ -110,7 +110,7 @@ class StagingPool:
         try:
             ready = self._copy(plan, slot)
         except BaseException:
-            # A device that failed between two copies may still write what it has begun.
+            # A device that failed between two copies may still be writing the first.
             if on_device:
                 self._slots.forget(slot)
             else:
@@ -123,22 +123,22 @@ class StagingPool:
         if staged.slot is None:
             return
         if staged.ready is not None:
-            # A dropped batch's copy may still be under way; the next batch's bytes must not meet it.
+            # The copy of a dropped batch may be in progress, and must not overwrite the next batch's bytes.
             try:
                 staged.ready.synchronize()
             except Exception:
-                # The device failed, its samples have failed with it, and whether it still writes is unknown.
+                # The device failed, and so did its samples; it may or may not still write.
                 self._slots.forget(staged.slot)
                 return
         self._slots.release(staged.slot)
 
     def forget(self, staged: Staged) -> None:
-        """Take the slot of a batch back, never to hand it out again: a thread that hangs may still read it."""
+        """Give the slot of a batch up for good, since a thread that hangs may still read it."""
         if staged.slot is not None:
             self._slots.forget(staged.slot)
 
     def close(self) -> None:
-        """Let go of the memory kept for reuse."""
+        """Free the memory that is kept for reuse."""
         self._slots.close()
 
     def _copy(self, plan: Plan, slot: Slot) -> Any:
@@ -161,12 +161,12 @@ class StagingPool:
 
 
 def _host(slot: Slot, leaf: Leaf) -> Any:
-    """A slot's memory as a leaf's tensor."""
+    """The tensor of a leaf, as a view of the slot."""
     if slot.seen_as[0] != leaf:
         import torch
 
-        # Slots outlive the batch, so their tensors must not become inference tensors, which nothing but inference
-        # mode may write to.
+        # Slots outlive the batch, so their tensors must not become inference tensors, which only inference mode may
+        # write to.
         with torch.inference_mode(False):
             slot.seen_as[:] = leaf, leaf.view(slot.memory)
     return slot.seen_as[1]
@@ -175,6 +175,6 @@ def _host(slot: Slot, leaf: Leaf) -> Any:
 def _clone(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.copy()
-    # Copied to the host first where it is elsewhere; a clone keeps the subclass, sparsity and quantisation.
+    # Both keep the subclass, sparsity and quantisation.
     value = value.detach()
     return value.clone() if value.device.type == "cpu" else value.cpu()

@@ -1,9 +1,9 @@
 """Memory that helper processes share.
 
-One anonymous file in memory (`memfd_create`), which is not limited by a container's small ``/dev/shm``, has no name
-that could be left behind, and is gone with the last process that holds it. Slots are places in it. The part that the
-budget needs is mapped once, in twice its size: addresses cost nothing, and so slots of mixed sizes find a place. What
-is larger, or finds none, lies behind that part and is mapped by itself.
+It is one anonymous file in memory (`memfd_create`). A container's small ``/dev/shm`` does not limit it, it leaves no
+name behind, and it ends with the last process that holds it. Slots are ranges of it. The first part, twice as large as
+the budget, is mapped once: addresses cost nothing, and the gaps leave room for slots of mixed sizes. A slot that does
+not fit there lies behind that part, and is mapped by itself.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lighter_async.staging.memory import PAGE, Slot
 __all__ = ["SharedMemory", "SharedView"]
 
 
-_MORE = 16 << 20  # bytes for what is told about batches, and for gaps
+_MORE = 16 << 20  # bytes, for letters to the helpers and for gaps
 
 
 def _limit(name: str) -> int | None:
@@ -38,11 +38,11 @@ class SharedMemory:
 
     Args:
         budget: Bytes that slots are expected to take together.
-        pin: Pins memory for an accelerator and returns what unpins it.
+        pin: Pins memory for an accelerator, and returns a function that unpins it.
 
     Attributes:
-        descriptor: The file, for processes that are to map it.
-        mapped: Bytes from its beginning that are mapped once and for all.
+        descriptor: The file, for processes that map it.
+        mapped: The size of the part that is mapped once.
     """
 
     def __init__(self, budget: int, *, pin: Callable[[NDArray[np.uint8]], Callable[[], None]]) -> None:
@@ -55,9 +55,9 @@ class SharedMemory:
         self.descriptor = -1
         self._mapping: mmap.mmap | None = None
         self._memory = np.empty(0, np.uint8)
-        self._gaps: list[tuple[int, int]] = []  # offset and size of what is free, in order, never side by side
-        self._apart: dict[int, mmap.mmap] = {}  # by offset, what lies behind the mapped part
-        self._end = self.mapped  # as it is now; where addresses are limited it is less once it is open
+        self._gaps: list[tuple[int, int]] = []  # offset and size of free ranges, in order, none of them adjacent
+        self._apart: dict[int, mmap.mmap] = {}  # by offset, slots behind the mapped part
+        self._end = self.mapped  # less once it is open, if addresses are limited
         self._unpin: dict[int, Callable[[], None]] = {}
 
     def open(self) -> None:
@@ -67,10 +67,10 @@ class SharedMemory:
             OSError: The system has no descriptor or no addresses left, or allows no file of that size.
         """
         if _limit("RLIMIT_AS") is not None:
-            self._end = self.mapped = self._budget + _MORE  # addresses do cost something, and the job needs them, too
+            self._end = self.mapped = self._budget + _MORE  # addresses are limited, and the job needs some
         longest = _limit("RLIMIT_FSIZE")
         if longest is not None and longest < self.mapped + self._budget:
-            # Not tried, since a process that does not ignore SIGXFSZ, as Python does, would end.
+            # Not just tried: a process that does not ignore SIGXFSZ, as Python does, would be ended.
             raise OSError(errno.EFBIG, f"files are limited to {longest} bytes (ulimit -f), those in memory, too")
         self.descriptor = self._own.open(os.memfd_create, "lighter-async", os.MFD_CLOEXEC)
         os.ftruncate(self.descriptor, self.mapped)
@@ -104,7 +104,7 @@ class SharedMemory:
         self._give_back(slot.offset, slot.memory.nbytes)
 
     def close(self) -> None:
-        """Let go of the file; its memory goes with the last slot and the last process that maps it."""
+        """Close the file. Its memory is freed with the last slot and the last process that maps it."""
         with self._lock:
             self._own.close_all()
             self.descriptor = -1
@@ -154,7 +154,7 @@ class SharedView:
 
     Args:
         descriptor: The file.
-        mapped: Bytes from its beginning that every process maps once.
+        mapped: The size of the part that every process maps once.
     """
 
     def __init__(self, descriptor: int, mapped: int) -> None:
@@ -163,7 +163,7 @@ class SharedView:
         self._memory = np.frombuffer(self._mapping, np.uint8)
 
     def slot(self, offset: int, size: int) -> Slot:
-        """The slot at a place."""
+        """The slot at an offset."""
         if offset + size <= self._memory.nbytes:
             return Slot(self._memory[offset : offset + size], False, offset)
         return Slot(np.frombuffer(mmap.mmap(self._descriptor, size, offset=offset), np.uint8), False, offset)

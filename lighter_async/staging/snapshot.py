@@ -1,11 +1,11 @@
-"""The copy of an object: its pickle, with every tensor and array in it left out and staged by itself.
+"""The copy of an object: its pickle, without the tensors and arrays in it, which are staged by themselves.
 
-So whatever holds tensors (a dataclass, a dict of a class of its own, a DataFrame) is copied as its own pickling says,
-while what it holds is copied as any other tensor is: on its device, into the slot, and once.
+So an object that holds tensors (a dataclass, a dict of a class of its own, a DataFrame) is copied by its own pickling,
+and its tensors are copied as any others are: on their device, into the slot, and once.
 
-Classes, functions and modules are never pickled here, but referred to: a thread finds the very same class, and a
-helper process gets them by cloudpickle, once for a batch. What cannot be pickled (a lock, an open file, a generator)
-is referred to as well, and so is what would be torn by a copy: whatever else waits for an event has to see it set.
+Classes, functions and modules are never pickled here, but referred to: a thread gets the very same class, and a helper
+process gets it by cloudpickle, once per batch. Objects that cannot be pickled (a lock, an open file, a generator) are
+referred to as well, and so are objects that a copy would break, such as an event that others wait for.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 
 __all__ = ["dump", "holds_tensors", "load", "size_of"]
 
-# Referred to, never copied: they are what they are by their identity, or cannot change.
+# Referred to, never copied: their identity matters, or they cannot change.
 _REFERRED = (
     type,
     types.FunctionType,
@@ -35,7 +35,7 @@ _REFERRED = (
     np.dtype,
     enum.Enum,
 )
-# Modules whose objects are shared between threads or processes.
+# Modules with objects that threads or processes share.
 _SHARED = frozenset(
     {"_asyncio", "_contextvars", "_queue", "_socket", "_thread", "_weakref", "asyncio", "concurrent", "contextvars"}
     | {"multiprocessing", "queue", "select", "selectors", "socket", "subprocess", "threading", "weakref"}
@@ -48,9 +48,9 @@ def dump(value: Any, take: Callable[[Any], int | None], refer: Callable[[Any], i
 
     Args:
         value: Anything.
-        take: Given each object that is no plain builtin, returns the number under which `load` finds it, or None if it
-            is to be pickled.
-        refer: Returns such a number for what is referred to.
+        take: Called with each object that is not a plain builtin. Returns the number by which `load` finds it, or None
+            if it is to be pickled.
+        refer: Returns such a number for an object that is referred to.
 
     Raises:
         Exception: It cannot be pickled, or what `take` raises.
@@ -61,11 +61,11 @@ def dump(value: Any, take: Callable[[Any], int | None], refer: Callable[[Any], i
 
 
 def load(data: Any, find: Callable[[int], Any]) -> Any:
-    """The value again.
+    """The value of a pickle.
 
     Args:
         data: What `dump` returned.
-        find: Returns what has a number.
+        find: Returns the object with a number.
     """
     return _Unpickler(io.BytesIO(data), find).load()
 
@@ -90,8 +90,8 @@ class _Pickler(pickle.Pickler):
             reduced = _reduced(thing)
         except Exception:
             return _found, (self._refer(thing),)
-        # A text is the name of a global, of which there is one.
-        if isinstance(reduced, str) or _guards_itself(reduced):
+        # A text is the name of a global.
+        if isinstance(reduced, str) or _has_lock(reduced):
             return _found, (self._refer(thing),)
         return reduced
 
@@ -106,12 +106,12 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _found(number: int) -> Any:
-    """Stands in a pickle for what has a number."""
+    """Stands in a pickle for the object with a number."""
     raise AssertionError("load() finds another function in its place")
 
 
 def _parameter_type() -> Any:
-    # Inside an object a parameter stays one: a module would not be what it was.
+    # A parameter inside an object stays one, or a module would lose its parameters.
     nn = sys.modules.get("torch.nn")
     return getattr(nn, "Parameter", None)
 
@@ -121,7 +121,7 @@ def _reduced(thing: Any) -> Any:
     if kind is memoryview:
         return _as_memoryview, (thing.tobytes(), thing.format, thing.shape)
     if isinstance(thing, np.ndarray) and not thing.dtype.hasobject and not _pickles_itself(kind):
-        # Pickled by numpy, it would leave behind what a class of a user's own has added.
+        # numpy's pickling would lose what a user's class has added.
         return _as_array, (thing.view(np.ndarray), kind, dict(thing.__dict__))
     tensor = getattr(sys.modules.get("torch"), "Tensor", None)
     if kind is not _parameter_type() and tensor is not None and isinstance(thing, tensor):
@@ -156,8 +156,8 @@ def _is_shared(thing: Any) -> bool:
     return any(kind.__module__.partition(".")[0] in _SHARED for kind in type(thing).__mro__)
 
 
-def _guards_itself(reduced: Any) -> bool:
-    """Whether an object has a lock, or the like, and no tensors: it is shared by several threads."""
+def _has_lock(reduced: Any) -> bool:
+    """Whether an object has a lock, or the like, and no tensors: several threads share it."""
     state = reduced[2] if isinstance(reduced, tuple) and len(reduced) > 2 else None
     both = state if isinstance(state, tuple) else (state,)
     parts = [part for one in both if type(one) is dict for part in one.values()]
@@ -171,17 +171,17 @@ def _is_data(thing: Any) -> bool:
 
 
 def holds_tensors(thing: Any) -> bool:
-    """Whether there are tensors or arrays in an object, as far as a short look tells."""
+    """Whether an object holds tensors or arrays, as far as a limited search finds."""
     return any(map(_is_data, _parts(thing)))
 
 
 def size_of(thing: Any) -> int:
-    """About how many bytes an object holds, as far as a short look tells."""
+    """About how many bytes an object holds, as far as a limited search finds."""
     return sum(int(part.nbytes) if _is_data(part) else sys.getsizeof(part, 0) for part in _parts(thing))
 
 
 def _parts(thing: Any) -> list[Any]:
-    """An object and what it refers to, but for what programs are made of."""
+    """An object and what it refers to, without classes and modules."""
     found: dict[int, Any] = {id(thing): thing}
     queue = [thing]
     for one in queue:

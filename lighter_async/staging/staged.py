@@ -1,4 +1,4 @@
-"""A batch in memory of our own, and how a worker finds one sample of it."""
+"""A batch in our own memory, and how a worker reads its samples."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _NOTHING = np.empty(0, np.uint8)
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A batch in memory of our own.
+    """A batch in our own memory.
 
     Attributes:
-        slot: Where its tensors and arrays lie; None where it has none.
-        ready: What to wait for before the slot is read; None if it can be read at once.
-        plain: Whether its samples are tensors, arrays, texts and numbers, and nothing of a user's own.
+        slot: The slot of its tensors and arrays; None if it has none.
+        ready: A copy to wait for before the slot is read; None if it can be read at once.
+        plain: Whether its samples are tensors, arrays, texts and numbers, and no objects of a user's own.
     """
 
     slot: Slot | None
@@ -52,7 +52,7 @@ class Staged:
         return _restore(self._placed(index, key), self._find)
 
     def block(self, index: int, key: str | None = None) -> Block | None:
-        """The same as plain memory of the slot, valid as `value`; None if it is not one dense tensor."""
+        """The same value as plain memory of the slot, valid as long as `value`; None if it is not one dense tensor."""
         if self.slot is None:
             return None
         if self.rows is not None:
@@ -61,7 +61,7 @@ class Staged:
         return value.block(self.slot.memory) if isinstance(value, Leaf) else None
 
     def kind(self, index: int, key: str | None = None) -> tuple[str, tuple[int, ...]] | None:
-        """The dtype and shape of the same, if it is a tensor or an array in the slot."""
+        """The dtype and shape of the same value, if it is a tensor or an array in the slot."""
         if self.rows is not None:
             if self._row_kind is None:
                 object.__setattr__(self, "_row_kind", (_dtype_text(self.rows.dtype), self.rows.shape[1:]))
@@ -70,7 +70,7 @@ class Staged:
         return (_dtype_text(value.dtype), value.shape) if isinstance(value, Leaf) else None
 
     def kinds(self, key: str | None = None) -> dict[tuple[str, tuple[int, ...]], int]:
-        """The dtypes and shapes for which `block` gives something, and the bytes of one of each."""
+        """The dtypes and shapes of the tensors that `block` gives, with the bytes of one of each."""
         if self.rows is not None:
             rows = self.rows
             kind = rows.dtype, rows.shape[1:]
@@ -84,7 +84,7 @@ class Staged:
         return value if key is None else value[key]
 
     def own_value(self, index: int) -> Any:
-        """Sample `index` with tensors and arrays of its own, which may be kept and changed."""
+        """A copy of sample `index`, which the caller may keep and change."""
         if self.rows is not None:
             return _own(self.rows.row(self._memory(), index))
         return _restore(self.values[index], self._find_own)
