@@ -16,13 +16,14 @@ from lighter_async.names import RESERVED_PREFIX
 
 __all__ = [
     "PART_ENDING",
-    "temporary_token",
     "local_path",
     "name_part",
     "new_token",
     "publish",
     "remove",
+    "set_aside",
     "sync_folder",
+    "temporary_token",
     "write_part",
 ]
 
@@ -117,6 +118,18 @@ def write_part(path: str, parts: Sequence[memoryview], *, token: str | None = No
         remove(temporary)
         raise
     return temporary, descriptor
+
+
+def set_aside(path: str, *, token: str) -> str:
+    """Give a file a temporary name in its folder; returns that.
+
+    Raises:
+        OSError: It is not there, or cannot be renamed.
+    """
+    folder = path[: path.rfind("/") + 1] if os.sep == "/" else os.path.join(os.path.dirname(path), "")
+    aside = f"{folder}{RESERVED_PREFIX}-{token}-{os.getpid()}-{next(_counter)}{PART_ENDING}"
+    os.rename(path, aside)
+    return aside
 
 
 def name_part(

@@ -25,6 +25,8 @@ from lighter_async import (
 )
 from lighter_async.cli import main
 from lighter_async.manifest.verify import verify
+from lighter_async.targets import Item, Part
+from lighter_async.testing.base import opened
 
 BOTH = {"mask": "image_2d", "logits": "tensor"}
 
@@ -203,6 +205,62 @@ def test_a_sample_of_an_earlier_run_is_kept_only_if_it_is_whole(tmp_path, durabi
     assert torch.equal(torch.load(tmp_path / "b.logits.pt"), batch_of(2)["logits"][1])
     assert np.array_equal(open_results(tmp_path, key="mask")["b"], batch_of(2)["mask"][1].numpy())
     assert verify(tmp_path).is_sound
+
+
+@pytest.mark.parametrize("if_exists", ["overwrite", "skip"])
+@pytest.mark.parametrize("durability", ["rename", "fsync"])
+def test_a_sample_that_cannot_replace_an_earlier_one_leaves_that_as_it_was(tmp_path, durability, if_exists):
+    """All of it, or as much of it as there was."""
+    with BackgroundWriter(BOTH, tmp_path) as writer:
+        writer.submit_batch(["b"], batch_of(1))
+    if if_exists == "skip":
+        (tmp_path / "b.logits.pt").unlink()
+    before = {name: (tmp_path / name).read_bytes() for name in files_in(tmp_path)}
+    target = Refusing(tmp_path, durability=durability, if_exists=if_exists)
+    with pytest.raises(WriteError, match="as told"):
+        with BackgroundWriter(BOTH, target=target, max_workers=1) as writer:
+            writer.submit_batch(["b"], {key: values + 1 for key, values in batch_of(1).items()})
+    assert {name: (tmp_path / name).read_bytes() for name in files_in(tmp_path)} == before
+
+
+@pytest.mark.parametrize("durability", ["rename", "fsync"])
+def test_a_redelivered_sample_is_stored_where_earlier_ones_are_kept(tmp_path, durability):
+    """What this run's dead worker has stored is no earlier run's."""
+    with opened(LocalTarget(tmp_path, if_exists="skip", durability=durability)) as target:
+        lane = target.lane(0)
+        item = Item("a", [Part(f"a{end}", end, [memoryview(b"1")]) for end in (".x", ".y")])
+        for redelivered in (False, True):
+            outcome = lane.put(item, redelivered=redelivered)
+            assert (outcome if outcome is not None else lane.settle(lambda _: None)[0]) is True
+
+
+OVERWRITING = """
+    import os, signal, sys
+    from lighter_async import BackgroundWriter, LocalTarget
+    from tests.test_outputs import BOTH, batch_of
+    class Killing(LocalTarget):
+        def publish(self, temporary, name, **options):
+            if name == "a.logits.pt":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().publish(temporary, name, **options)
+    writer = BackgroundWriter(BOTH, target=Killing(sys.argv[1]), backend="thread", max_workers=1)
+    writer.submit_batch(["a"], {key: values + 1 for key, values in batch_of(1).items()})
+    writer.close()
+"""
+
+
+def test_a_job_killed_while_it_replaces_a_sample_leaves_no_mixture(tmp_path):
+    """A later run that keeps earlier samples keeps none that is half of each."""
+    with BackgroundWriter(BOTH, tmp_path) as writer:
+        writer.submit_batch(["a"], batch_of(1))
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(OVERWRITING), str(tmp_path)], timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    third = {key: values + 2 for key, values in batch_of(1).items()}
+    with BackgroundWriter(BOTH, tmp_path, if_exists="skip") as writer:
+        assert files_in(tmp_path) == ["a.mask.png"]
+        writer.submit_batch(["a"], third)
+    assert (writer.stats().written, writer.stats().skipped) == (1, 0)
+    check_stored(tmp_path, ["a"], third)
 
 
 def test_an_earlier_sample_is_an_error_where_that_is_asked_for(tmp_path):

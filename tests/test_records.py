@@ -196,14 +196,14 @@ def test_a_line_that_no_writer_writes_is_torn(tmp_path, change):
 def test_samples_may_share_an_object(tmp_path):
     """Each lies at its offset, and they are known by their names."""
     line = LINE | {
-        "outputs": [{"writer": "w", "key": "", "object": "s.tar", "offset": [0, 512], "bytes": 3, "xxh3": 32 * "0"}]
+        "outputs": [{"writer": "w", "key": "", "object": "s.tar", "offset": [512, 1536], "bytes": 3, "xxh3": 32 * "0"}]
     }
     with ManifestLogOf(tmp_path) as log, open(log.path, "a") as file:
         file.write(json.dumps(line, separators=(",", ":")) + "\n")
     records = read_manifest(tmp_path).records
     assert [(one.name, one.file, one.offset, one.bytes) for one in records] == [
-        ("a", "s.tar", 0, 3),
-        ("b", "s.tar", 512, 3),
+        ("a", "s.tar", 512, 3),
+        ("b", "s.tar", 1536, 3),
     ]
 
 

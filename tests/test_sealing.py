@@ -1,5 +1,6 @@
 """Samples that share a file: settled first, sealed later, and read, verified and repaired by their places."""
 
+import json
 import os
 import signal
 import subprocess
@@ -198,3 +199,36 @@ def test_a_file_that_ends_before_its_samples_is_told_for_each_of_them(tmp_path):
     assert "it ends at byte 13" in report.damaged[0].detail
     (tmp_path / volume).unlink()
     assert {one.trouble for one in verify(tmp_path).damaged} == {"missing"}
+
+
+def test_a_file_that_holds_other_samples_is_never_removed(tmp_path):
+    """Whatever else a record says of it, under its own name or the one that it has until it is sealed."""
+    with BackgroundWriter(encode_text, target=Volumes(tmp_path), max_workers=1) as writer:
+        writer.submit_batch(["a", "b"], ["one", "two"])
+    (volume,) = names_of(tmp_path)
+    data = (tmp_path / volume).read_bytes()
+    (tmp_path / f"{volume}.part").write_bytes(data)
+    manifest = tmp_path / ".lighter-async" / "manifest-0.jsonl"
+    run = read_manifest(tmp_path).runs[0].run
+    for name, file in (("c", volume), ("d", f"{volume}.part")):
+        about = {"writer": "encode_text", "key": "", "object": file, "bytes": 5, "xxh3": 16 * "0"}
+        line = {"samples": 1, "names": [name], "outputs": [about], "index": None, "rank": 0, "loader": 0}
+        with open(manifest, "a") as lines:
+            lines.write(json.dumps(line | {"batch": None, "time": 0.0, "run": run}) + "\n")
+    report = verify(tmp_path)
+    assert {one.record.name for one in report.damaged} >= {"c", "d"}
+    assert drop(report) == []
+    assert (tmp_path / volume).read_bytes() == data
+    assert (tmp_path / f"{volume}.part").read_bytes() == data
+    results = open_results(tmp_path, decode=encode_text)
+    assert {name: results[name] for name in results} == {"a": "one", "b": "two"}
+
+
+def test_an_offset_of_nothing_is_no_offset(tmp_path):
+    """An object that holds several samples begins with a header, so such a line is none that a writer wrote."""
+    with BackgroundWriter(encode_text, target=Volumes(tmp_path), max_workers=1) as writer:
+        writer.submit_batch(["a", "b"], ["one", "two"])
+    manifest = tmp_path / ".lighter-async" / "manifest-0.jsonl"
+    manifest.write_text(manifest.read_text().replace(f'"offset":[{len(HEADER)},', '"offset":[0,'))
+    found = read_manifest(tmp_path)
+    assert (len(found), found.torn) == (0, 1)

@@ -414,6 +414,7 @@ def _is_sound(output: Output, names: list[str] | Span, count: int) -> bool:
         and (offsets is None or len(offsets) == count)
         and (output.object is None or offsets is not None or count == 1)
         and (offsets is None or output.object is not None)
+        and (offsets is None or min(offsets, default=0) > 0)  # an object that holds several begins with a header
         and "/" not in (output.suffix or "")
     )
 

@@ -179,10 +179,13 @@ def drop(report: Report) -> list[OSError]:
             log.drop([(record, _seen(store, record)) for record in damaged if record.rank == rank])
         finally:
             log.close()
+    files = {record.file for record in damaged if record.file is not None}
+    known = report.manifest.records.of_files(files | {file.removesuffix(UNSEALED) for file in files})
+    shared = {record.file for record in known if record.offset}
     failed = []
     for record in damaged:
         place = place_of(record)
-        if place is None or not place.is_whole_object:
+        if place is None or not shared.isdisjoint({place.object, place.object.removesuffix(UNSEALED)}):
             continue  # other samples lie in it
         try:
             store.remove(place.object)

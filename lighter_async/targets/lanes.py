@@ -41,6 +41,23 @@ class Files(Protocol):
         """As `Target.keeps`."""
         ...
 
+    def keeps_redelivered(self, file: str) -> bool:
+        """The same, where this run may have stored the file: then it is not kept."""
+        ...
+
+    def set_aside(self, names: Sequence[str], *, replace_earlier: bool) -> list[tuple[str, str]]:
+        """Give the files that are about to be replaced temporary names; returns these, each with the name it had.
+
+        Args:
+            names: The files.
+            replace_earlier: As of `publish`.
+        """
+        ...
+
+    def put_back(self, aside: Sequence[tuple[str, str]]) -> None:
+        """Give files that were set aside their names again, unless these are taken."""
+        ...
+
     def write(self, file: str, data: Sequence[memoryview]) -> tuple[str, int]:
         """Write a temporary file; returns its path, and its descriptor, still open."""
         ...
@@ -217,25 +234,34 @@ def _publish_all(files: Files, temporaries: Sequence[str], item: Item, *, replac
     """Give the temporary files of a sample their names, all or none; as `Files.publish`.
 
     A sample of an earlier run is kept only if all of its files are there: with some of them it would be half of each.
+    What is replaced is set aside first, so that a process that is killed here leaves no file of the earlier sample
+    beside one of the new one; and it is put back if the new one cannot be named.
     """
-    if len(temporaries) == 1:
-        return files.publish(temporaries[0], item.parts[0].file, replace_own=replace_own)
-    if all(files.keeps(part.file) for part in item.parts):
+    names = [part.file for part in item.parts]
+    if len(names) == 1:
+        return files.publish(temporaries[0], names[0], replace_own=replace_own)
+    keeps = files.keeps_redelivered if replace_own else files.keeps
+    kept = [keeps(name) for name in names]
+    if all(kept):
         for temporary in temporaries:
             _remove(temporary)
         return False
-    is_incomplete = any(files.keeps(part.file) for part in item.parts)
     named: list[str] = []
+    aside: list[tuple[str, str]] = []
     try:
-        for temporary, part in zip(temporaries, item.parts, strict=True):
-            files.publish(temporary, part.file, replace_own=replace_own, replace_earlier=is_incomplete)
-            named.append(part.file)
+        aside = files.set_aside(names, replace_earlier=any(kept))
+        for temporary, name in zip(temporaries, names, strict=True):
+            files.publish(temporary, name, replace_own=replace_own, replace_earlier=any(kept))
+            named.append(name)
     except BaseException:
-        for file in named:
-            files.unpublish(file)
+        for name in named:
+            files.unpublish(name)
+        files.put_back(aside)
         for temporary in temporaries:
             _remove(temporary)
         raise
+    for temporary, _ in aside:
+        _remove(temporary)
     return True
 
 

@@ -36,6 +36,10 @@ class Precedence:
         path = f"{self._root}/{name}"
         return _is_sample(path) if self._is_alone else self._is_of_earlier_run(path)
 
+    def is_of_earlier_run(self, name: str) -> bool:
+        """Whether there is a file of an earlier run."""
+        return self._is_of_earlier_run(f"{self._root}/{name}")
+
     def publish(self, temporary: str, name: str, *, replace_own: bool, if_exists: IfExists) -> bool:
         """Give a temporary file its name, or remove it.
 
