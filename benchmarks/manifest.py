@@ -1,6 +1,7 @@
 """What it takes to read records: ten million samples, by name and by number.
 
-Each way to read (`read_manifest`, `done`, `pending`) is a process of its own, with the most memory that it held.
+Each way to read (`read_manifest`, `done`, `pending`, `open_results`) is a process of its own, with the most memory that it
+held. `open_results` is followed by the first look by name, which makes a table, a second one, and the first by index.
 
     python benchmarks/manifest.py [--samples N] [--unit N] [--json FILE]
 """
@@ -41,9 +42,14 @@ from lighter_async import read_manifest
 folder, kind, count, what = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 if what == "pending":
     from lighter_async import pending
+if what == "open_results":
+    from lighter_async import ReadError, open_results
 began = time.perf_counter()
 if what == "read_manifest":
     found = len(read_manifest(folder))
+elif what == "open_results":
+    results = open_results(folder)
+    found = len(results)
 elif what == "done":
     found = len(read_manifest(folder).done())
 else:
@@ -51,8 +57,21 @@ else:
     found = count - len(pending(range(count), folder, names=names))
 seconds = time.perf_counter() - began
 assert found == count, found
+looks = {}
+if what == "open_results":
+    def look(what, find, *arguments):
+        began = time.perf_counter()
+        try:
+            find(*arguments)
+        except ReadError:
+            pass  # its file is not there, which shows after it was looked up
+        looks[what] = round(time.perf_counter() - began, 5)
+    form = "{}" if kind == "numbers" else "subject-{:08d}"
+    look("by name", results.record, form.format(count // 3))
+    look("then", results.record, form.format(count // 2))
+    look("by index", results.at, count // 3)
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(json.dumps({"s": round(seconds, 2), "MB": round(peak / 1e3)}))
+print(json.dumps({"s": round(seconds, 2), "MB": round(peak / 1e3), "looks": looks}))
 """
 
 
@@ -70,7 +89,7 @@ def main() -> None:
             subprocess.run([sys.executable, "-c", _WRITE, *about, str(options.unit)], check=True)
             size = Path(place, ".lighter-async", "manifest-0.jsonl").stat().st_size
             print(f"{options.samples:,} {kind}, {options.unit} a line: {size / 1e6:.0f} MB")
-            for what in ("read_manifest", "done", "pending"):
+            for what in ("read_manifest", "done", "pending", "open_results"):
                 done = subprocess.run(
                     [sys.executable, "-W", "ignore", "-c", _READ, *about, what],
                     check=True,
@@ -78,7 +97,8 @@ def main() -> None:
                     text=True,
                 )
                 found[f"{kind}, {what}"] = one = json.loads(done.stdout)
-                print(f"  {what:14} {one['s']:7.2f} s {one['MB']:6} MB")
+                looks = "".join(f"; {look} {seconds} s" for look, seconds in one["looks"].items())
+                print(f"  {what:14} {one['s']:7.2f} s {one['MB']:6} MB{looks}", flush=True)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
 
