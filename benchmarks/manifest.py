@@ -1,7 +1,7 @@
 """What it takes to read records: ten million samples, by name and by number.
 
-Each way to read (`read_manifest`, `done`, `pending`, `open_results`) is a process of its own, with the most memory that it
-held. `open_results` is followed by the first look by name, which makes a table, a second one, and the first by index.
+Each way to read (`read_manifest`, `done`, `pending`, `open_results`) is a process of its own, with the most memory that
+it held. `open_results` is followed by the first look by name, which makes a table, another one, and one by index.
 
     python benchmarks/manifest.py [--samples N] [--unit N] [--json FILE]
 """

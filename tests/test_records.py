@@ -92,6 +92,11 @@ def test_the_latest_record_of_each_file_is_found(tmp_path, seed):
     assert len(manifest.records) == len(found) == len(list(manifest.records.names()))
     assert set(manifest.records.files()) == found.keys()
     assert {record.file for record in manifest.records.of_files(list(found)[:3])} == set(list(found)[:3])
+    some = {record.name for record in manifest.records[:3]}
+    of_names = [record for record in manifest.records if record.name in some]
+    assert sorted(map(repr, manifest.records.named([*some, "", "no"]))) == sorted(map(repr, of_names))
+    assert list(manifest.records.ordered_names()) == [record.name for record in manifest.records]
+    assert manifest.records.leave_out([0, 2]) == [manifest.records[1], *manifest.records[3:]]
     assert list(manifest.records.without([*found, "other"], str)) == ["other"]
     ordered = [(one.loader, one.index is None, one.index or 0) for one in manifest.records]
     assert ordered == sorted(ordered)
