@@ -3,7 +3,7 @@
 Each way to read (`read_manifest`, `done`, `pending`, `open_results`) is a process of its own, with the most memory that
 it held. `open_results` is followed by the first look by name, which makes a table, another one, and one by index.
 
-    python benchmarks/manifest.py [--samples N] [--unit N] [--json FILE]
+    python benchmarks/manifest.py [--samples N] [--unit N] [--ways WAY ...] [--json FILE]
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ for first in range(0, count, unit):
     log.append(stored, names, [(("float32", (384,)),)] * len(rows), Origin(rows, batch=first // unit))
 log.close()
 """
+
+_WAYS = ("read_manifest", "done", "pending", "open_results")
 
 _READ = """
 import json, sys, time
@@ -79,6 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=10_000_000)
     parser.add_argument("--unit", type=int, default=100, help="samples that are recorded together")
+    parser.add_argument("--ways", nargs="+", choices=_WAYS, default=_WAYS, help="which ways to read are measured")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     found: dict[str, object] = {"environment": environment()[0], "samples": options.samples, "unit": options.unit}
@@ -89,7 +92,7 @@ def main() -> None:
             subprocess.run([sys.executable, "-c", _WRITE, *about, str(options.unit)], check=True)
             size = Path(place, ".lighter-async", "manifest-0.jsonl").stat().st_size
             print(f"{options.samples:,} {kind}, {options.unit} a line: {size / 1e6:.0f} MB")
-            for what in ("read_manifest", "done", "pending", "open_results"):
+            for what in options.ways:
                 done = subprocess.run(
                     [sys.executable, "-W", "ignore", "-c", _READ, *about, what],
                     check=True,

@@ -71,7 +71,7 @@ class Records(Sequence[Record]):
     def indices(self, loader: int) -> NDArray[np.int64]:
         """The indices in the data set of the samples of a loader, where they are known, in no order."""
         found = [block.index_column() for block in self.blocks if block.head.loader == loader and block.head.has_index]
-        return np.concatenate(found) if len(found) > 1 else found[0] if found else np.empty(0, np.int64)
+        return _joined(found)
 
     def prepare(self) -> None:
         """Make now what `names_at` needs, which takes seconds for millions of records."""
@@ -190,9 +190,8 @@ class Records(Sequence[Record]):
     @cached_property
     def by_name(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
         """The keys of the names, sorted, and the place in the order of each; of equal keys in this order."""
-        if not self.blocks:
-            return np.empty(0, np.uint64), np.empty(0, np.int64)
-        keys = np.concatenate([block.name_keys() for block in self.blocks])[self._order]
+        order = self._order
+        keys = _joined([block.name_keys() for block in self.blocks])[order]
         numbers = np.argsort(keys, kind="stable")
         return keys[numbers], numbers
 
@@ -212,21 +211,20 @@ class Records(Sequence[Record]):
     @cached_property
     def _order(self) -> NDArray[np.int64]:
         """The places of the records, in their order: the rows of all blocks one after the other."""
-        if not self.blocks:
-            return np.empty(0, np.int64)
-        rows = [block.rows() for block in self.blocks]
-        places = np.concatenate([own + start for own, start in zip(rows, self._first_rows, strict=True)])
-        counts = [len(own) for own in rows]
-        loader = np.repeat(np.array([block.head.loader for block in self.blocks]), counts)
-        unknown = np.repeat(np.array([not block.head.has_index for block in self.blocks]), counts)
-        index = np.concatenate(
-            [
-                block.index_column().astype(np.int64) if block.head.has_index else np.zeros(len(own), np.int64)
-                for block, own in zip(self.blocks, rows, strict=True)
-            ]
-        )
-        time = np.concatenate([block.column(block.times)[own] for block, own in zip(self.blocks, rows, strict=True)])
-        return places[np.lexsort((time, index, unknown, loader))]
+        groups: dict[tuple[int, bool], list[int]] = {}
+        for number, block in enumerate(self.blocks):
+            groups.setdefault((block.head.loader, not block.head.has_index), []).append(number)
+        return _joined([self._order_of(groups[key]) for key in sorted(groups)])
+
+    def _order_of(self, numbers: Sequence[int]) -> NDArray[np.int64]:
+        """The places of the records of some blocks, of one loader, whose indices are all known, or none is."""
+        blocks = [self.blocks[number] for number in numbers]
+        places = _joined([self.blocks[number].rows() + self._first_rows[number] for number in numbers])
+        index = _joined([block.index_column() for block in blocks])
+        if len(index) and (index[1:] > index[:-1]).all():
+            return places  # as nearly always
+        time = _joined([block.column(block.times)[block.rows()] for block in blocks])
+        return places[np.lexsort((time, index) if len(index) else (time,))]
 
     def _by_index(self, loader: int) -> tuple[int, int, NDArray[np.int64]]:
         """Where in the order the samples of a loader begin and end whose indices are known, and these."""
@@ -265,3 +263,9 @@ class Records(Sequence[Record]):
             for name, append in appends:
                 append(getattr(record, name))
         return columns
+
+
+def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Columns one after the other; one that is alone is not copied."""
+    some = [part for part in parts if len(part)]
+    return some[0] if len(some) == 1 else np.concatenate(some) if some else np.empty(0, np.int64)
