@@ -198,6 +198,16 @@ def test_a_line_that_no_writer_writes_is_torn(tmp_path, change):
     assert ([one.name for one in manifest.records], manifest.torn) == (["new"], 1)
 
 
+def test_a_name_that_no_writer_gives_does_not_hide_others(tmp_path):
+    """Of functions' samples nothing is recorded but their names, which nobody has checked."""
+    with ManifestLogOf(tmp_path) as log, open(log.path, "a") as file:
+        file.write(json.dumps(LINE | {"names": ["", "b"], "outputs": [{"writer": "w", "key": ""}]}) + "\n")
+    records = read_manifest(tmp_path).records
+    assert (len(records), records.number(""), records.number("b"), records.number("c")) == (2, 0, 1, None)
+    assert [one.name for one in records.named({"b", "", "c"})] == ["", "b"]
+    assert [records.numbers_at(index, 0) for index in (1, 2)] == [range(1, 2), range(2, 2)]
+
+
 def test_samples_may_share_an_object(tmp_path):
     """Each lies at its offset, and they are known by their names."""
     line = LINE | {

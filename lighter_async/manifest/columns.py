@@ -428,7 +428,7 @@ def key_of(file: str) -> int:
 
     The older of such two would count as not stored, and be computed again.
     """
-    if file[0] in _DIGITS:
+    if file[:1] in _DIGITS:
         head, dot, tail = file.partition(".")
         is_number = head.isdecimal() and head.isascii() and len(head) <= _LONGEST_NUMBER
         if is_number and (head[0] != "0" or head == "0") and int(head) <= LARGEST:

@@ -90,8 +90,6 @@ class Records(Sequence[Record]):
 
     def number(self, name: str) -> int | None:
         """The place of a name in the order, which of several is any one; None if it is not there."""
-        if not name:
-            return None
         keys, numbers = self.by_name
         key = np.uint64(key_of(name))
         for number in numbers[np.searchsorted(keys, key) : np.searchsorted(keys, key, side="right")].tolist():
@@ -138,8 +136,7 @@ class Records(Sequence[Record]):
 
     def named(self, names: Collection[str]) -> list[Record]:
         """The records of the samples of some names."""
-        wanted = {name for name in names if name}
-        return [one for one in self._of_keys(wanted, self.blocks, Block.name_keys) if one.name in wanted]
+        return [record for record in self._of_keys(names, self.blocks, Block.name_keys) if record.name in names]
 
     def of_files(self, files: Collection[str]) -> list[Record]:
         """The records of some files."""
