@@ -1,8 +1,9 @@
 """What it takes to read records: ten million samples, by name and by number.
 
-Each way to read (`read_manifest`, `done`, `pending`) is a process of its own, with the most memory that it held.
+Each way to read (`read_manifest`, `done`, `pending`, `open_results`) is a process of its own, with the most memory that
+it held. `open_results` is followed by the first look by name, which makes a table, another one, and one by index.
 
-    python benchmarks/manifest.py [--samples N] [--unit N] [--json FILE]
+    python benchmarks/manifest.py [--samples N] [--unit N] [--ways WAY ...] [--json FILE]
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ for first in range(0, count, unit):
 log.close()
 """
 
+_WAYS = ("read_manifest", "done", "pending", "open_results")
+
 _READ = """
 import json, sys, time
 from lighter_async import read_manifest
@@ -41,9 +44,14 @@ from lighter_async import read_manifest
 folder, kind, count, what = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 if what == "pending":
     from lighter_async import pending
+if what == "open_results":
+    from lighter_async import ReadError, open_results
 began = time.perf_counter()
 if what == "read_manifest":
     found = len(read_manifest(folder))
+elif what == "open_results":
+    results = open_results(folder)
+    found = len(results)
 elif what == "done":
     found = len(read_manifest(folder).done())
 else:
@@ -51,8 +59,21 @@ else:
     found = count - len(pending(range(count), folder, names=names))
 seconds = time.perf_counter() - began
 assert found == count, found
+looks = {}
+if what == "open_results":
+    def look(what, find, *arguments):
+        began = time.perf_counter()
+        try:
+            find(*arguments)
+        except ReadError:
+            pass  # its file is not there, which shows after it was looked up
+        looks[what] = round(time.perf_counter() - began, 5)
+    form = "{}" if kind == "numbers" else "subject-{:08d}"
+    look("by name", results.record, form.format(count // 3))
+    look("then", results.record, form.format(count // 2))
+    look("by index", results.at, count // 3)
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(json.dumps({"s": round(seconds, 2), "MB": round(peak / 1e3)}))
+print(json.dumps({"s": round(seconds, 2), "MB": round(peak / 1e3), "looks": looks}))
 """
 
 
@@ -60,6 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=10_000_000)
     parser.add_argument("--unit", type=int, default=100, help="samples that are recorded together")
+    parser.add_argument("--ways", nargs="+", choices=_WAYS, default=_WAYS, help="which ways to read are measured")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     found: dict[str, object] = {"environment": environment()[0], "samples": options.samples, "unit": options.unit}
@@ -70,7 +92,7 @@ def main() -> None:
             subprocess.run([sys.executable, "-c", _WRITE, *about, str(options.unit)], check=True)
             size = Path(place, ".lighter-async", "manifest-0.jsonl").stat().st_size
             print(f"{options.samples:,} {kind}, {options.unit} a line: {size / 1e6:.0f} MB")
-            for what in ("read_manifest", "done", "pending"):
+            for what in options.ways:
                 done = subprocess.run(
                     [sys.executable, "-W", "ignore", "-c", _READ, *about, what],
                     check=True,
@@ -78,7 +100,8 @@ def main() -> None:
                     text=True,
                 )
                 found[f"{kind}, {what}"] = one = json.loads(done.stdout)
-                print(f"  {what:14} {one['s']:7.2f} s {one['MB']:6} MB")
+                looks = "".join(f"; {look} {seconds} s" for look, seconds in one["looks"].items())
+                print(f"  {what:14} {one['s']:7.2f} s {one['MB']:6} MB{looks}", flush=True)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
 

@@ -92,6 +92,11 @@ def test_the_latest_record_of_each_file_is_found(tmp_path, seed):
     assert len(manifest.records) == len(found) == len(list(manifest.records.names()))
     assert set(manifest.records.files()) == found.keys()
     assert {record.file for record in manifest.records.of_files(list(found)[:3])} == set(list(found)[:3])
+    some = {record.name for record in manifest.records[:3]}
+    of_names = [record for record in manifest.records if record.name in some]
+    assert sorted(map(repr, manifest.records.named([*some, "", "no"]))) == sorted(map(repr, of_names))
+    assert list(manifest.records.ordered_names()) == [record.name for record in manifest.records]
+    assert manifest.records.leave_out([0, 2]) == [manifest.records[1], *manifest.records[3:]]
     assert list(manifest.records.without([*found, "other"], str)) == ["other"]
     ordered = [(one.loader, one.index is None, one.index or 0) for one in manifest.records]
     assert ordered == sorted(ordered)
@@ -191,6 +196,16 @@ def test_a_line_that_no_writer_writes_is_torn(tmp_path, change):
             file.write(json.dumps(LINE | change, separators=(",", ":")) + "\n")
     manifest = read_manifest(tmp_path)
     assert ([one.name for one in manifest.records], manifest.torn) == (["new"], 1)
+
+
+def test_a_name_that_no_writer_gives_does_not_hide_others(tmp_path):
+    """Of functions' samples nothing is recorded but their names, which nobody has checked."""
+    with ManifestLogOf(tmp_path) as log, open(log.path, "a") as file:
+        file.write(json.dumps(LINE | {"names": ["", "b"], "outputs": [{"writer": "w", "key": ""}]}) + "\n")
+    records = read_manifest(tmp_path).records
+    assert (len(records), records.number(""), records.number("b"), records.number("c")) == (2, 0, 1, None)
+    assert [one.name for one in records.named({"b", "", "c"})] == ["", "b"]
+    assert [records.numbers_at(index, 0) for index in (1, 2)] == [range(1, 2), range(2, 2)]
 
 
 def test_samples_may_share_an_object(tmp_path):

@@ -15,6 +15,7 @@ from harness import Gate
 
 from lighter_async import BackgroundWriter, Encoder, Origin, Run, WriteError, pending, read_manifest
 from lighter_async.cli import main
+from lighter_async.manifest.records import Records
 from lighter_async.manifest.verify import verify
 from lighter_async.workers import kept_in
 
@@ -465,6 +466,17 @@ def test_what_a_later_run_has_stored_is_not_replaced(tmp_path, broken, capsys):
     assert stored(tmp_path)["b.picky"] == "'new 2'"
     assert stored(tmp_path)["sub/c.picky"] == "'bad 3'"
     assert not quarantine(tmp_path).exists()
+
+
+def test_records_that_no_kept_value_asks_for_are_not_made(tmp_path, broken, monkeypatch):
+    """However many samples are stored beside them."""
+    run_picky(tmp_path, SAMPLES | {f"n{number}": "good" for number in range(50)})
+    broken()
+    run_picky(tmp_path, {"b": "new 2"}, resume=True)
+    monkeypatch.setattr(Records, "__iter__", lambda self: pytest.fail("all records were made"))
+    assert main(["replay", str(tmp_path), "--writer", "replayable:picky"]) == 0
+    assert stored(tmp_path)["b.picky"] == "'new 2'"
+    assert stored(tmp_path)["sub/c.picky"] == "'bad 3'"
 
 
 def test_of_a_sample_that_failed_twice_the_later_value_is_written(tmp_path, broken, capsys):

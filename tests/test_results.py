@@ -31,6 +31,8 @@ from lighter_async import (
     write_text,
     writer_registry,
 )
+from lighter_async.manifest import columns, records
+from lighter_async.manifest.columns import Block
 from lighter_async.store import DirectoryStore, Place
 
 pytestmark = test_values.pytestmark
@@ -271,6 +273,103 @@ def test_a_whole_file_that_a_crash_left_unrecorded_counts_as_it_does_for_pending
     assert (dict(open_results(tmp_path)), open_results(tmp_path).at(1)) == ({"0": "zero", "1": "one"}, "one")
 
 
+# How records are kept
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The names of the samples of which a `Record` was made."""
+    made = []
+    record = Block.record
+
+    def noted(self, row):
+        made.append(self.name(row))
+        return record(self, row)
+
+    monkeypatch.setattr(Block, "record", noted)
+    return made
+
+
+def test_records_are_made_of_what_is_asked_for_alone(tmp_path, made):
+    """Opening, listing and looking make none; a value takes one."""
+    store(tmp_path, {f"n{number}": str(number) for number in range(50)}, "text", indices=range(50))
+    results = open_results(tmp_path)
+    assert (len(results), list(results)[:2], "n7" in results, "n50" in results) == (50, ["n0", "n1"], True, False)
+    assert "" not in results
+    assert made == []
+    assert (results["n7"], results.at(8), results.dataset()[9]) == ("7", "8", ("n9", "9"))
+    assert made == ["n7", "n8", "n9"]
+    made.clear()
+    again = pickle.loads(pickle.dumps(results))
+    assert (list(again), made) == (list(results), [])
+
+
+@pytest.mark.parametrize("collide", [False, True])
+def test_every_name_is_found_by_itself(tmp_path, monkeypatch, collide):
+    """Numbers, what looks like one, and others; also where all have the same key."""
+    names = ["7", "07", "7.x", "a", "sub/7", "\u00fc", "\u0667", "9" * 25]
+    store(tmp_path, {name: f"named {name}" for name in names}, "text")
+    results = open_results(tmp_path)
+    if collide:
+        monkeypatch.setattr(columns, "key_of", lambda name: 5)
+        monkeypatch.setattr(records, "key_of", lambda name: 5)
+    assert {name: results[name] for name in names} == {name: f"named {name}" for name in names}
+    assert not any(name in results for name in ("8", "007", "7.", "b", "sub", "\udcff"))
+
+
+def test_numbered_samples_are_found_by_name_and_by_index(tmp_path):
+    """Names are texts of numbers, and indices begin anew in each loader."""
+    with BackgroundWriter("text", tmp_path, backend="thread", run=Run(numbered=True)) as writer:
+        writer.submit_batch(["2", "0", "1"], ["c", "a", "b"], origin=Origin([2, 0, 1]))
+        writer.submit_batch(["3", "4"], ["d", "e"], origin=Origin([0, 1], loader=1))
+    results = open_results(tmp_path)
+    assert (list(results), "".join(results.values())) == (["0", "1", "2", "3", "4"], "abcde")
+    assert (results["4"], results.at(2), results.at(0, loader=1)) == ("e", "c", "d")
+    for index in (-1, 3, 1 << 63, 1 << 70, -(1 << 70)):
+        with pytest.raises(KeyError, match=f"index {index} of loader 0 is not stored; 3 indices from 0 to 2 are"):
+            results.at(index)
+
+
+def test_pickled_results_are_found_in_another_process_too(tmp_path, monkeypatch):
+    """Tables are left out, for keys have another seed there."""
+    store(tmp_path, {"a": "one", "b": "two"}, "text", indices=[3, 1])
+    results = open_results(tmp_path)
+    assert (results["a"], results.at(1)) == ("one", "two")
+    pickled = pickle.dumps(results)
+    monkeypatch.setattr(columns, "_SEED", columns._SEED ^ 1)
+    again = pickle.loads(pickled)
+    assert (list(again), again["a"], again.at(1), "c" in again) == (["b", "a"], "one", "two", False)
+
+
+def test_of_a_name_that_is_there_several_times_the_latest_run_is_meant(tmp_path):
+    """By name, by index, in the order, and pickled."""
+    store(tmp_path, {"a": "1", "b": "1", "c": "1"}, write_text.with_options(suffix=".z"), indices=[0, 1, 2])
+    store(tmp_path, {"a": "2", "b": "2"}, write_text.with_options(suffix=".b"), indices=[0, 1], resume=True)
+    store(tmp_path, {"a": "3"}, write_text.with_options(suffix=".y"), indices=[0], resume=True)
+    results = open_results(tmp_path)
+    for one in (results, pickle.loads(pickle.dumps(results))):
+        assert (len(one), dict(one), [one.at(index) for index in range(3)]) == (
+            3,
+            {"a": "3", "b": "2", "c": "1"},
+            ["3", "2", "1"],
+        )
+        assert one.record("a").file == "a.y"
+
+
+def test_an_index_with_two_names_concerns_its_loader_alone(tmp_path):
+    """The first such index is told, with its names in the order in which they were stored."""
+    store(tmp_path, {"a": "one", "b": "two", "c": "three"}, "text", indices=[0, 1, 2])
+    store(tmp_path, {"d": "four", "e": "five", "f": "six"}, "text", indices=[0, 2, 5], loader=1, resume=True)
+    store(tmp_path, {"g": "seven", "h": "eight"}, "text", indices=[5, 2], loader=1, resume=True)
+    results = open_results(tmp_path)
+    for index in (0, 9, 2):
+        with pytest.raises(KeyError, match="index 2 of loader 1 is both 'e' and 'h': the data set has changed"):
+            results.at(index, loader=1)
+    assert (results.at(2), results["h"]) == ("three", "eight")
+    with pytest.raises(KeyError, match="no sample of loader 2 is stored, but of 0, 1; loader=NUMBER"):
+        results.at(0, loader=2)
+
+
 # Formats of the user's own
 
 
@@ -458,7 +557,7 @@ def test_results_and_their_data_set_can_be_pickled(tmp_path):
     assert [again.record(name) for name in again] == [results.record(name) for name in results]
     assert (again.at(1).tolist(), again["a"].tolist()) == ([0, 0], [1, 1])
     dataset = pickle.loads(pickle.dumps(results.dataset()))
-    assert (len(dataset), dataset[1][0], dataset[-1][0]) == (2, "b", "b")
+    assert (len(dataset), dataset[1][0], dataset[-1][0], dataset[np.int64(0)][0]) == (2, "b", "b", "a")
     with pytest.raises(IndexError):
         dataset[2]
 

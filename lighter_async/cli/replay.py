@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -168,15 +168,17 @@ def _current(
     """The latest value of each sample, those that something later replaced, and those whose name another one has."""
     store = DirectoryStore(directory)
     order = {run.run: run.sequence for run in manifest.runs}
-    stored = {(record.name, record.writer, record.key): record for record in manifest.records}
-    of_files = {record.file: record for record in manifest.records if record.file is not None}
+    names = {str(one.about["name"]) for one in kept}
+    stored = {(record.name, *record.series): record for record in _ordered(manifest.records.named(names))}
+    file_of = {id(one): with_suffix(one.about["name"], _suffix_of(writer_of(one))) for one in kept}
+    of_files = {record.file: record for record in _ordered(manifest.records.of_files(set(file_of.values())))}
     latest = {_sample(one): one for one in kept}
     current: list[Kept] = []
     old: list[Kept] = []
     refused: list[Kept] = []
     for one in kept:
         record = stored.get(_sample(one))
-        file = with_suffix(one.about["name"], _suffix_of(writer_of(one)))
+        file = file_of[id(one)]
         there = of_files.get(file)
         if (record is not None and _is_another(record, one)) or (there is not None and there.key != _series(one)[1]):
             refused.append(one)
@@ -186,6 +188,11 @@ def _current(
             is_stored = _is_newer(one, store, file, there, order)
         (current if latest[_sample(one)] is one and not is_stored else old).append(one)
     return current, old, refused
+
+
+def _ordered(records: Iterable[Record]) -> list[Record]:
+    """In the data set's order, as `Manifest.records` are: of two the last one is meant."""
+    return sorted(records, key=lambda one: (one.loader, one.index is None, one.index or 0, one.time))
 
 
 def _is_another(record: Record, one: Kept) -> bool:

@@ -271,6 +271,11 @@ class Block:
             return _mixed(numbers, head.suffix)
         return keys_of([with_suffix(str(number), head.suffix) for number in numbers.tolist()])
 
+    def name_keys(self) -> NDArray[np.uint64]:
+        """`key_of` the name of each sample, dead or not."""
+        numbers = self.number_column()
+        return keys_of(self.names) if numbers is None else _mixed(numbers, "")
+
     def file_keys(self) -> NDArray[np.uint64]:
         """The key of the file of each sample, dead or not."""
         if self.head.object is not None:
@@ -424,7 +429,7 @@ def key_of(file: str) -> int:
 
     The older of such two would count as not stored, and be computed again.
     """
-    if file[0] in _DIGITS:
+    if file[:1] in _DIGITS:
         head, dot, tail = file.partition(".")
         is_number = head.isdecimal() and head.isascii() and len(head) <= _LONGEST_NUMBER
         if is_number and (head[0] != "0" or head == "0") and int(head) <= LARGEST:

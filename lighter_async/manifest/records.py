@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from copy import copy
 from functools import cached_property
 from itertools import accumulate, islice
 from typing import Any, TypeVar, overload
@@ -11,7 +12,7 @@ from typing import Any, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.manifest.columns import Block, keys_of
+from lighter_async.manifest.columns import Block, key_of, keys_of
 from lighter_async.manifest.entry import Record
 
 __all__ = ["Records"]
@@ -19,6 +20,7 @@ __all__ = ["Records"]
 _T = TypeVar("_T")
 
 _CHUNK = 1 << 16
+_MOST = 1 << 63
 
 
 class Records(Sequence[Record]):
@@ -58,6 +60,10 @@ class Records(Sequence[Record]):
     def __repr__(self) -> str:
         return f"<Records: {len(self)}>"
 
+    def __reduce__(self) -> tuple[type[Records], tuple[list[Block]]]:
+        # Tables are left out: keys have another seed in another process.
+        return Records, (self.blocks,)
+
     def where(self, wanted: Callable[[Block], bool]) -> Records:
         """The records of some of the blocks."""
         return Records([block for block in self.blocks if wanted(block)])
@@ -65,7 +71,7 @@ class Records(Sequence[Record]):
     def indices(self, loader: int) -> NDArray[np.int64]:
         """The indices in the data set of the samples of a loader, where they are known, in no order."""
         found = [block.index_column() for block in self.blocks if block.head.loader == loader and block.head.has_index]
-        return np.concatenate(found) if len(found) > 1 else found[0] if found else np.empty(0, np.int64)
+        return _joined(found)
 
     def prepare(self) -> None:
         """Make now what `names_at` needs, which takes seconds for millions of records."""
@@ -82,21 +88,75 @@ class Records(Sequence[Record]):
         hits = (places >= 0) & (known[np.maximum(places, 0)] == np.array(indices, np.int64))
         return [self._name(place) if hit else None for place, hit in zip(found, hits.tolist(), strict=True)]
 
+    def number(self, name: str) -> int | None:
+        """The place of a name in the order, which of several is any one; None if it is not there."""
+        keys, numbers = self.by_name
+        key = np.uint64(key_of(name))
+        for number in numbers[np.searchsorted(keys, key) : np.searchsorted(keys, key, side="right")].tolist():
+            if self._name(int(self._order[number])) == name:
+                return int(number)
+        return None
+
+    def numbers_at(self, index: int, loader: int) -> range:
+        """The places in the order of the samples of a loader with an index."""
+        first, _, known = self._by_index(loader)
+        if not -_MOST <= index < _MOST:
+            return range(first, first)
+        return range(
+            first + int(np.searchsorted(known, index)), first + int(np.searchsorted(known, index, side="right"))
+        )
+
+    def first_clash(self, loader: int) -> tuple[Record, Record] | None:
+        """Two samples of a loader that have the same index, the least of those; None if no two have."""
+        first, _, known = self._by_index(loader)
+        doubled = known[1:] == known[:-1]
+        if not doubled.any():
+            return None
+        number = first + int(doubled.argmax())
+        return self[number], self[number + 1]
+
+    def ordered_names(self) -> Iterator[str]:
+        """The samples' names, in the order."""
+        for start in range(0, len(self._order), _CHUNK):
+            yield from map(self._name, self._order[start : start + _CHUNK].tolist())
+
+    def leave_out(self, numbers: Sequence[int]) -> Records:
+        """All but the records at some places of the order."""
+        gone = np.sort(self._order[np.array(numbers, np.int64)])
+        blocks = []
+        for block, start in zip(self.blocks, self._first_rows, strict=True):
+            rows = gone[np.searchsorted(gone, start) : np.searchsorted(gone, start + block.count)] - start
+            if len(rows):
+                alive = np.ones(block.count, np.bool_) if block.alive is None else block.alive.copy()
+                alive[rows] = False
+                block = copy(block)
+                block.alive = alive
+            blocks.append(block)
+        return Records(blocks)
+
+    def named(self, names: Collection[str]) -> list[Record]:
+        """The records of the samples of some names."""
+        return [record for record in self._of_keys(names, self.blocks, Block.name_keys) if record.name in names]
+
     def of_files(self, files: Collection[str]) -> list[Record]:
         """The records of some files."""
-        if not files:
-            return []
-        sought = np.sort(keys_of(list(files)))
-        found = []
-        for block in self.blocks:
-            if not block.is_known:
-                continue
-            keys = block.file_keys()
+        known = [block for block in self.blocks if block.is_known]
+        return [record for record in self._of_keys(files, known, Block.file_keys) if record.file in files]
+
+    @staticmethod
+    def _of_keys(
+        texts: Collection[str], blocks: Iterable[Block], keys_in: Callable[[Block], NDArray[np.uint64]]
+    ) -> Iterator[Record]:
+        """The records whose keys are those of some texts, as others' may be by chance."""
+        if not texts:
+            return
+        sought = np.sort(keys_of(list(texts)))
+        for block in blocks:
+            keys = keys_in(block)
             hits = sought.take(np.searchsorted(sought, keys), mode="clip") == keys
             if block.alive is not None:
                 hits &= block.alive
-            found += [block.record(row) for row in np.flatnonzero(hits).tolist()]
-        return [record for record in found if record.file in files]
+            yield from map(block.record, np.flatnonzero(hits).tolist())
 
     def some_files(self, most: int) -> list[str]:
         """About `most` of the files, from everywhere."""
@@ -125,6 +185,14 @@ class Records(Sequence[Record]):
             yield from (one for one, is_known in zip(part, known.tolist(), strict=True) if not is_known)
 
     @cached_property
+    def by_name(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """The keys of the names, sorted, and the place in the order of each; of equal keys in this order."""
+        order = self._order
+        keys = _joined([block.name_keys() for block in self.blocks])[order]
+        numbers = np.argsort(keys, kind="stable")
+        return keys[numbers], numbers
+
+    @cached_property
     def _keys(self) -> NDArray[np.uint64]:
         """The keys of all files, sorted."""
         known = [block for block in self.blocks if block.is_known]
@@ -140,21 +208,20 @@ class Records(Sequence[Record]):
     @cached_property
     def _order(self) -> NDArray[np.int64]:
         """The places of the records, in their order: the rows of all blocks one after the other."""
-        if not self.blocks:
-            return np.empty(0, np.int64)
-        rows = [block.rows() for block in self.blocks]
-        places = np.concatenate([own + start for own, start in zip(rows, self._first_rows, strict=True)])
-        counts = [len(own) for own in rows]
-        loader = np.repeat(np.array([block.head.loader for block in self.blocks]), counts)
-        unknown = np.repeat(np.array([not block.head.has_index for block in self.blocks]), counts)
-        index = np.concatenate(
-            [
-                block.index_column().astype(np.int64) if block.head.has_index else np.zeros(len(own), np.int64)
-                for block, own in zip(self.blocks, rows, strict=True)
-            ]
-        )
-        time = np.concatenate([block.column(block.times)[own] for block, own in zip(self.blocks, rows, strict=True)])
-        return places[np.lexsort((time, index, unknown, loader))]
+        groups: dict[tuple[int, bool], list[int]] = {}
+        for number, block in enumerate(self.blocks):
+            groups.setdefault((block.head.loader, not block.head.has_index), []).append(number)
+        return _joined([self._order_of(groups[key]) for key in sorted(groups)])
+
+    def _order_of(self, numbers: Sequence[int]) -> NDArray[np.int64]:
+        """The places of the records of some blocks, of one loader, whose indices are all known, or none is."""
+        blocks = [self.blocks[number] for number in numbers]
+        places = _joined([self.blocks[number].rows() + self._first_rows[number] for number in numbers])
+        index = _joined([block.index_column() for block in blocks])
+        if len(index) and (index[1:] > index[:-1]).all():
+            return places  # as nearly always
+        time = _joined([block.column(block.times)[block.rows()] for block in blocks])
+        return places[np.lexsort((time, index) if len(index) else (time,))]
 
     def _by_index(self, loader: int) -> tuple[int, int, NDArray[np.int64]]:
         """Where in the order the samples of a loader begin and end whose indices are known, and these."""
@@ -193,3 +260,9 @@ class Records(Sequence[Record]):
             for name, append in appends:
                 append(getattr(record, name))
         return columns
+
+
+def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Columns one after the other; one that is alone is not copied."""
+    some = [part for part in parts if len(part)]
+    return some[0] if len(some) == 1 else np.concatenate(some) if some else np.empty(0, np.int64)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lighter_async.errors import shown
 from lighter_async.files import local_path
-from lighter_async.manifest import Record, read_manifest
+from lighter_async.manifest import read_manifest
 from lighter_async.manifest.adopt import stored
 from lighter_async.manifest.reader import Series
+from lighter_async.manifest.records import Records
 from lighter_async.manifest.verify import why_empty
 from lighter_async.results.index import Index
 from lighter_async.results.results import Results
@@ -87,8 +88,8 @@ def open_results(
 
 
 def _choose(
-    directory: str, found: Mapping[Series, Sequence[Record]], writer: str | None, key: str | None
-) -> tuple[Series, Sequence[Record]]:
+    directory: str, found: Mapping[Series, Records], writer: str | None, key: str | None
+) -> tuple[Series, Records]:
     """The one series that is asked for; one in which nothing is stored gives way to those in which something is."""
     asked = {
         series: records

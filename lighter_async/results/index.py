@@ -1,73 +1,58 @@
-"""Which record a name, or an index in the data set, means: made once from a manifest, and looked at in O(1)."""
+"""Which record a name, or an index in the data set, means: records stay columns, and are found by bisection."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from operator import attrgetter
+from collections.abc import Iterator
+from operator import index as as_int
+from typing import Any
+
+import numpy as np
 
 from lighter_async.manifest import Manifest, Record
+from lighter_async.manifest.records import Records
 
 __all__ = ["Index"]
-
-_Column = tuple[object, ...]
 
 
 class Index:
     """The records of one series, each name once, in the data set's order.
 
-    What a program does not ask by costs nothing: the tables are made at the first look. Pickled, they are left out.
+    A `Record` is made when it is asked for. Where names and indices stand is worked out at the first look, and is left
+    out when this is pickled.
 
     Args:
         manifest: The manifest.
-        records: Those of its records that count, of one series, in the data set's order.
+        records: Those of its records that count, of one series.
     """
 
-    def __init__(self, manifest: Manifest, records: Sequence[Record]) -> None:
-        order = {run.run: number for number, run in enumerate(manifest.runs)}
-        latest: dict[str, int] = {}
-        for number, record in enumerate(records):
-            # One name twice in a series has two files, since its suffix was changed: the later run's is meant.
-            known = latest.get(record.name)
-            if known is None or _age(records[known], order) <= _age(record, order):
-                latest[record.name] = number
-        is_plain = len(latest) == len(records)
-        self._records = records if is_plain else [records[number] for number in sorted(latest.values())]
-        self._shifted = _shifted_loaders(manifest, self._records)
-        self._names: dict[str, int] | None = latest if is_plain else None
-        self._indices: dict[tuple[int, int], int] | None = None
+    def __init__(self, manifest: Manifest, records: Records) -> None:
+        if not _are_names_distinct(records):
+            records = records.leave_out(_replaced(records, {run.run: n for n, run in enumerate(manifest.runs)}))
+        self._records = records
+        self._count = len(records)
+        self._shifted = _shifted_loaders(manifest, records)
+        self._checked: set[int] = set()  # loaders of which it is known whether one index has two names
 
     def __len__(self) -> int:
-        return len(self._records)
+        return self._count
 
     def __getitem__(self, number: int) -> Record:
-        return self._records[number]
+        return self._records[as_int(number)]
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self._records)
 
-    def __getstate__(self) -> tuple[_Column, dict[int, str]]:
-        # By columns, in which equal texts and shapes are pickled once.
-        known: dict[object, object] = {}
-        columns = (
-            tuple(
-                known.setdefault(one, one) if isinstance(one, (str, tuple)) else one
-                for one in map(attrgetter(name), self._records)
-            )
-            for name in Record.__slots__
-        )
-        return tuple(columns), self._shifted
+    def names(self) -> Iterator[str]:
+        """The names, in the order."""
+        return self._records.ordered_names()
 
-    def __setstate__(self, state: tuple[_Column, dict[int, str]]) -> None:
-        columns, self._shifted = state
-        self._records = [Record(*fields) for fields in zip(*columns, strict=True)]
-        self._names = self._indices = None
+    def columns(self) -> dict[str, list[Any]]:
+        """The fields of `Record`, each as a list in the order."""
+        return self._records.columns()
 
-    def number(self, name: object) -> int | None:
+    def number(self, name: str) -> int | None:
         """The place of a name in the order; None if it is not there."""
-        names = self._names
-        if names is None:
-            names = self._names = {record.name: number for number, record in enumerate(self._records)}
-        return names.get(name)  # type: ignore[call-overload, no-any-return]
+        return self._records.number(name)
 
     def number_at(self, index: int, loader: int) -> int:
         """The place of an index in the data set of a loader.
@@ -75,29 +60,31 @@ class Index:
         Raises:
             KeyError: It is not there, or what it means is not certain.
         """
-        indices = self._indices
-        if indices is None:
-            indices = {}
-            for number, one in enumerate(self._records):
-                if one.index is not None and indices.setdefault((one.loader, one.index), number) != number:
-                    first = self._records[indices[one.loader, one.index]].name
-                    self._shifted.setdefault(
-                        one.loader, f"index {one.index} of loader {one.loader} is both {first!r} and {one.name!r}"
-                    )
-            self._indices = indices
+        is_known = loader in self._loaders()
+        if is_known and loader not in self._checked:
+            clash = self._records.first_clash(loader)
+            if clash is not None:
+                first, one = clash
+                self._shifted.setdefault(
+                    loader, f"index {one.index} of loader {one.loader} is both {first.name!r} and {one.name!r}"
+                )
+            self._checked.add(loader)
         if loader in self._shifted:
             raise KeyError(
                 f"{self._shifted[loader]}: the data set has changed between runs, and with it what an index means; "
                 "look samples up by their names"
             )
-        found = indices.get((loader, index))
-        if found is None:
+        found = self._records.numbers_at(index, loader) if is_known else ()
+        if not found:
             raise KeyError(self._why_no(index, loader))
-        return found
+        return found[0]
+
+    def _loaders(self) -> set[int]:
+        """The loaders of which indices are known."""
+        return {block.head.loader for block in self._records.blocks if block.head.has_index}
 
     def _why_no(self, index: int, loader: int) -> str:
-        assert self._indices is not None
-        loaders = sorted({one for one, _ in self._indices})
+        loaders = sorted(self._loaders())
         if not loaders:
             return (
                 "no sample of these was stored with its index in the data set; origin=Origin(indices) tells it when "
@@ -107,22 +94,53 @@ class Index:
             return (
                 f"no sample of loader {loader} is stored, but of {', '.join(map(str, loaders))}; loader=NUMBER chooses"
             )
-        there = [one for of, one in self._indices if of == loader]
+        there = self._records.indices(loader)
         return (
-            f"index {index} of loader {loader} is not stored; {len(there)} indices from {min(there)} to {max(there)} "
+            f"index {index} of loader {loader} is not stored; {len(there)} indices from {there.min()} to {there.max()} "
             "are, and pending(dataset, DIR) tells which are missing"
         )
 
 
-def _age(record: Record, order: dict[str, int]) -> tuple[int, float]:
-    return order.get(record.run, -1), record.time
+def _are_names_distinct(records: Records) -> bool:
+    """Whether no name can be there twice, since its second record has taken the first one's place."""
+    heads = [block.head for block in records.blocks]
+    if all(head.suffix is None for head in heads):
+        return all(head.object is None or head.has_offsets for head in heads)
+    return len({head.suffix for head in heads}) == 1
 
 
-def _shifted_loaders(manifest: Manifest, records: Sequence[Record]) -> dict[int, str]:
+def _replaced(records: Records, order: dict[str, int]) -> list[int]:
+    """The places of records whose names others have, too: two files, since the suffix changed; the later run's stays.
+
+    Args:
+        records: The records.
+        order: The runs' places in their order.
+    """
+    keys, numbers = records.by_name
+    is_same = keys[1:] == keys[:-1]
+    is_doubled = np.append(is_same, False) | np.append(False, is_same)
+    replaced: list[int] = []
+    latest: dict[str, tuple[tuple[int, float], int]] = {}
+    key = None
+    for place in np.flatnonzero(is_doubled):
+        if keys[place] != key:
+            key, latest = keys[place], {}
+        number = int(numbers[place])
+        record = records[number]
+        age = order.get(record.run, -1), record.time
+        known = latest.get(record.name)
+        if known is None or known[0] <= age:
+            latest[record.name] = age, number
+        if known is not None:
+            replaced.append(number if known[0] > age else known[1])
+    return replaced
+
+
+def _shifted_loaders(manifest: Manifest, records: Records) -> dict[int, str]:
     """The loaders whose data set was another one in another run that counts, and so the meaning of its indices."""
-    if not records:
+    if not records.blocks:
         return {}
-    series, runs = records[0].series, {record.run for record in records}
+    series, runs = records.blocks[0].series, {block.head.run for block in records.blocks}
     told: dict[int, tuple[int | None, str | None]] = {}
     found: dict[int, str] = {}
     for line in manifest.loaders:

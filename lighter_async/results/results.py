@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,7 +70,7 @@ class Results(Mapping[str, Any]):
         return len(self._index)
 
     def __iter__(self) -> Iterator[str]:
-        return (record.name for record in self._index)
+        return self._index.names()
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self._index.number(name) is not None
@@ -152,7 +152,7 @@ class Results(Mapping[str, Any]):
         """
         import pandas
 
-        return pandas.DataFrame([asdict(record) for record in self._index], columns=list(Record.__slots__))
+        return pandas.DataFrame(self._index.columns())
 
     def dataset(self) -> ResultsDataset:
         """A map-style torch `Dataset`: item i is ``(name, value)`` of the i-th sample in this mapping's order.
@@ -243,7 +243,7 @@ class Results(Mapping[str, Any]):
             if suffix and stem != name and stem in self:
                 return f"{shown(name)} is a file; its sample is called {shown(stem)}"
             break
-        some = ", ".join(shown(self._index[number].name) for number in range(min(3, len(self))))
+        some = ", ".join(shown(one) for one in islice(self, 3))
         stored = f"{len(self)} are, such as {some}" if some else "none is"
         return f"{shown(name)} is not stored by writer {self.writer!r} in {self._store.location!r}; {stored}"
 
