@@ -24,7 +24,7 @@ from lighter_async import (
     writer_registry,
 )
 from lighter_async.cli import main
-from lighter_async.manifest.verify import verify
+from lighter_async.manifest.verify import drop, verify
 from lighter_async.targets import Item, Part
 from lighter_async.testing.base import opened
 
@@ -333,4 +333,25 @@ def test_values_that_failed_are_kept_whole_and_replayed(tmp_path, monkeypatch, c
     assert files_in(out) == ["a.mask.png", "a.note.bin", "b.mask.png", "b.note.bin"]
     assert (out / "b.note.bin").read_bytes() == b"two"
     assert read_manifest(out).names() == {"a", "b"}
+    assert verify(out).is_sound
+
+
+def test_a_kept_value_is_replayed_until_all_of_its_outputs_are_stored(tmp_path, monkeypatch):
+    """A later run that stored one of them, and was killed, has not made it useless."""
+    marker, out = tmp_path / "marker", tmp_path / "out"
+    monkeypatch.setitem(writer_registry._registry, "encode_if_there", encode_if_there)
+    writers = {"mask": "image_2d", "note": "encode_if_there"}
+    value = {"mask": batch_of(1)["mask"][0], "note": ("one", str(marker))}
+    writer = BackgroundWriter(writers, out, backend="thread", on_error="continue")
+    writer.submit("a", value, origin=Origin([0]))
+    with pytest.raises(WriteError, match="not yet"):
+        writer.close()
+    marker.touch()
+    with BackgroundWriter(writers, out, backend="thread", resume=True) as writer:
+        writer.submit("a", value, origin=Origin([0]))
+    (out / "a.note.bin").unlink()
+    assert drop(verify(out)) == []
+    assert main(["replay", str(out)]) == 0
+    assert (out / "a.note.bin").read_bytes() == b"one"
+    assert read_manifest(out).names() == {"a"}
     assert verify(out).is_sound

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
@@ -26,6 +26,7 @@ from lighter_async.writers import (
     Outputs,
     PathFunction,
     first_series,
+    key_of_output,
     outputs_of,
     resolve_writer,
     writer_registry,
@@ -170,22 +171,27 @@ def _current(
     order = {run.run: run.sequence for run in manifest.runs}
     names = {str(one.about["name"]) for one in kept}
     stored = {(record.name, *record.series): record for record in _ordered(manifest.records.named(names))}
-    file_of = {id(one): with_suffix(one.about["name"], _suffix_of(writer_of(one))) for one in kept}
-    of_files = {record.file: record for record in _ordered(manifest.records.of_files(set(file_of.values())))}
+    outputs_of_kept = {id(one): _outputs(one, writer_of(one)) for one in kept}
+    files = {output.file for outputs in outputs_of_kept.values() for output in outputs}
+    of_files = {record.file: record for record in _ordered(manifest.records.of_files(files))}
     latest = {_sample(one): one for one in kept}
     current: list[Kept] = []
     old: list[Kept] = []
     refused: list[Kept] = []
     for one in kept:
-        record = stored.get(_sample(one))
-        file = file_of[id(one)]
-        there = of_files.get(file)
-        if (record is not None and _is_another(record, one)) or (there is not None and there.key != _series(one)[1]):
+        is_refused, is_stored = False, True
+        # Of several outputs the sample is stored if all are: the value is the only copy of what is missing.
+        for output in outputs_of_kept[id(one)]:
+            record = stored.get((one.about["name"], *output.series))
+            there = of_files.get(output.file)
+            is_refused |= record is not None and _is_another(record, one)
+            is_refused |= there is not None and there.key != output.series[1]
+            is_stored &= (record is not None and _is_as_late(record, one, order)) or _is_newer(
+                one, store, output.file, there, order
+            )
+        if is_refused:
             refused.append(one)
             continue
-        is_stored = record is not None and _is_as_late(record, one, order)
-        if not is_stored:
-            is_stored = _is_newer(one, store, file, there, order)
         (current if latest[_sample(one)] is one and not is_stored else old).append(one)
     return current, old, refused
 
@@ -225,9 +231,23 @@ def _is_newer(one: Kept, store: Store, file: str, record: Record | None, order: 
         return False
 
 
-def _suffix_of(writer: Any) -> str:
+class _Output(NamedTuple):
+    """Where one output of a kept value would be stored, and the writer and the key that it is recorded under."""
+
+    file: str
+    series: tuple[str, str]
+
+
+def _outputs(one: Kept, writer: Any) -> list[_Output]:
+    name, key = one.about["name"], str(one.about["key"])
     outputs = outputs_of(resolve_writer(writer))
-    return outputs[0].suffix if outputs else ""
+    if not any(output.key for output in outputs):
+        suffix = outputs[0].suffix if outputs else ""
+        return [_Output(with_suffix(name, suffix), _series(one))]
+    return [
+        _Output(with_suffix(name, output.suffix), (output.encoder.name, key_of_output(key, output.key)))
+        for output in outputs
+    ]
 
 
 def _sample(one: Kept) -> tuple[str, str, str]:
