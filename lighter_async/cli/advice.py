@@ -1,4 +1,4 @@
-"""What held a run back, and which option to change: read off what the writers counted."""
+"""What limited a run, and which option to change, judged by what the writers counted."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from lighter_async.types import WriterStats
 
 __all__ = ["Verdict", "judge"]
 
-_WAITED = 0.02  # of the run: less is not worth a change
+_WAITED = 0.02  # of the run; less does not call for a change
 _LEFT = 0.1  # of the run, spent after the loop had ended
-_LEFT_SECONDS = 0.5  # at least, for any run ends with a last batch to write
+_LEFT_SECONDS = 0.5  # at least, since every run ends with a last batch to write
 _SLOWED = 1.25  # times as long as without writing
 _IDLE = 0.5  # of the workers' time
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What held a run back.
+    """What limited a run.
 
     Attributes:
-        bound: ``"model"``: the writers kept up. ``"backlog"``: the queue took up what the workers could not write
+        bound: ``"model"``: the writers kept up. ``"backlog"``: the queue absorbed what the workers could not write
             during the loop. ``"cores"``: the loop did not wait, but shared its cores with the workers. ``"workers"``:
             encoding, with cores to spare. ``"format"``: encoding, without. ``"disk"``: the target. ``"function"``: a
             path function. ``"queue"``: the queue, which is too small for the batches.
-        sentence: That in words, with the figures and the option to change.
+        sentence: The same in words, with the figures and the option to change.
     """
 
     bound: Literal["model", "backlog", "cores", "workers", "format", "disk", "function", "queue"]
@@ -36,13 +36,13 @@ class Verdict:
 def judge(
     writers: Mapping[str, WriterStats], *, cores: int, left_seconds: float = 0.0, slowdown: float | None = None
 ) -> Verdict:
-    """What held a run back, and which option to change.
+    """Judge what limited a run, and which option to change.
 
     Args:
-        writers: What each of the run's writers counted, by the name to call it.
+        writers: What each of the run's writers counted, by its name in the sentence.
         cores: Cores that the process may use.
-        left_seconds: How long it took, after the loop's end, to write what was left.
-        slowdown: How many times as long the loop took as without writing, where that was measured.
+        left_seconds: How long writing the rest took after the loop's end.
+        slowdown: The loop's time as a multiple of its time without writing, if that was measured.
 
     Raises:
         ValueError: There is no writer.
@@ -117,7 +117,7 @@ def _backlog(name: str, waits: str) -> str:
 
 
 def _tighter_bound(stats: WriterStats) -> tuple[str, str]:
-    """The bound that came closest to being full, as an option and in words."""
+    """The limit that came closest to being reached, as an option and in words."""
     if stats.peak_pending_bytes / stats.queue_bytes > stats.peak_pending / stats.queue_size:
         peak, bound = stats.peak_pending_bytes / 1e6, stats.queue_bytes / 1e6
         return "queue_bytes", f"up to {peak:.0f} MB were held where queue_bytes is {bound:.0f} MB"

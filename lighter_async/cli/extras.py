@@ -1,4 +1,4 @@
-"""What a command needs beyond what the package depends on."""
+"""Packages that a command needs beyond those that this package depends on."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["needs"]
 
 
 def needs(extra: str, packages: Sequence[Mapping[str, str]]) -> str | None:
-    """What is missing, with the line that installs it; None if nothing is.
+    """The missing packages, with the command that installs them; None if nothing is missing.
 
     Args:
-        extra: The extra of this package that installs all of it.
-        packages: Groups of import names with the packages' names; of a group, one is enough.
+        extra: The extra of this package that installs all of them.
+        packages: Groups of import names with the packages' names. One package of each group is enough.
     """
     missing = [
         next(iter(group.values())) for group in packages if not any(importlib.util.find_spec(name) for name in group)

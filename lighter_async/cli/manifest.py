@@ -28,7 +28,7 @@ def run_manifest(directory: Path, output: Path | None) -> int:
         output: A file: CSV, Parquet (which needs pyarrow) or JSON lines by its suffix. None is JSON lines on stdout.
 
     Returns:
-        0, or 2 if there is no manifest, or it cannot be read or written.
+        0, or 2 if there is no manifest, or it cannot be read, or the output cannot be written.
     """
     if output is not None and output.suffix not in _SUFFIXES:
         return refuse(f"{str(output)!r} is none of the formats that can be written: {', '.join(_SUFFIXES)}")
@@ -44,7 +44,7 @@ def run_manifest(directory: Path, output: Path | None) -> int:
 
             pyarrow.parquet.write_table(manifest.to_arrow(), output)
         elif output.suffix == ".csv":
-            # Names that are not of UTF-8 come out as the bytes that they are on the disk.
+            # Names that are not UTF-8 are written as the bytes that they have on the disk.
             with open(output, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 rows = csv.DictWriter(file, list(Record.__slots__))
                 rows.writeheader()
@@ -55,7 +55,7 @@ def run_manifest(directory: Path, output: Path | None) -> int:
     except ImportError:
         return refuse("Parquet needs pyarrow: pip install pyarrow")
     except UnicodeEncodeError as error:
-        return refuse(f"a name that is not of UTF-8 cannot be written to {str(output)!r} ({error}); choose .jsonl")
+        return refuse(f"a name that is not UTF-8 cannot be written to {str(output)!r} ({error}); choose .jsonl")
     except (LighterAsyncError, OSError) as error:
         return refuse(str(error))
     return 0
@@ -71,7 +71,7 @@ def _print_lines(manifest: Manifest) -> None:
         _write_lines(manifest, sys.stdout)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever reads has seen enough, such as `head`; and the interpreter must not try again at its end.
+        # The reader has seen enough, as `head` does; and the interpreter must not flush again at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -22,9 +22,9 @@ per patch. Afterwards every file is compared with what the same model gives in a
 _BENCH = """\
 Find out which backend, max_workers and queue_size suit a job on this machine.
 
-A plain loop does a step and hands a batch over, for every setting of a grid and, to compare, without writing; all of
-them take turns. The files go into a fresh folder that is removed again. At the end there are a table, a line to paste
-into code, and the reason for it.
+A plain loop does steps and hands a batch over after each, with every setting of a grid and, to compare, without
+writing; the runs take turns. The files go into a new folder that is removed afterwards. At the end it prints a table, a
+line to paste into code, and the reason for it.
 """
 
 _DTYPES = ("bfloat16", "bool", "float16", "float32", "float64", "int16", "int32", "int64", "int8", "uint8")
@@ -33,7 +33,7 @@ _DTYPES = ("bfloat16", "bool", "float16", "float32", "float64", "int16", "int32"
 def _directory(text: str) -> Path:
     """A directory that was named on the command line."""
     try:
-        from lighter_async.files import local_path  # which needs numpy, and a help text does not
+        from lighter_async.files import local_path  # not above, since it needs numpy, and --help does not
 
         return local_path(text)
     except ValueError as error:
@@ -41,7 +41,7 @@ def _directory(text: str) -> Path:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of ``lighter-async``; what it parses has `command`, and `run(options)` where there is a command."""
+    """The parser of ``lighter-async``. Its result has `command`, and `run(options)` if there is a command."""
     parser = argparse.ArgumentParser(
         prog="lighter-async", description="Write predictions to disk in the background, while the loop goes on."
     )
@@ -67,7 +67,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         type=Path,
         default=Path("demo-output"),
         metavar="DIR",
-        help="where the results go (default: ./demo-output); those of an earlier demo there are removed",
+        help="where the results go (default: ./demo-output); results of an earlier demo there are removed",
     )
     demo.add_argument(
         "--patches", type=_count, metavar="N", help="how many patches to take from all photographs (default: all)"
@@ -91,7 +91,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _run_demo(options: argparse.Namespace) -> int:
-    # Only now, so that --help is quick.
+    # Imported here, so that --help is quick.
     from lighter_async.cli.demo import DemoOptions, run_demo
 
     return run_demo(
@@ -131,21 +131,23 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--shape",
         type=_counts,
         metavar="N,N,...",
-        help="of a sample (default: 3,224,224, or what suits the format); of a text, its characters",
+        help="the shape of a sample (default: 3,224,224, or one that suits the format); for texts, the characters",
     )
-    loop.add_argument("--dtype", choices=_DTYPES, metavar="NAME", help="of a sample, such as uint8 (default: float32)")
+    loop.add_argument(
+        "--dtype", choices=_DTYPES, metavar="NAME", help="the dtype of a sample, such as uint8 (default: float32)"
+    )
     loop.add_argument(
         "--format",
         default="tensor",
         metavar="NAME",
-        help="how it is written: tensor (the default), image_2d, image_3d, text, or a writer of yours as module:name",
+        help="the writer: tensor (the default), image_2d, image_3d, text, or a writer of yours as module:name",
     )
     loop.add_argument(
         "--directory",
         type=Path,
         default=Path(),
         metavar="DIR",
-        help="where to write, in a fresh folder that is removed again (default: the working folder)",
+        help="where to write, in a new folder that is removed afterwards (default: the working folder)",
     )
     grid = bench.add_argument_group("the grid: values separated by commas")
     grid.add_argument(
@@ -155,9 +157,11 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     grid.add_argument("--queue-sizes", type=_counts, metavar="N,...", help="default: 64 and 256")
     runs = bench.add_argument_group("the runs")
     length = runs.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=_count, metavar="N", help="steps a run")
+    length.add_argument("--steps", type=_count, metavar="N", help="steps of a run")
     length.add_argument("--seconds", type=_positive, metavar="S", help="about how long a run takes (default: 3)")
-    runs.add_argument("--repeats", type=_count, default=3, metavar="N", help="of every run (default: 3)")
+    runs.add_argument(
+        "--repeats", type=_count, default=3, metavar="N", help="how often every setting is run (default: 3)"
+    )
     runs.add_argument("--quick", action="store_true", help="a small grid and short runs, in less than a minute")
     results = bench.add_argument_group("the results")
     results.add_argument("--json", type=Path, metavar="FILE", help="write machine, workload and every run there")

@@ -1,4 +1,4 @@
-"""Progress of a step of a command."""
+"""Show the progress of a command's step."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def step(console: Console, title: str, total: int, *, undisturbed: bool = False)
     """Print a step's title, and show a bar below it while the step runs, on a terminal.
 
     Args:
-        console: Where to.
+        console: The console to print on.
         title: The title.
         total: How often the function will be called.
-        undisturbed: Draw the bar only when the function is called, for what is being measured would otherwise share
-            the interpreter with the thread that draws it.
+        undisturbed: Draw the bar only when the function is called. A thread that draws it would share the interpreter
+            with the code that is being measured.
 
     Yields:
         A function to call `total` times.

@@ -1,4 +1,4 @@
-"""How the commands speak: errors on stderr, and names as a terminal can show them."""
+"""Messages of the commands: errors on stderr, and names as a terminal can show them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def printable(text: str) -> str:
 
 
 def say(text: str) -> None:
-    """Print on stderr what went wrong."""
+    """Print an error on stderr."""
     print(f"lighter-async: {printable(text)}", file=sys.stderr)
 
 
@@ -24,5 +24,5 @@ def refuse(text: str) -> int:
 
 
 def counted(count: int, what: str) -> str:
-    """A number of things, in words."""
+    """A number of things, with the noun in singular or plural."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"

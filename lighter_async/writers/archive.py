@@ -1,9 +1,9 @@
-"""`.pt` archives of dense tensors, without calling `torch.save` for each.
+"""Write `.pt` archives of dense tensors, without calling `torch.save` for each.
 
 Format: the zip archive that `torch.save` writes (torch/serialization.py and caffe2/serialize/inline_container.cc of
-PyTorch). Two archives of one dtype and shape differ in the elements, in their CRC-32, which stands behind them and in
-the zip's directory, and in an identifier that is only logged. So one real archive is a template for all others: what
-stands before the elements, and what stands behind, with the checksum patched.
+PyTorch). Two archives of one dtype and shape differ in the elements, in the elements' CRC-32, which follows them and is
+repeated in the zip's directory, and in an identifier that is only logged. So one real archive is a template for all
+others: the bytes before the elements, and the bytes after them with the checksum patched.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LARGEST = 64 << 20
 _LARGEST_SHARED = 16 << 20  # making one takes the submitting thread a tenth of a second
 _MOST_TEMPLATES = 1024
 _TRIED_ALONE = 64
-_RANDOM = 65_521  # bytes; a prime, so that what is repeated is aligned to nothing
+_RANDOM = 65_521  # bytes; a prime, so that no repetition is aligned
 
 Kind: TypeAlias = "tuple[str, tuple[int, ...]]"
 """A tensor's dtype, as torch's name for it, and shape."""
@@ -38,9 +38,9 @@ class Template:
     """An archive without its elements.
 
     Attributes:
-        head: What stands before the elements.
-        tail: What stands behind them.
-        checksums: Where in the tail their CRC-32 stands.
+        head: The bytes before the elements.
+        tail: The bytes after them.
+        checksums: The offsets of their CRC-32 in the tail.
     """
 
     head: bytes
@@ -55,9 +55,9 @@ class Template:
         return [memoryview(self.head), elements, memoryview(tail)]
 
     def elements(self, archive: bytes | memoryview) -> memoryview | None:
-        """The elements of an archive that is otherwise this one's like; None if it is not.
+        """The elements of an archive that is otherwise equal to this one; None if it is not.
 
-        Their checksum is not looked at, as `torch.load` does not.
+        Their checksum is not compared, as `torch.load` does not.
         """
         archive = memoryview(archive)
         start, stop = len(self.head), len(archive) - len(self.tail)
@@ -70,25 +70,25 @@ class Template:
 
 
 class Archives:
-    """Templates by dtype and shape, made when they are worth while.
+    """Templates by dtype and shape, made when they are worth their cost.
 
-    A race makes a template twice, which is the same one.
+    Two threads may make a template at once; both make the same one.
     """
 
     def __init__(self) -> None:
-        self._templates: dict[Kind, Template | None] = {}  # None where there was one sample
+        self._templates: dict[Kind, Template | None] = {}  # None after one sample
         self._unfit: set[Kind] = set()
-        # Kinds whose template was made at once, and that no second sample has come of: here, and for other processes.
+        # Kinds with a template that no second sample has used yet: in this process, and in helpers.
         self._unused: set[Kind] = set()
         self._unused_shared: set[Kind] = set()
 
     def encode(self, block: Block) -> list[memoryview] | None:
-        """What `torch.save` writes for a dense tensor; None if `torch.save` is to be called.
+        """What `torch.save` writes for a dense tensor; None if `torch.save` has to be called.
 
-        That is so for very large ones, for the first of its kind where that is large or nearly all are of different
-        kinds, since a template is not worth while for one, and where PyTorch writes another layout than this knows.
-        Else a template is made at once: its files have an identifier of their own, and which tensor came first must
-        not show.
+        It has to be called for very large tensors, if PyTorch writes a layout that this does not know, and for the
+        first tensor of a kind if it is large or nearly all are of different kinds: a template does not pay for one.
+        Otherwise the first tensor makes the template: all files of a kind have the template's identifier, so a file
+        does not show which tensor came first.
         """
         key = (block.dtype, block.shape)
         template = self._templates.get(key)
@@ -103,7 +103,7 @@ class Archives:
         return template.fill(block.memory.data)
 
     def share(self, kinds: Mapping[Kind, int]) -> list[tuple[Kind, Template]]:
-        """Templates for the tensors of a batch, for a process that is to encode them without PyTorch.
+        """Templates for the tensors of a batch, for a process that encodes them without PyTorch.
 
         Args:
             kinds: The bytes of each kind of tensor.
@@ -126,7 +126,7 @@ class Archives:
                 self._remember(key, template)
 
     def _worth_while(self, key: Kind, nbytes: int, unused: set[Kind]) -> Template | None:
-        """A template, but not for every one of samples that are all of different kinds."""
+        """A template, if it pays: not for each of many samples that are all of different kinds."""
         if key in self._templates or (len(unused) < _TRIED_ALONE and nbytes <= _LARGEST_SHARED):
             if key not in self._templates:
                 unused.add(key)
@@ -152,7 +152,7 @@ class Archives:
 
 
 def _make(dtype: str, shape: tuple[int, ...], nbytes: int) -> Template | None:
-    """A template, if what it makes of other elements is what `torch.save` makes of them."""
+    """A template; None if it does not make of other elements what `torch.save` makes of them."""
     first, second = (_elements(seed, dtype, nbytes) for seed in (1, 2))
     template = split(_save(first, dtype, shape), nbytes)
     if template is None:
@@ -163,7 +163,7 @@ def _make(dtype: str, shape: tuple[int, ...], nbytes: int) -> Template | None:
 
 def _elements(seed: int, dtype: str, nbytes: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
     some = np.random.default_rng(seed).integers(0, 2 if dtype == "bool" else 256, min(nbytes, _RANDOM), np.uint8)
-    return np.resize(some, nbytes)  # repeated, since so many random numbers would take longer than all the rest
+    return np.resize(some, nbytes)  # repeated, since more random numbers would take longer than all the rest
 
 
 def _save(elements: np.ndarray[tuple[int], np.dtype[np.uint8]], dtype: str, shape: Sequence[int]) -> bytes:
@@ -175,19 +175,19 @@ def _save(elements: np.ndarray[tuple[int], np.dtype[np.uint8]], dtype: str, shap
 
 
 def split(archive: bytes | memoryview, nbytes: int) -> Template | None:
-    """The template of a dense tensor's archive, of so many bytes of elements; None if its layout is another one."""
+    """The template of a dense tensor's archive with so many bytes of elements; None if its layout is unknown."""
     record = _record(archive, "/data/0")
     if record is None or record.file_size != nbytes:
         return None
     start = _start(archive, record)
     tail = bytes(archive[start + nbytes :])
     checksums = tuple(_places(tail, struct.pack("<I", record.CRC)))
-    # Behind the elements, and in the directory.
+    # One after the elements, and one in the directory.
     return Template(bytes(archive[:start]), tail, checksums) if len(checksums) == 2 else None
 
 
 def _without_identifier(archive: bytes) -> bytes:
-    """The archive without the record that identifies it in logs, and without that record's checksums."""
+    """The archive with zeros for the record that identifies it in logs, and for that record's checksums."""
     record = _record(archive, "/.data/serialization_id")
     if record is None:
         return archive
@@ -205,7 +205,7 @@ def _record(archive: bytes | memoryview, ending: str) -> zipfile.ZipInfo | None:
 
 
 def _start(archive: bytes | memoryview, record: zipfile.ZipInfo) -> int:
-    """Where a record's content begins: behind its header of 30 bytes, its name and its padding."""
+    """The offset of a record's content, after its header of 30 bytes, its name and its padding."""
     name, padding = struct.unpack_from("<HH", archive, record.header_offset + 26)
     return int(record.header_offset + 30 + name + padding)
 

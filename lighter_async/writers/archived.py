@@ -1,8 +1,8 @@
-"""Reading many `.pt` archives of one kind, without calling `torch.load` for each.
+"""Read `.pt` archives of dense tensors, without calling `torch.load` for each.
 
-As in `archive.py`: two archives of one dtype and shape, made by one writer, differ in the elements and in their
-checksum alone. So one that `torch.load` has read is the template for the next of its size: if all else is equal, byte
-for byte, the elements are all that is left to read.
+As in `archive.py`: two archives of one dtype and shape, made by one writer, differ only in the elements and their
+checksum. So an archive that `torch.load` has read is the template for the next one of its size: if all other bytes are
+equal, only the elements have to be read.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from lighter_async.writers.archive import Template, split
 __all__ = ["Readings"]
 
 _MOST_KINDS = 64
-_SMALL = 1 << 16  # bytes; a small tensor gets memory of its own, and does not keep the whole file's
+_SMALL = 1 << 16  # bytes; a small tensor gets memory of its own, since it would keep the whole file's
 
 
 class Readings:
-    """What archives of one size have in common, by size.
+    """Templates by the size of the archive.
 
-    A race remembers one of two archives, which is as good as the other.
+    Two threads may remember an archive each for one size; either will do.
     """
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[Template, Any]] = {}  # the tensor has no elements, but their dtype and shape
+        self._known: dict[int, tuple[Template, Any]] = {}  # the tensor has a dtype and a shape, but no elements
 
     def read(self, archive: bytes | memoryview) -> Any | None:
-        """The tensor; None if `torch.load` is to be called."""
+        """The tensor of an archive; None if `torch.load` has to be called."""
         known = self._known.get(len(archive))
         if known is None:
             return None
@@ -42,7 +42,7 @@ class Readings:
         return torch.frombuffer(elements, dtype=like.dtype).view(like.shape)
 
     def remember(self, archive: bytes | memoryview, value: Any) -> None:
-        """Take an archive as a template, if `torch.load` has made a plain dense tensor of it."""
+        """Take an archive as a template, if `torch.load` has read a plain dense tensor from it."""
         import torch
 
         if (
@@ -60,7 +60,7 @@ class Readings:
         ):
             return
         template = split(archive, value.nbytes)
-        # Read with the template, it has to be what torch.load has read.
+        # The template has to give what torch.load has read.
         if template is None or template.elements(archive) != value.view(-1).view(torch.uint8).numpy().data:
             return
         if len(self._known) >= _MOST_KINDS:

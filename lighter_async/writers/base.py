@@ -1,8 +1,7 @@
 """The two kinds of writer.
 
-An `Encoder` turns a value into bytes, and the target stores them, all or nothing. A `PathFunction` is handed a path
-and writes
-there itself, as it likes: the interface of the synchronous writer.
+An `Encoder` turns a value into bytes, and the target stores them, all or nothing. A `PathFunction` gets a path and
+writes there itself, as it likes: the interface of the synchronous writer.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from lighter_async.names import with_suffix
 __all__ = ["Encoded", "Encoder", "PathFunction", "as_parts", "encoder"]
 
 Encoded: TypeAlias = "bytes | bytearray | memoryview | Sequence[bytes | bytearray | memoryview]"
-"""What an encoder returns: bytes-like, or several of them to be stored one behind the other."""
+"""What an encoder returns: a bytes-like object, or several to be stored one after the other."""
 
 
 class Templates(Protocol):
-    """What an encoder makes once per dtype and shape, in the user's process, and its helpers are given."""
+    """Templates that an encoder makes once per dtype and shape in the user's process, also for the helpers."""
 
     def share(self, kinds: Mapping[tuple[str, tuple[int, ...]], int]) -> Sequence[Any]:
         """The templates for tensors of these dtypes and shapes, of so many bytes each; they can be pickled."""
@@ -48,20 +47,20 @@ class Encoder:
         encode: ``(value, **options) -> bytes``. It may run in several threads at once. Tensors and arrays in the value
             are valid during the call only and must not be changed.
         suffix: Appended to names that do not end in it, such as ``".png"``.
-        name: What errors call it; by default the function's name.
-        encode_block: ``(block, **options) -> bytes``, tried first where the value is one dense tensor in host memory: a
-            shorter way that needs no tensor made. It returns None where the value has to be encoded after all.
-        reduce: ``(tensor, **options) -> tensor``: what is computed of a tensor on an accelerator before it is copied
-            from there, where that leaves fewer bytes to copy; encoded, both give the same.
-        templates: What `encode_block` needs for some kinds of tensor and can be made in this process alone.
-        check: ``(**options)``: raises where an option has a value that it may not have; called when options are given.
-        decode: ``(bytes) -> value``: the way back, which `open_results` takes. It is also given those options of the
-            encoder that it has parameters for, and likewise ``shape``, the value's shape where that is recorded (else
-            None), and ``trust``, whether the user trusts whoever may write to the directory.
+        name: Its name in error messages; by default the function's name.
+        encode_block: ``(block, **options) -> bytes``, tried first if the value is one dense tensor in host memory: a
+            shorter way that makes no tensor. It returns None if the value has to be encoded after all.
+        reduce: ``(tensor, **options) -> tensor``, computed on an accelerator before the tensor is copied to the host,
+            to leave fewer bytes to copy. The result has to encode to the same bytes.
+        templates: What `encode_block` needs for some kinds of tensor, and only this process can make.
+        check: ``(**options)``, called when options are given; raises if one has a value that it may not have.
+        decode: ``(bytes) -> value``, the inverse, which `open_results` calls. It also gets the encoder's options for
+            which it has parameters, and likewise ``shape``, the value's shape if that is recorded (else None), and
+            ``trust``, whether the user trusts everybody who can write to the directory.
 
     Raises:
-        TypeError: It is no plain function, or a `functools.partial` gives it what it does not take.
-        ValueError: The suffix is none.
+        TypeError: It is not a plain function, or a `functools.partial` gives it arguments that it does not take.
+        ValueError: The suffix cannot be one.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class Encoder:
     ) -> None:
         if not callable(encode):
             raise TypeError(f"an encoder is a function (value) -> bytes, not {type(encode).__name__}")
-        known = PathFunction.of(encode)  # which finds out its name, and whether it is async
+        known = PathFunction.of(encode)  # for its name, and whether it is async
         if known.is_async:
             raise TypeError(
                 f"encoder {known.name!r} is an async function; encoding is plain computation, so make it a "
@@ -119,7 +118,7 @@ class Encoder:
         return self._encode_block is not None
 
     def encode_block(self, block: Block) -> list[memoryview] | None:
-        """The bytes of a dense tensor, or None if `encode` is to be called.
+        """The bytes of a dense tensor; None if `encode` has to be called.
 
         Raises:
             Exception: What the function raises.
@@ -131,8 +130,8 @@ class Encoder:
         """The value of a file's bytes.
 
         Args:
-            data: The file's content. What is made of it may go on using its memory.
-            shape: The value's, where it was a tensor or an array and that is known.
+            data: The file's content. The value may go on using its memory.
+            shape: The value's shape, if it was a tensor or an array and that is known.
             trust: Whether code that the bytes name may run, as unpickling does.
 
         Raises:
@@ -146,11 +145,11 @@ class Encoder:
             )
         known = {"shape": shape, "trust": trust}
         if not self.is_built_in and not isinstance(data, bytes):
-            data = bytes(data)  # which is all that many libraries take
+            data = bytes(data)  # many libraries take nothing else
         return self.decoder(data, **{name: known[name] for name in self._context})
 
     def share(self, kinds: Mapping[tuple[str, tuple[int, ...]], int]) -> Sequence[Any]:
-        """What a helper process needs to encode tensors of these dtypes and shapes, of so many bytes each."""
+        """The templates that a helper process needs for tensors of these dtypes and shapes, of so many bytes each."""
         return [] if self._templates is None else self._templates.share(kinds)
 
     def learn(self, shared: Sequence[Any]) -> None:
@@ -160,17 +159,17 @@ class Encoder:
 
     @property
     def is_built_in(self) -> bool:
-        """Whether it is one of this package's own, with any options."""
+        """Whether it is an encoder of this package, with any options."""
         function: Any = self._encode
         while isinstance(function, functools.partial):
             function = function.func
         return str(getattr(function, "__module__", "")).startswith(f"{__package__}.")
 
     def with_options(self, *, suffix: str | None = None, **options: Any) -> Encoder:
-        """This encoder with another suffix, or with keyword options of its function set.
+        """This encoder with another suffix, or with keyword options of its function.
 
         Raises:
-            TypeError: Its function has no such option; the message lists those there are.
+            TypeError: Its function has no such option; the message lists its options.
             ValueError: An option has a value that it may not have.
         """
         self._check_known(options)
@@ -196,7 +195,7 @@ class Encoder:
         return changed
 
     def check_options(self) -> None:
-        """See whether a value is all that the function still needs.
+        """Check that the function needs only a value.
 
         Raises:
             TypeError: It needs an option that was not given.
@@ -240,7 +239,7 @@ class Encoder:
 
 
 def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
-    """What a function takes; None where that is not known, as of some functions written in C.
+    """A function's signature; None if it is not known, as for some functions written in C.
 
     Raises:
         TypeError: It is a `functools.partial` with arguments that its function does not take.
@@ -254,19 +253,19 @@ def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
 
 
 def _keywords_of(decode: Callable[..., Any] | None, names: Iterable[str] = ("shape", "trust")) -> tuple[str, ...]:
-    """Those of some names that a decoder has keyword parameters for."""
+    """The names for which a decoder has keyword parameters."""
     if decode is None:
         return ()
     try:
         parameters = inspect.signature(decode).parameters
     except (TypeError, ValueError):
-        return ()  # of some functions written in C it is not known
+        return ()  # not known, as for some functions written in C
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return tuple(name for name in names if name in parameters and parameters[name].kind in kinds)
 
 
 def has_signature(function: Callable[..., Any]) -> bool:
-    """Whether it is known what a function takes."""
+    """Whether a function's signature is known."""
     try:
         inspect.signature(function)
     except (TypeError, ValueError):
@@ -276,12 +275,12 @@ def has_signature(function: Callable[..., Any]) -> bool:
 
 @dataclass(frozen=True)
 class PathFunction:
-    """A function ``(path, value)`` that writes where it likes, and what is known of it.
+    """A function ``(path, value)`` that writes where it likes.
 
     Attributes:
         function: Called with the final path, without a suffix, and a value of its own.
-        name: What errors call it.
-        is_async: Whether it is to be awaited.
+        name: Its name in error messages.
+        is_async: Whether it has to be awaited.
     """
 
     function: Callable[[Path, Any], Any]
@@ -301,7 +300,7 @@ class PathFunction:
 def encoder(
     *function: Any, suffix: str = "", name: str | None = None, decode: Callable[..., Any] | None = None
 ) -> Callable[[Callable[..., Encoded]], Encoder]:
-    """Make an `Encoder` of a function ``(value) -> bytes``.
+    """Make an `Encoder` from a function ``(value) -> bytes``.
 
     ```python
     @writer_registry.register("npy")
@@ -313,11 +312,11 @@ def encoder(
     ```
 
     Args:
-        function: None; the function stands below.
-        suffix: As for `Encoder`, as are `name` and `decode`.
+        function: Nothing; the decorated function follows below.
+        suffix, name, decode: As for `Encoder`.
 
     Raises:
-        TypeError: It stands above a function without its suffix.
+        TypeError: It is used as a bare decorator, without a suffix.
         ValueError: The suffix has no dot.
     """
     if function:
@@ -328,7 +327,7 @@ def encoder(
 
 
 def as_parts(encoded: Encoded, writer: str) -> list[memoryview]:
-    """What an encoder returned, as flat byte views.
+    """The bytes that an encoder returned, as flat views.
 
     Raises:
         TypeError: It is not bytes-like, nor a sequence of bytes-like parts.
@@ -346,4 +345,4 @@ def as_parts(encoded: Encoded, writer: str) -> list[memoryview]:
 def _flat(view: memoryview) -> memoryview:
     if view.format == "B" and view.ndim == 1 and view.contiguous:
         return view
-    return view.cast("B") if view.nbytes else memoryview(b"")  # one with a 0 in its shape cannot be cast
+    return view.cast("B") if view.nbytes else memoryview(b"")  # a view with a 0 in its shape cannot be cast

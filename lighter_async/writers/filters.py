@@ -1,8 +1,8 @@
-"""The filters of PNG rows in numpy: each byte becomes its difference to a prediction from its neighbours.
+"""Filter the rows of a PNG with numpy: each byte becomes its difference to a prediction from its neighbours.
 
 Format: Portable Network Graphics (PNG) Specification, third edition, section 9. Planes are filtered, one for each byte
-of a pixel, and become rows afterwards: so a byte's neighbours are the plane's, and the few long passes over a strip of
-all planes run at memory speed.
+of a pixel, and are interleaved into rows afterwards: so a byte's neighbours are adjacent in its plane, and a few long
+passes over a strip of all planes run at memory speed.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ FILTERS = {
     "paeth": (_PAETH,),
     "adaptive": (_SUB, _UP, _AVERAGE, _PAETH),
 }
-"""By name, the specification's filter types that rows may have."""
+"""By name, the filter types of the specification that rows may have."""
 
-# A strip of this size and what is made of it stay in a core's cache, and numpy's calls are few.
+# A strip of this size and its results stay in a core's cache, and few calls of numpy are needed.
 _STRIP_BYTES = 192 * 1024
-# A strip's filter is guessed from eight rows of it, or from every sixteenth if that is more.
+# A strip's filter is guessed from eight of its rows, or from every sixteenth row if that is more.
 _GUESSED, _STEP = 8, 16
-# What a filter must be better by in smooth rows, on average over the bytes: predictions from the byte before break up
-# repeated strings, which deflate would have found.
+# By how much a filter must be better in smooth rows, on average over the bytes: predictions from the byte before break
+# up repeated strings, which deflate would have found.
 _HANDICAPS = {_NONE: 0, _SUB: 0.6, _UP: 0, _AVERAGE: 0.6, _PAETH: 0.6}
 
 SMOOTH = 4.0
-"""Rows are smooth if their filtered bytes are smaller on average: then repeated strings are what makes a file small."""
+"""Rows are smooth if their filtered bytes are smaller on average: then repeated strings make a file small."""
 
 
 def filter_rows(planes: NDArray[np.uint8], kinds: tuple[int, ...]) -> tuple[NDArray[np.uint8], float]:
-    """The rows of an image, each behind the type of its filter and filtered by it, and how large their bytes are.
+    """The filtered rows of an image, each after the type of its filter, and the mean size of their bytes.
 
     Args:
-        planes: One for each byte of a pixel, in their order, of H x W bytes.
-        kinds: The filter types to choose from; each strip of rows takes the one whose bytes are smallest, as signed
-            numbers without their sign.
+        planes: One plane of H x W bytes for each byte of a pixel, in order.
+        kinds: The filter types to choose from. Each strip of rows takes the one with the smallest bytes, in absolute
+            value as signed numbers.
 
     Returns:
-        H rows of bytes, and the guessed mean of their bytes, as signed numbers without their sign.
+        H rows of bytes, and the estimated mean of their absolute values.
     """
     count, height, width = planes.shape
     rows = np.empty((height, 1 + count * width), np.uint8)
     pixels = rows[:, 1:].reshape(height, width, count)
     strips = -(-planes.size // _STRIP_BYTES)
     strip = -(-height // strips)
-    # Below a row above and beside a column of zeros, which are the neighbours of the first ones: so in flat memory a
-    # byte's neighbours are everywhere at the same distance.
+    # A row of zeros above and a column of zeros on the left are the neighbours of the first bytes: so in flat memory a
+    # byte's neighbours are always at the same distances.
     here = np.zeros((count, 1 + strip, 1 + width), np.uint8)
     done = np.empty_like(here)
     total = 0.0
@@ -76,7 +76,7 @@ def filter_rows(planes: NDArray[np.uint8], kinds: tuple[int, ...]) -> tuple[NDAr
 
 
 def _best(kinds: tuple[int, ...], here: NDArray[np.uint8], above: NDArray[np.uint8]) -> tuple[int, float]:
-    """The filter type to take, and how large the bytes are on average, by some rows and those above them."""
+    """The best filter type, and the mean size of its bytes, judged by some rows and those above them."""
     below, above = here.reshape(-1), above.reshape(-1)
     tried = np.empty((len(kinds), below.size - 1), np.uint8)
     for kind, out in zip(kinds, tried, strict=True):
@@ -90,9 +90,9 @@ def _best(kinds: tuple[int, ...], here: NDArray[np.uint8], above: NDArray[np.uin
 
 
 def _apply(kind: int, here: Bytes, left: Bytes, up: Bytes, corner: Bytes, out: Bytes) -> None:
-    """One of the specification's filters: the difference to a prediction, modulo 256.
+    """Apply one of the specification's filters: the difference to a prediction, modulo 256.
 
-    Everything is done in eight bits, where one instruction handles 16 to 64 of them.
+    Everything is done in eight bits, of which one instruction handles 16 to 64.
     """
     if kind == _NONE:
         out[...] = here
@@ -101,7 +101,7 @@ def _apply(kind: int, here: Bytes, left: Bytes, up: Bytes, corner: Bytes, out: B
     elif kind == _UP:
         np.subtract(here, up, out=out)
     elif kind == _AVERAGE:
-        # The mean rounded down: what both have, and half of what they differ in.
+        # The mean rounded down: the common bits, and half of the differing ones.
         mean = left ^ up
         mean >>= 1
         mean += np.bitwise_and(left, up, out=out)

@@ -1,4 +1,4 @@
-"""Images as PNG: what a tensor's values mean as pixels. The file itself is `png.py`'s, or Pillow's on request."""
+"""Images as PNG: what a tensor's values mean as pixels. `png.py` makes the file, or Pillow on request."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ Codec = Literal["isal", "pillow"]
 Mode = Literal["L", "LA", "RGB", "RGBA", "I;16"]
 
 _CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "I;16": 1}
-_INFERRED = (1, 3, 4)  # without a mode; two channels are most often the probabilities of two classes
+_INFERRED = (1, 3, 4)  # without a mode; two channels are mostly the probabilities of two classes
 
-# So many values are converted at once: they stay in a core's cache from one step to the next.
+# Values that are converted at once, few enough to stay in a core's cache.
 _PIECE = 1 << 17
 
 
@@ -47,7 +47,7 @@ def to_pixels(tensor: Any, *, mode: Mode | None = None) -> Any:
         mode: Pillow's name for the kind of image.
 
     Raises:
-        TypeError: The dtype is another integer type or complex, or it is sparse, nested, quantised, or no tensor.
+        TypeError: The dtype is another integer type or complex, or the value is not a dense tensor or array.
     """
     import torch
 
@@ -92,11 +92,11 @@ def encode_image_2d(
             ``"none"``; Pillow chooses for itself.
         mode: Pillow's name for the kind of image: ``"L"``, ``"LA"``, ``"RGB"``, ``"RGBA"`` of eight bits, or
             ``"I;16"``, grey of sixteen, for which floats are scaled to 65535; see `to_pixels`. By default the number of
-            channels tells it.
+            channels decides.
 
     Raises:
-        ValueError: It is of another rank, has another number of channels, or no pixels; or an option is out of range.
-        TypeError: The dtype has no one meaning as pixels, or it is no dense tensor or array.
+        ValueError: The tensor has another rank or number of channels, or no pixels; or an option is out of range.
+        TypeError: The dtype has no single meaning as pixels, or the value is not a dense tensor or array.
     """
     tensor = _as_tensor(tensor)
     if tensor.ndim != 3:
@@ -121,11 +121,11 @@ def encode_image_3d(
     Args:
         tensor: CDHW with 1 (grey), 3 (RGB) or 4 (RGBA) channels; floats in [0, 1], uint8 or bool. With mode ``"LA"``, 2
             channels (grey and alpha); with mode ``"I;16"``, 1 channel of floats in [0, 1], uint16 or bool.
-        codec: As for `encode_image_2d`, as are `compress_level`, `filter` and `mode`.
+        codec, compress_level, filter, mode: As for `encode_image_2d`.
 
     Raises:
-        ValueError: It is of another rank, has another number of channels, or no pixels; or an option is out of range.
-        TypeError: The dtype has no one meaning as pixels, or it is no dense tensor or array.
+        ValueError: The tensor has another rank or number of channels, or no pixels; or an option is out of range.
+        TypeError: The dtype has no single meaning as pixels, or the value is not a dense tensor or array.
     """
     tensor = _as_tensor(tensor)
     if tensor.ndim != 4:
@@ -158,7 +158,7 @@ def _encode_block(
     filter: str = "adaptive",
     mode: Mode | None = None,
 ) -> Encoded | None:
-    """The same without a tensor; None for what is refused, which is told where there is one."""
+    """The same without a tensor; None if the value has to be refused, which `encode_image_2d` does with a message."""
     if shape[0] not in (_INFERRED if mode is None else (_channels(mode),)):
         return None
     planes = _planes(block, mode)
@@ -177,7 +177,7 @@ def _planes(block: Block, mode: Mode | None = None) -> NDArray[Any] | None:
     values = block.memory.view(np.uint16 if block.dtype == "bfloat16" else block.dtype)
     pixels = np.empty(values.size, pixel)
     scaled = np.empty(min(_PIECE, values.size), within)
-    # What torch does silently, too: too large for float32 is infinite, and NaN becomes 0.
+    # As torch does silently: a value too large for float32 becomes infinite, and NaN becomes 0.
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, values.size, _PIECE):
             piece = values[start : start + _PIECE]
@@ -206,8 +206,8 @@ def _as_tensor(value: Any) -> Any:
         return value
     if not isinstance(value, np.ndarray):
         raise TypeError(f"an image is a tensor or a numpy array, not {type(value).__name__}: {shown(value)}")
-    # Copied in the machine's byte order and without negative strides; arrays in a slot are read-only besides, and
-    # tensors can be none of it.
+    # A copy in the machine's byte order and without negative strides, which tensors cannot have; nor can they be
+    # read-only, as arrays in a slot are.
     array = np.array(value, value.dtype.newbyteorder("="), order="C", subok=False)
     try:
         return torch.from_numpy(array)
@@ -247,7 +247,7 @@ def _check(
 ) -> None:
     """
     Raises:
-        ValueError: An option is not what it may be.
+        ValueError: An option is out of range.
     """
     if mode is not None:
         _channels(mode)
@@ -280,14 +280,14 @@ def _encode_planes(planes: NDArray[Any], codec: Codec, compress_level: int | Non
 
 
 def _reduce(tensor: Any, *, mode: Mode | None = None, **options: Any) -> Any:
-    """`to_pixels` on an accelerator: a quarter of a float32's bytes are left to copy from there."""
+    """`to_pixels` on an accelerator, which leaves a quarter of a float32's bytes to copy."""
     import torch
 
     if mode == "I;16" or not tensor.is_floating_point() or tensor.layout is not torch.strided or tensor.is_nested:
-        return tensor  # which has few bytes already, or is refused where a sample can fail
+        return tensor  # it has few bytes already, or is refused later, when that fails only its sample
     tensor = tensor.detach()
     values = tensor.float()
-    # In place where it is a tensor of our own: the model needs the device's memory.
+    # In place if it is our own tensor: the model needs the device's memory.
     values = values.clamp(0, 1) if values is tensor else values.clamp_(0, 1)
     return values.mul_(255).to(torch.uint8)
 
@@ -296,12 +296,12 @@ def decode_image_2d(data: bytes | memoryview) -> NDArray[Any]:
     """The pixels of an image, as `to_pixels` gives them.
 
     Returns:
-        A numpy array, CHW, of its own memory: uint8, of 1 (grey), 2 (grey and alpha), 3 or 4 channels, or uint16 of 1
-        channel for mode ``"I;16"``. So uint8 values are those that were written; floats are scaled to 255 (65535) and
-        truncated, and bools are 0 and 255 (65535). Written again, it gives the same image.
+        A numpy array, CHW, with memory of its own: uint8 with 1 (grey), 2 (grey and alpha), 3 or 4 channels, or uint16
+        with 1 channel for mode ``"I;16"``. So uint8 values are those that were written; floats are scaled to 255
+        (65535) and truncated, and bools are 0 and 255 (65535). Written again, it gives the same image.
 
     Raises:
-        Exception: It is no PNG that this package writes.
+        Exception: It is not a PNG that this package writes.
     """
     return decode_png(data)
 
@@ -310,15 +310,15 @@ def decode_image_3d(data: bytes | memoryview, *, shape: tuple[int, ...] | None =
     """The pixels of a volume, as `to_pixels` gives them.
 
     Args:
-        data: The file's content, in which the D slices lie below each other.
-        shape: The volume's, CDHW: how many slices there are stands in the manifest and not in the file.
+        data: The file's content, with the D slices below each other.
+        shape: The volume's shape, CDHW. The manifest has the number of slices, and the file has not.
 
     Returns:
         A numpy array, CDHW, otherwise as of `decode_image_2d`.
 
     Raises:
-        ValueError: The shape is not known, or is not that of a volume with these pixels.
-        Exception: It is no PNG that this package writes.
+        ValueError: The shape is not known, or does not fit these pixels.
+        Exception: It is not a PNG that this package writes.
     """
     pixels = decode_png(data)
     channels, height, width = pixels.shape

@@ -17,12 +17,12 @@ _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One thing that is stored of each sample.
+    """One of the things that are stored of each sample.
 
     Attributes:
-        key: Its key in the value of a sample; None where the value is all there is.
-        encoder: Makes bytes of it.
-        suffix: What follows the sample's name in the name of its file.
+        key: Its key in the value of a sample; None if the value itself is the only output.
+        encoder: Turns it into bytes.
+        suffix: What follows the sample's name in the file's name.
     """
 
     key: str | None
@@ -67,14 +67,14 @@ Writer: TypeAlias = Encoder | PathFunction | Outputs
 
 
 def outputs_of(writer: Writer) -> tuple[Output, ...]:
-    """What a writer stores of each sample; nothing that is known, of a function ``(path, value)``."""
+    """The outputs of a writer; none for a function ``(path, value)``, since they are not known."""
     if isinstance(writer, Outputs):
         return writer.outputs
     return (Output(None, writer, writer.suffix),) if isinstance(writer, Encoder) else ()
 
 
 def is_built_in(writer: Writer) -> bool:
-    """Whether it runs code of this package alone."""
+    """Whether it runs only code of this package."""
     outputs = outputs_of(writer)
     return bool(outputs) and all(one.encoder.is_built_in for one in outputs)
 

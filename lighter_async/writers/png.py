@@ -1,4 +1,4 @@
-"""PNG at memory speed: filtered by numpy, deflated by ISA-L or libdeflate, with the interpreter's lock released.
+"""PNG at memory speed: numpy filters, ISA-L or libdeflate deflates, with the interpreter's lock released.
 
 Format: Portable Network Graphics (PNG) Specification, third edition, W3C Recommendation: the signature, an IHDR chunk,
 the zlib stream of the filtered rows in IDAT chunks, and an IEND chunk.
@@ -22,24 +22,24 @@ __all__ = ["FILTERS", "LEVELS", "check_png", "decode_png", "encode_png"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # grey, grey and alpha, RGB, RGBA
-_MOST_IN_CHUNK = 1 << 30  # of the 2**31 - 1 that a chunk may have
+_MOST_IN_CHUNK = 1 << 30  # bytes, of the 2**31 - 1 that a chunk may have
 
 _MODES = {"L": np.uint8, "LA": np.uint8, "RGB": np.uint8, "RGBA": np.uint8, "I;16": np.uint16}
-_MOST_DEFLATED = 1032  # bytes that deflate makes one of, at most
+_MOST_DEFLATED = 1032  # bytes that deflate packs into one, at most
 
 LEVELS = range(13)
 """From the fastest to the smallest: 0 to 3 are ISA-L's levels, from 4 on they are libdeflate's."""
 
 # Smooth rows have repeated strings, which ISA-L looks for in few places: its files are 10 to 50 % larger than Pillow's.
 # libdeflate's level 2 finds them in two to three times the time; in textured rows there are none, and the time is lost.
-# Where nearly all bytes are equal, as in masks, ISA-L is ten times as fast, and the file as small as a block of a disk.
+# If nearly all bytes are equal, as in masks, ISA-L is ten times as fast, and the file fits a block of the disk.
 _PLAIN = 0.2
 
 
 def check_png(level: int | None, filter: str) -> None:
     """
     Raises:
-        ValueError: Another level or filter than `encode_png` takes.
+        ValueError: There is no such level or filter.
     """
     if level is not None and level not in LEVELS:
         raise ValueError(
@@ -55,16 +55,16 @@ def encode_png(planes: NDArray[Any], *, level: int | None = None, filter: str = 
     Args:
         planes: CHW with 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA) channels of uint8 or uint16; at least one
             pixel.
-        level: One of `LEVELS`; None decides between a fast and a middle one by what the rows are like.
+        level: One of `LEVELS`; None chooses between a fast and a middle one, depending on the rows.
         filter: One of `FILTERS`.
 
     Raises:
-        ValueError: Another level or filter.
+        ValueError: There is no such level or filter.
     """
     check_png(level, filter)
     channels, height, width = planes.shape
     depth = planes.itemsize
-    if depth == 2:  # the upper byte of a sample comes first, and each is filtered with its like
+    if depth == 2:  # the upper bytes come first, and are a plane of their own
         pairs = planes.astype(">u2").view(np.uint8).reshape(channels, height, width, depth)
         planes = pairs.transpose(0, 3, 1, 2).reshape(-1, height, width)
     rows, activity = filter_rows(planes, FILTERS[filter])
@@ -80,15 +80,15 @@ def encode_png(planes: NDArray[Any], *, level: int | None = None, filter: str = 
 
 
 def decode_png(data: bytes | memoryview) -> NDArray[Any]:
-    """The pixels of a PNG that `encode_png`, or Pillow, has made: CHW, of memory of their own.
+    """The pixels of a PNG that `encode_png` or Pillow has made: CHW, with memory of their own.
 
     Raises:
         ValueError: It is of another kind, or claims more pixels than it can hold.
-        Exception: What Pillow raises for what is no PNG, or a damaged one.
+        Exception: What Pillow raises if it is not a PNG, or damaged.
     """
     from PIL.PngImagePlugin import PngImageFile
 
-    # Not Image.open, which refuses large images as bombs; what no file of this size can hold is refused below.
+    # Not Image.open, which refuses large images as bombs; more pixels than the file can hold are refused below.
     with PngImageFile(io.BytesIO(data)) as image:
         width, height = image.size
         if image.mode not in _MODES:

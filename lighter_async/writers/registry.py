@@ -61,7 +61,7 @@ class WriterRegistry:
 
 
 writer_registry = WriterRegistry()
-"""The registry that names are looked up in."""
+"""The registry in which names are looked up."""
 
 writer_registry.register("tensor")(write_tensor)
 writer_registry.register("image_2d")(write_image_2d)
@@ -70,12 +70,12 @@ writer_registry.register("text")(write_text)
 
 
 def encoder_of(name: str, file: str) -> Encoder | None:
-    """The registered encoder that a writer's recorded name, and one of its files, tell of; None if none does.
+    """The registered encoder with a recorded name and the suffix of a file; None if there is none.
 
-    What is recorded is the encoder's own name, which need not be the one that it is registered under.
+    The recorded name is the encoder's own, which may differ from the name that it is registered under.
 
     Raises:
-        ValueError: There are several, and the file's suffix does not tell which.
+        ValueError: There are several, even with that suffix.
     """
     found: list[Encoder] = []
     for writer in writer_registry._registry.values():

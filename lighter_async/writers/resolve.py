@@ -1,4 +1,4 @@
-"""From what a user says to a writer: a registered name, ``"module:attribute"``, or the thing itself, with options."""
+"""Find the writer that a user means: by a registered name, by ``"module:attribute"``, or given itself; with options."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def resolve_writer(
 
     Args:
         writer: A registered name, ``"module:attribute"``, an `Encoder` or a subclass of it, a `functools.partial` of
-            one, or any callable ``(path, value)``. What is named may also be a class or a function that makes a writer,
-            and is called with the options. Or a dict of these, one for each output of a sample, also written as
+            one, or any callable ``(path, value)``. A name may also be that of a class or function that makes a writer,
+            which is called with the options. Or a dict of these, one for each output of a sample, also written as
             ``"mask=image_2d,logits=tensor"``.
         options: Keyword options for it; of several outputs a dict with those of each.
 
     Raises:
-        ValueError: The name is not registered, the module or the attribute is not there, or an option has a value that
-            it may not have.
+        ValueError: The name is not registered, the module or the attribute does not exist, or an option has a value
+            that it may not have.
         TypeError: It is neither a name nor callable, cannot be called with ``(path, value)``, or has no such option.
     """
     chosen = _checked(options)
@@ -89,7 +89,7 @@ def _outputs(writers: Mapping[str, Any], options: dict[str, Any]) -> Outputs:
 
 
 def _imported(writer: str) -> Any:
-    """What ``"module:attribute"`` names.
+    """The object that ``"module:attribute"`` names.
 
     Raises:
         ValueError: There is no such module or attribute, or importing the module fails.
@@ -135,10 +135,10 @@ def _with_options(found: Any, options: dict[str, Any], name: str, *, may_make: b
     """A writer with keyword options set.
 
     Args:
-        found: What a user named or passed.
+        found: The object that the user named or passed.
         options: The options.
-        name: What errors call it.
-        may_make: Whether it may be something else than an `Encoder`'s class that makes a writer.
+        name: Its name in error messages.
+        may_make: Whether it may be a class or function that makes a writer.
 
     Raises:
         TypeError: It has no such option, or lacks one.
@@ -160,7 +160,7 @@ def _with_options(found: Any, options: dict[str, Any], name: str, *, may_make: b
     has_all = all(one.default is not one.empty or one.kind is one.KEYWORD_ONLY for one in own)
     if may_make and (isinstance(found, type) or has_all or (options and _binds(signature, **options))):
         return _made(found, options, name)
-    return found  # and what is wrong with it is said of it as a function
+    return found  # to be refused as a function (path, value)
 
 
 def _made(make: Callable[..., Any], options: dict[str, Any], name: str) -> Any:
@@ -187,7 +187,7 @@ def _check_known(
 ) -> None:
     """
     Raises:
-        TypeError: There is an option that it does not have, or it needs one; the message lists those there are.
+        TypeError: It has no such option, or needs another one; the message lists its options.
     """
     try:
         signature.bind(*values, **options)
@@ -198,7 +198,7 @@ def _check_known(
 
 
 def _signature_of(found: Any) -> inspect.Signature | None:
-    """What it takes; None if it is no function, or that is not known, as of some written in C."""
+    """A function's signature; None if it is not a function, or not known, as for some functions written in C."""
     try:
         return inspect.signature(found) if callable(found) else None
     except (TypeError, ValueError):
@@ -223,7 +223,7 @@ def _check_arguments(function: Callable[..., Any], name: str) -> None:
     except (TypeError, ValueError) as error:
         if isinstance(function, functools.partial) and has_signature(function.func):
             raise TypeError(f"writer {name!r} does not take what functools.partial gives it: {error}") from error
-        return  # of some functions written in C it is not known
+        return  # not known, as for some functions written in C
     try:
         signature.bind(None, None)
     except TypeError as error:

@@ -16,10 +16,10 @@ __all__ = ["decode_tensor", "encode_tensor", "write_tensor"]
 def encode_tensor(tensor: Any) -> memoryview:
     """What `torch.save` writes for a tensor of any shape and dtype, or for any object that it can save.
 
-    Only the tensor's own elements are stored, even if it is a view of something larger; a sparse, quantised or
-    subclassed tensor is stored as what it is. Gradients and the device are not part of a prediction: `torch.load`
-    gives a CPU tensor without them. Tensors and plain containers of them load as they are; numpy arrays, subclasses
-    and other objects are Python's, and load with ``torch.load(path, weights_only=False)``.
+    Only the tensor's own elements are stored, even if it is a view of a larger tensor. A sparse, quantised or
+    subclassed tensor is stored as such. Gradients and the device are not part of a prediction: `torch.load` gives a
+    CPU tensor without them. Tensors and plain containers of tensors load as they are; numpy arrays, subclasses and
+    other objects load with ``torch.load(path, weights_only=False)``.
 
     Raises:
         TypeError: The tensor is in oneDNN's layout, which cannot be saved.
@@ -42,7 +42,7 @@ def _is_part_of_larger(tensor: Any) -> bool:
     import torch
 
     if tensor.layout is not torch.strided or tensor.is_nested:
-        return True  # its parts may be, and are hard to ask
+        return True  # its parts may be, and cannot be checked easily
     return bool(tensor.untyped_storage().nbytes() != tensor.numel() * tensor.element_size())
 
 
@@ -51,11 +51,11 @@ def decode_tensor(data: bytes | memoryview, *, trust: bool = False) -> Any:
 
     Args:
         data: The file's content.
-        trust: Whether numpy arrays, subclasses of tensors and other objects are unpickled, which runs whatever code the
+        trust: Whether to unpickle numpy arrays, subclasses of tensors and other objects, which runs any code that the
             file names.
 
     Raises:
-        TypeError: It holds such objects, and is not trusted.
+        TypeError: The file holds such objects, and is not trusted.
         Exception: What `torch.load` raises.
     """
     tensor = _readings.read(data)

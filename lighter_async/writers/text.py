@@ -1,4 +1,4 @@
-"""Texts."""
+"""Texts as ``.txt`` files."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ __all__ = ["decode_text", "encode_text", "write_text"]
 
 
 def encode_text(value: Any, *, encoding: str = "utf-8") -> bytes:
-    """The string representation of any value, without a newline of ours.
+    """``str(value)``, without a newline added.
 
     Raises:
-        UnicodeEncodeError: The encoding lacks a character of it.
+        UnicodeEncodeError: The encoding lacks one of its characters.
         LookupError: There is no such encoding.
     """
     return str(value).encode(encoding)
 
 
 def decode_text(data: bytes | memoryview, *, encoding: str = "utf-8") -> str:
-    """The text of a file that `encode_text` has made.
+    """The text of a file that `encode_text` wrote.
 
     Raises:
-        UnicodeDecodeError: It is of another encoding.
+        UnicodeDecodeError: The file has another encoding.
     """
     return str(data, encoding)
 

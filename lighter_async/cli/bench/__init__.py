@@ -1,4 +1,4 @@
-"""``lighter-async bench``: which `backend`, `max_workers` and `queue_size` to choose, found out on this machine."""
+"""``lighter-async bench``: find the `backend`, `max_workers` and `queue_size` that suit a job on this machine."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["BadOption", "BenchOptions", "run_bench"]
 
 
 def run_bench(options: BenchOptions) -> int:
-    """Run the bench, if the packages it needs are there.
+    """Run the bench, if the packages that it needs are installed.
 
     Returns:
         The exit code: 0 for success, 1 if a sample was not written, 2 if the bench cannot run here.
 
     Raises:
-        BadOption: An option cannot be had.
+        BadOption: An option cannot be used here.
         KeyboardInterrupt: Ctrl-C.
     """
     packages = [{"rich": "rich"}, *([] if options.plot is None else [{"matplotlib": "matplotlib"}])]

@@ -1,4 +1,4 @@
-"""What workers can be, and which of it a writer can have here."""
+"""The backends, and which of them a writer can have here."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lighter_async.service import BackgroundWriter
 __all__ = ["BACKENDS", "refusal", "running_writer"]
 
 BACKENDS = ("thread", "process")
-"""What workers can be, the cheaper first."""
+"""The backends, the cheaper one first."""
 
 
 def refusal(backend: str, writer: str) -> str | None:
-    """Why a writer cannot have a backend on this system; None if it can."""
+    """Why a writer cannot have a backend on this system; None if it can have it."""
     try:
         _make(writer, Path("nowhere"), backend=backend)
     except ValueError as error:
@@ -28,7 +28,7 @@ def refusal(backend: str, writer: str) -> str | None:
 
 @contextlib.contextmanager
 def running_writer(writer: str, folder: Path, *, backend: str, **options: Any) -> Iterator[BackgroundWriter]:
-    """A started writer, closed at the end. After an error or Ctrl-C its queue is dropped: nobody wants the files.
+    """A started writer, closed at the end. After an error or Ctrl-C its queue is dropped, since nobody needs the files.
 
     Raises:
         WriteError: Samples were not written.
@@ -38,7 +38,7 @@ def running_writer(writer: str, folder: Path, *, backend: str, **options: Any) -
         background.start()
         yield background
     except BaseException:
-        with contextlib.suppress(LighterAsyncError):  # the error that is under way tells of it
+        with contextlib.suppress(LighterAsyncError):  # the error that is being raised matters more
             insist(background.abort)
         raise
     background.close()

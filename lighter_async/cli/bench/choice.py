@@ -14,10 +14,10 @@ RULE = (
     "the smallest setting (fewest workers, then smallest queue, then threads) among those whose throughput is within "
     "noise of the highest, among those whose slow-down in a long job is within noise of the lowest"
 )
-"""The rule, in words."""
+"""The rule by which a setting is chosen."""
 
 _LEAST_NOISE = 0.02
-_MOST_NOISE = 0.25  # of the baseline, above which the figures tell little
+_MOST_NOISE = 0.25  # of the baseline; with more, the figures mean little
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Choice:
     """A recommendation.
 
     Attributes:
-        setting: What to choose.
+        setting: The setting to choose.
         line: The same as code.
-        reason: Why, in a sentence.
+        reason: The reason, in a sentence.
     """
 
     setting: Setting
@@ -42,8 +42,8 @@ def choose(figures: Sequence[Figures], *, noise: float) -> Choice:
     best one's median and `noise`, at least two percent.
 
     Args:
-        figures: What each setting came to.
-        noise: By how much, as a share, the loop without writing varied on its own.
+        figures: The figures of each setting.
+        noise: The share by which the loop without writing varied on its own.
     """
     share = min(max(noise, _LEAST_NOISE), _MOST_NOISE)
     best = min(figures, key=lambda one: one.long_slowdown.median)

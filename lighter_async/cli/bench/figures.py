@@ -1,4 +1,4 @@
-"""What the runs of a setting come to: medians and spread."""
+"""The figures of a setting's runs: medians and spread."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from lighter_async.types import WriterStats
 
 __all__ = ["Baseline", "Figures", "Spread", "baseline_of", "figures_of"]
 
-_USUAL_BATCHES = 2  # that are on their way when a loop ends whose workers keep up
+_USUAL_BATCHES = 2  # that are still pending at the loop's end even if the workers keep up
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over the repeats."""
+    """A figure over all repeats."""
 
     median: float
     least: float
@@ -47,18 +47,18 @@ class Baseline:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What a setting came to.
+    """The figures of a setting.
 
     Attributes:
         setting: The setting.
         slowdown: The loop's time with writing as a multiple of its time without, in the same round.
-        long_slowdown: The same for a long job. Where a loop's end left more in the queue than is usual for workers that
-            keep up, the time until that was stored counts as the loop's: in a long job it would have waited for it.
+        long_slowdown: The same for a long job. If the loop left more in the queue than is usual for workers that keep
+            up, the time until that was stored counts as the loop's, since a long job would have waited for it.
         samples_per_second: Of the whole job, until everything was stored.
         megabytes_per_second: The same in bytes of the files.
-        waited_seconds: How long the loop waited for room.
+        waited_seconds: How long the loop waited for space in the queue.
         peak_bytes: The most host memory that the queue held.
-        stats: What the writer counted in the run in the middle, by its slow-down.
+        stats: What the writer counted in the run with the median slow-down.
         left_seconds: How long storing the rest took after that run's loop.
     """
 
@@ -74,14 +74,14 @@ class Figures:
 
 
 def baseline_of(runs: Sequence[Run]) -> Baseline:
-    """What the runs without writing come to."""
+    """The figures of the runs without writing."""
     by_round = _alone(runs)
     noise = max((max(seconds) - min(seconds)) / statistics.median(seconds) for seconds in by_round.values())
     return Baseline(Spread.of(second for seconds in by_round.values() for second in seconds), noise)
 
 
 def figures_of(runs: Sequence[Run], workload: Workload, steps: int) -> list[Figures]:
-    """What the runs with writing come to, by setting, threads first."""
+    """The figures of the runs with writing, by setting, threads first."""
     alone = {number: statistics.median(seconds) for number, seconds in _alone(runs).items()}
     by_setting: dict[Setting, list[Run]] = defaultdict(list)
     for run in runs:

@@ -1,4 +1,4 @@
-"""A folder that is gone afterwards, whatever happens."""
+"""A folder for the bench's files, removed afterwards whatever happens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PREFIX = "lighter-async-bench-"
 
 @contextmanager
 def fresh_folder(directory: Path) -> Iterator[Path]:
-    """A new folder in `directory`, removed at the end with all that is in it.
+    """A new folder in `directory`, removed at the end with everything in it.
 
     Raises:
         OSError: It cannot be made.
@@ -30,10 +30,10 @@ def fresh_folder(directory: Path) -> Iterator[Path]:
 
 
 def insist(call: Callable[[], object]) -> None:
-    """Call what cleans up, once more if Ctrl-C interrupts it: an impatient second one must not leave gigabytes behind.
+    """Clean up, and begin again if Ctrl-C interrupts it: a second Ctrl-C must not leave gigabytes behind.
 
     Raises:
-        KeyboardInterrupt: It was interrupted; afterwards.
+        KeyboardInterrupt: It was interrupted. Raised once it is done.
     """
     try:
         call()
@@ -43,7 +43,7 @@ def insist(call: Callable[[], object]) -> None:
 
 
 def stored_bytes(folder: Path, *, block: int = 1) -> int:
-    """What the results in a folder hold, each rounded up to a multiple of `block` bytes."""
+    """The bytes of the results in a folder, each file rounded up to a multiple of `block` bytes."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != RESERVED_PREFIX)
     sizes = (path.stat().st_size for path in files)
     return sum(-(-size // block) * block for size in sizes)

@@ -1,4 +1,4 @@
-"""The settings that are compared, and the order in which they run."""
+"""The settings to compare, and the order of the runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Setting:
 
     @property
     def size(self) -> tuple[int, int, int]:
-        """What to sort by for the smallest to come first: workers, then queue, then threads before processes."""
+        """The sort key for the smallest setting first: workers, then queue, then threads before processes."""
         return self.max_workers, self.queue_size, BACKENDS.index(self.backend)
 
     def options(self) -> dict[str, Any]:
@@ -37,21 +37,21 @@ class Setting:
 
 
 def default_workers(*, quick: bool) -> list[int]:
-    """Powers of two up to the cores that there are, and to four; where it has to be quick, the first and the last."""
+    """1, 2 and 4, as far as there are cores; only the first and the last of them if it has to be quick."""
     found = [count for count in (1, 2, 4) if count <= usable_cores()]
     return sorted({found[0], found[-1]}) if quick else found
 
 
 def default_queue_sizes(*, quick: bool) -> list[int]:
-    """The writer's own default, and a quarter of it where there is time."""
+    """The writer's own default, and a quarter of it unless it has to be quick."""
     return [DEFAULT_QUEUE_SIZE] if quick else [DEFAULT_QUEUE_SIZE // 4, DEFAULT_QUEUE_SIZE]
 
 
 def rounds(settings: Sequence[Setting], repeats: int) -> list[list[Setting | None]]:
     """The runs in their order, a round for each repeat; None is a run without writing.
 
-    Each round has every setting, in an order of its own, so that what the machine does meanwhile falls on all of them.
-    Runs without writing stand at its ends and after every few others.
+    Each round has every setting, in an order of its own, so that disturbances of the machine affect all of them alike.
+    Runs without writing begin and end a round, and come after every few others.
     """
     order = random.Random(20)
     return [[*_with_baselines(order.sample(settings, len(settings))), None] for _ in range(repeats)]

@@ -1,4 +1,4 @@
-"""The bench from beginning to end."""
+"""Run the bench from beginning to end."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ __all__ = ["run_job"]
 
 
 def run_job(options: BenchOptions) -> None:
-    """Run the loop over the grid, and tell how that went.
+    """Run the loop over the grid, and report the figures.
 
     Raises:
-        BadOption: An option cannot be had; nothing was run.
+        BadOption: An option cannot be used here. Nothing was run.
         OSError: The disk cannot be written to.
         WriteError: Samples were not written.
-        KeyboardInterrupt: Ctrl-C; the files are gone.
+        KeyboardInterrupt: Ctrl-C. The files are removed.
     """
     check_files(options)
     check_memory(options)
@@ -53,7 +53,7 @@ def run_job(options: BenchOptions) -> None:
     batches = make_batches(workload)
     order = rounds(settings, options.repeats)
     count = sum(map(len, order))
-    # No markup, since paths may hold brackets.
+    # No markup, since paths may contain brackets.
     console = Console(markup=False, highlight=False, soft_wrap=True)
     runs: list[Run] = []
     with fresh_folder(options.directory) as folder:

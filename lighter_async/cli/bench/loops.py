@@ -1,4 +1,4 @@
-"""A step of the loop: what the model does, as far as the writers can tell."""
+"""A step of the loop: what a model does, as far as it matters to the writers."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Step:
     """A step of the loop.
 
     Attributes:
-        run: Does it.
-        calls: How many torch calls it makes; 0 where it only waits.
+        run: Runs the step.
+        calls: The number of torch calls that it makes; 0 if it only waits.
     """
 
     run: Callable[[], None]
@@ -32,13 +32,13 @@ class Step:
 
 
 def make_step(kind: Kind, seconds: float) -> Step:
-    """A step that takes `seconds` where nothing else goes on.
+    """A step that takes `seconds` on a machine that does nothing else.
 
     Args:
-        kind: ``"device"`` sleeps until the step's end, with the interpreter's lock released, as a loop does that waits
-            for an accelerator. ``"launch"`` makes a number of small torch calls, found out once, here; what delays them
-            makes the loop longer, as it would a model of many small operations.
-        seconds: How long.
+        kind: ``"device"`` sleeps until the step's end, with the interpreter's lock released, like a loop that waits for
+            an accelerator. ``"launch"`` makes a number of small torch calls, calibrated once, here. Delays of these
+            calls make the loop longer, as in a model of many small operations.
+        seconds: How long a step takes.
     """
     if kind == "device":
         return Step(lambda: _wait(seconds))
@@ -56,8 +56,8 @@ def _launch(calls: int) -> None:
     value = torch.zeros(16)
     for _ in range(calls):
         value.add_(1)
-    # A step ends with a result of its own. Without one, the C library's tidying up after so many small allocations,
-    # milliseconds that the next larger one pays, would be taken for the writer's.
+    # A step ends with a larger allocation, in which the C library tidies up after so many small ones. Otherwise those
+    # milliseconds would be counted as the writer's.
     torch.empty(_RESULT)
 
 

@@ -1,4 +1,4 @@
-"""What the command line says, and what is wrong with it."""
+"""The options of the command line, and their checks."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ _ITEM_BYTES = {"bool": 1, "uint8": 1, "int8": 1, "int16": 2, "float16": 2, "bflo
 
 
 class BadOption(Exception):
-    """An option cannot be had; the message names it and the way out."""
+    """An option cannot be used here; the message names it and the way out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """What the command line says; None leaves it to us.
+    """The options of the command line; None takes the default.
 
     Attributes:
         kind: What a step of the loop is.
-        step_seconds: How long it takes.
+        step_seconds: How long a step takes.
         format: A registered writer's name, or ``module:name``.
-        shape: Of a sample.
-        dtype: Of a sample.
-        batch_size: Samples a step.
-        directory: Where files are written, in a folder that is removed again.
-        steps: A run.
-        seconds: A run, about, instead of `steps`.
-        backends: To compare.
-        max_workers: To compare.
-        queue_sizes: To compare.
-        repeats: Of every run.
+        shape: The shape of a sample.
+        dtype: The dtype of a sample.
+        batch_size: Samples of a step.
+        directory: Where files are written, in a folder that is removed afterwards.
+        steps: Steps of a run.
+        seconds: About how long a run takes, instead of `steps`.
+        backends: The backends to compare.
+        max_workers: The numbers of workers to compare.
+        queue_sizes: The queue sizes to compare.
+        repeats: How often every setting is run.
         quick: Whether to end within a minute.
         json: A file for all figures.
         plot: A file for the plot.
@@ -74,7 +74,7 @@ def writer_of(name: str) -> str:
     Raises:
         BadOption: There is none, or it is no writer.
     """
-    # As `python -m` does, for a module of the user's own; helper processes look where we look.
+    # As `python -m` does, for a module of the user's own. Helper processes get the same path.
     if ":" in name and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -96,7 +96,7 @@ def check_memory(options: BenchOptions) -> None:
     """Refuse batches that would fill the memory, before they are made.
 
     Raises:
-        BadOption: They would.
+        BadOption: A batch is too large, or an option does not go with the format.
     """
     if options.format == "text" and options.dtype is not None:
         raise BadOption("--dtype: a text has none; leave the option out")
@@ -113,7 +113,7 @@ def settings_of(options: BenchOptions, writer: str) -> list[Setting]:
     """The grid.
 
     Raises:
-        BadOption: The writer cannot have one of the backends that were asked for.
+        BadOption: The writer cannot have one of the given backends.
     """
     from lighter_async.cli.bench.backends import BACKENDS, refusal
     from lighter_async.cli.bench.grid import Setting, default_queue_sizes, default_workers
@@ -132,7 +132,7 @@ def settings_of(options: BenchOptions, writer: str) -> list[Setting]:
 
 
 def check_files(options: BenchOptions) -> None:
-    """Find out now, and not after minutes, that there is no place for the results.
+    """Check now, and not after minutes, that the results can be written.
 
     Raises:
         BadOption: A folder does not exist, or cannot be written to.

@@ -1,4 +1,4 @@
-"""How long each run is to be, found out from what writing a batch costs here."""
+"""Plan how long each run takes, from the cost of writing a batch here."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _QUICK_TOTAL, _QUICK_MOST = 35.0, 45.0  # of all runs, so that a minute is enoug
 _LEAST_STEPS = 2
 _START_SECONDS = 0.3  # of the workers, and to remove the files
 _BLOCK = 4096  # bytes that the smallest file takes
-_SHARE = 0.9  # of the free space
+_SHARE = 0.9  # of the free space, which a run may take
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What writing one batch costs one worker thread.
+    """What writing a batch costs one worker thread.
 
     Attributes:
         seconds: How long it takes.
-        stored_bytes: What it takes on the disk.
+        stored_bytes: The bytes that it takes on the disk.
     """
 
     seconds: float
@@ -43,12 +43,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is done.
+    """How much is run.
 
     Attributes:
-        steps: Of every run.
-        seconds: What all runs are expected to take.
-        stored_bytes: What the largest run will have on the disk.
+        steps: Steps of every run.
+        seconds: How long all runs are expected to take.
+        stored_bytes: The bytes of the largest run on the disk.
     """
 
     steps: int
@@ -61,7 +61,7 @@ def try_out(workload: Workload, writer: str, batches: Sequence[Any], folder: Pat
 
     Raises:
         BadOption: The writer cannot write such samples.
-        OSError: The disk cannot.
+        OSError: The disk cannot be written to.
     """
     folder = folder / "first"
     try:
@@ -88,12 +88,12 @@ def make_plan(options: BenchOptions, cost: Cost, settings: Sequence[Setting], or
 
     Args:
         options: What the command line says.
-        cost: Of a batch.
+        cost: The cost of a batch.
         settings: The grid.
         order: All runs.
 
     Raises:
-        BadOption: ``--quick`` cannot be kept with the other options.
+        BadOption: With the other options ``--quick`` would take too long.
     """
     step = options.step_seconds
 

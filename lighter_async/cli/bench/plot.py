@@ -1,4 +1,4 @@
-"""The figures as a picture: throughput above, the loop's slow-down below, over the grid."""
+"""Plot the figures: throughput above, the loop's slow-down below, over the grid."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from lighter_async.cli.bench.grid import Setting
 
 __all__ = ["save_plot"]
 
-_COLOURS = ("#c0562f", "#2f6fb0")  # by backend, apart for colour-blind readers too
-_MARKERS = "os^Dvp"  # by queue size, as are these
+_COLOURS = ("#c0562f", "#2f6fb0")  # by backend, distinct for colour-blind readers too
+_MARKERS = "os^Dvp"  # by queue size, and so are the lines
 _LINES = ("-", "--", ":", "-.")
 _GRID = {"color": "#e3e3e0", "linewidth": 0.8}
 
@@ -25,11 +25,11 @@ def save_plot(file: Path, figures: Sequence[Figures], chosen: Setting, *, title:
     """Draw medians over `max_workers`, with a bar from the least to the most of the repeats, into a PNG.
 
     Args:
-        file: The picture.
-        figures: What each setting came to.
-        chosen: The one to ring.
-        title: Says what was done.
-        caption: Says where.
+        file: The PNG file.
+        figures: The figures of each setting.
+        chosen: The setting to mark with a ring.
+        title: The workload.
+        caption: The machine.
 
     Raises:
         OSError: It cannot be written.

@@ -1,4 +1,4 @@
-"""All figures, for other programs: a JSON file."""
+"""Save all figures in a JSON file, for other programs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["machine", "machine_line", "save_record"]
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
+    """The machine on which the figures were measured."""
     return {
         "platform": platform.platform(),
         "processor": _processor(),
@@ -36,7 +36,7 @@ def machine() -> dict[str, Any]:
 
 
 def machine_line() -> str:
-    """The same in a line, with the versions."""
+    """The machine and the versions, in a line."""
     found = machine()
     return (
         f"lighter_async {lighter_async.__version__}, Python {platform.python_version()}, torch {torch.__version__}, "
@@ -55,9 +55,9 @@ def save_record(
     figures: Sequence[Figures],
     choice: Choice,
 ) -> None:
-    """Write the machine, versions, workload, every run in its order, what they come to, and the recommendation.
+    """Write the machine, versions, workload, every run in order, the figures, and the recommendation.
 
-    Seconds and bytes where the name says so; `setting` is null for a run without writing.
+    Names end in their unit, seconds or bytes. `setting` is null for a run without writing.
 
     Raises:
         OSError: It cannot be written.

@@ -1,4 +1,4 @@
-"""What the bench tells at its end."""
+"""The table and the line that the bench prints at its end."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def figures_table(figures: Sequence[Figures], chosen: Setting, repeats: int) -> 
     """A row for each setting, narrow enough for a terminal of 80 columns.
 
     Args:
-        figures: What each setting came to.
-        chosen: The one to mark.
-        repeats: How often each was run.
+        figures: The figures of each setting.
+        chosen: The setting to mark.
+        repeats: How often each setting was run.
     """
     title = f"Medians of {repeats} repeats, ± half of what lies between the least and the most"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
@@ -56,7 +56,7 @@ def figures_table(figures: Sequence[Figures], chosen: Setting, repeats: int) -> 
 
 
 def baseline_line(baseline: Baseline) -> str:
-    """What the loop without writing took, and what to do if that varied."""
+    """How long the loop without writing took, and what to do if that varied."""
     seconds = baseline.loop_seconds
     line = (
         f"Without writing the loop took {seconds.median:.2f} s ({seconds.least:.2f} to {seconds.most:.2f}); such runs "

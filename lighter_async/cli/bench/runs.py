@@ -1,4 +1,4 @@
-"""One run of the loop, with or without writing."""
+"""Run the loop once, with or without writing."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from lighter_async.types import WriterStats
 __all__ = ["WARM_UP_SECONDS", "Job", "Run", "warm_up_batches"]
 
 WARM_UP_SECONDS = 0.5
-"""Given to the workers to start, before the loop does."""
+"""The time that the workers have to start before the loop does."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What one run took.
+    """What a run took.
 
     Attributes:
-        setting: Of the writer; None where nothing was written.
+        setting: The writer's setting; None if nothing was written.
         round: The repeat that it belongs to.
         loop_seconds: From the first step to the end of the last hand-over.
         total_seconds: Until everything was stored.
         left: Samples that were not stored yet when the loop ended.
-        stored_bytes: What the files hold.
-        stats: What the writer counted from the first step on; None where nothing was written.
+        stored_bytes: The bytes of the files.
+        stats: What the writer counted from the first step on; None if nothing was written.
     """
 
     setting: Setting | None
@@ -48,15 +48,15 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What every run does.
+    """What all runs have in common.
 
     Attributes:
-        workload: What is written.
-        writer: What writes it.
-        batches: What is handed over, in turn.
-        step: What is done before each hand-over.
-        steps: How often.
-        folder: Where to make a folder for each run.
+        workload: The workload.
+        writer: The writer's name.
+        batches: The batches to hand over, in turn.
+        step: The step before each hand-over.
+        steps: The number of steps.
+        folder: Where each run makes its folder.
     """
 
     workload: Workload
@@ -67,15 +67,15 @@ class Job:
     folder: Path
 
     def run(self, setting: Setting | None, number: int) -> Run:
-        """One run, whose files are gone when this returns.
+        """Run the loop once, and remove the files.
 
         Args:
-            setting: Of the writer; None writes nothing.
+            setting: The writer's setting; None writes nothing.
             number: The repeat that it belongs to.
 
         Raises:
             WriteError: Samples were not written.
-            KeyboardInterrupt: Ctrl-C; what was queued is dropped.
+            KeyboardInterrupt: Ctrl-C. What was queued is dropped.
         """
         if setting is None:
             seconds = self._loop(lambda names, batch: None)
@@ -116,7 +116,7 @@ class Job:
         return perf_counter() - began
 
     def _warm_up(self, writer: BackgroundWriter) -> None:
-        """Have the workers write something, for a job is long, and their start is no part of what is compared."""
+        """Have the workers write something: a job is long, so their start is not part of the comparison."""
         began = perf_counter()
         for number in range(warm_up_batches(writer.max_workers)):
             names = [f"warm-up-{name}" for name in self.workload.names(number)]
@@ -131,7 +131,7 @@ def warm_up_batches(max_workers: int) -> int:
 
 
 def _since(before: WriterStats, after: WriterStats, seconds: float) -> WriterStats:
-    """What was counted between two looks, `seconds` apart. Peaks are those of the whole time."""
+    """The difference of two counts that are `seconds` apart. Peaks are those of the whole time."""
     counts = ("accepted", "written", "skipped", "failed", "bytes_written", "waits")
     times = ("waited_seconds", "encode_seconds", "store_seconds")
     changes: dict[str, Any] = {name: getattr(after, name) - getattr(before, name) for name in (*counts, *times)}

@@ -1,4 +1,4 @@
-"""What the loop hands over: batches that look like predictions."""
+"""The batches that the loop hands over, made to resemble predictions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Kind = Literal["device", "launch"]
 
 _DIFFERENT = 4  # batches that take turns
 _MOST_BYTES = 256 << 20  # of them together
-_LEAST_PIXELS = 8  # a side, for values to be taken for an image's
+_LEAST_PIXELS = 8  # a side; smaller tensors are not taken for images
 _COARSEST, _NOISE = 128, 0.05
 _WORDS = (
     "a",
@@ -39,14 +39,14 @@ _WORDS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """One loop's work.
+    """The work of a loop.
 
     Attributes:
         kind: What a step is: ``"device"`` waits without the CPU, ``"launch"`` makes small calls on it.
-        step_seconds: How long a step takes where nothing is written.
-        shape: Of a sample. Of a text, its product is the number of characters.
-        dtype: Of a sample, as PyTorch calls it.
-        batch_size: Samples a step.
+        step_seconds: How long a step takes without writing.
+        shape: The shape of a sample. For a text, the product is the number of characters.
+        dtype: The dtype of a sample, by PyTorch's name.
+        batch_size: Samples of a step.
         format: The writer: a registered name, or ``module:name``.
     """
 
@@ -77,8 +77,8 @@ class Workload:
 def make_batches(workload: Workload) -> Sequence[Any]:
     """Different batches to hand over in turn, the same ones in every process.
 
-    Images are smooth, with a little noise on top, since constants or pure noise would tell nothing of a compressing
-    format: as 8-bit PNGs they take about as many bytes as photographs do.
+    Images are smooth, with a little noise: as 8-bit PNGs they take about as many bytes as photographs. Constants or
+    pure noise would say nothing about a compressing format.
 
     Returns:
         Tensors of shape ``(batch_size, *shape)``, or lists of texts.
@@ -93,7 +93,7 @@ def make_batches(workload: Workload) -> Sequence[Any]:
 
 
 def _smooth(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Values in [0, 1]. Where there is an image, each octave of detail is half as strong as the one above it."""
+    """Values in [0, 1]. In images each octave of detail is half as strong as the one above it."""
     if len(shape) < 3 or min(shape[-2:]) < _LEAST_PIXELS:
         return torch.rand(shape, generator=generator)
     height, width = shape[-2:]

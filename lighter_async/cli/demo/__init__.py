@@ -11,7 +11,7 @@ from lighter_async.errors import LighterAsyncError
 
 __all__ = ["DemoOptions", "run_demo"]
 
-# What the extra [demo] installs, as import names with the packages' names; of a group, one is enough.
+# What the extra [demo] installs, as import names with the packages' names. One package of each group is enough.
 _NEEDED = [
     {"rich": "rich"},
     {"skimage": "scikit-image"},
@@ -21,14 +21,14 @@ _NEEDED = [
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions:
-    """What the command line says.
+    """The options of the command line.
 
     Attributes:
         output: Where the results go.
-        patches: At most so many patches. None takes all.
-        batch_size: Patches a batch.
-        max_workers: Of each writer. None leaves it to the writer.
-        queue_size: Of each writer.
+        patches: The most patches to take. None takes all.
+        batch_size: Patches in a batch.
+        max_workers: Workers of each writer. None leaves the number to the writer.
+        queue_size: The queue's length of each writer.
     """
 
     output: Path
@@ -39,11 +39,11 @@ class DemoOptions:
 
 
 def run_demo(options: DemoOptions) -> int:
-    """Run the demo, if the packages it needs are there.
+    """Run the demo, if the packages that it needs are installed.
 
     Returns:
-        The exit code: 0 if every file equals the synchronous run's, 1 if not or if one was not written, 2 if the demo
-        cannot run here.
+        The exit code: 0 if every file equals the synchronous run's, 1 if a file differs or was not written, 2 if the
+        demo cannot run here.
 
     Raises:
         KeyboardInterrupt: Ctrl-C.

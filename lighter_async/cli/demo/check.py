@@ -1,4 +1,4 @@
-"""Whether what was written in the background is what a synchronous run writes."""
+"""Compare files written in the background with those of a synchronous run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["differing_files"]
 
 
 def differing_files(written: Path, expected: Path, names: set[str], tick: Callable[[], None]) -> list[str]:
-    """Read files of two folders back and compare what they hold: pixels, or tensors.
+    """Read the files of two folders back, and compare their pixels or tensors.
 
     Args:
         written: The folder to check.
@@ -22,7 +22,7 @@ def differing_files(written: Path, expected: Path, names: set[str], tick: Callab
         tick: Called after each file.
 
     Returns:
-        What is wrong with each file that is not the same in both.
+        A line for each file that differs, with the reason.
     """
     differing = []
     for name in sorted(names):

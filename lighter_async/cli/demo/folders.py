@@ -1,4 +1,4 @@
-"""Where the demo puts things, and what it may remove there."""
+"""The demo's folders, and what it may remove in them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from lighter_async.names import RESERVED_PREFIX
 
 __all__ = ["files_below", "prepare_folder"]
 
-# It begins as the writers' own files do, which do not count as predictions.
+# It begins like the writers' own files, which do not count as predictions.
 _MARKER = f"{RESERVED_PREFIX}-demo"
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make a folder for results. What an earlier demo has put there goes; a folder of someone else's is left as it is.
+    """Make a folder for results. One that an earlier demo has made is emptied; any other is left as it is.
 
     Raises:
         OSError: It cannot be made.
@@ -29,7 +29,7 @@ def prepare_folder(folder: Path) -> None:
 
 
 def files_below(folder: Path) -> set[str]:
-    """The files that are results, relative to the folder, with ``/`` between folders."""
+    """The result files, relative to the folder, with ``/`` between folders."""
     return {
         f"{below}/{file}" if below else file
         for below, files in walk_below(folder, but=RESERVED_PREFIX)

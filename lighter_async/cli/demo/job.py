@@ -1,4 +1,4 @@
-"""The demo from beginning to end."""
+"""Run the demo from beginning to end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LISTED = 20
 
 
 def run_job(options: DemoOptions) -> int:
-    """Predict and write in the background, tell how that went, and compare every file with a synchronous run.
+    """Predict and write in the background, report on it, and compare every file with a synchronous run.
 
     Returns:
         The exit code: 0 if every file is equal, 1 if not.
@@ -35,7 +35,7 @@ def run_job(options: DemoOptions) -> int:
         WriteError: Samples were not written.
         KeyboardInterrupt: Ctrl-C.
     """
-    # No markup, since paths may hold brackets.
+    # No markup, since paths may contain brackets.
     console = Console(markup=False, highlight=False, soft_wrap=True)
     folders = {output.key: options.output / output.key for output in WRITERS}
     for folder in folders.values():

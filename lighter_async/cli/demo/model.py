@@ -27,8 +27,8 @@ class Prediction(TypedDict):
 
     Attributes:
         edges: Float tensor (B, 3, 96, 96) in [0, 1]: how steep each colour channel is at each pixel.
-        textures: Float tensor (B, 16, 16, 16): how much there is, in each cell of 6 x 6 pixels, of eight orientations
-            in a fine scale and of the same ones in a coarse scale.
+        textures: Float tensor (B, 16, 16, 16): in each cell of 6 x 6 pixels, the energy at eight orientations on a fine
+            scale, and at the same ones on a coarse scale.
         name: The patches' names.
     """
 
@@ -82,7 +82,7 @@ class EdgesAndTextures(lightning.LightningModule):  # type: ignore[misc]
 
 
 def _energy(grey: Tensor, filters: Tensor) -> Tensor:
-    """How strongly a quadrature pair of filters answers at each pixel: (B, 8, H, W)."""
+    """The response of quadrature pairs of filters at each pixel: (B, 8, H, W)."""
     even, odd = conv2d(_reflect(grey, filters.shape[-1] // 2), filters).chunk(2, dim=1)
     return torch.hypot(even, odd)
 

@@ -15,7 +15,7 @@ __all__ = ["PATCH_PIXELS", "Patch", "Patches", "load_photographs"]
 PATCH_PIXELS = 96
 _STRIDE_PIXELS = 48
 
-# All of them come with the package; scikit-image would have to download its others.
+# All of these come with the package; scikit-image would have to download others.
 _PHOTOGRAPHS = [
     "astronaut",
     "brick",
@@ -65,7 +65,7 @@ class Patches(Dataset[Patch]):
 
     Args:
         photographs: uint8 tensors (3, H, W) by name.
-        limit: At most so many patches, spread evenly over all there are. None takes all.
+        limit: The most patches to take, spread evenly over all. None takes all.
     """
 
     def __init__(self, photographs: dict[str, Tensor], limit: int | None = None) -> None:
@@ -98,6 +98,6 @@ class Patches(Dataset[Patch]):
 
 
 def _starts(pixels: int) -> list[int]:
-    """Where patches begin along an axis; the last one ends at the photograph's edge."""
+    """The starts of patches along an axis; the last patch ends at the photograph's edge."""
     last = pixels - PATCH_PIXELS
     return [*range(0, last, _STRIDE_PIXELS), last]

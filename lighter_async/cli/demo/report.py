@@ -1,4 +1,4 @@
-"""What the demo tells at its end."""
+"""The tables that the demo prints at its end."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["comparison_table", "writers_table"]
 
 
 def writers_table(stats: Mapping[str, WriterStats], files: Mapping[str, int], clock: Clock) -> Table:
-    """What was written in the background, by writer and in all.
+    """What was written in the background, by writer and in total.
 
     Args:
         stats: What each writer counted, by its name.
-        files: How many files each writer's folder holds.
+        files: The number of files in each writer's folder.
         clock: The run's seconds.
     """
     table = Table(title="Written in the background", title_justify="left")
@@ -48,7 +48,7 @@ def writers_table(stats: Mapping[str, WriterStats], files: Mapping[str, int], cl
 
 
 def comparison_table(alone: Clock, background: Clock, inline: Clock) -> Table:
-    """How long the three runs took, in absolute figures and as ratios to the loop that wrote nothing."""
+    """The seconds of the three runs, and their ratios to the loop that wrote nothing."""
     table = Table(title="The same predictions, in this one run on this machine", title_justify="left")
     table.add_column("")
     for heading in ("loop", "until stored", "ratio"):

@@ -1,4 +1,4 @@
-"""The same predictions three times: written in the background, not written, and written inline."""
+"""Run the same predictions three times: written in the background, not written, and written inline."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["WRITERS", "Clock", "Output", "run_inline", "run_lightning", "warm_up
 
 @dataclass(frozen=True)
 class Output:
-    """One of the two things that are written for a patch."""
+    """One of the two outputs of a patch."""
 
     key: str
     writer: Encoder
@@ -51,7 +51,7 @@ class Clock:
 
 
 class _LoopClock(lightning.Callback):  # type: ignore[misc]
-    """Takes the time at the loop's ends. To stand before the writers, whose end is the end of the storing."""
+    """Takes the time when the loop begins and ends. Put it before the writers, which wait until all is stored."""
 
     def __init__(self) -> None:
         self.began = self.ended = 0.0
@@ -64,7 +64,7 @@ class _LoopClock(lightning.Callback):  # type: ignore[misc]
 
 
 def warm_up(model: EdgesAndTextures, patches: Patches, batch_size: int) -> None:
-    """Run one batch, so that what only the first one costs is no part of a comparison."""
+    """Run one batch, since the first one costs more than those that are compared."""
     batch = next(iter(_loader(patches, batch_size)))
     with torch.inference_mode():
         model.predict_step(batch, 0)
@@ -83,7 +83,7 @@ def run_lightning(
     Args:
         model: On the CPU.
         patches: The input.
-        batch_size: Patches a batch.
+        batch_size: Patches in a batch.
         writers: The callbacks that write.
         show_progress: Whether to show Lightning's progress bar.
 
@@ -92,7 +92,7 @@ def run_lightning(
 
     Raises:
         WriteError: Samples were not written.
-        KeyboardInterrupt: Ctrl-C; what was handed over is stored.
+        KeyboardInterrupt: Ctrl-C. What was handed over is stored.
     """
     clock = _LoopClock()
     callbacks: list[Any] = [clock, *writers]
@@ -122,7 +122,7 @@ def run_inline(
     Args:
         model: On the CPU.
         patches: The input.
-        batch_size: Patches a batch.
+        batch_size: Patches in a batch.
         folders: Where each output goes.
         tick: Called after each batch.
     """
@@ -147,7 +147,7 @@ def _loader(patches: Patches, batch_size: int) -> Iterable[Any]:
 
 @contextmanager
 def _calm() -> Iterator[None]:
-    """Keep Lightning from telling about accelerators, tips and loader workers."""
+    """Silence Lightning's messages about accelerators, tips and loader workers."""
     names = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
@@ -156,7 +156,7 @@ def _calm() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            # What its code does with newer versions of Python and PyTorch.
+            # Its code causes these with newer versions of Python and PyTorch.
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             warnings.filterwarnings("ignore", category=FutureWarning)
             yield
@@ -167,7 +167,7 @@ def _calm() -> Iterator[None]:
 
 @contextmanager
 def _interrupts_raise() -> Iterator[None]:
-    """Raise after Ctrl-C, as usual, where Lightning exits and leaves the signal ignored.
+    """Raise after Ctrl-C, as usual, although Lightning exits and leaves the signal ignored.
 
     Raises:
         KeyboardInterrupt: Lightning was interrupted.

@@ -1,4 +1,4 @@
-"""The contact sheet: patches and what was written for them, side by side, to look at."""
+"""Draw the contact sheet: patches beside their two files, to look at."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BACKGROUND, _INK, _FAINT = (250, 250, 248), (30, 30, 34), (110, 110, 118)
 
 
 def draw_sheet(patches: Patches, edges: Path, textures: Path) -> Image.Image:
-    """The liveliest patch of each photograph, with what was read back from its two files.
+    """Draw the patch of each photograph that varies most, with what was read back from its two files.
 
     Args:
         patches: The input.
@@ -35,7 +35,7 @@ def draw_sheet(patches: Patches, edges: Path, textures: Path) -> Image.Image:
     Raises:
         OSError: A file is missing.
     """
-    chosen = _liveliest(patches)
+    chosen = _most_varied(patches)
     cell_width, cell_height = 3 * _TILE + 2 * _GAP, _TILE + _LABEL + 10
     columns = min(_COLUMNS, len(chosen))
     rows = -(-len(chosen) // columns)
@@ -63,8 +63,8 @@ def draw_sheet(patches: Patches, edges: Path, textures: Path) -> Image.Image:
     return sheet
 
 
-def _liveliest(patches: Patches) -> list[int]:
-    """Of each photograph the patch that varies most."""
+def _most_varied(patches: Patches) -> list[int]:
+    """The patch of each photograph that varies most."""
     best: dict[str, tuple[float, int]] = {}
     for index in range(len(patches)):
         patch = patches[index]
@@ -76,7 +76,7 @@ def _liveliest(patches: Patches) -> list[int]:
 
 
 def _colours_of(energies: Tensor) -> Tensor:
-    """Textures (16, H, W) as colours (3, H, W): the hue tells the orientation, the brightness its amount."""
+    """Textures (16, H, W) as colours (3, H, W): the hue shows the orientation, the brightness its energy."""
     hues = [colorsys.hsv_to_rgb(number / ORIENTATIONS, 1, 1) for number in range(ORIENTATIONS)] * SCALES
     colours = torch.einsum("ohw,oc->chw", energies, torch.tensor(hues))
     return (colours / colours.max().clamp(min=1e-6)).sqrt()
