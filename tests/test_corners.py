@@ -22,7 +22,7 @@ from lighter_async import (
     pending,
     read_manifest,
 )
-from lighter_async.callback.share import Known
+from lighter_async.callback.series import StoredSeries
 from lighter_async.cli import main
 from lighter_async.manifest.verify import drop, verify
 from lighter_async.names import Numbers
@@ -40,7 +40,7 @@ def store(folder, samples, *, writer="text", **options):
 
 
 def known_of(folder, *, key="", named=True, suffix=".txt"):
-    return Known(folder, writer="text", key=key, named=named, suffix=suffix)
+    return StoredSeries(folder, writer="text", key=key, named=named, suffix=suffix)
 
 
 def test_a_name_with_its_suffix_and_one_without_are_one_sample(tmp_path):
@@ -272,7 +272,7 @@ def test_a_folder_is_looked_into_at_any_depth_and_behind_any_number_of_texts(tmp
 
 def test_numbered_samples_that_come_by_cost_a_byte_each(tmp_path):
     """And one that a sampler gives twice is written once."""
-    known = Known(tmp_path, writer="text", key="")
+    known = StoredSeries(tmp_path, writer="text", key="")
     for start in range(0, 100_000, 1000):
         batch = range(start, start + 1000)
         assert known.missing(Numbers(batch), Origin(batch), 1000) == list(range(1000))

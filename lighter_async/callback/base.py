@@ -1,4 +1,4 @@
-"""What every callback that writes predictions has in common."""
+"""The base of all callbacks that write predictions."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["BaseWriter"]
 
 _instances = itertools.count()
 
-_SECONDS_OF_A_MARKER = 86400.0  # of a run that has crashed
-_LONGEST_TICK = 2.5  # seconds: a clock of whole seconds, or of two as FAT has
-# A network file system's client remembers for up to half a minute that there was no such folder, as it was told when
-# `pending` looked for it.
+_SECONDS_OF_A_MARKER = 86400.0  # after which the marker of a crashed run is removed
+_LONGEST_TICK = 2.5  # seconds: some clocks tick every second, that of FAT every two
+# A network file system's client may remember for half a minute that a folder does not exist, as when `pending` has
+# looked for it.
 _SECONDS_TO_SEE = 35.0
 
 
@@ -32,8 +32,8 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
     It prepares the directory, and hands each batch's outputs to `write`.
 
     Args:
-        path: Where the predictions go: a directory, or a file where it has a suffix. None: they are stored elsewhere,
-            and there is nothing to prepare.
+        path: Where the predictions go: a directory, or a file if it has a suffix. None if they are stored elsewhere, so
+            that there is no directory to prepare.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
@@ -48,18 +48,18 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
         """Write the outputs of one prediction batch.
 
         Args:
-            outputs: What `predict_step` returned; not None and not empty.
-            batch: The batch that it was given.
+            outputs: What `predict_step` returned; not None, and not empty.
+            batch: The batch that it got.
             batch_idx: The batch's number in its loader.
             dataloader_idx: The loader's number.
         """
 
     @property
     def path(self) -> Path:
-        """Where the predictions go; from `setup` on it is rank 0's.
+        """Where the predictions go. From `setup` on it is rank 0's path.
 
         Raises:
-            AttributeError: They are stored elsewhere than in files.
+            AttributeError: They are not stored below a directory.
         """
         if self._path is None:
             raise AttributeError(f"this {type(self).__name__} does not store below a directory, so it has no path")
@@ -80,21 +80,21 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
 
     @property
     def replaces(self) -> bool:
-        """Whether predictions of an earlier run may be replaced, which is warned of."""
+        """Whether predictions of an earlier run may be replaced, which causes a warning."""
         return True
 
     @property
     def state_key(self) -> str:
-        """Lightning's name for this callback's state: unique, so that several go on one trainer."""
+        """Lightning's key for this callback's state, unique so that a trainer takes several callbacks."""
         return f"{type(self).__qualname__}-{self._instance}"
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Agree on the path of rank 0, make the directory, and see that every rank can see it.
+        """Take over the path of rank 0, make the directory, and check that every rank sees it.
 
-        What is wrong on one rank is raised on all of them, so that none waits for another that has given up.
+        An error on one rank is raised on all of them, so that no rank waits for one that has given up.
 
         Raises:
-            NotADirectoryError: There is a file where the directory should be.
+            NotADirectoryError: There is a file in the directory's place.
             OSError: Rank 0 cannot make the directory, or cannot write to it.
             RuntimeError: A rank does not share storage with rank 0.
         """
@@ -106,7 +106,7 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
             self._run_id = secrets.token_hex(6)
             exists = self.replaces and _holds_files(self.path)
             failure = self._prepare()
-        # Rank 0's, since a path with a date or a random part differs from rank to rank.
+        # Rank 0's, since a path with a date or a random part may differ between ranks.
         self.path, self._run_id, self._since, failure = trainer.strategy.broadcast(
             (self.path, self._run_id, self._since, failure), src=0
         )
@@ -130,17 +130,17 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
             )
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Remove what the ranks found each other by."""
+        """Remove the marker that the ranks have looked for."""
         if stage == "predict" and trainer.is_global_zero:
             self._unmark()
 
     @property
     def _marker(self) -> Path:
-        """A file by which ranks see that they share the directory; its time is when the run began."""
+        """A file by which ranks check that they share the directory. Its time is the beginning of the run."""
         return self.directory / RESERVED_PREFIX / f"run-{self._run_id}"
 
     def _prepare(self) -> OSError | None:
-        """Make the directory and the marker in it; returns what went wrong."""
+        """Make the directory and its marker; returns the error if that fails."""
         try:
             try:
                 self.directory.mkdir(parents=True, exist_ok=True)
@@ -164,11 +164,11 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
                 if time.time() - old.lstat().st_mtime > _SECONDS_OF_A_MARKER:
                     old.unlink()
             except OSError:
-                continue  # another one was quicker, or it is none of ours
+                continue  # another process has removed it, or it is not ours to remove
         self._marker.touch()
         first = self._since = self._marker.stat().st_mtime_ns
-        # Later than whatever an earlier run has stored, also where the file system's clock ticks rarely: a file of the
-        # marker's own tick would be taken for this run's.
+        # Later than everything that an earlier run has stored, even if the file system's clock ticks rarely: a file of
+        # the same tick would be taken for this run's.
         deadline = time.monotonic() + _LONGEST_TICK
         while self._since == first and time.monotonic() < deadline:
             time.sleep(0.001)

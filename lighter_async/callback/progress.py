@@ -1,4 +1,4 @@
-"""What the user sees while predictions are written: beside Lightning's own progress bar, and after it."""
+"""Progress of the writing, beside Lightning's own progress bar and after it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ class Progress:
     """Shows how full the queues are and how fast they empty, where Lightning shows a progress bar.
 
     Args:
-        bar: The trainer's progress bar callback: Lightning's tqdm or rich one, where there is one. Others are left
-            alone.
+        bar: The trainer's progress bar callback, if any. Only Lightning's tqdm and rich bars are used.
         writers: The writers to show together. With none, another `Progress` on this bar shows them.
     """
 
@@ -31,7 +30,7 @@ class Progress:
         self._written = 0
 
     def update(self) -> None:
-        """Show how things stand, if the last time was a moment ago."""
+        """Show the queues, unless they were shown a moment ago."""
         now = monotonic()
         if self._bar is None or not self._writers or now - self._shown < _SECONDS_BETWEEN:
             return
@@ -49,16 +48,16 @@ class Progress:
             return
         progress, task = getattr(self._bar, "progress", None), getattr(self._bar, "predict_progress_bar_id", None)
         if progress is not None and task in progress.task_ids:
-            # In round brackets, since rich takes square ones for markup and shows nothing of them.
+            # In round brackets, since rich takes square ones for markup and does not show them.
             beside = f" ({text})" if text else ""
             progress.update(task, description=f"{self._bar.predict_description}{beside}")
 
     def flush(self, writer: BackgroundWriter, is_over: Callable[[], bool] = lambda: False) -> None:
-        """Flush a writer, with a bar of what is left to write where that takes a while.
+        """Flush a writer, and show a bar of the samples that are left if that takes a while.
 
         Args:
             writer: The writer.
-            is_over: Asked now and then: whether to leave the rest.
+            is_over: Called now and then. Returns whether to stop waiting for the rest.
 
         Raises:
             WriteError: As `BackgroundWriter.flush`.
@@ -71,13 +70,13 @@ class Progress:
                 except FlushTimeoutError:
                     continue
             return
-        self._show("")  # or the bar would end with how full the queue was at the loop's end
+        self._show("")  # or the bar would keep showing the queue at the loop's end
         try:
             writer.flush(timeout=2 * _SECONDS_BETWEEN)
             return
         except FlushTimeoutError as error:
             left = error.pending
-        with self._bar_of_what_is_left(left) as show:
+        with self._bar_of_remaining(left) as show:
             while left and not is_over():
                 try:
                     writer.flush(timeout=_SECONDS_BETWEEN)
@@ -87,10 +86,10 @@ class Progress:
                 show(left)
 
     @contextmanager
-    def _bar_of_what_is_left(self, total: int) -> Iterator[Callable[[int], object]]:
+    def _bar_of_remaining(self, total: int) -> Iterator[Callable[[int], object]]:
         progress = getattr(self._bar, "progress", None)
         if progress is not None:
-            # Rich draws its bars in place, below which one of another kind would print a new line at every step.
+            # A bar of another kind below rich's, which are drawn in place, would print a new line at every step.
             task = progress.add_task("Writing", total=total)
             try:
                 yield lambda left: progress.update(task, completed=total - left, refresh=True)
@@ -104,7 +103,7 @@ class Progress:
 
 
 def progress_of(trainer: Any, writers: Sequence[BackgroundWriter]) -> Progress:
-    """Progress beside a trainer's bar, if it shows one on this rank."""
+    """Progress beside a trainer's bar, if this rank shows one."""
     bar = trainer.progress_bar_callback
     shown = bar is not None and trainer.is_global_zero and not getattr(bar, "is_disabled", False)
     return Progress(bar if shown else None, writers)

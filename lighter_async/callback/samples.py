@@ -1,4 +1,4 @@
-"""What a model's outputs say: the samples of a batch, and their names."""
+"""Take the samples of a batch, and their names, from a model's outputs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def entry(outputs: Any, key: str, option: str) -> Any:
     """The outputs' entry under a key.
 
     Raises:
-        TypeError: The outputs are no mapping.
-        KeyError: There is no such key; it names those there are.
+        TypeError: The outputs are not a mapping.
+        KeyError: There is no such key; the message lists the keys.
     """
     if not isinstance(outputs, Mapping):
         raise TypeError(
@@ -36,7 +36,7 @@ def entry(outputs: Any, key: str, option: str) -> Any:
 
 
 def samples_of(value: Any) -> Any:
-    """The samples that a value holds: a tensor or array with one per row, or a sequence with one per item.
+    """The samples in a value, as a tensor, an array or a sequence.
 
     A tensor or array with a batch dimension is one sample per row, a sequence one per item. A 0-d tensor or array, a
     text, bytes and any other object are one sample.
@@ -49,10 +49,10 @@ def samples_of(value: Any) -> Any:
 
 
 def outputs_in(outputs: Any, keys: Iterable[str]) -> tuple[dict[str, Any], int]:
-    """The samples that the outputs hold under each of several keys, as `samples_of` has them, and how many there are.
+    """The samples under each of several keys, as of `samples_of`, and their number.
 
     Raises:
-        TypeError: The outputs are no mapping.
+        TypeError: The outputs are not a mapping.
         KeyError: A key is missing.
         ValueError: There are not as many samples under each key.
     """
@@ -65,15 +65,15 @@ def outputs_in(outputs: Any, keys: Iterable[str]) -> tuple[dict[str, Any], int]:
 
 
 def names_of(value: Any, key: str) -> list[str]:
-    """The names that a value holds, one per sample.
+    """The names in a value, one per sample.
 
-    Scalar tensors and numbers count as their value, paths as their text.
+    Scalar tensors and numbers become the text of their value, and paths their text.
 
     Raises:
-        TypeError: One of them is neither text, number nor path; it names the position.
+        TypeError: A name is neither text, number nor path; the message gives its position.
     """
     if hasattr(value, "tolist"):  # a tensor, an array, a column of a table
-        value = value.tolist()  # in one go, since each item of a device tensor would be a transfer of its own
+        value = value.tolist()  # at once, since each item of a device tensor would be a transfer of its own
         items = value if isinstance(value, list) else [value]
     else:
         items = samples_of(value)

@@ -1,4 +1,4 @@
-"""SIGTERM, with which schedulers announce that a job is about to be killed."""
+"""SIGTERM, with which schedulers announce that they will kill a job."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from lighter_async.errors import describe
 
 __all__ = ["Termination"]
 
-_STATUS = 128 + signal.SIGTERM  # as shells report a process that it ended
-_SECONDS_TO_END = 5.0  # for other handlers and Lightning's own end, after what was handed over is stored
+_STATUS = 128 + signal.SIGTERM  # as shells report a process that the signal has ended
+_SECONDS_TO_END = 5.0  # for other handlers and Lightning's own end, once everything is stored
 
 
 class Termination:
     """Notes a SIGTERM, so that the loop can stop at its next batch.
 
-    A handler that did more would run in the middle of anything: a hand-over, a collective call. The handlers that were
-    there before (Lightning's sends the signal on to ranks that it has launched, and then talks to all of them) run
-    when everything is stored. From the signal on this process ends even if a batch, or something in its end, hangs.
+    A handler that did more could interrupt anything: a hand-over, or a collective call. Earlier handlers run once
+    everything is stored (Lightning's passes the signal on to the ranks that it has launched, and then communicates with
+    all of them). From the signal on, the process ends in time even if a batch, or something at the end, hangs.
 
     Args:
-        grace: Seconds, from the signal on, for storing what was handed over.
+        grace: Seconds from the signal on, in which to store what was handed over.
     """
 
     def __init__(self, grace: float) -> None:
@@ -37,10 +37,10 @@ class Termination:
         self._is_over = False
 
     def install(self, users: int = 1) -> None:
-        """Take the signal over, from the main thread; elsewhere there is none to take over.
+        """Handle the signal from now on. Does nothing outside of the main thread, which alone can install handlers.
 
         Args:
-            users: How many are to call `uninstall` until it is given back.
+            users: The number of calls of `uninstall` after which the earlier handler is restored.
         """
         if threading.current_thread() is not threading.main_thread():
             return
@@ -51,10 +51,11 @@ class Termination:
         self._users = users
 
     def uninstall(self, *, ends: bool) -> None:
-        """Give the signal back, once nobody uses it any more; and one that came too late for the loop.
+        """Restore the earlier handler at the last call, and handle a signal that came too late for the loop.
 
         Args:
-            ends: Whether to end the process then, as `leave`, and not to leave that to the earlier handlers.
+            ends: Whether to end the process after such a signal, as `leave` does. Otherwise the earlier handler gets
+                it.
 
         Raises:
             SystemExit: With status 143.
@@ -76,7 +77,7 @@ class Termination:
     def _note(self, number: int, frame: object) -> None:
         if self._received is None:
             self._received = monotonic()
-            # Not one of `threading`, whose lock the interrupted code may hold.
+            # Not a `threading.Thread`: the interrupted code may hold a lock of that module.
             start_new_thread(self._watch, (self._grace + _SECONDS_TO_END,))
 
     def _watch(self, seconds: float) -> None:
@@ -86,32 +87,32 @@ class Termination:
 
     @property
     def received(self) -> bool:
-        """Whether the signal came."""
+        """Whether the signal has come."""
         return self._received is not None
 
     @property
     def seconds_left(self) -> float:
-        """How long what was handed over may still take to be stored."""
+        """How long storing may still take."""
         return max(0.0, self._grace - (monotonic() - (self._received or monotonic())))
 
     def begin(self, launcher: Any) -> None:
-        """Pass the signal on to ranks that this process has launched, so that they have as long as this one."""
+        """Pass the signal on to the ranks that this process has launched, so that they have as much time."""
         if launcher is not None and hasattr(launcher, "kill"):
             launcher.kill(signal.SIGTERM)
 
     def leave(self) -> None:
-        """Run the handlers that were there before, and end the process as the signal would.
+        """Run the earlier handler, and end the process as the signal would.
 
         Raises:
             SystemExit: Always, with status 143.
         """
-        # Ours stays while they run: rank 0's earlier one signals the other ranks once more, and theirs would begin a
-        # second talk in the middle of the first.
+        # Our handler stays meanwhile: rank 0's earlier handler signals the other ranks once more, and theirs would
+        # begin a second communication in the middle of the first.
         if callable(self._previous):
             try:
                 self._previous(signal.SIGTERM, None)
             except Exception as error:
-                # Such as of a talk with a rank that has ended already.
+                # For example since another rank has ended already.
                 print(f"lighter_async: a handler of SIGTERM failed: {describe(error)}", file=sys.stderr, flush=True)
         self._users = 0
         self._restore()
