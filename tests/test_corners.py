@@ -291,7 +291,7 @@ def test_an_index_that_no_record_holds_is_refused_as_it_is_without_resume(tmp_pa
 def test_an_object_that_holds_several_samples_and_is_gone_is_missed(tmp_path):
     """Of every sample that lies in it."""
     store(tmp_path, {"a": (0, "x")})
-    output = {"writer": "text", "key": "", "object": "o.bin", "offset": [0, 4], "bytes": 4, "xxh3": "0" * 32}
+    output = {"writer": "text", "key": "", "object": "o.bin", "offset": [8, 12], "bytes": 4, "xxh3": "0" * 32}
     line = {"samples": 2, "names": ["d", "e"], "outputs": [output], "index": [5, 6], "rank": 0, "loader": 0}
     with open(tmp_path / ".lighter-async/manifest-0.jsonl", "a") as file:
         file.write(json.dumps(line | {"batch": None, "time": 0.0, "run": "z"}, separators=(",", ":")) + "\n")
