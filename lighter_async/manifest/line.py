@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar, cast
 
 import msgspec
 import xxhash
@@ -178,6 +178,12 @@ class Stored:
     parts: Sequence[StoredPart]
     object: str | None = None
     offsets: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        # Also Stored(index, file, nbytes, checksum), of a sample that is one file.
+        if isinstance(self.parts, str):
+            file, nbytes, xxh3 = self.parts, cast(Any, self.object), cast(Any, self.offsets)
+            self.parts, self.object, self.offsets = (StoredPart(file, nbytes, xxh3),), None, ()
 
 
 def checksum(parts: Sequence[memoryview]) -> str:

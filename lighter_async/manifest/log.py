@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 from time import monotonic, sleep, time
+from typing import Any, cast
 
 from lighter_async.files import name_part, remove, sync_folder, write_part
 from lighter_async.forks import Descriptors
@@ -55,6 +56,8 @@ class ManifestLog:
         directory: Where the results are.
         run: Which run, and which of its ranks.
         outputs: What is stored of each sample.
+        writer: The name of a writer of one output, in place of `outputs`.
+        suffix: That writer's.
         resume: Whether the run goes on with what earlier ones have stored; else those count no longer as done.
         durability: With ``"fsync"`` a line is on the disk when `append` returns.
         config: What the run was made with, in the user's words.
@@ -66,6 +69,8 @@ class ManifestLog:
         run: Run,
         outputs: Sequence[OutputName] = (),
         *,
+        writer: str | None = None,
+        suffix: str = "",
         resume: bool = False,
         durability: Durability = "rename",
         config: Config = None,
@@ -73,7 +78,7 @@ class ManifestLog:
         self.directory = os.path.abspath(directory)
         self.run = run
         self.path = os.path.join(self.directory, manifest_name(run.rank))
-        self.outputs = tuple(outputs)
+        self.outputs = tuple(outputs) if writer is None else (OutputName(writer, run.key, suffix),)
         self._resume = resume
         self._durability = durability
         self._config = config
@@ -169,13 +174,21 @@ class ManifestLog:
         return self._durability == "fsync"
 
     def append(
-        self, stored: Sequence[Stored], names: Sequence[str], kinds: Sequence[Sequence[Kind]], origin: Origin | None
+        self, stored: Sequence[Stored], names: Sequence[str], kinds: Sequence[Any], origin: Origin | None
     ) -> None:
-        """Write the lines of samples of one batch, which are stored; `kinds` are those of each one's outputs.
+        """Write the lines of samples of one batch, which are stored.
+
+        Args:
+            stored: The samples.
+            names: Of the whole batch.
+            kinds: For each of `stored` those of its outputs, or that of its only one.
+            origin: Of the batch.
 
         Raises:
             OSError: They could not be written, or not all.
         """
+        if kinds and (kinds[0] is None or isinstance(kinds[0][0], str)):
+            kinds = [(cast(Kind, kind),) for kind in kinds]
         self._write(
             sample_lines(
                 stored,
