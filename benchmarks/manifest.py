@@ -19,7 +19,7 @@ from measure import environment
 
 _WRITE = """
 import sys
-from lighter_async.manifest import ManifestLog, OutputName, Stored, StoredPart
+from lighter_async.manifest import ManifestLog, OutputName, Stored
 from lighter_async.names import Numbers
 from lighter_async.types import Origin, Run
 
@@ -30,8 +30,8 @@ for first in range(0, count, unit):
     rows = range(first, min(first + unit, count))
     names = Numbers(rows) if kind == "numbers" else [f"subject-{row:08d}" for row in rows]
     checksums = [f"{row * 0x9E3779B97F4A7C15 % (1 << 64):016x}" for row in rows]
-    stored = [Stored(place, [StoredPart("", 1536, checksum)]) for place, checksum in enumerate(checksums)]
-    log.append(stored, names, [(("float32", (384,)),)] * len(rows), Origin(rows, batch=first // unit))
+    stored = [Stored(place, "", 1536, checksum) for place, checksum in enumerate(checksums)]
+    log.append(stored, names, [("float32", (384,))] * len(rows), Origin(rows, batch=first // unit))
 log.close()
 """
 

@@ -61,19 +61,43 @@ class Session:
         """Those of some samples that this rank has recorded in this run already, and their bytes."""
         return {} if self.log is None else self.log.recorded(names)
 
-    def seal(self, lane: Lane) -> None:
-        """Give what a lane has stored its final names. No sample fails with it: a failure is said on stderr.
+    def recover(self, lane: Lane) -> None:
+        """Cut off what a lane has settled and what could not be recorded. A failure is told on stderr.
 
-        It stays readable as it is, and is sealed later: by the same lane, or when the target is opened again.
+        What stays then is recorded nowhere: it counts as not stored, and the next writer that opens the target cuts it.
+        """
+        if self.log is None:
+            return
+        try:
+            lane.recover(self.log.ends_of)
+        except Exception as error:
+            notify(
+                f"samples that could not be recorded lie in {self.location!r} and cannot be cut off "
+                f"({describe(error)}); they count as failed, and the next writer that opens it cuts them off"
+            )
+
+    def seal(self, lane: Lane) -> None:
+        """Give what a lane has stored its final names. No sample fails with it: a failure is told on stderr.
+
+        What is not sealed stays readable as it is, and is sealed later: by the same lane, or when the target is opened
+        again.
         """
         try:
             objects = lane.seal()
-            if objects and self.log is not None:
-                self.log.seal(objects)
         except Exception as error:
             notify(
                 f"what is stored in {self.location!r} cannot be sealed yet ({describe(error)}); all samples are kept, "
                 "and the next writer that opens it seals them"
+            )
+            return
+        if not objects or self.log is None:
+            return
+        try:
+            self.log.seal(objects)
+        except Exception as error:
+            notify(
+                f"{', '.join(map(repr, objects))} in {self.location!r} have their final names, but the manifest does "
+                f"not say so ({describe(error)}); all samples are kept, and recorded"
             )
 
 

@@ -11,7 +11,7 @@ from harness import leftovers
 
 from lighter_async import BackgroundWriter, Encoder, LocalTarget, WriteError, read_manifest
 from lighter_async.errors import NameTakenError
-from lighter_async.manifest import ManifestLog, OutputName, Stored, StoredPart
+from lighter_async.manifest import ManifestLog, Stored
 from lighter_async.types import Origin, Run
 from lighter_async.workers import patience as patience_module
 
@@ -338,11 +338,11 @@ def test_a_retry_does_not_replace_another_ranks_sample(tmp_path, calls):
     writer.start()
     calls.failing["fsync", "part of SECOND"] = [OSError(errno.EIO, "as if from a device")]
     # What the other rank, in another process, does.
-    other, log = LocalTarget(out, run=first), ManifestLog(out, first, [OutputName("other")])
+    other, log = LocalTarget(out, run=first), ManifestLog(out, first, writer="other")
     other.open()
     log.begin(0)
     other.put("a", [memoryview(b"FIRST")])
-    log.append([Stored(0, [StoredPart("a", 5, 16 * "0")])], ["a"], [(None,)], Origin([3]))
+    log.append([Stored(0, "a", 5, 16 * "0")], ["a"], [None], Origin([3]))
     log.close()
     other.close()
     writer.submit("a", "SECOND", origin=Origin([4]))

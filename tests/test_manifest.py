@@ -23,7 +23,7 @@ from lighter_async import (
     read_manifest,
 )
 from lighter_async.cli import main
-from lighter_async.manifest.line import FORMAT, OutputName
+from lighter_async.manifest.line import FORMAT
 from lighter_async.manifest.log import ManifestLog
 from lighter_async.names import with_suffix
 
@@ -356,7 +356,7 @@ def test_half_a_write_is_made_up_for(tmp_path, monkeypatch):
     def write_some(descriptor, data):
         if short and os.readlink(f"/proc/self/fd/{descriptor}").endswith(".jsonl") and b'"names"' in bytes(data):
             written = write(descriptor, bytes(data)[: short.pop()])
-            other = ManifestLog(tmp_path, Run(), [OutputName("text")], resume=True)
+            other = ManifestLog(tmp_path, Run(), writer="text", resume=True)
             other.begin(0)
             other.close()
             return written

@@ -9,18 +9,13 @@ from pathlib import Path
 import pytest
 
 from lighter_async import Run, pending, read_manifest
-from lighter_async.manifest import ManifestLog, OutputName, Stored, StoredPart
+from lighter_async.manifest import ManifestLog, Stored
 from lighter_async.manifest.columns import record_lines
 from lighter_async.manifest.indices import IndexSet
 from lighter_async.names import Numbers, with_suffix
 from lighter_async.types import Origin
 
 NAMES = ["a", "b", "a.pt", "0", "7", "7.pt", "07", "sub/c", "sub/7", "\u00fc\u65e5", "\udcff", '"quoted"\\', "x\ny"]
-
-
-def stored(place, file, nbytes, xxh3):
-    """A sample that is a file of its own."""
-    return Stored(place, [StoredPart(file, nbytes, xxh3)])
 
 
 class Model:
@@ -49,7 +44,7 @@ def test_the_latest_record_of_each_file_is_found(tmp_path, seed):
     logs, sequences = [], {}
     for name in ("first", "second"):
         for rank in range(2):
-            log = ManifestLog(tmp_path, Run(id=name, rank=rank, world_size=2), [OutputName("tensor", "", ".pt")])
+            log = ManifestLog(tmp_path, Run(id=name, rank=rank, world_size=2), writer="tensor", suffix=".pt")
             sequences[name] = log.begin(0).sequence
             logs.append(log)
     model, checks = Model(sequences), iter(range(1, 10_000))
@@ -64,18 +59,16 @@ def test_the_latest_record_of_each_file_is_found(tmp_path, seed):
         if len(set(files)) < len(files):
             continue
         stored = [
-            Stored(place, [StoredPart(file, chance.choice([5, 6]), f"{next(checks):016x}")])
-            for place, file in enumerate(files)
+            Stored(place, file, chance.choice([5, 6]), f"{next(checks):016x}") for place, file in enumerate(files)
         ]
         origin = chance.choice(
             [None, Origin(range(3, 3 + len(stored)), loader=1, batch=2), Origin([9, 4, 7, 1][: len(stored)])]
         )
         kind = chance.choice([None, ("float32", (2, 3))])
-        log.append(stored, names, [(kind,)] * len(stored), origin)
+        log.append(stored, names, [kind] * len(stored), origin)
         for place, one in enumerate(stored):
             index = None if origin is None else origin.indices[place]
-            part = one.parts[0]
-            model.note(log.run.rank, part.file, log.run.id, (names[place], part.nbytes, part.xxh3, index, kind))
+            model.note(log.run.rank, one.file, log.run.id, (names[place], one.nbytes, one.xxh3, index, kind))
         if chance.random() < 0.3:
             record = chance.choice(list(read_manifest(tmp_path).records))
             log.drop([(record, None)])
@@ -110,12 +103,9 @@ def test_records_written_anew_are_the_same(tmp_path):
     """As when a removed manifest is restored."""
     with ManifestLogOf(tmp_path) as log:
         log.append(
-            [Stored(place, [StoredPart(f"{name}.pt", place, 16 * "a")]) for place, name in enumerate("abc")],
-            "abc",
-            [(None,)] * 3,
-            None,
+            [Stored(place, f"{name}.pt", place, 16 * "a") for place, name in enumerate("abc")], "abc", [None] * 3, None
         )
-        log.append([Stored(0, ())], ["a"], [(("int8", ()),)], Origin([4]))
+        log.append([Stored(0, None, None, None)], ["a"], [("int8", ())], Origin([4]))
     records = list(read_manifest(tmp_path).records)
     (tmp_path / "again" / ".lighter-async").mkdir(parents=True)
     (tmp_path / "again" / ".lighter-async" / "manifest-0.jsonl").write_bytes(b"".join(record_lines(records)))
@@ -126,7 +116,7 @@ class ManifestLogOf(ManifestLog):
     """Open for the length of a ``with``."""
 
     def __init__(self, folder):
-        super().__init__(folder, Run(), [OutputName("tensor", "", ".pt")])
+        super().__init__(folder, Run(), writer="tensor", suffix=".pt")
 
     def __enter__(self):
         self.begin(0)
@@ -141,10 +131,7 @@ def test_a_line_is_never_longer_than_readers_take(tmp_path):
     names = [f"{number:05}" + "n" * 240 for number in range(9000)]
     with ManifestLogOf(tmp_path) as log:
         log.append(
-            [stored(place, "x", 1, 16 * "0") for place in range(9000)],
-            names,
-            [(None,)] * 9000,
-            Origin(range(9000)),
+            [Stored(place, "x", 1, 16 * "0") for place in range(9000)], names, [None] * 9000, Origin(range(9000))
         )
         lines = Path(log.path).read_bytes().splitlines()
     assert max(map(len, lines)) < 1 << 20
@@ -160,7 +147,7 @@ def test_the_first_format_is_still_read(tmp_path):
         "rank": 0, "loader": 0, "batch": 0, "time": 1.5, "run": "r", "writer": "tensor", "key": "",
     }  # fmt: skip
     with ManifestLogOf(tmp_path) as log:
-        log.append([Stored(0, [StoredPart("new.pt", 4, 16 * "1")])], ["new"], [(None,)], Origin([2]))
+        log.append([Stored(0, "new.pt", 4, 16 * "1")], ["new"], [None], Origin([2]))
         with open(log.path, "a") as file:
             file.write(json.dumps(line, separators=(",", ":")) + "\n")
     old, new = read_manifest(tmp_path).records
@@ -191,7 +178,7 @@ LINE = {
 def test_a_line_that_no_writer_writes_is_torn(tmp_path, change):
     """And what others say holds."""
     with ManifestLogOf(tmp_path) as log:
-        log.append([Stored(0, [StoredPart("new.pt", 4, 16 * "1")])], ["new"], [(None,)], Origin([2]))
+        log.append([Stored(0, "new.pt", 4, 16 * "1")], ["new"], [None], Origin([2]))
         with open(log.path, "a") as file:
             file.write(json.dumps(LINE | change, separators=(",", ":")) + "\n")
     manifest = read_manifest(tmp_path)
@@ -238,15 +225,15 @@ def test_a_sample_may_have_several_parts(tmp_path):
 def test_names_that_hold_the_texts_of_others_are_told_apart(tmp_path):
     """When one file is looked for in another rank's manifest."""
     run = Run(id="r", rank=1, world_size=2)
-    mine = ManifestLog(tmp_path, Run(id="r", rank=0, world_size=2), [OutputName("tensor", "", ".pt")])
+    mine = ManifestLog(tmp_path, Run(id="r", rank=0, world_size=2), writer="tensor", suffix=".pt")
     mine.begin(0)
-    log = ManifestLog(tmp_path, run, [OutputName("tensor", "", ".pt")])
+    log = ManifestLog(tmp_path, run, writer="tensor", suffix=".pt")
     log.begin(0)
     for names in (["a", "b"], Numbers(range(4, 20, 3)), ['"', "\u00fc", "\udcff"]):
         log.append(
-            [stored(place, "x", 1, 16 * "0") for place in range(len(names))],
+            [Stored(place, "x", 1, 16 * "0") for place in range(len(names))],
             names,
-            [(None,)] * len(names),
+            [None] * len(names),
             None,
         )
     for file in ("a.pt", "4.pt", "19.pt", '".pt', "\u00fc.pt", "\udcff.pt"):
@@ -263,9 +250,9 @@ def test_a_named_sample_is_pending_while_its_name_is_not_stored(tmp_path):
     with ManifestLogOf(tmp_path) as log:
         some = names[::3]
         log.append(
-            [stored(place, "x", 1, 16 * "0") for place in range(len(some))],
+            [Stored(place, "x", 1, 16 * "0") for place in range(len(some))],
             some,
-            [(None,)] * len(some),
+            [None] * len(some),
             None,
         )
     missing = [number for number in range(100) if number % 3]

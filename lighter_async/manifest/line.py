@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
-from typing import Annotated, Any, TypeAlias, TypeVar, cast
+from functools import partial
+from itertools import groupby, repeat
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 import xxhash
@@ -31,7 +32,6 @@ __all__ = [
     "Samples",
     "Span",
     "Stored",
-    "StoredPart",
     "checksum",
     "dropped_line",
     "encode",
@@ -155,35 +155,24 @@ class OutputName:
 
 
 @dataclass(slots=True)
-class StoredPart:
-    """A part of a sample that is stored: its file, and its bytes and checksum."""
-
-    file: str
-    nbytes: int
-    xxh3: str
-
-
-@dataclass(slots=True)
 class Stored:
-    """A sample that is stored.
+    """A sample that is stored: its index in its batch, and the file, bytes and checksum of its first output.
+
+    The last three are None of a function ``(path, value)``, of whose files nothing is known.
 
     Attributes:
-        index: Its index in its batch.
-        parts: One for each output; none of a function ``(path, value)``, of whose files nothing is known.
-        object: The object that all parts lie in; None where each is a file of its own.
-        offsets: Where each begins in the object.
+        others: The bytes and checksums of its other outputs.
+        object: The object that all outputs lie in; None where each is a file of its own.
+        offsets: Where each output begins in the object, in bytes.
     """
 
     index: int
-    parts: Sequence[StoredPart]
+    file: str | None
+    nbytes: int | None
+    xxh3: str | None
+    others: Sequence[tuple[int, str]] = ()
     object: str | None = None
     offsets: Sequence[int] = ()
-
-    def __post_init__(self) -> None:
-        # Also Stored(index, file, nbytes, checksum), of a sample that is one file.
-        if isinstance(self.parts, str):
-            file, nbytes, xxh3 = self.parts, cast(Any, self.object), cast(Any, self.offsets)
-            self.parts, self.object, self.offsets = (StoredPart(file, nbytes, xxh3),), None, ()
 
 
 def checksum(parts: Sequence[memoryview]) -> str:
@@ -285,49 +274,50 @@ def sealed_line(object: str, run: str, time: float) -> str:
 def sample_lines(
     stored: Sequence[Stored],
     names: Sequence[str],
-    kinds: Sequence[Sequence[Kind]],
+    kinds: Sequence[Kind],
     origin: Origin,
     *,
     run: Run,
     outputs: Sequence[OutputName],
     time: float,
+    other_kinds: Sequence[Sequence[Kind]] = (),
 ) -> bytes:
     """The lines of samples of one batch, which are stored.
 
     Args:
         stored: The samples.
         names: Of the whole batch.
-        kinds: For each of `stored`, one for each of its outputs.
+        kinds: For each of `stored`, that of its first output.
         origin: Of the batch.
         run: Which run, and which of its ranks.
         outputs: What is stored of each sample.
         time: Seconds since the epoch.
+        other_kinds: For each of `stored`, those of its other outputs, where it has several.
     """
     about = origin, run, outputs, round(time, 3)
     if len(stored) == 1:  # of samples that are handed over one by one, this is a part of the time
-        return _line(stored, names, kinds[0], *about)
+        return _line(stored, names, (kinds[0], *(other_kinds[0] if other_kinds else ())), about)
     parts: list[bytes] = []
-    for (kind, *_), pairs in groupby(zip(kinds, stored, strict=True), _likeness):
-        parts += short_lines([one for _, one in pairs], lambda some, kind=kind: _line(some, names, kind, *about))  # type: ignore[misc]
+    for (kind, others, *_), group in groupby(zip(kinds, other_kinds or repeat(()), stored, strict=False), _likeness):
+        some = [one for *_, one in group]
+        parts += short_lines(some, partial(_line, names=names, kinds=(kind, *others), about=about))
     return b"".join(parts)
 
 
-def _likeness(pair: tuple[Sequence[Kind], Stored]) -> tuple[Sequence[Kind], bool, str | None]:
+def _likeness(
+    one: tuple[Kind, Sequence[Kind], Stored],
+) -> tuple[Kind, Sequence[Kind], bool, str | None]:
     """What samples of one line have in common."""
-    kinds, stored = pair
-    return kinds, not stored.parts, stored.object
+    kind, others, stored = one
+    return kind, others, stored.file is None, stored.object
 
 
-def _line(
-    some: Sequence[Stored],
-    names: Sequence[str],
-    kinds: Sequence[Kind],
-    origin: Origin,
-    run: Run,
-    named_outputs: Sequence[OutputName],
-    time: float,
-) -> bytes:
+_About: TypeAlias = "tuple[Origin, Run, Sequence[OutputName], float]"
+
+
+def _line(some: Sequence[Stored], names: Sequence[str], kinds: Sequence[Kind], about: _About) -> bytes:
     """The line of samples that are alike."""
+    origin, run, series, time = about
     first = some[0]
     indices = origin.indices
     positions = [one.index for one in some]
@@ -337,11 +327,9 @@ def _line(
         named: list[str] | Span = [names[position]]
         index = None if indices is None else [int(indices[position])]
     else:
-        named = _names_of(names, positions) if first.parts else [names[position] for position in positions]
+        named = [names[position] for position in positions] if first.file is None else _names_of(names, positions)
         index = None if indices is None else _numbers_of(indices, positions)
-    outputs = [
-        _output(some, number, one, kind) for number, (one, kind) in enumerate(zip(named_outputs, kinds, strict=True))
-    ]
+    outputs = [_output(some, number, one, kinds[number]) for number, one in enumerate(series)]
     return encode(Samples(len(some), named, outputs, index, run.rank, origin.loader, origin.batch, time, run.id))
 
 
@@ -349,15 +337,15 @@ def _output(some: Sequence[Stored], number: int, series: OutputName, kind: Kind)
     """What a line says of one of the outputs of its samples."""
     first = some[0]
     dtype, shape = (None, None) if kind is None or len(kind[1]) > MOST_DIMENSIONS else (kind[0], list(kind[1]))
-    if not first.parts:
+    if first.file is None:
         return Output(series.writer, series.key, shape=shape, dtype=dtype)
-    sizes: int | list[int]
-    if len(some) == 1:
-        sizes, xxh3 = first.parts[number].nbytes, first.parts[number].xxh3
+    if number == 0:
+        listed = [one.nbytes or 0 for one in some]
+        xxh3 = "".join([one.xxh3 or "" for one in some])
     else:
-        listed = [one.parts[number].nbytes for one in some]
-        sizes = listed[0] if listed.count(listed[0]) == len(listed) else listed
-        xxh3 = "".join([one.parts[number].xxh3 for one in some])
+        listed = [one.others[number - 1][0] for one in some]
+        xxh3 = "".join([one.others[number - 1][1] for one in some])
+    sizes = listed[0] if listed.count(listed[0]) == len(listed) else listed
     if first.object is None:
         return Output(series.writer, series.key, series.suffix, None, None, sizes, xxh3, shape, dtype)
     offset = [one.offsets[number] for one in some]

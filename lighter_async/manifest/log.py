@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 from time import monotonic, sleep, time
-from typing import Any, cast
 
 from lighter_async.files import name_part, remove, sync_folder, write_part
 from lighter_async.forks import Descriptors
@@ -174,21 +173,26 @@ class ManifestLog:
         return self._durability == "fsync"
 
     def append(
-        self, stored: Sequence[Stored], names: Sequence[str], kinds: Sequence[Any], origin: Origin | None
+        self,
+        stored: Sequence[Stored],
+        names: Sequence[str],
+        kinds: Sequence[Kind],
+        origin: Origin | None,
+        *,
+        other_kinds: Sequence[Sequence[Kind]] = (),
     ) -> None:
         """Write the lines of samples of one batch, which are stored.
 
         Args:
             stored: The samples.
             names: Of the whole batch.
-            kinds: For each of `stored` those of its outputs, or that of its only one.
+            kinds: For each of `stored`, that of its first output.
             origin: Of the batch.
+            other_kinds: For each of `stored`, those of its other outputs, where it has several.
 
         Raises:
             OSError: They could not be written, or not all.
         """
-        if kinds and (kinds[0] is None or isinstance(kinds[0][0], str)):
-            kinds = [(cast(Kind, kind),) for kind in kinds]
         self._write(
             sample_lines(
                 stored,
@@ -198,6 +202,7 @@ class ManifestLog:
                 run=self.run,
                 outputs=self.outputs,
                 time=time(),
+                other_kinds=other_kinds,
             )
         )
 

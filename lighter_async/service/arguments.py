@@ -19,7 +19,7 @@ def own_names(
 ) -> tuple[Sequence[str], Sequence[str]]:
     """The names, as a sequence of our own, and their files: those of all samples for each suffix, one after the other.
 
-    Of numbers only the last one's files, which are the longest.
+    Of numbers with one suffix only the last one's file, which is the longest.
 
     Args:
         names: One per sample, as the caller has given them.
@@ -46,7 +46,7 @@ def own_names(
     if not count:
         return own, own
     if isinstance(own, Numbers):
-        files = _files(own[-1:], suffixes)
+        files = _files(own if len(suffixes) > 1 else own[-1:], suffixes)
     else:
         if set(map(type, own)) != {str}:
             for name in own:

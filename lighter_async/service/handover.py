@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lighter_async.errors import ClosedError
 from lighter_async.interrupts import uninterrupted
 from lighter_async.ledger import Ledger, Reservation
-from lighter_async.names import Numbers, with_suffixes
+from lighter_async.names import Numbers
 from lighter_async.service.arguments import check_indices, own_names, own_origin
 from lighter_async.service.lifecycle import Lifecycle
 from lighter_async.service.setup import Setup
@@ -110,7 +110,7 @@ class HandOver:
             # Last, so that a batch whose copy fails can be handed over again under the same names.
             if (claims := self._lifecycle.claims) is not None:  # else closed meanwhile, as accept will say
                 if len(self._suffixes) > 1:
-                    claims.claim(*_files_of_outputs(names, self._suffixes))
+                    claims.claim(files, [*names] * len(self._suffixes))
                 elif isinstance(names, Numbers):
                     claims.claim_numbers(names.range, self._suffixes[0])
                 else:
@@ -133,12 +133,6 @@ class HandOver:
             share = -(-count // self._max_workers)
             per = max(1, min(share, _UNIT_BYTES * count // max(1, batch.nbytes)))
         return [Unit(batch, start, min(start + per, count)) for start in range(0, count, per)]
-
-
-def _files_of_outputs(names: Sequence[str], suffixes: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The files of all outputs of some samples, and the name of the sample that each is of."""
-    files = [file for suffix in suffixes for file in with_suffixes(list(names), suffix)]
-    return files, list(names) * len(suffixes)
 
 
 class _Taken(Exception):

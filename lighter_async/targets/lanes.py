@@ -251,8 +251,8 @@ def _publish_all(files: Files, temporaries: Sequence[str], item: Item, *, replac
     try:
         aside = files.set_aside(names, replace_earlier=any(kept))
         for temporary, name in zip(temporaries, names, strict=True):
-            files.publish(temporary, name, replace_own=replace_own, replace_earlier=any(kept))
-            named.append(name)
+            if files.publish(temporary, name, replace_own=replace_own, replace_earlier=any(kept)):
+                named.append(name)
     except BaseException:
         for name in named:
             files.unpublish(name)

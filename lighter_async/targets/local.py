@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lighter_async.below import make_folders
-from lighter_async.files import local_path, name_part, new_token, remove, set_aside, sync_folder, write_part
+from lighter_async.files import local_path, new_token, remove, sync_folder, write_part
 from lighter_async.forks import no_fork
 from lighter_async.interrupts import run_handlers
 from lighter_async.locks import LOCK_ENDING, Owner, RunLock, this_process, wait_for_orphaned_helpers
@@ -268,34 +268,19 @@ class LocalTarget:
         return self.publish(temporary, name, replace_own=replace_own)
 
     def set_aside(self, names: Sequence[str], *, replace_earlier: bool) -> list[tuple[str, str]]:
-        """Give the files that `publish` is about to replace temporary names; returns these, each with the old name.
+        """As `Precedence.set_aside`, where `publish` would replace files.
 
         Args:
             names: The files.
             replace_earlier: As of `publish`.
-
-        Raises:
-            OSError: One cannot be renamed. Then none of them is.
         """
         if self.if_exists != "overwrite" and not replace_earlier:
             return []
-        aside: list[tuple[str, str]] = []
-        try:
-            for name in names:
-                if self._precedence.is_kept(name):
-                    aside.append((set_aside(f"{self._root}/{name}", token=self._token), name))
-        except BaseException:
-            self.put_back(aside)
-            raise
-        return aside
+        return self._precedence.set_aside(names, token=self._token)
 
     def put_back(self, aside: Sequence[tuple[str, str]]) -> None:
-        """Give files that were set aside their names again, unless another rank has taken these."""
-        for temporary, name in aside:
-            try:
-                name_part(temporary, f"{self._root}/{name}", replace=False)
-            except OSError:
-                remove(temporary)
+        """As `Precedence.put_back`."""
+        self._precedence.put_back(aside)
 
     def unpublish(self, name: str) -> None:
         """Remove a file that `publish` has named a moment ago."""

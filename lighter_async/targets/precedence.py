@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
-from lighter_async.errors import NameTakenError
-from lighter_async.files import name_part, remove
+from lighter_async.errors import NameTakenError, describe
+from lighter_async.files import name_part, remove, set_aside
 from lighter_async.locks import alone_in
 from lighter_async.names import RESERVED_PREFIX
+from lighter_async.notices import notify
 from lighter_async.types import IfExists
 
 __all__ = ["Precedence"]
@@ -77,6 +78,50 @@ class Precedence:
             if is_stored:
                 return True
             raise
+
+    def set_aside(self, names: Sequence[str], *, token: str) -> list[tuple[str, str]]:
+        """Give the files of earlier runs that are about to be replaced temporary names.
+
+        Args:
+            names: The files. There may be none of a name.
+            token: Of the temporary names.
+
+        Returns:
+            The temporary path of each, and the name it had.
+
+        Raises:
+            OSError: One cannot be renamed. Then none of them is.
+        """
+        aside: list[tuple[str, str]] = []
+        try:
+            for name in names:
+                if not self.is_kept(name):
+                    continue
+                with nullcontext() if self._is_alone else self._alone_in_replacing():
+                    # Looked at once more, since another rank may have put its own file there.
+                    if self.is_kept(name):
+                        aside.append((set_aside(f"{self._root}/{name}", token=token), name))
+        except BaseException:
+            self.put_back(aside)
+            raise
+        return aside
+
+    def put_back(self, aside: Sequence[tuple[str, str]]) -> None:
+        """Give files that were set aside their names again, but for those whose names another rank has taken.
+
+        A file that does not get its name back is kept, and told on stderr.
+        """
+        for temporary, name in aside:
+            path = f"{self._root}/{name}"
+            try:
+                name_part(temporary, path, replace=False)
+            except FileExistsError:
+                remove(temporary)
+            except OSError as error:
+                notify(
+                    f"{path!r} of an earlier run could not be given its name back ({describe(error)}); it lies in "
+                    f"{temporary!r}, and the next writer clears that: move it before"
+                )
 
     def _publish_beside(
         self, temporary: str, path: str, error: FileExistsError, *, replace_own: bool, if_exists: IfExists

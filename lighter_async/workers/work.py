@@ -7,8 +7,8 @@ from functools import partial
 from typing import TypeVar
 
 from lighter_async.errors import NameTakenError
-from lighter_async.manifest import Record, Stored, StoredPart, checksum
-from lighter_async.targets import Item, Lane, Outcome, Placed, directory_of
+from lighter_async.manifest import Record, Stored, checksum
+from lighter_async.targets import Item, Lane, Outcome, Part, Placed, directory_of
 from lighter_async.tracebacks import keep_as_text
 from lighter_async.types import Result, Unit
 from lighter_async.workers.job import Job, ready
@@ -55,11 +55,19 @@ class Work:
         self._attempts = attempts
         self._lane = lane
         self._waiting: list[Stored] = []  # that the lane has not settled
-        # What a worker that died has recorded is not stored once more.
-        self._recorded = job.session.recorded(unit.batch.names[unit.start : unit.stop]) if unit.redelivered else {}
+        # What a worker that died has recorded, and its bytes: that is not stored once more. None until it is asked for.
+        self._recorded: dict[str, int] | None = None if unit.redelivered else {}
 
     def is_recorded(self, index: int) -> bool:
-        """Whether a worker that died has stored and recorded a sample; then it counts as written."""
+        """Whether a worker that died has stored and recorded a sample; then it counts as written.
+
+        Raises:
+            OSError: The manifest cannot be read.
+        """
+        if self._recorded is None:
+            self._on_progress(None)  # reading a long manifest is no time spent on writing
+            self._recorded = self.job.session.recorded(self.unit.batch.names[self.unit.start : self.unit.stop])
+            self._on_progress(index)
         if not self._recorded:
             return False
         nbytes = self._recorded.get(self.unit.batch.names[index])
@@ -94,12 +102,10 @@ class Work:
         """Put a sample into the lane."""
         lane, log = self._lane, self.job.session.log
         assert lane is not None
-        parts = []
-        for part in item.parts:
-            data = part.data
-            nbytes = data[0].nbytes if len(data) == 1 else sum(piece.nbytes for piece in data)
-            parts.append(StoredPart(part.file, nbytes, "" if log is None else checksum(data)))
-        one = Stored(index, parts)
+        first, *others = item.parts
+        one = Stored(index, first.file, *_measure(first, log is not None))
+        if others:
+            one.others = [_measure(part, log is not None) for part in others]
         try:
             outcome = self._put_first(lane, one, item)
         except NameTakenError as error:
@@ -134,10 +140,10 @@ class Work:
         if not (self.unit.redelivered or self._attempts > 1):
             return False
         log = self.job.session.log
-        if log is None or log.run.world_size == 1:
+        if log is None or one.file is None or log.run.world_size == 1:
             return True
         # A lane knows itself what an attempt of its own has left; only of a dead worker's is nothing known.
-        return self.unit.redelivered and log.find_of_other_rank(one.parts[0].file, seconds=0) is None
+        return self.unit.redelivered and log.find_of_other_rank(one.file, seconds=0) is None
 
     def settle(self) -> Result:
         """Store what waits, record what is stored, and return what became of every sample."""
@@ -166,7 +172,8 @@ class Work:
                 and lane is not None
                 and below is not None
                 and below.if_exists == "overwrite"
-                and log.is_of_earlier_run(one.parts[0].file)
+                and one.file is not None
+                and log.is_of_earlier_run(one.file)
             )
             if not is_earlier or lane is None:
                 self._taken.append((one, error))
@@ -181,19 +188,22 @@ class Work:
         stored, result, log = self.stored, self.result, self.job.session.log
         if stored and log is not None:
             batch = self.unit.batch
-            keys = [output.key for output in self.job.outputs] or [None]
-            kinds = [tuple([batch.staged.kind(one.index, key) for key in keys]) for one in stored]
+            first, *others = [output.key for output in self.job.outputs] or [None]
+            kind = batch.staged.kind
+            kinds = [kind(one.index, first) for one in stored]
+            other_kinds = [[kind(one.index, key) for key in others] for one in stored] if others else ()
             self.begin(stored[-1].index)
             try:
-                self.attempt(partial(log.append, stored, batch.names, kinds, batch.origin))
+                self.attempt(partial(log.append, stored, batch.names, kinds, batch.origin, other_kinds=other_kinds))
             except BaseException as error:
                 if self._lane is not None:
-                    self._lane.recover(log.ends_of)  # what is not recorded is cut off
+                    self.job.session.recover(self._lane)
                 for one in stored:
                     self.fail(one.index, error)
                 return
         result.written += len(stored)
-        result.bytes_written += sum([part.nbytes for one in stored for part in one.parts])
+        result.bytes_written += sum([one.nbytes or 0 for one in stored])
+        result.bytes_written += sum([nbytes for one in stored for nbytes, _ in one.others])
 
     def _settle(self, lane: Lane) -> None:
         waiting, self._waiting = self._waiting, []
@@ -242,9 +252,9 @@ class Work:
             NameTakenError: It has stored a different one, or it is not known which.
         """
         self._on_progress(None)  # a wait for the other rank's record is no time spent on writing
-        log, origin, file = self.job.session.log, self.unit.batch.origin, one.parts[0].file
+        log, origin, file = self.job.session.log, self.unit.batch.origin, one.file
         other: Record | None = None
-        if log is not None:
+        if log is not None and file is not None:
             other = log.find_of_other_rank(file, seconds=10)
         index = None if origin is None or origin.indices is None else int(origin.indices[one.index])
         if other is not None and origin is not None and index is not None:
@@ -275,3 +285,10 @@ class Work:
                 pass  # the value is lost, which stops the run
         keep_as_text(error)
         self.result.failures.append(failure)
+
+
+def _measure(part: Part, with_checksum: bool) -> tuple[int, str]:
+    """The bytes of a part, and its checksum where that is recorded."""
+    data = part.data
+    nbytes = data[0].nbytes if len(data) == 1 else sum([piece.nbytes for piece in data])
+    return nbytes, checksum(data) if with_checksum else ""

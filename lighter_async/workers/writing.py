@@ -40,11 +40,10 @@ def write_unit(job: Job, unit: Unit, lane: Lane, on_progress: Callable[[int | No
     write = _encode_and_put if job.outputs else _call
     try:
         for index in range(unit.start, unit.stop):
-            if work.is_recorded(index):
-                continue
             work.begin(index)
             try:
-                write(work, index)
+                if not work.is_recorded(index):
+                    write(work, index)
             except BaseException as error:
                 work.fail(index, error)
         return work.settle()
@@ -105,7 +104,7 @@ def _call(work: Work, index: int) -> None:
         work.attempt(partial(_call_once, work.job, work.unit, index))
     finally:
         work.result.store_seconds += perf_counter() - began
-    work.stored.append(Stored(index, ()))
+    work.stored.append(Stored(index, None, None, None))
 
 
 def _call_once(job: Job, unit: Unit, index: int) -> None:
@@ -127,7 +126,7 @@ async def _await(work: Work, index: int) -> None:
         await work.attempt_async(partial(_await_once, work.job, work.unit, index))
     finally:
         work.result.store_seconds += perf_counter() - began
-    work.stored.append(Stored(index, ()))
+    work.stored.append(Stored(index, None, None, None))
 
 
 async def _await_once(job: Job, unit: Unit, index: int) -> None:
