@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ with warnings.catch_warnings():
 __all__ = [
     "Recorder",
     "both_packages",
+    "fake_trainer",
     "files_in",
     "lightning_warnings",
     "loader",
@@ -146,3 +148,25 @@ def predict_outputs(package: Any, outputs: Sequence[Any], *callbacks: Any) -> No
 def files_in(directory: Path) -> dict[str, str]:
     """The texts of all files below a directory, the library's own included, by their relative paths."""
     return {path.relative_to(directory).as_posix(): path.read_text() for path in results(directory)}
+
+
+def fake_trainer(said: list[Any], *, rank: int, ranks: int) -> Any:
+    """As much of a trainer of one rank of several as setup asks for; `said` is what rank 0 has told the others."""
+
+    def broadcast(own: Any, src: int) -> Any:
+        if rank == src:
+            said.append(own)
+        return said[0]
+
+    return SimpleNamespace(
+        strategy=SimpleNamespace(broadcast=broadcast, reduce_boolean_decision=lambda all_agree: all_agree),
+        is_global_zero=rank == 0,
+        global_rank=rank,
+        world_size=ranks,
+        num_devices=ranks,
+        predict_loop=SimpleNamespace(return_predictions=False),
+        predict_dataloaders=None,
+        num_predict_batches=[3],
+        callbacks=[],
+        progress_bar_callback=None,
+    )

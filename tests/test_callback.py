@@ -6,7 +6,6 @@ import inspect
 import pickle
 import threading
 import warnings
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from harness import in_thread, until
 from lightning_models import (
     Recorder,
     both_packages,
+    fake_trainer,
     files_in,
     lightning_warnings,
     loader,
@@ -219,28 +219,6 @@ def test_a_trainer_predicts_twice(package, tmp_path):
         trainer.predict(model, loader(4, first=100), return_predictions=False)
     assert files_in(tmp_path) == {**numbered(6), **{f"{i}.txt": f"sample {i + 100}" for i in range(4)}}
     assert callback.stats().written == 4
-
-
-def fake_trainer(said, *, rank, ranks):
-    """As much of a trainer of one rank of several as setup asks for; `said` is what rank 0 has told the others."""
-
-    def broadcast(own, src):
-        if rank == src:
-            said.append(own)
-        return said[0]
-
-    return SimpleNamespace(
-        strategy=SimpleNamespace(broadcast=broadcast, reduce_boolean_decision=lambda seen: seen),
-        is_global_zero=rank == 0,
-        global_rank=rank,
-        world_size=ranks,
-        num_devices=ranks,
-        predict_loop=SimpleNamespace(return_predictions=False),
-        predict_dataloaders=None,
-        num_predict_batches=[3],
-        callbacks=[],
-        progress_bar_callback=None,
-    )
 
 
 def test_every_rank_takes_its_own_numbers(tmp_path):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from lighter_async import (
     BackgroundWriter,
     LocalTarget,
     Origin,
+    Run,
     WriteError,
     encoder,
     open_results,
@@ -234,33 +236,79 @@ def test_a_redelivered_sample_is_stored_where_earlier_ones_are_kept(tmp_path, du
             assert (outcome if outcome is not None else lane.settle(lambda _: None)[0]) is True
 
 
-OVERWRITING = """
+KILLED = """
     import os, signal, sys
-    from lighter_async import BackgroundWriter, LocalTarget
+    from lighter_async import BackgroundWriter, LocalTarget, Origin
     from tests.test_outputs import BOTH, batch_of
+    folder, fatal, added, *names = sys.argv[1:]
     class Killing(LocalTarget):
         def publish(self, temporary, name, **options):
-            if name == "a.logits.pt":
+            if name == fatal:
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().publish(temporary, name, **options)
-    writer = BackgroundWriter(BOTH, target=Killing(sys.argv[1]), backend="thread", max_workers=1)
-    writer.submit_batch(["a"], {key: values + 1 for key, values in batch_of(1).items()})
+    writer = BackgroundWriter(BOTH, target=Killing(folder), backend="thread", max_workers=1)
+    for number, name in enumerate(names):
+        values = {key: one[number] + int(added) for key, one in batch_of(4).items()}
+        writer.submit(name, values, origin=Origin([number]))
     writer.close()
 """
+
+
+def be_killed_at(folder, file, names, *, added=0):
+    """A job stores samples, and is killed when it is about to give a file its name."""
+    script = [sys.executable, "-c", textwrap.dedent(KILLED)]
+    done = subprocess.run([*script, str(folder), file, str(added), *names], timeout=120)
+    assert done.returncode == -signal.SIGKILL
 
 
 def test_a_job_killed_while_it_replaces_a_sample_leaves_no_mixture(tmp_path):
     """A later run that keeps earlier samples keeps none that is half of each."""
     with BackgroundWriter(BOTH, tmp_path) as writer:
         writer.submit_batch(["a"], batch_of(1))
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(OVERWRITING), str(tmp_path)], timeout=120)
-    assert done.returncode == -signal.SIGKILL
+    be_killed_at(tmp_path, "a.logits.pt", ["a"], added=1)
     third = {key: values + 2 for key, values in batch_of(1).items()}
     with BackgroundWriter(BOTH, tmp_path, if_exists="skip") as writer:
         assert files_in(tmp_path) == ["a.mask.png"]
         writer.submit_batch(["a"], third)
     assert (writer.stats().written, writer.stats().skipped) == (1, 0)
     check_stored(tmp_path, ["a"], third)
+
+
+def test_a_second_rank_takes_nothing_away(tmp_path):
+    """A file of another rank, newer than the run, is never set aside, nor is the earlier one that it has replaced."""
+    (tmp_path / "a.x").write_text("of an earlier run")
+    os.utime(tmp_path / "a.x", (1, 1))
+    run = Run(id="r", rank=1, world_size=2)
+    with opened(LocalTarget(tmp_path, run=run)) as target:
+        (tmp_path / "b.x").write_text("of the other rank")
+        aside = target.set_aside(["a.x", "b.x", "c.x"], replace_earlier=False)
+        assert [name for _, name in aside] == ["a.x"]
+        assert not (tmp_path / "a.x").exists()
+        (tmp_path / "a.x").write_text("of the other rank")
+        target.put_back(aside)
+    assert {name: (tmp_path / name).read_text() for name in files_in(tmp_path)} == dict.fromkeys(
+        ["a.x", "b.x"], "of the other rank"
+    )
+
+
+def test_a_file_that_does_not_get_its_name_back_is_kept_and_told(tmp_path, monkeypatch, capfd):
+    """It is a sample of an earlier run; only the next writer would clear it."""
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "no new names here")
+
+    (tmp_path / "a.x").write_text("of an earlier run")
+    with opened(LocalTarget(tmp_path)) as target:
+        ((temporary, _),) = aside = target.set_aside(["a.x"], replace_earlier=False)
+        with monkeypatch.context() as patch:
+            patch.setattr("lighter_async.targets.precedence.name_part", refuse)
+            target.put_back(aside)
+        assert Path(temporary).read_text() == "of an earlier run"
+        told = capfd.readouterr().err
+        assert "could not be given its name back (PermissionError: [Errno 13] no new names here)" in told
+        assert temporary in told
+        target.put_back(aside)
+    assert files_in(tmp_path) == ["a.x"]
 
 
 def test_an_earlier_sample_is_an_error_where_that_is_asked_for(tmp_path):
@@ -274,31 +322,12 @@ def test_an_earlier_sample_is_an_error_where_that_is_asked_for(tmp_path):
     assert files_in(tmp_path) == ["a.logits.pt"]
 
 
-KILLED = """
-    import os, signal, sys
-    import torch
-    from lighter_async import BackgroundWriter, LocalTarget, Origin
-    from tests.test_outputs import BOTH, batch_of
-    class Killing(LocalTarget):
-        def publish(self, temporary, name, **options):
-            if name == "2.logits.pt":
-                os.kill(os.getpid(), signal.SIGKILL)
-            return super().publish(temporary, name, **options)
-    writer = BackgroundWriter(BOTH, target=Killing(sys.argv[1]), backend="thread", max_workers=1)
-    for number in range(4):
-        values = {key: one[number] for key, one in batch_of(4).items()}
-        writer.submit(str(number), values, origin=Origin([number]))
-    writer.close()
-"""
-
-
 def test_a_job_killed_between_the_files_of_a_sample_does_it_again(tmp_path):
     """It is pending, as what came after it, and the next run completes it."""
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path)], timeout=120)
-    assert done.returncode == -signal.SIGKILL
+    names = [str(number) for number in range(4)]
+    be_killed_at(tmp_path, "2.logits.pt", names)
     assert os.path.exists(tmp_path / "2.mask.png")
     assert not os.path.exists(tmp_path / "2.logits.pt")
-    names = [str(number) for number in range(4)]
     left = list(pending(range(4), tmp_path, names=names))
     assert left == [2, 3]
     with BackgroundWriter(BOTH, tmp_path, resume=True) as writer:

@@ -205,7 +205,7 @@ BELOW = {
         "store",
         "types",
     },
-    "targets": {"below", "files", "forks", "interrupts", "locks", "names", "errors", "runs", "types"},
+    "targets": {"below", "files", "forks", "interrupts", "locks", "names", "notices", "errors", "runs", "types"},
     "twin": set(),
     "staging": {"block", "errors", "forks"},
     "session": {"errors", "manifest", "notices", "targets", "writers"},

@@ -10,9 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from lighter_async import BackgroundWriter, Origin, encoder, open_results, pending, read_manifest
+from lighter_async import (
+    BackgroundWriter,
+    Origin,
+    Run,
+    WorkerDiedError,
+    WriteError,
+    encoder,
+    open_results,
+    pending,
+    read_manifest,
+)
+from lighter_async.manifest import ManifestLog
 from lighter_async.manifest.verify import drop, verify
-from tests.volumes import ENDING, HEADER, SmallVolumes, UnsealableVolumes, Volumes
+from lighter_async.session import Session
+from lighter_async.types import Batch, Unit
+from lighter_async.workers.job import Job
+from lighter_async.workers.writing import fail_unit
+from tests.volumes import ENDING, HEADER, SmallVolumes, UnsealableVolumes, VolumeLane, Volumes
 
 
 @encoder(suffix=".txt", decode=bytes.decode)
@@ -137,6 +152,72 @@ def test_what_a_killed_job_has_settled_counts(tmp_path):
         writer.submit("c", "three", origin=Origin([2]))
     assert len(names_of(tmp_path)) == 2
     check_whole(tmp_path, {"a": "one", "b": "two", "c": "three"})
+
+
+def test_what_cannot_be_recorded_is_cut_off(tmp_path, monkeypatch):
+    """It has failed, so it lies nowhere; and the worker goes on."""
+    whole = ManifestLog.append
+
+    def refuse(log, stored, names, *rest, **others):
+        if "b" in names:
+            raise PermissionError(13, "no more lines here")
+        whole(log, stored, names, *rest, **others)
+
+    monkeypatch.setattr(ManifestLog, "append", refuse)
+    writer = BackgroundWriter(
+        encode_text, target=Volumes(tmp_path), backend="thread", max_workers=1, on_error="continue"
+    )
+    writer.submit("a", "one")
+    writer.submit_batch(["b", "c"], ["two", "three"])
+    writer.submit("d", "four")
+    with pytest.raises(WriteError, match=r"2 samples were not written: .*no more lines here"):
+        writer.close()
+    assert (writer.stats().written, writer.stats().failed) == (2, 2)
+    check_whole(tmp_path, {"a": "one", "d": "four"})
+
+
+def test_what_can_neither_be_recorded_nor_cut_off_ends_no_worker(tmp_path, monkeypatch, capfd):
+    """It has failed, and is told of; what comes after it is stored."""
+    whole = ManifestLog.append
+
+    def refuse(log, stored, names, *rest, **others):
+        if "b" in names:
+            raise PermissionError(13, "no more lines here")
+        whole(log, stored, names, *rest, **others)
+
+    monkeypatch.setattr(ManifestLog, "append", refuse)
+    writer = BackgroundWriter(
+        encode_text, target=Volumes(tmp_path), backend="thread", max_workers=1, on_error="continue"
+    )
+    writer.submit("a", "one")
+    writer.flush()
+    monkeypatch.setattr(VolumeLane, "recover", refuse_to_recover)
+    writer.submit("b", "two")
+    writer.submit("c", "three")
+    with pytest.raises(WriteError, match=r"1 sample was not written: .*no more lines here"):
+        writer.close()
+    assert (writer.stats().written, writer.stats().failed) == (2, 1)
+    assert "cannot be cut off (PermissionError: [Errno 13] nothing is cut here)" in capfd.readouterr().err
+    assert dict(open_results(tmp_path, decode=encode_text)) == {"a": "one", "c": "three"}
+    assert verify(tmp_path).is_sound
+
+
+def refuse_to_recover(lane, ends):
+    raise PermissionError(13, "nothing is cut here")
+
+
+def test_a_unit_of_a_worker_that_died_is_failed_without_its_manifest(tmp_path, monkeypatch):
+    """Failing a unit happens under locks, where nothing is read."""
+
+    def refuse(log, names):
+        raise AssertionError("the manifest was read")
+
+    monkeypatch.setattr(ManifestLog, "recorded", refuse)
+    session = Session(Volumes(tmp_path), ManifestLog(tmp_path, Run(), writer="text", suffix=".txt"))
+    job = Job(encode_text, session)
+    unit = Unit(Batch(["a", "b"], None, 0, 2), 0, 2, redelivered=True)
+    result = fail_unit(job, unit, WorkerDiedError("it died"), 3)
+    assert [failure.name for failure in result.failures] == ["a", "b"]
 
 
 def test_what_cannot_be_sealed_costs_no_sample(tmp_path, backend, capfd):
