@@ -171,20 +171,27 @@ def remove(path: str) -> bool:
 
 
 def _write_all(descriptor: int, parts: Sequence[memoryview]) -> None:
-    parts = [part for part in parts if part.nbytes]
-    while parts:
+    left = sum([part.nbytes for part in parts])
+    while left:
         if hasattr(os, "writev"):
-            written = os.writev(descriptor, parts[:_PARTS_PER_WRITE])
+            written = os.writev(descriptor, parts if len(parts) <= _PARTS_PER_WRITE else parts[:_PARTS_PER_WRITE])
         else:
             written = os.write(descriptor, parts[0])
-        # A write may be short (a signal, 2 GiB, a disk that has just filled up), so go on where it ended.
-        whole = 0
-        while whole < len(parts) and written >= parts[whole].nbytes:
-            written -= parts[whole].nbytes
-            whole += 1
-        parts = parts[whole:]
-        if written:
-            parts[0] = parts[0][written:]
+        left -= written
+        if left:
+            parts = _behind(parts, written)
+
+
+def _behind(parts: Sequence[memoryview], written: int) -> Sequence[memoryview]:
+    """What is left of some parts when bytes of them were written.
+
+    A write may be short: a signal, 2 GiB, a disk that has just filled up.
+    """
+    whole = 0
+    while whole < len(parts) and written >= parts[whole].nbytes:
+        written -= parts[whole].nbytes
+        whole += 1
+    return [parts[whole][written:], *parts[whole + 1 :]]
 
 
 def _is_same(one: str, other: Path | str) -> bool:

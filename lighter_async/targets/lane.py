@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import msgspec
+
 __all__ = ["Item", "Lane", "Outcome", "Part", "Placed"]
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """One output of a sample, encoded.
 
     Attributes:
@@ -25,8 +26,7 @@ class Part:
     data: Sequence[memoryview]
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(msgspec.Struct, frozen=True):
     """A sample on its way into a target: its name, and one part for each of its outputs.
 
     Attributes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lighter_async.errors import WriteError
@@ -38,19 +39,29 @@ class Job:
     def __post_init__(self) -> None:
         object.__setattr__(self, "outputs", outputs_of(self.writer))
 
-    def encode(self, unit: Unit, index: int) -> Item:
-        """A sample as bytes, with encoders."""
-        staged, name = ready(unit), unit.batch.names[index]
+    def files(self, name: str) -> list[str]:
+        """The files of a sample, one for each output."""
+        return [with_suffix(name, output.suffix) for output in self.outputs]
+
+    def encode(self, unit: Unit, index: int, files: Sequence[str]) -> Item:
+        """A sample as bytes, with encoders.
+
+        Args:
+            unit: The unit that it is of.
+            index: Its index in the batch.
+            files: As `files` gives them.
+        """
+        staged = ready(unit)
         parts = []
-        for output in self.outputs:
+        for output, file in zip(self.outputs, files, strict=True):
             encoder, data = output.encoder, None
             block = staged.block(index, output.key) if encoder.takes_blocks else None
             if block is not None:
                 data = encoder.encode_block(block)
             if data is None:
                 data = encoder.encode(staged.value(index, output.key))
-            parts.append(Part(with_suffix(name, output.suffix), output.suffix, data))
-        return Item(name, parts)
+            parts.append(Part(file, output.suffix, data))
+        return Item(unit.batch.names[index], parts)
 
     def failure(self, name: str, error: BaseException, attempts: int) -> WriteError:
         """The failure of one sample."""

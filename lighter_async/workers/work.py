@@ -228,7 +228,7 @@ class Work:
         return self.attempt(partial(self._put_alone, lane, one), error)
 
     def _put_alone(self, lane: Lane, one: Stored, *, redelivered: bool = False) -> Outcome:
-        item = self.job.encode(self.unit, one.index)
+        item = self.job.encode(self.unit, one.index, self.job.files(self.unit.batch.names[one.index]))
         outcome = lane.put(item, redelivered=redelivered or self._is_redelivered(one))
         if outcome is not None:
             return outcome

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -11,7 +11,6 @@ from typing import Any
 
 from lighter_async.errors import WriteTimeoutError
 from lighter_async.manifest import Stored
-from lighter_async.names import with_suffix
 from lighter_async.targets import Lane, PathTarget
 from lighter_async.types import Result, Unit
 from lighter_async.workers.job import Job, ready
@@ -42,7 +41,7 @@ def write_unit(job: Job, unit: Unit, lane: Lane, on_progress: Callable[[int | No
         for index in range(unit.start, unit.stop):
             work.begin(index)
             try:
-                if not work.is_recorded(index):
+                if not (unit.redelivered and work.is_recorded(index)):
                     write(work, index)
             except BaseException as error:
                 work.fail(index, error)
@@ -73,13 +72,14 @@ def fail_unit(job: Job, unit: Unit, error: BaseException, attempts: int) -> Resu
 
 
 def _encode_and_put(work: Work, index: int) -> None:
-    unit, result = work.unit, work.result
-    if not unit.redelivered and _is_kept(work.job, unit.batch.names[index]):
+    unit, result, job = work.unit, work.result, work.job
+    files = job.files(unit.batch.names[index])
+    if not unit.redelivered and _are_kept(job, files):
         result.skipped += 1
         return
     began = perf_counter()
     try:
-        item = work.job.encode(unit, index)
+        item = job.encode(unit, index, files)
     finally:
         encoded = perf_counter()
         result.encode_seconds += encoded - began
@@ -89,11 +89,11 @@ def _encode_and_put(work: Work, index: int) -> None:
         result.store_seconds += perf_counter() - encoded
 
 
-def _is_kept(job: Job, name: str) -> bool:
+def _are_kept(job: Job, files: Sequence[str]) -> bool:
     """Whether a sample of an earlier run stays as it is, so that it need not be encoded."""
     keeps = job.session.target.keeps
-    for output in job.outputs:  # noqa: SIM110 - it runs for every sample, and a generator takes longer
-        if not keeps(with_suffix(name, output.suffix)):
+    for file in files:  # noqa: SIM110 - it runs for every sample, and a generator takes longer
+        if not keeps(file):
             return False
     return True
 

@@ -334,7 +334,7 @@ def as_parts(encoded: Encoded, writer: str) -> list[memoryview]:
     """
     parts: Sequence[Any] = encoded if isinstance(encoded, (list, tuple)) else [encoded]
     try:
-        return [memoryview(part) if type(part) is bytes else _flat(memoryview(part)) for part in parts]
+        return [_flat(part if type(part) is memoryview else memoryview(part)) for part in parts]
     except (TypeError, ValueError, BufferError) as error:
         raise TypeError(
             f"encoder {writer!r} returned {type(encoded).__name__}; it must return bytes, bytearray, memoryview, or a "
@@ -343,6 +343,6 @@ def as_parts(encoded: Encoded, writer: str) -> list[memoryview]:
 
 
 def _flat(view: memoryview) -> memoryview:
-    if view.format == "B" and view.ndim == 1 and view.contiguous:
+    if view.format == "B" and view.ndim == 1 and view.c_contiguous:
         return view
     return view.cast("B") if view.nbytes else memoryview(b"")  # a view with a 0 in its shape cannot be cast
