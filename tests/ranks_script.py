@@ -25,7 +25,6 @@ with warnings.catch_warnings():
     from pytorch_lightning.callbacks import ModelCheckpoint  # noqa: F401  (loaded here, and not between two scenarios)
 
 from lighter_async import BackgroundWriter, FileWriter, Origin, PendingSampler, Run, pending
-from lighter_async.callback import base
 from lighter_async.manifest.verify import drop, verify
 
 SAMPLES = 37  # odd, so that the ranks have different numbers of them

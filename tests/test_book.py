@@ -13,7 +13,7 @@ from lighter_async.workers.process.parent_book import ParentBook
 from lighter_async.workers.process.words import BROKEN, STARTING
 
 HELPERS, RECORDS = 3, 8
-PLACES = {"slot": (4096, 100), "letter": (8192, 50)}
+PLACES = {"slot": (4096, 100), "message": (8192, 50)}
 
 
 class Killed(BaseException):

@@ -124,7 +124,8 @@ def test_a_dead_helper_is_replaced_at_the_next_hand_over(tmp_path):
         os.close(ended)
         writer.submit("b", "2")
         assert any(
-            one is not None and one.process.popen.pid != helper.pid for one in writer._lifecycle.backend._crew.members
+            one is not None and one.process.popen.pid != helper.pid
+            for one in writer._lifecycle.backend._helpers.members
         )
 
 
@@ -268,7 +269,7 @@ def test_the_file_that_failures_travel_through_begins_anew_when_they_are_read(tm
             writer.submit(str(index), 1)
             with pytest.raises(WriteError, match="xxx"):
                 writer.flush()
-            (process,) = (one.process for one in writer._lifecycle.backend._crew.members if one is not None)
+            (process,) = (one.process for one in writer._lifecycle.backend._helpers.members if one is not None)
             sizes.append(os.fstat(process.failures).st_size)
     assert max(sizes) <= 2 * min(sizes)
 
@@ -287,7 +288,7 @@ def test_a_hand_over_does_not_wait_for_a_helper_that_stands_still_with_the_lock(
     ) as holder:
         holder.stdout.readline()
         assert parent.lock.holder == holder.pid
-        parent.append(0, 0, 5, per=5, serial=1, slot=(0, 0), letter=(0, 8))
+        parent.append(0, 0, 5, per=5, serial=1, slot=(0, 0), message=(0, 8))
         assert parent.outcomes(0) == []
         parent.watch(1)
         holder.communicate(b"\n", timeout=DEADLINE)
@@ -303,7 +304,7 @@ def test_a_helper_that_is_stopped_while_it_holds_the_lock_is_ended(tmp_path, mon
     descriptor = os.memfd_create("book")
     os.ftruncate(descriptor, ParentBook.size_of(2, 4))
     parent, book = ParentBook(descriptor, 2, 4), HelperBook(descriptor, 2, 4)
-    parent.append(0, 0, 5, per=5, serial=1, slot=(0, 0), letter=(0, 8))
+    parent.append(0, 0, 5, per=5, serial=1, slot=(0, 0), message=(0, 8))
     script = """
 import fcntl, os, signal, sys
 from lighter_async.workers.process.helper_book import HelperBook
@@ -331,7 +332,7 @@ def test_a_sample_over_which_three_helpers_have_died_is_left_out(tmp_path):
     descriptor = os.memfd_create("book")
     os.ftruncate(descriptor, ParentBook.size_of(6, 4))
     parent, book = ParentBook(descriptor, 6, 4), HelperBook(descriptor, 6, 4)
-    parent.append(0, 0, 5, per=5, serial=1, slot=(0, 0), letter=(0, 8))
+    parent.append(0, 0, 5, per=5, serial=1, slot=(0, 0), message=(0, 8))
     stored, deaths = [], []
 
     def work(helper, take):

@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lighter_async.callback.base import BaseWriter
+from lighter_async.callback.base_writer import BaseWriter
+from lighter_async.callback.dataset_indices import Origins, length_of
 from lighter_async.callback.interruption import attached_to, interruptible
-from lighter_async.callback.numbering import Numbering
-from lighter_async.callback.origins import Origins, length_of
+from lighter_async.callback.numbers_as_names import Numbering
 from lighter_async.callback.progress import Progress, progress_of
-from lighter_async.callback.samples import entry, names_of, outputs_in, samples_of
-from lighter_async.callback.stored import StoredSamples, choose
-from lighter_async.callback.target import agree_on, path_of, target_of_rank
-from lighter_async.callback.termination import Termination
+from lighter_async.callback.samples_in_outputs import entry, names_of, outputs_in, samples_of
+from lighter_async.callback.sigterm import Termination
+from lighter_async.callback.stored_samples import StoredSamples, choose
+from lighter_async.callback.target_of_ranks import agree_on, path_of, target_of_rank
 from lighter_async.limits import default_workers
 from lighter_async.manifest.line import Loader
 from lighter_async.notices import notify

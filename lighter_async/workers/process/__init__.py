@@ -4,7 +4,7 @@
 memory, bells, descriptors), `outbox` (what helpers are told of a batch), `schedule` (what is to be done, and what of it
 is in the queue), `crew` (the processes), `deaths` (how often they may die) and `lookout` (waiting for news). Between
 the two is the `book`, the queue: `parent_book` gives units and `helper_book` takes them, in `words` of shared memory,
-under the lock of `booklock`. `letter` is what travels as pickles, `arrivals` waits for copies from a device, `bells`
+under the lock of `booklock`. `message` is what travels as pickles, `arrivals` waits for copies from a device, `bells`
 wake who sleeps, `launch` starts a helper, and `interpreter` says which program that is.
 """
 

@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 from lighter_async.errors import WriteError
 from lighter_async.forks import Descriptors
+from lighter_async.pickle_by_value import loads
 from lighter_async.staging import SharedView, Staged
-from lighter_async.twin import loads
 from lighter_async.types import Batch, Origin, Result, Unit
-from lighter_async.workers.job import Job
 from lighter_async.workers.process.bells import ring, silence
 from lighter_async.workers.process.helper_book import HelperBook
-from lighter_async.workers.process.letter import open_batch, seal_failure
+from lighter_async.workers.process.pickled_messages import pickled_failure, unpickled_batch
 from lighter_async.workers.process.words import Claim
+from lighter_async.workers.worker_job import Job
 from lighter_async.workers.writing import write_unit
 from lighter_async.writers import is_built_in
 
@@ -289,22 +289,22 @@ class Helper:
     def _batch_of(self, job: Job, claim: Claim) -> Batch:
         if self._batch is None or self._batch[0] != claim.serial:
             self._batch = None  # let go of the last one's memory first
-            (names, origin), letter = self._letter(claim)
-            rows, values, loose, kept = open_batch(letter, job)
+            (names, origin), message = self._message(claim)
+            rows, values, loose, kept = unpickled_batch(message, job)
             slot = self._slots.slot(*claim.slot) if claim.slot[1] else None
             staged = Staged(slot, None, rows, values, loose, kept)
             self._batch = claim.serial, Batch(names, staged, 0, len(names), origin=origin)
         return self._batch[1]
 
-    def _letter(self, claim: Claim) -> tuple[tuple[Sequence[str], Origin | None], Any]:
-        offset, size = claim.letter
-        letter = self._slots.slot(offset, size).memory.data
-        length = int.from_bytes(letter[:8], "little")
-        return pickle.loads(letter[8 : 8 + length]), letter[8 + length :]
+    def _message(self, claim: Claim) -> tuple[tuple[Sequence[str], Origin | None], Any]:
+        offset, size = claim.message
+        message = self._slots.slot(offset, size).memory.data
+        length = int.from_bytes(message[:8], "little")
+        return pickle.loads(message[8 : 8 + length]), message[8 + length :]
 
     def _fail_all(self, job: Job, claim: Claim, error: BaseException) -> None:
         """A batch that cannot be made out here, for a user's class cannot be imported: each sample has failed."""
-        (names, _), _ = self._letter(claim)
+        (names, _), _ = self._message(claim)
         failures = [job.failure(names[index], error, 1) for index in range(claim.start, claim.stop)]
         self._count(Result(failures=failures))
 
@@ -354,7 +354,7 @@ class Helper:
             self._book.begin_failures_anew(self._me)
             os.ftruncate(self._failures_file, 0)
             os.lseek(self._failures_file, 0, os.SEEK_SET)
-        sealed = seal_failure(failure)
+        sealed = pickled_failure(failure)
         sealed = len(sealed).to_bytes(8, "little") + sealed
         view = memoryview(sealed)
         while view:

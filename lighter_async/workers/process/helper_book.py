@@ -24,8 +24,8 @@ from lighter_async.workers.process.words import (
     HURRY,
     INTENT,
     LAST,
-    LETTER_OFFSET,
-    LETTER_SIZE,
+    MESSAGE_OFFSET,
+    MESSAGE_SIZE,
     NEXT,
     OFFSET,
     PER,
@@ -271,9 +271,9 @@ class HelperBook(Book):
         words = self._words
         place = self._records + words[cell + RECORD] * RECORD_WORDS
         slot = words[place + OFFSET], words[place + SIZE]
-        letter = words[place + LETTER_OFFSET], words[place + LETTER_SIZE]
+        message = words[place + MESSAGE_OFFSET], words[place + MESSAGE_SIZE]
         start, stop = words[cell + START], words[cell + STOP]
-        return Claim(words[place + SERIAL], start, stop, slot, letter, bool(words[place + REDELIVERED]))
+        return Claim(words[place + SERIAL], start, stop, slot, message, bool(words[place + REDELIVERED]))
 
     def _deaths_at(self, cell: int) -> int:
         """How many have died over the sample that a dead helper was at, this one included."""

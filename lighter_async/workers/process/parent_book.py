@@ -15,8 +15,8 @@ from lighter_async.workers.process.words import (
     HEAD,
     HURRY,
     LAST,
-    LETTER_OFFSET,
-    LETTER_SIZE,
+    MESSAGE_OFFSET,
+    MESSAGE_SIZE,
     NEXT,
     OFFSET,
     PER,
@@ -57,14 +57,14 @@ class ParentBook(Book):
         per: int,
         serial: int,
         slot: tuple[int, int],
-        letter: tuple[int, int],
+        message: tuple[int, int],
         redelivered: bool = False,
     ) -> None:
         """Put a range into the queue under a record that is not in use."""
         words = self._words
         place = self._records + record * RECORD_WORDS
         words[place + OFFSET], words[place + SIZE] = slot
-        words[place + LETTER_OFFSET], words[place + LETTER_SIZE] = letter
+        words[place + MESSAGE_OFFSET], words[place + MESSAGE_SIZE] = message
         words[place + NEXT] = start
         words[place + LAST] = stop
         words[place + PER] = per

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lighter_async.errors import WriteError
-from lighter_async.staging.memory import Slot
+from lighter_async.staging.slots import Slot
 from lighter_async.types import Batch, Result, Unit
 from lighter_async.workers.process.outbox import Outbox
 from lighter_async.workers.process.transport import Transport
 from lighter_async.workers.process.words import Outcome
+from lighter_async.workers.worker_job import Job
+from lighter_async.workers.writing import fail_unit
 
 __all__ = ["Finished", "Schedule", "Sent"]
 
@@ -26,13 +28,13 @@ class Sent:
     """A batch that helpers have, or are about to have.
 
     Attributes:
-        letter: The slot that says what it is.
+        message: The slot that says what it is.
         left: Samples that are not done.
     """
 
     batch: Batch
     serial: int
-    letter: Slot
+    message: Slot
     left: int
 
 
@@ -55,8 +57,9 @@ class Schedule:
     The backend's lock guards it.
 
     Args:
+        job: What is done with a unit.
         transport: Has the book.
-        outbox: Has the batches' letters.
+        outbox: Has the batches' messages.
         capacity: Units that may be in flight at once.
         records_in_all: The book's size.
 
@@ -65,7 +68,8 @@ class Schedule:
         results: How many results of the book were read.
     """
 
-    def __init__(self, transport: Transport, outbox: Outbox, capacity: int, records_in_all: int) -> None:
+    def __init__(self, job: Job, transport: Transport, outbox: Outbox, capacity: int, records_in_all: int) -> None:
+        self._job = job
         self._transport = transport
         self._outbox = outbox
         self._capacity = capacity
@@ -154,7 +158,7 @@ class Schedule:
             per=per,
             serial=sent.serial,
             slot=(0, 0) if slot is None else (slot.offset, slot.memory.nbytes),
-            letter=(sent.letter.offset, sent.letter.memory.nbytes),
+            message=(sent.message.offset, sent.message.memory.nbytes),
             redelivered=redelivered,
         )
         self._transport.ring_sleepers()
@@ -199,6 +203,13 @@ class Schedule:
         self._leave(outcome.record, outcome.stop - outcome.start)
         self.forget(sent, outcome.stop - outcome.start)
 
+    def fail(
+        self, sent: Sent, start: int, stop: int, error: BaseException, finished: Finished, attempts: int = 1
+    ) -> None:
+        """Fail a range that no helper has."""
+        finished.append((sent.batch, fail_unit(self._job, Unit(sent.batch, start, stop), error, attempts)))
+        self.forget(sent, stop - start)
+
     def take_back(self, *, hurry: bool = True) -> list[Unit]:
         """Take out everything that no helper has in its hand.
 
@@ -234,7 +245,7 @@ class Schedule:
         """So many samples of a batch are no affair of the helpers any more."""
         sent.left -= samples
         if not sent.left:
-            self._outbox.release(sent.letter)
+            self._outbox.release(sent.message)
 
 
 def _units(start: int, stop: int, per: int) -> int:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from time import monotonic, monotonic_ns
 
 from lighter_async.errors import WriteError, WriteTimeoutError
 from lighter_async.interrupts import run_handlers
 from lighter_async.workers.process.launch import Process, check_descriptors, needed
-from lighter_async.workers.process.letter import open_failure
+from lighter_async.workers.process.pickled_messages import unpickled_failure
 from lighter_async.workers.process.transport import Transport
+from lighter_async.workers.process.words import Outcome
 
-__all__ = ["Crew", "Member"]
+__all__ = ["HelperProcesses", "HelperProcess"]
 
 _SECONDS_TO_NOTICE = 0.05
 _SECONDS_TO_END = 30.0  # for helpers that have nothing left to do; what a user's writer left running may hold them
 _SECONDS_IN_LOCK = 5.0  # of a helper, after which it is looked at whether it stands still
 
 
-class Member:
+class HelperProcess:
     """One helper.
 
     Attributes:
@@ -42,12 +44,12 @@ class Member:
             begin = self._failures_read + 8
             place = begin - base
             length = int.from_bytes(os.pread(self.process.failures, 8, place - 8), "little")
-            found.append(open_failure(os.pread(self.process.failures, length, place)))
+            found.append(unpickled_failure(os.pread(self.process.failures, length, place)))
             self._failures_read = begin + length
         return found
 
 
-class Crew:
+class HelperProcesses:
     """The helpers. The backend's lock guards it, but for `late` and `look_for_stuck`, which only look.
 
     Args:
@@ -62,7 +64,7 @@ class Crew:
     def __init__(self, transport: Transport, size: int, write_timeout: float | None) -> None:
         self._transport = transport
         self._write_timeout = write_timeout
-        self.members: list[Member | None] = [None] * size
+        self.members: list[HelperProcess | None] = [None] * size
         self._stuck = 0, 0.0  # the helper that holds the book's lock, and since when
 
     # Their life
@@ -84,9 +86,9 @@ class Crew:
         Raises:
             OSError: The system cannot.
         """
-        self.members[helper] = Member(self._transport.launch(helper))
+        self.members[helper] = HelperProcess(self._transport.launch(helper))
 
-    def bury(self, helper: int) -> int:
+    def remove(self, helper: int) -> int:
         """Free the place of one that has ended; returns its exit status."""
         member = self.members[helper]
         assert member is not None
@@ -119,6 +121,10 @@ class Crew:
         found = member.read_failures(book.base(helper), end)
         book.read(helper, end)
         return found
+
+    def failures_of(self, outcome: Outcome) -> Sequence[WriteError]:
+        """The failures of a unit."""
+        return self.read_failures(outcome.helper, outcome.failures) if outcome.failed else ()
 
     # Those that hang
 

@@ -10,10 +10,10 @@ from lighter_async.interrupts import uninterrupted
 from lighter_async.types import Waiter
 from lighter_async.workers.process.transport import Transport
 
-__all__ = ["Lookout"]
+__all__ = ["HelperNews"]
 
 
-class Lookout:
+class HelperNews:
     """One thread at a time waits for news of the helpers, for all others that wait.
 
     Args:
