@@ -83,6 +83,33 @@ def test_flush_seals_where_it_is_told_to(tmp_path, backend):
     check_whole(tmp_path, values)
 
 
+def test_a_wait_for_seals_ends_when_the_helpers_are_stopped_meanwhile(tmp_path):
+    """Whoever waits returns, though what it waits on was closed under it."""
+    with BackgroundWriter(encode_text, target=Volumes(tmp_path), backend="process", max_workers=1) as writer:
+        writer.submit("a", "one")
+        writer.flush()
+        backend = writer._lifecycle.backend
+        (member,) = backend._helpers.members
+        os.kill(member.process.popen.pid, signal.SIGSTOP)  # so that it seals nothing before the wait
+        events = backend._transport.events
+
+        class StoppedMeanwhile:
+            """Closes the events between the look whether there is something to wait for, and the wait."""
+
+            def poll(self, seconds):
+                backend._transport.events = events
+                os.kill(member.process.popen.pid, signal.SIGCONT)
+                backend.stop()
+                return events.poll(seconds)
+
+            def __getattr__(self, name):
+                return getattr(events, name)
+
+        backend._transport.events = StoppedMeanwhile()
+        backend.seal()
+    check_whole(tmp_path, {"a": "one"})
+
+
 def test_an_object_that_is_full_is_sealed_by_its_worker(tmp_path, backend):
     """Between two units; no sample waits for that."""
     values = {f"s{number}": f"value {number}" * 10 for number in range(40)}

@@ -11,7 +11,8 @@ from lighter_async.manifest import Record, Stored, StoredPart, checksum
 from lighter_async.targets import Item, Lane, Outcome, Placed, directory_of
 from lighter_async.tracebacks import keep_as_text
 from lighter_async.types import Result, Unit
-from lighter_async.workers.worker_job import Job, ready
+from lighter_async.workers.encoding import ready
+from lighter_async.workers.worker_job import Job
 
 __all__ = ["Abandoned", "Work"]
 

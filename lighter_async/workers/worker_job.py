@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lighter_async.errors import WriteError
-from lighter_async.names import with_suffix
 from lighter_async.session import Session
-from lighter_async.staging import Staged
-from lighter_async.targets import Item, Part
+from lighter_async.targets import Item
 from lighter_async.types import Unit
+from lighter_async.workers.encoding import encode_sample
 from lighter_async.workers.patience import Patience
 from lighter_async.workers.quarantine import Quarantine
 from lighter_async.writers import Output, Writer, outputs_of
 
-__all__ = ["Job", "ready"]
+__all__ = ["Job"]
 
 
 @dataclass(frozen=True)
@@ -40,26 +39,8 @@ class Job:
 
     def encode(self, unit: Unit, index: int) -> Item:
         """A sample as bytes, with encoders."""
-        staged, name = ready(unit), unit.batch.names[index]
-        parts = []
-        for output in self.outputs:
-            encoder, data = output.encoder, None
-            block = staged.block(index, output.key) if encoder.takes_blocks else None
-            if block is not None:
-                data = encoder.encode_block(block)
-            if data is None:
-                data = encoder.encode(staged.value(index, output.key))
-            parts.append(Part(with_suffix(name, output.suffix), output.suffix, data))
-        return Item(name, parts)
+        return encode_sample(self.outputs, unit, index)
 
     def failure(self, name: str, error: BaseException, attempts: int) -> WriteError:
         """The failure of one sample."""
         return WriteError.of_sample(error, writer=self.writer.name, name=name, attempts=attempts)
-
-
-def ready(unit: Unit) -> Staged:
-    """The unit's values, once an accelerator's copy of them has arrived."""
-    staged = unit.batch.staged
-    if staged.ready is not None:
-        staged.ready.synchronize()
-    return staged

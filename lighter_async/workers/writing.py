@@ -14,8 +14,9 @@ from lighter_async.manifest import Stored
 from lighter_async.names import with_suffix
 from lighter_async.targets import Lane, PathTarget
 from lighter_async.types import Result, Unit
+from lighter_async.workers.encoding import ready
 from lighter_async.workers.work import Abandoned, Work
-from lighter_async.workers.worker_job import Job, ready
+from lighter_async.workers.worker_job import Job
 from lighter_async.writers import PathFunction
 
 __all__ = ["await_unit", "fail_unit", "write_unit"]

@@ -99,7 +99,7 @@ class ProcessBackend:
         """
         check_is_no_helper()
         program()
-        # Sealed once more, for the target knows more of its run since it was opened. Its descriptors are inherited, so
+        # Pickled once more, for the target knows more of its run since it was opened. Its descriptors are inherited, so
         # that whoever waits for a dead process's locks waits for its helpers, too.
         job, inherited = self._outbox.pickled_job(), descriptors_of(self._job.session.target)
         with self._lock:
@@ -133,14 +133,15 @@ class ProcessBackend:
             return not all(self._transport.book.has_sealed(helper, request) for helper in helpers)
 
     def stop(self, *, seal: bool = True) -> None:
-        """Let the helpers go. A signal's handler may raise in between; then it may be called again."""
+        """Let the helpers go. It may be called again, as after a signal's handler has raised in between."""
         with uninterrupted():
             if self._arrivals is not None:
                 self._arrivals.stop()
                 self._arrivals = None
             with self._lock:
                 self._stopping = True
-                self._transport.end(seal=seal)
+                if not self._transport.is_closed:
+                    self._transport.end(seal=seal)
             self._helpers.wait_until_ended()
             with self._lock:
                 self._close()

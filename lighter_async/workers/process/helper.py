@@ -354,10 +354,10 @@ class Helper:
             self._book.begin_failures_anew(self._me)
             os.ftruncate(self._failures_file, 0)
             os.lseek(self._failures_file, 0, os.SEEK_SET)
-        sealed = pickled_failure(failure)
-        sealed = len(sealed).to_bytes(8, "little") + sealed
-        view = memoryview(sealed)
+        pickled = pickled_failure(failure)
+        told = len(pickled).to_bytes(8, "little") + pickled
+        view = memoryview(told)
         while view:
             view = view[os.write(self._failures_file, view) :]
-        self._failures_bytes += len(sealed)
+        self._failures_bytes += len(told)
         self._book.say_failures(self._me, self._failures_bytes)
