@@ -13,82 +13,29 @@ import pickle
 import select
 import signal
 import sys
-import threading
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lighter_async.errors import WriteError
-from lighter_async.forks import Descriptors
 from lighter_async.pickle_by_value import loads
 from lighter_async.staging import SharedView, Staged
 from lighter_async.types import Batch, Origin, Result, Unit
+from lighter_async.workers.process.after_parent_ends import ParentWatch
 from lighter_async.workers.process.bells import ring, silence
 from lighter_async.workers.process.helper_book import HelperBook
+from lighter_async.workers.process.helper_setting import HELPER_OF, Setting
 from lighter_async.workers.process.pickled_messages import pickled_failure, unpickled_batch
 from lighter_async.workers.process.words import Claim
 from lighter_async.workers.worker_job import Job
 from lighter_async.workers.writing import write_unit
 from lighter_async.writers import is_built_in
 
-if TYPE_CHECKING:
-    from lighter_async.workers.process.launch import Process
-
-__all__ = ["HELPER_OF", "Setting", "main"]
-
-HELPER_OF = "LIGHTER_ASYNC_HELPER_OF"
-"""An environment variable that only a helper finds, and only until it is at work: the process that it works for."""
+__all__ = ["main"]
 
 _MILLISECONDS_TO_LOOK = 100  # whether another helper has died, once the parent has
 _MILLISECONDS_TO_SEE = 20
 _NICENESS = 10  # a tenth of a core that others want, too
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What a helper is told at its start. Descriptors are inherited under their numbers.
-
-    Attributes:
-        helper: Which of the helpers it is, from 0 on.
-        helpers: How many there are.
-        records: The book's size.
-        mapped: Bytes of the slots' memory that are mapped at once.
-        parent: The process that it works for.
-        book, slots, job, failures, stack: Descriptors of files in memory: the queue, the samples, the pickled job, and
-            where this helper's failures are told, and where it is.
-        bells: Descriptors that wake a helper that sleeps, one for each.
-        news: Descriptor that tells the parent that something was done, if it waits for that.
-        inherited: Descriptors that it keeps open, and does nothing with: locks that are held until it ends.
-        tie: End of a pipe whose other end is the parent's alone: it is closed when that one ends, or becomes another
-            program (`os.execv`).
-    """
-
-    helper: int
-    helpers: int
-    records: int
-    mapped: int
-    parent: int
-    book: int
-    slots: int
-    job: int
-    failures: int
-    stack: int
-    bells: tuple[int, ...]
-    news: int
-    inherited: tuple[int, ...] = ()
-    tie: int = -1
-
-    @property
-    def descriptors(self) -> tuple[int, ...]:
-        """All that it inherits."""
-        memory = self.book, self.slots, self.job, self.failures, self.stack
-        tie = () if self.tie < 0 else (self.tie,)
-        return (*memory, *self.bells, self.news, *tie, *self.inherited)
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
 
 
 def main(setting: str) -> None:
@@ -154,23 +101,15 @@ class Helper:
         self._failures_bytes = 0
         self._bells = setting.bells
         self._news = setting.news
-        self._tie = setting.tie
-        try:
-            self._parent = os.pidfd_open(setting.parent)
-        except ProcessLookupError:
-            self._parent = -1
-        # Looked at after the descriptor was opened, which may be another process's of that number otherwise.
-        self._orphan = os.getppid() != setting.parent
-        self._successor: Process | None = None  # the latest one
-        self._successor_lock = threading.Lock()
+        self._parent = ParentWatch(setting, self._book)
         if self._is_needed:
-            threading.Thread(target=self._watch_parent, daemon=True).start()
+            self._parent.start()
         self._batch: tuple[int, Batch] | None = None  # the last one and its serial number
         self.is_plain = False  # whether it runs code of this package alone
 
     def _forked(self) -> None:
         """In a child that an encoder has forked, which may outlive us: keep no bell, lock or pipe."""
-        for descriptor in (*self._setting.descriptors, self._parent):
+        for descriptor in (*self._setting.descriptors, self._parent.descriptor):
             try:
                 os.close(descriptor)
             except OSError:
@@ -216,8 +155,8 @@ class Helper:
         is_first = True
         while True:
             self._seal_if_asked(job)
-            if self._orphan:
-                self._start_successor()
+            if self._parent.has_ended:
+                self._parent.start_successor()
                 # First, so that there is a free cell for another one.
                 claim = self._book.inherit(self._me)
                 if claim is not None:
@@ -230,7 +169,7 @@ class Helper:
                 ring(self._bells[sleeper])
             if claim is not None:
                 self._write(job, claim)
-            elif self._orphan:
+            elif self._parent.has_ended:
                 self._batch = None
                 if not self._book.has_work:
                     if not self._book.others(self._me):
@@ -308,47 +247,8 @@ class Helper:
         failures = [job.failure(names[index], error, 1) for index in range(claim.start, claim.stop)]
         self._count(Result(failures=failures))
 
-    def _watch_parent(self) -> None:
-        """Once the parent has died, or become another program: close what others wait for, and start successors."""
-        if self._parent >= 0 and not self._orphan:
-            ended = select.poll()
-            ended.register(self._parent, select.POLLIN)
-            if self._tie >= 0:
-                ended.register(self._tie, select.POLLIN)
-            ended.poll()
-        self._orphan = True
-        # A program that reads the job's output would wait for us otherwise.
-        nothing = os.open(os.devnull, os.O_RDWR)
-        os.dup2(nothing, 1)
-        os.dup2(nothing, 2)
-        os.close(nothing)
-        ring(self._bells[self._me])
-        # What the rest of the thread does while a sample takes long.
-        while True:
-            self._start_successor()
-            time.sleep(_MILLISECONDS_TO_LOOK / 1000)
-
-    def _start_successor(self) -> None:
-        """Where no other helper is alive, start one, which goes on should this one be killed."""
-        with self._successor_lock:
-            if self._successor is not None and self._successor.popen.poll() is None:
-                return  # it may not be at work yet
-            if not self._book.has_work or self._book.others(self._me):
-                return
-            cell = self._book.free_cell(self._me)
-            if cell is None or not self._book.may_have_successor():
-                return
-            from lighter_async.workers.process.interpreter import folder_and_path
-            from lighter_async.workers.process.launch import launch
-
-            try:
-                folder, path = folder_and_path(sys.path)
-                self._successor = launch(replace(self._setting, helper=cell), Descriptors(), folder=folder, path=path)
-            except OSError:
-                pass  # then this one is the last
-
     def _tell_failure(self, failure: WriteError) -> None:
-        if self._orphan:
+        if self._parent.has_ended:
             return  # nobody reads it
         if self._failures_bytes and self._book.is_all_read(self._me):
             self._book.begin_failures_anew(self._me)

@@ -17,7 +17,7 @@ from typing import Any
 
 from lighter_async.errors import BackendUnavailableError, describe
 from lighter_async.forks import Descriptors
-from lighter_async.workers.process.helper import HELPER_OF, Setting
+from lighter_async.workers.process.helper_setting import HELPER_OF, Setting
 from lighter_async.workers.process.interpreter import arguments, program
 
 __all__ = ["Process", "check_descriptors", "launch", "needed", "standard_descriptors", "supported"]

@@ -12,7 +12,7 @@ from dataclasses import replace
 from lighter_async.forks import Descriptors, no_fork
 from lighter_async.staging import SharedMemory
 from lighter_async.workers.process.bells import make_bell, ring, silence
-from lighter_async.workers.process.helper import Setting
+from lighter_async.workers.process.helper_setting import Setting
 from lighter_async.workers.process.interpreter import folder_and_path
 from lighter_async.workers.process.launch import Process, launch, needed, standard_descriptors
 from lighter_async.workers.process.parent_book import ParentBook
