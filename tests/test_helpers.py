@@ -341,7 +341,7 @@ def test_sizes_from_nothing_to_more_than_the_budget(tmp_path):
         assert (tmp_path / str(number)).read_bytes() == bytes([number]) * size
 
 
-def test_as_many_units_as_the_queue_takes_are_in_the_book(harness):
+def test_as_many_units_as_the_queue_takes_are_in_the_shared_queue(harness):
     """All that was handed over stands there, though each sample is a unit and nothing is taken out meanwhile."""
     harness.gate.shut()
     service = harness.make_service(max_workers=1, queue_size=3000)
@@ -353,7 +353,7 @@ def test_as_many_units_as_the_queue_takes_are_in_the_book(harness):
     assert harness.stored() == {str(number): str(number).encode() for number in range(3000)}
 
 
-def test_a_batch_of_more_samples_than_the_queue_takes_is_in_the_book_at_once(tmp_path, monkeypatch):
+def test_a_batch_of_more_samples_than_the_queue_takes_is_in_the_shared_queue_at_once(tmp_path, monkeypatch):
     """In larger units."""
     monkeypatch.setattr(schedule_module, "_LEAST_UNITS", 4)
     with BackgroundWriter("text", tmp_path, backend="process", max_workers=1, queue_size=2) as writer:

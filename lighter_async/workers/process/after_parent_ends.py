@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from lighter_async.forks import Descriptors
 from lighter_async.workers.process.bells import ring
-from lighter_async.workers.process.helper_book import HelperBook
 from lighter_async.workers.process.helper_setting import Setting
+from lighter_async.workers.process.shared_queue_helper_side import HelperQueue
 
 if TYPE_CHECKING:
     from lighter_async.workers.process.launch import Process
@@ -28,16 +28,16 @@ class ParentWatch:
 
     Args:
         setting: What the helper was told.
-        book: The queue.
+        queue: What it shares with the parent and the other helpers.
 
     Attributes:
         descriptor: Becomes readable when the parent ends; -1 if it has ended before.
         has_ended: Whether the parent has died, or become another program.
     """
 
-    def __init__(self, setting: Setting, book: HelperBook) -> None:
+    def __init__(self, setting: Setting, queue: HelperQueue) -> None:
         self._setting = setting
-        self._book = book
+        self._queue = queue
         try:
             self.descriptor = os.pidfd_open(setting.parent)
         except ProcessLookupError:
@@ -76,11 +76,12 @@ class ParentWatch:
         with self._successor_lock:
             if self._successor is not None and self._successor.popen.poll() is None:
                 return  # it may not be at work yet
-            if not self._book.has_work or self._book.others(self._setting.helper):
+            if not self._queue.has_work or self._queue.others(self._setting.helper):
                 return
-            cell = self._book.free_cell(self._setting.helper)
-            if cell is None or not self._book.may_have_successor():
+            cell = self._queue.free_cell(self._setting.helper)
+            if cell is None or not self._queue.may_have_successor():
                 return
+            # Not above: what few helpers need would make the start of each take longer.
             from lighter_async.workers.process.interpreter import folder_and_path
             from lighter_async.workers.process.launch import launch
 

@@ -32,12 +32,12 @@ _SECONDS_TO_SEAL = 0.02  # after which helpers that were replaced are looked at 
 class ProcessBackend:
     """Runs a job in `max_workers` helper processes, which read the samples from memory that they share.
 
-    Everything that was put stands in the book at once, so that helpers finish it whatever becomes of this process.
+    Everything that was put stands in the queue at once, so that helpers finish it whatever becomes of this process.
     There is no thread that reads what they have done: the next call does, or a thread that waits. A helper that dies is
-    replaced, and what it had in its hand is put into the book again.
+    replaced, and what it had in its hand is put into the queue again.
 
     Batches whose copy from an accelerator is still under way are held back until it has arrived, since a helper cannot
-    wait for that: a thread does, and puts them into the book then, whatever the caller is at.
+    wait for that: a thread does, and puts them into the queue then, whatever the caller is at.
 
     Args:
         job: What is done with a unit.
@@ -130,7 +130,7 @@ class ProcessBackend:
             if self._transport.is_closed or not self._replacement.goes_on:
                 return False
             helpers = [helper for helper, member in enumerate(self._helpers.members) if member is not None]
-            return not all(self._transport.book.has_sealed(helper, request) for helper in helpers)
+            return not all(self._transport.queue.has_sealed(helper, request) for helper in helpers)
 
     def stop(self, *, seal: bool = True) -> None:
         """Let the helpers go. It may be called again, as after a signal's handler has raised in between."""
@@ -188,7 +188,7 @@ class ProcessBackend:
             return [] if self._transport.is_closed else self._schedule.take_back()
 
     def _wait_for_arrivals(self) -> None:
-        """Have a thread put into the book what is on its way from a device, as soon as it has arrived."""
+        """Have a thread put into the queue what is on its way from a device, as soon as it has arrived."""
         held = self._schedule.held
         ready = held[-1][0].batch.staged.ready if held else None
         if ready is not None:
@@ -231,7 +231,7 @@ class ProcessBackend:
         try:
             return bool(
                 self._replacement.broken is not None
-                or self._transport.book.has_failures
+                or self._transport.queue.has_failures
                 or self._transport.events.poll(0)
                 or self._helpers.late()
             )
@@ -250,7 +250,7 @@ class ProcessBackend:
         self._news.wake()
 
     def _has_results(self) -> bool:
-        return self._transport.book.results != self._schedule.results
+        return self._transport.queue.results != self._schedule.results
 
     def _tell(self, finished: Finished) -> None:
         for batch, result in finished:

@@ -1,4 +1,4 @@
-"""A helper process, from inside: takes units from the book and writes their samples, until there are no more.
+"""A helper process, from inside: takes units from the queue and writes their samples, until there are no more.
 
 It needs PyTorch only where the writer does, or a user's function is handed a tensor. It ends when it is told to, or
 when its parent has died or become another program, in either case after the queue is empty.
@@ -23,10 +23,10 @@ from lighter_async.staging import SharedView, Staged
 from lighter_async.types import Batch, Origin, Result, Unit
 from lighter_async.workers.process.after_parent_ends import ParentWatch
 from lighter_async.workers.process.bells import ring, silence
-from lighter_async.workers.process.helper_book import HelperBook
 from lighter_async.workers.process.helper_setting import HELPER_OF, Setting
 from lighter_async.workers.process.pickled_messages import pickled_failure, unpickled_batch
-from lighter_async.workers.process.words import Claim
+from lighter_async.workers.process.shared_queue_helper_side import HelperQueue
+from lighter_async.workers.process.shared_queue_words import Claim
 from lighter_async.workers.worker_job import Job
 from lighter_async.workers.writing import write_unit
 from lighter_async.writers import is_built_in
@@ -91,8 +91,8 @@ class Helper:
         self._setting = setting
         for descriptor in setting.descriptors:
             os.set_inheritable(descriptor, False)  # a program that an encoder starts may outlive us
-        self._book = HelperBook(setting.book, setting.helpers, setting.records)
-        self._is_needed = self._book.live(setting.helper)
+        self._queue = HelperQueue(setting.queue, setting.helpers, setting.records)
+        self._is_needed = self._queue.live(setting.helper)
         os.register_at_fork(after_in_child=self._forked)
         self._slots: SharedView
         self._slots_file, self._mapped = setting.slots, setting.mapped
@@ -101,7 +101,7 @@ class Helper:
         self._failures_bytes = 0
         self._bells = setting.bells
         self._news = setting.news
-        self._parent = ParentWatch(setting, self._book)
+        self._parent = ParentWatch(setting, self._queue)
         if self._is_needed:
             self._parent.start()
         self._batch: tuple[int, Batch] | None = None  # the last one and its serial number
@@ -123,13 +123,13 @@ class Helper:
             job = self._open_job()
         except BaseException as error:
             self._tell_failure(WriteError.of_sample(error, writer="", name=""))
-            self._book.say_broken(self._me)
+            self._queue.say_broken(self._me)
             ring(self._news)
             return 1
         _give_way(self._me)  # only now, since the parent may be waiting for the first sample
         try:
             self._work(job)
-            if not self._book.ends_unsealed:
+            if not self._queue.ends_unsealed:
                 job.session.seal(self._lane)
         finally:
             self._lane.close()
@@ -140,7 +140,7 @@ class Helper:
         self._slots = SharedView(self._slots_file, self._mapped)
         job = loads(os.pread(self._job_file, os.fstat(self._job_file).st_size, 0))
         assert isinstance(job, Job)
-        job.patience.is_over = lambda: self._book.hurried
+        job.patience.is_over = lambda: self._queue.hurried
         # The disk may be full just now, since another helper is at work already.
         job.patience.call(job.session.open, lambda _: None)
         self._lane = job.session.lane(self._me)
@@ -158,11 +158,11 @@ class Helper:
             if self._parent.has_ended:
                 self._parent.start_successor()
                 # First, so that there is a free cell for another one.
-                claim = self._book.inherit(self._me)
+                claim = self._queue.inherit(self._me)
                 if claim is not None:
                     self._write(job, claim)
                     continue
-            claim, sleeper, news = self._book.turn(self._me)
+            claim, sleeper, news = self._queue.turn(self._me)
             if news:
                 ring(self._news)
             if sleeper is not None:
@@ -171,14 +171,14 @@ class Helper:
                 self._write(job, claim)
             elif self._parent.has_ended:
                 self._batch = None
-                if not self._book.has_work:
-                    if not self._book.others(self._me):
+                if not self._queue.has_work:
+                    if not self._queue.others(self._me):
                         self._slots.discard()
                     return
                 # Another one is at work, and may die over it.
                 waiting.poll(_MILLISECONDS_TO_LOOK)
                 silence(mine)
-            elif self._book.ending:
+            elif self._queue.ending:
                 return
             else:
                 self._batch = None
@@ -201,21 +201,21 @@ class Helper:
         if job.patience.write_timeout is not None and _may_need_torch(job, batch.staged):
             import torch  # noqa: F401  # which takes seconds, that are no sample's
         unit = Unit(batch, claim.start, claim.stop, claim.redelivered)
-        self._count(write_unit(job, unit, self._lane, partial(self._book.on_progress, self._me)))
+        self._count(write_unit(job, unit, self._lane, partial(self._queue.on_progress, self._me)))
         # Only now: no sample's memory waits for it.
         if self._lane.wants_seal:
             job.session.seal(self._lane)
 
     def _seal_if_asked(self, job: Job) -> None:
-        if request := self._book.request_to_seal(self._me):
+        if request := self._queue.request_to_seal(self._me):
             job.session.seal(self._lane)
-            self._book.say_sealed(self._me, request)
+            self._queue.say_sealed(self._me, request)
             ring(self._news)
 
     def _count(self, result: Result) -> None:
         for failure in result.failures:
             self._tell_failure(failure)
-        self._book.count(
+        self._queue.count(
             self._me,
             written=result.written,
             skipped=result.skipped,
@@ -250,8 +250,8 @@ class Helper:
     def _tell_failure(self, failure: WriteError) -> None:
         if self._parent.has_ended:
             return  # nobody reads it
-        if self._failures_bytes and self._book.is_all_read(self._me):
-            self._book.begin_failures_anew(self._me)
+        if self._failures_bytes and self._queue.is_all_read(self._me):
+            self._queue.begin_failures_anew(self._me)
             os.ftruncate(self._failures_file, 0)
             os.lseek(self._failures_file, 0, os.SEEK_SET)
         pickled = pickled_failure(failure)
@@ -260,4 +260,4 @@ class Helper:
         while view:
             view = view[os.write(self._failures_file, view) :]
         self._failures_bytes += len(told)
-        self._book.say_failures(self._me, self._failures_bytes)
+        self._queue.say_failures(self._me, self._failures_bytes)

@@ -10,8 +10,8 @@ from lighter_async.errors import WriteError, WriteTimeoutError
 from lighter_async.interrupts import run_handlers
 from lighter_async.workers.process.launch import Process, check_descriptors, needed
 from lighter_async.workers.process.pickled_messages import unpickled_failure
+from lighter_async.workers.process.shared_queue_words import Outcome
 from lighter_async.workers.process.transport import Transport
-from lighter_async.workers.process.words import Outcome
 
 __all__ = ["HelperProcesses", "HelperProcess"]
 
@@ -65,7 +65,7 @@ class HelperProcesses:
         self._transport = transport
         self._write_timeout = write_timeout
         self.members: list[HelperProcess | None] = [None] * size
-        self._stuck = 0, 0.0  # the helper that holds the book's lock, and since when
+        self._stuck = 0, 0.0  # the helper that holds the queue's lock, and since when
 
     # Their life
 
@@ -92,7 +92,7 @@ class HelperProcesses:
         """Free the place of one that has ended; returns its exit status."""
         member = self.members[helper]
         assert member is not None
-        self._transport.book.clear(helper)
+        self._transport.queue.clear(helper)
         self.members[helper] = None
         return member.process.wait()
 
@@ -116,10 +116,10 @@ class HelperProcesses:
 
     def read_failures(self, helper: int, end: int) -> list[WriteError]:
         """What a helper told of failures up to byte `end` and was not read yet."""
-        member, book = self.members[helper], self._transport.book
+        member, queue = self.members[helper], self._transport.queue
         assert member is not None
-        found = member.read_failures(book.base(helper), end)
-        book.read(helper, end)
+        found = member.read_failures(queue.base(helper), end)
+        queue.read(helper, end)
         return found
 
     def failures_of(self, outcome: Outcome) -> Sequence[WriteError]:
@@ -132,11 +132,11 @@ class HelperProcesses:
         """Those that have been at one sample for longer than `write_timeout`."""
         if self._write_timeout is None:
             return []
-        book, before = self._transport.book, monotonic_ns() - int(self._write_timeout * 1e9)
+        queue, before = self._transport.queue, monotonic_ns() - int(self._write_timeout * 1e9)
         return [
             helper
             for helper, member in enumerate(self.members)
-            if member is not None and member.killed is None and 0 < book.since(helper) < before
+            if member is not None and member.killed is None and 0 < queue.since(helper) < before
         ]
 
     def kill(self, helper: int) -> None:
@@ -152,9 +152,9 @@ class HelperProcesses:
         )
 
     def look_for_stuck(self) -> None:
-        """End a helper that stands still while it holds the book's lock, for which all others wait."""
+        """End a helper that stands still while it holds the queue's lock, for which all others wait."""
         try:
-            holder, now = self._transport.book.lock.holder, monotonic()
+            holder, now = self._transport.queue.lock.holder, monotonic()
         except OSError:
             return  # stopped meanwhile
         if not holder or holder != self._stuck[0]:
@@ -162,4 +162,4 @@ class HelperProcesses:
             return
         seconds = now - self._stuck[1]
         if seconds > min(_SECONDS_IN_LOCK, self._write_timeout or _SECONDS_IN_LOCK):
-            self._transport.book.lock.end_if_stuck(seconds)
+            self._transport.queue.lock.end_if_stuck(seconds)

@@ -18,10 +18,10 @@ class Setting:
     Attributes:
         helper: Which of the helpers it is, from 0 on.
         helpers: How many there are.
-        records: The book's size.
+        records: The queue's size.
         mapped: Bytes of the slots' memory that are mapped at once.
         parent: The process that it works for.
-        book, slots, job, failures, stack: Descriptors of files in memory: the queue, the samples, the pickled job, and
+        queue, slots, job, failures, stack: Descriptors of files in memory: the queue, the samples, the pickled job, and
             where this helper's failures are told, and where it is.
         bells: Descriptors that wake a helper that sleeps, one for each.
         news: Descriptor that tells the parent that something was done, if it waits for that.
@@ -35,7 +35,7 @@ class Setting:
     records: int
     mapped: int
     parent: int
-    book: int
+    queue: int
     slots: int
     job: int
     failures: int
@@ -48,7 +48,7 @@ class Setting:
     @property
     def descriptors(self) -> tuple[int, ...]:
         """All that it inherits."""
-        memory = self.book, self.slots, self.job, self.failures, self.stack
+        memory = self.queue, self.slots, self.job, self.failures, self.stack
         tie = () if self.tie < 0 else (self.tie,)
         return (*memory, *self.bells, self.news, *tie, *self.inherited)
 

@@ -8,8 +8,8 @@ from lighter_async.types import Unit
 from lighter_async.workers.process.death_limits import ATTEMPTS, DeathLimits
 from lighter_async.workers.process.helper_processes import HelperProcess, HelperProcesses
 from lighter_async.workers.process.schedule import Finished, Schedule
+from lighter_async.workers.process.shared_queue_words import BROKEN, STARTING, Outcome
 from lighter_async.workers.process.transport import Transport
-from lighter_async.workers.process.words import BROKEN, STARTING, Outcome
 
 __all__ = ["HelperReplacement"]
 
@@ -53,9 +53,9 @@ class HelperReplacement:
             member: Its process, of which all results were read.
             finished: Gets what is to be told of batches.
         """
-        book = self._transport.book
-        state, failures = book.state(helper), book.failures(helper)
-        hand = book.in_hand(helper)
+        queue = self._transport.queue
+        state, failures = queue.state(helper), queue.failures(helper)
+        hand = queue.in_hand(helper)
         cause: BaseException | None = None
         if member.killed is not None and hand is not None:
             self.limits.note_late((self._schedule.batch_of(hand[0]).serial, hand[2]), member.killed)

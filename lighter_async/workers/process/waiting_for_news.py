@@ -42,7 +42,7 @@ class HelperNews:
         with uninterrupted(), self._lock:
             if not self._transport.is_closed:
                 self._watchers += more
-                self._transport.book.watch(self._watchers)
+                self._transport.queue.watch(self._watchers)
 
     def wait(self, waiter: Waiter, timeout: float, has_news: Callable[[], bool]) -> bool:
         """Wait until helpers have news, the waiter is woken, or for `timeout` seconds.

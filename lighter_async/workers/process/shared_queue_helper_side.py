@@ -1,12 +1,12 @@
-"""The book on a helper's side: it takes units, says what became of them, and inherits those of the dead."""
+"""The queue on a helper's side: it takes units, says what became of them, and inherits those of the dead."""
 
 from __future__ import annotations
 
 import os
 from time import monotonic_ns
 
-from lighter_async.workers.process.book import Book
-from lighter_async.workers.process.words import (
+from lighter_async.workers.process.shared_queue import SharedQueue
+from lighter_async.workers.process.shared_queue_words import (
     ASLEEP,
     AT,
     AWAKE,
@@ -57,14 +57,14 @@ from lighter_async.workers.process.words import (
     Claim,
 )
 
-__all__ = ["HelperBook"]
+__all__ = ["HelperQueue"]
 
 _MOST_DEATHS = 3  # over one sample
 _MOST_SUCCESSORS = 60
 
 
-class HelperBook(Book):
-    """The book as a helper has it."""
+class HelperQueue(SharedQueue):
+    """The queue as a helper has it."""
 
     def turn(self, helper: int) -> tuple[Claim | None, int | None, bool]:
         """Enter what became of the unit in hand, and take the next one, if there is any.

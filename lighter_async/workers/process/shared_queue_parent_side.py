@@ -1,9 +1,9 @@
-"""The book on the parent's side: it appends ranges of samples, and reads what became of them."""
+"""The queue on the parent's side: it appends ranges of samples, and reads what became of them."""
 
 from __future__ import annotations
 
-from lighter_async.workers.process.book import Book
-from lighter_async.workers.process.words import (
+from lighter_async.workers.process.shared_queue import SharedQueue
+from lighter_async.workers.process.shared_queue_words import (
     ASLEEP,
     AT,
     BASE,
@@ -38,11 +38,11 @@ from lighter_async.workers.process.words import (
     Outcome,
 )
 
-__all__ = ["ParentBook"]
+__all__ = ["ParentQueue"]
 
 
-class ParentBook(Book):
-    """The book as the process that hands samples over has it.
+class ParentQueue(SharedQueue):
+    """The queue as the process that hands samples over has it.
 
     It appends and reads without the lock, which it takes only to empty the queue, and to see what a dead helper had in
     its hand.

@@ -1,4 +1,4 @@
-"""The book's words: where in its memory what stands, and what is made of them."""
+"""The queue's words: where in its memory what stands, and what is made of them."""
 
 from __future__ import annotations
 
