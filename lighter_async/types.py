@@ -163,7 +163,7 @@ class Batch:
         nbytes: What the batch counts against `queue_bytes` until its last sample is stored.
         left: Samples that are not stored yet. Guarded by the ledger's lock.
         begun: Whether a worker has taken a part of it. Guarded by the backend's lock.
-        letter: What the backend has made of it to hand it to another process.
+        message: What the backend has made of it to hand it to another process.
         origin: Where its samples come from, if that is known.
         is_kept: Whether its memory is not to be used again, since a thread that hangs may still read it.
     """
@@ -173,7 +173,7 @@ class Batch:
     nbytes: int
     left: int
     begun: bool = False
-    letter: bytes = b""
+    message: bytes = b""
     origin: Origin | None = None
     is_kept: bool = False
 

@@ -25,7 +25,7 @@ with warnings.catch_warnings():
     from pytorch_lightning.callbacks import ModelCheckpoint  # noqa: F401  (loaded here, and not between two scenarios)
 
 from lighter_async import BackgroundWriter, FileWriter, Origin, PendingSampler, Run, pending
-from lighter_async.callback import base
+from lighter_async.callback import base_writer
 from lighter_async.manifest.verify import drop, verify
 
 SAMPLES = 37  # odd, so that the ranks have different numbers of them
@@ -341,7 +341,7 @@ class Ranks:
         own = self.folder / f"view-of-rank-{os.environ.get('LOCAL_RANK', '0')}"
         own.mkdir()
         os.chdir(own)
-        base._SECONDS_TO_SEE = 1.0
+        base_writer._SECONDS_TO_SEE = 1.0
         self.predict_and_go_on(self.loader(), FileWriter("results", "sample", "text"))
         os.chdir(here)
 

@@ -13,7 +13,7 @@ from lightning_models import Recorder, both_packages, files_in, lightning_warnin
 from PIL import Image
 
 from lighter_async import DuplicateNameError, Encoder, FileWriter, InvalidNameError, writer_registry
-from lighter_async.callback.samples import names_of, samples_of
+from lighter_async.callback.names_and_samples import names_of, samples_of
 
 pytestmark = lightning_warnings
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 import lighter_async
+from lighter_async import BackgroundWriter
 from lighter_async.cli import main
 from lighter_async.cli.advice import judge
+from lighter_async.options import meaning_of
 from lighter_async.types import WriterStats
 
 PACKAGE = Path(lighter_async.__file__).parent
@@ -104,6 +106,48 @@ def test_the_command_line_starts_without_torch():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
     assert lighter_async.__version__ in result.stdout
+
+
+def printed_help(command, capsys, monkeypatch):
+    """The help of a command, on as few lines as it has sentences."""
+    monkeypatch.setenv("COLUMNS", "10000")
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("demo", {"--max-workers": "max_workers", "--queue-size": "queue_size"}),
+        ("bench", {"--backends": "backend", "--max-workers": "max_workers", "--queue-sizes": "queue_size"}),
+    ],
+)
+def test_help_says_of_a_writers_option_what_its_docstring_says(command, arguments, capsys, monkeypatch):
+    """Each sentence is written once, so the two cannot differ."""
+    lines = printed_help(command, capsys, monkeypatch).splitlines()
+    documented = BackgroundWriter.__doc__.replace("`", "")
+    for argument, option in arguments.items():
+        meaning = meaning_of(option).replace("`", "")
+        (line,) = (line for line in lines if line.strip().startswith(argument))
+        assert f" {meaning}" in line
+        assert f"{option}: {meaning}" in " ".join(documented.split())
+
+
+def test_help_starts_without_numpy_and_torch():
+    """Only the help of a command with a writer's options loads what says what they mean, and that needs no PyTorch."""
+    code = (
+        "import sys\n"
+        "from lighter_async.cli import main\n"
+        "for command, allowed in (([], set()), (['verify'], set()), (['demo'], {'numpy'})):\n"
+        "    try:\n        main([*command, '--help'])\n"
+        "    except SystemExit as ended:\n        assert not ended.code\n"
+        "    loaded = {'torch', 'numpy', 'lightning', 'pytorch_lightning'} & set(sys.modules)\n"
+        "    assert loaded <= allowed, (command, loaded)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
 
 
 def test_nothing_else_imports_the_command_line():

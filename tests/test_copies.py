@@ -20,8 +20,8 @@ from PIL import Image
 from test_accelerator import Device
 
 from lighter_async import BackgroundWriter, QueueFullError, WriteError, encoder
+from lighter_async.pickle_by_value import dumps, loads_own
 from lighter_async.staging import StagingPool, plan_batch, plan_sample
-from lighter_async.twin import dumps, loads_own
 
 MEGA = 1 << 20
 

@@ -22,7 +22,7 @@ from lighter_async import (
     pending,
     read_manifest,
 )
-from lighter_async.callback.series import StoredSeries
+from lighter_async.callback.stored_series import StoredSeries
 from lighter_async.cli import main
 from lighter_async.manifest.verify import drop, verify
 from lighter_async.names import Numbers

@@ -65,3 +65,23 @@ def test_the_commands_that_the_readme_names_exist():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for path in re.findall(r"`((?:examples|benchmarks|docs)/[\w./]+)`", readme):
         assert (ROOT / path).exists(), path
+
+
+def test_the_design_names_every_file_of_the_larger_rooms():
+    """A reader finds each there, with half a sentence, and none that is gone."""
+    design = (ROOT / "docs/design.md").read_text()
+    _, *parts = re.split(
+        r"^\| \*\*`([\w/]+)/`\*\* \| \|$", design.partition("\nImports point one way")[0], flags=re.MULTILINE
+    )
+    rooms = dict(zip(parts[::2], parts[1::2], strict=True))
+    assert rooms.keys() == {"callback", "service", "staging", "workers", "workers/process", "targets"}
+    for room, files in rooms.items():
+        there = {path.name for path in (ROOT / "lighter_async" / room).glob("*.py")} - {"__init__.py"}
+        assert set(re.findall(r"`(\w+\.py)`", files)) == there
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_files_that_a_document_names_exist(document):
+    """By their paths, from the repository's root or the package's."""
+    for path in re.findall(r"`((?:\w+/)+\w+\.py)`", document.read_text()):
+        assert (ROOT / path).exists() or (ROOT / "lighter_async" / path).exists(), path

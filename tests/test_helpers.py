@@ -30,7 +30,7 @@ from lighter_async.workers.process import schedule as schedule_module
 
 
 def helpers_of(writer):
-    return [psutil.Process(helper.process.popen.pid) for helper in writer._lifecycle.backend._crew.members]
+    return [psutil.Process(helper.process.popen.pid) for helper in writer._lifecycle.backend._helpers.members]
 
 
 def read(folder):
@@ -341,7 +341,7 @@ def test_sizes_from_nothing_to_more_than_the_budget(tmp_path):
         assert (tmp_path / str(number)).read_bytes() == bytes([number]) * size
 
 
-def test_as_many_units_as_the_queue_takes_are_in_the_book(harness):
+def test_as_many_units_as_the_queue_takes_are_in_the_shared_queue(harness):
     """All that was handed over stands there, though each sample is a unit and nothing is taken out meanwhile."""
     harness.gate.shut()
     service = harness.make_service(max_workers=1, queue_size=3000)
@@ -353,7 +353,7 @@ def test_as_many_units_as_the_queue_takes_are_in_the_book(harness):
     assert harness.stored() == {str(number): str(number).encode() for number in range(3000)}
 
 
-def test_a_batch_of_more_samples_than_the_queue_takes_is_in_the_book_at_once(tmp_path, monkeypatch):
+def test_a_batch_of_more_samples_than_the_queue_takes_is_in_the_shared_queue_at_once(tmp_path, monkeypatch):
     """In larger units."""
     monkeypatch.setattr(schedule_module, "_LEAST_UNITS", 4)
     with BackgroundWriter("text", tmp_path, backend="process", max_workers=1, queue_size=2) as writer:
@@ -529,7 +529,7 @@ else:
 values = ["x" * 1000] * 10 if sys.argv[2] == "built-in" else np.full((10, 1000), ord("x"), np.uint8)
 for step in range(30):
     writer.submit_batch([f"{step}/{i}" for i in range(10)], values)
-print(child, *[helper.process.popen.pid for helper in writer._lifecycle.backend._crew.members], flush=True)
+print(child, *[helper.process.popen.pid for helper in writer._lifecycle.backend._helpers.members], flush=True)
 time.sleep(60)
 """
 
@@ -565,7 +565,7 @@ def test_random_kills_of_helpers_lose_and_double_nothing(tmp_path):
         for step in range(60):
             writer.submit_batch([f"{step}/{i}" for i in range(8)], torch.full((8, 3000), float(step)))
             if step % 3 == 0:
-                victim = writer._lifecycle.backend._crew.members[rng.integers(2)]
+                victim = writer._lifecycle.backend._helpers.members[rng.integers(2)]
                 if victim is not None and victim.process.popen.poll() is None:
                     os.kill(victim.process.popen.pid, signal.SIGKILL)
     stats = writer.stats()

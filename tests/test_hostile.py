@@ -25,7 +25,7 @@ from lighter_async.manifest import reader
 from lighter_async.manifest.entry import parse
 from lighter_async.manifest.verify import drop as drop_damaged
 from lighter_async.manifest.verify import verify
-from lighter_async.workers.plain import from_plain, to_plain
+from lighter_async.workers.plain_values import from_plain, to_plain
 from lighter_async.workers.quarantine import NeedsTrustError, kept_in
 
 ABOUT = {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lighter_async import BackgroundWriter, DuplicateNameError, InvalidNameError, LighterAsyncError
 from lighter_async.names import Claims, Numbers, check_names, checks, claims_of, with_suffix, with_suffixes
-from lighter_async.names.taken import _MOST_LATEST
+from lighter_async.names.used_names import _MOST_LATEST
 
 quick = settings(max_examples=300, deadline=None, database=None)
 
@@ -287,8 +287,8 @@ def test_names_that_were_put_away_are_still_known():
     count = 5 * _MOST_LATEST + 10
     for start in range(0, count, 8192):
         claim(claims, [f"n{number}" for number in range(start, min(start + 8192, count))], "")
-    assert len(claims._taken._hashes) > 1
-    assert claims._taken._latest
+    assert len(claims._used._hashes) > 1
+    assert claims._used._latest
     for number in (0, _MOST_LATEST, 5 * _MOST_LATEST - 1, count - 1):
         with pytest.raises(DuplicateNameError, match=f"run and sample {count + 1} would both become 'n{number}'"):
             claim(claims, ["new", f"n{number}"], "")
@@ -323,7 +323,7 @@ def test_many_names_cost_eight_bytes_each():
         used = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert not claims._taken._latest
+    assert not claims._used._latest
     assert 8 * count <= used < 8 * count + 50_000
 
 

@@ -12,9 +12,9 @@ import torch
 from harness import DEADLINE, leftovers, script_running, until
 
 from lighter_async import BackgroundWriter, pending, read_manifest
-from lighter_async.workers.process.helper_book import HelperBook
 from lighter_async.workers.process.launch import supported
-from lighter_async.workers.process.parent_book import ParentBook
+from lighter_async.workers.process.shared_queue_helper_side import HelperQueue
+from lighter_async.workers.process.shared_queue_parent_side import ParentQueue
 
 pytestmark = pytest.mark.skipif(not supported(), reason="helpers need Linux")
 
@@ -124,7 +124,8 @@ def test_a_dead_helper_is_replaced_at_the_next_hand_over(tmp_path):
         os.close(ended)
         writer.submit("b", "2")
         assert any(
-            one is not None and one.process.popen.pid != helper.pid for one in writer._lifecycle.backend._crew.members
+            one is not None and one.process.popen.pid != helper.pid
+            for one in writer._lifecycle.backend._helpers.members
         )
 
 
@@ -268,16 +269,16 @@ def test_the_file_that_failures_travel_through_begins_anew_when_they_are_read(tm
             writer.submit(str(index), 1)
             with pytest.raises(WriteError, match="xxx"):
                 writer.flush()
-            (process,) = (one.process for one in writer._lifecycle.backend._crew.members if one is not None)
+            (process,) = (one.process for one in writer._lifecycle.backend._helpers.members if one is not None)
             sizes.append(os.fstat(process.failures).st_size)
     assert max(sizes) <= 2 * min(sizes)
 
 
 def test_a_hand_over_does_not_wait_for_a_helper_that_stands_still_with_the_lock(tmp_path):
     """Only helpers take from the queue under a lock; whoever appends needs none."""
-    descriptor = os.memfd_create("book")
-    os.ftruncate(descriptor, ParentBook.size_of(2, 4))
-    parent, book = ParentBook(descriptor, 2, 4), HelperBook(descriptor, 2, 4)
+    descriptor = os.memfd_create("queue")
+    os.ftruncate(descriptor, ParentQueue.size_of(2, 4))
+    parent, queue = ParentQueue(descriptor, 2, 4), HelperQueue(descriptor, 2, 4)
     script = "import fcntl, sys; fcntl.lockf(int(sys.argv[1]), fcntl.LOCK_EX, 1); print(flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", script, str(descriptor)],
@@ -287,76 +288,76 @@ def test_a_hand_over_does_not_wait_for_a_helper_that_stands_still_with_the_lock(
     ) as holder:
         holder.stdout.readline()
         assert parent.lock.holder == holder.pid
-        parent.append(0, 0, 5, per=5, serial=1, slot=(0, 0), letter=(0, 8))
+        parent.append(0, 0, 5, per=5, serial=1, slot=(0, 0), message=(0, 8))
         assert parent.outcomes(0) == []
         parent.watch(1)
         holder.communicate(b"\n", timeout=DEADLINE)
-    claim, _, _ = book.turn(0)
+    claim, _, _ = queue.turn(0)
     assert (claim.start, claim.stop) == (0, 5)
-    for one in (parent, book):
+    for one in (parent, queue):
         one.close()
     os.close(descriptor)
 
 
 def test_a_helper_that_is_stopped_while_it_holds_the_lock_is_ended(tmp_path, monkeypatch):
     """Or nobody would store anything any more; what it had in its hand is done again."""
-    descriptor = os.memfd_create("book")
-    os.ftruncate(descriptor, ParentBook.size_of(2, 4))
-    parent, book = ParentBook(descriptor, 2, 4), HelperBook(descriptor, 2, 4)
-    parent.append(0, 0, 5, per=5, serial=1, slot=(0, 0), letter=(0, 8))
+    descriptor = os.memfd_create("queue")
+    os.ftruncate(descriptor, ParentQueue.size_of(2, 4))
+    parent, queue = ParentQueue(descriptor, 2, 4), HelperQueue(descriptor, 2, 4)
+    parent.append(0, 0, 5, per=5, serial=1, slot=(0, 0), message=(0, 8))
     script = """
 import fcntl, os, signal, sys
-from lighter_async.workers.process.helper_book import HelperBook
-book = HelperBook(int(sys.argv[1]), 2, 4)
-book.live(0)
-book.turn(0)
+from lighter_async.workers.process.shared_queue_helper_side import HelperQueue
+queue = HelperQueue(int(sys.argv[1]), 2, 4)
+queue.live(0)
+queue.turn(0)
 fcntl.lockf(int(sys.argv[1]), fcntl.LOCK_EX, 1)
 os.kill(os.getpid(), signal.SIGSTOP)
 """
     with subprocess.Popen([sys.executable, "-c", script, str(descriptor)], pass_fds=[descriptor]) as stopped:
         until(lambda: psutil.Process(stopped.pid).status() == psutil.STATUS_STOPPED)
-        claim, _, _ = book.turn(1)  # waits for the lock, and ends whoever holds it
+        claim, _, _ = queue.turn(1)  # waits for the lock, and ends whoever holds it
         assert claim is None
         assert stopped.wait() == -signal.SIGKILL
-    inherited = [book.inherit(1) for _ in range(6)]
+    inherited = [queue.inherit(1) for _ in range(6)]
     assert [(one.start, one.stop, one.redelivered) for one in inherited[:5]] == [(n, n + 1, True) for n in range(5)]
     assert inherited[5] is None
-    for one in (parent, book):
+    for one in (parent, queue):
         one.close()
     os.close(descriptor)
 
 
 def test_a_sample_over_which_three_helpers_have_died_is_left_out(tmp_path):
     """Else it would take one orphan after the other with it; two such samples of a unit, too."""
-    descriptor = os.memfd_create("book")
-    os.ftruncate(descriptor, ParentBook.size_of(6, 4))
-    parent, book = ParentBook(descriptor, 6, 4), HelperBook(descriptor, 6, 4)
-    parent.append(0, 0, 5, per=5, serial=1, slot=(0, 0), letter=(0, 8))
+    descriptor = os.memfd_create("queue")
+    os.ftruncate(descriptor, ParentQueue.size_of(6, 4))
+    parent, queue = ParentQueue(descriptor, 6, 4), HelperQueue(descriptor, 6, 4)
+    parent.append(0, 0, 5, per=5, serial=1, slot=(0, 0), message=(0, 8))
     stored, deaths = [], []
 
     def work(helper, take):
         """As a helper that dies over the samples 1 and 3; returns whether it was alive at the end."""
         while (claim := take()) is not None:
             for index in range(claim.start, claim.stop):
-                book.on_progress(helper, index)
+                queue.on_progress(helper, index)
                 if index in (1, 3):
                     deaths.append(index)
                     return False
                 stored.append(index)
-            book.count(helper, written=1, skipped=0, failed=0, nbytes=1, encode_ns=0, store_ns=0)
+            queue.count(helper, written=1, skipped=0, failed=0, nbytes=1, encode_ns=0, store_ns=0)
         return True
 
     helper = 0
-    if not work(helper, lambda: book.turn(0)[0]):
+    if not work(helper, lambda: queue.turn(0)[0]):
         while True:
-            helper = book.free_cell(helper)  # none of them is alive
+            helper = queue.free_cell(helper)  # none of them is alive
             assert helper is not None
-            if work(helper, lambda helper=helper: book.inherit(helper)):
+            if work(helper, lambda helper=helper: queue.inherit(helper)):
                 break
     assert deaths == [1, 1, 1, 3, 3, 3]
     assert set(stored) == {0, 2, 4}
-    assert not book.has_work
-    for one in (parent, book):
+    assert not queue.has_work
+    for one in (parent, queue):
         one.close()
     os.close(descriptor)
 

@@ -25,7 +25,7 @@ from lighter_async.manifest import ManifestLog
 from lighter_async.manifest.verify import drop, verify
 from lighter_async.session import Session
 from lighter_async.types import Batch, Unit
-from lighter_async.workers.job import Job
+from lighter_async.workers.worker_job import Job
 from lighter_async.workers.writing import fail_unit
 from tests.volumes import ENDING, HEADER, SmallVolumes, UnsealableVolumes, VolumeLane, Volumes
 
@@ -96,6 +96,33 @@ def test_flush_seals_where_it_is_told_to(tmp_path, backend):
     assert names_of(tmp_path) == sealed
     values = {f"{turn}-{number}": "x" * (number + 1) for turn in range(3) for number in range(8)}
     check_whole(tmp_path, values)
+
+
+def test_a_wait_for_seals_ends_when_the_helpers_are_stopped_meanwhile(tmp_path):
+    """Whoever waits returns, though what it waits on was closed under it."""
+    with BackgroundWriter(encode_text, target=Volumes(tmp_path), backend="process", max_workers=1) as writer:
+        writer.submit("a", "one")
+        writer.flush()
+        backend = writer._lifecycle.backend
+        (member,) = backend._helpers.members
+        os.kill(member.process.popen.pid, signal.SIGSTOP)  # so that it seals nothing before the wait
+        events = backend._transport.events
+
+        class StoppedMeanwhile:
+            """Closes the events between the look whether there is something to wait for, and the wait."""
+
+            def poll(self, seconds):
+                backend._transport.events = events
+                os.kill(member.process.popen.pid, signal.SIGCONT)
+                backend.stop()
+                return events.poll(seconds)
+
+            def __getattr__(self, name):
+                return getattr(events, name)
+
+        backend._transport.events = StoppedMeanwhile()
+        backend.seal()
+    check_whole(tmp_path, {"a": "one"})
 
 
 def test_an_object_that_is_full_is_sealed_by_its_worker(tmp_path, backend):

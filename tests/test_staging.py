@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from lighter_async import BackgroundWriter
 from lighter_async.staging import StagingPool, plan_batch, plan_sample
 from lighter_async.staging.kinds import is_tensor
-from lighter_async.staging.memory import PrivateMemory, SlotPool, size_class
+from lighter_async.staging.slots import PrivateMemory, SlotPool, size_class
 
 MEGA = 1 << 20
 Pair = namedtuple("Pair", ["image", "label"])

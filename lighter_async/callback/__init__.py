@@ -1,6 +1,6 @@
 """The Lightning callbacks: the only part that knows Lightning."""
 
-from lighter_async.callback.base import BaseWriter
+from lighter_async.callback.base_writer import BaseWriter
 from lighter_async.callback.file_writer import FileWriter
 
 __all__ = ["BaseWriter", "FileWriter"]

@@ -8,15 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lighter_async.callback.base import BaseWriter
+from lighter_async.callback.base_writer import BaseWriter
+from lighter_async.callback.dataset_indices import length_of
 from lighter_async.callback.interruption import attached_to, interruptible
-from lighter_async.callback.numbering import Numbering
-from lighter_async.callback.origins import Origins, length_of
+from lighter_async.callback.names_and_samples import OutputReader
 from lighter_async.callback.progress import Progress, progress_of
-from lighter_async.callback.samples import entry, names_of, outputs_in, samples_of
-from lighter_async.callback.stored import StoredSamples, choose
-from lighter_async.callback.target import agree_on, path_of, target_of_rank
-from lighter_async.callback.termination import Termination
+from lighter_async.callback.sigterm import Termination
+from lighter_async.callback.stored_samples import StoredSamples
+from lighter_async.callback.target_of_ranks import agree_on, path_of, target_of_rank
 from lighter_async.limits import default_workers
 from lighter_async.manifest.line import Loader
 from lighter_async.notices import notify
@@ -101,8 +100,7 @@ class FileWriter(BaseWriter):
         self._writer: BackgroundWriter | None = None
         self._progress: Progress | None = None
         self._stats: WriterStats | None = None
-        self._origins: Origins | None = None
-        self._numbering: Numbering | None = None
+        self._outputs: OutputReader | None = None
         self._stored: StoredSamples | None = None
         self._has_reported = False  # how much was stored before
         self._termination: Termination | None = None
@@ -170,9 +168,14 @@ class FileWriter(BaseWriter):
                 stored.adopt()
             self._stored = stored
             self._has_reported = False
-        self._origins = Origins(trainer)
-        self._numbering = Numbering(
-            self._origins, rank=run.rank, world_size=run.world_size, by_index_only=self.options.resume
+        self._outputs = OutputReader(
+            trainer,
+            self.value_key,
+            self.name_key,
+            rank=run.rank,
+            world_size=run.world_size,
+            by_index_only=self.options.resume,
+            stored=self._stored,
         )
         self._writer.start()
 
@@ -199,9 +202,9 @@ class FileWriter(BaseWriter):
         Raises:
             ResumeError: The stored samples are of other data sets.
         """
-        if self._origins is None or self._writer is None:
+        if self._outputs is None or self._writer is None:
             return
-        datasets = self._origins.datasets
+        datasets = self._outputs.datasets
         if self._stored is not None:
             self._stored.check(datasets)
             self._report_stored(trainer, self._stored, datasets)
@@ -248,33 +251,9 @@ class FileWriter(BaseWriter):
         """
         if self._writer is None:
             raise RuntimeError("FileWriter.write was called outside of trainer.predict(); use BackgroundWriter there")
-        assert self._origins is not None
-        assert self._numbering is not None
-        values: Any
-        if isinstance(self.value_key, dict):
-            values, count = outputs_in(outputs, self.value_key)
-        else:
-            values = samples_of(entry(outputs, self.value_key, "value_key"))
-            count = len(values)
-        if not count:
-            return
-        origin = self._origins.origin(count, batch_idx, dataloader_idx)
-        names: Sequence[str]
-        if self.name_key is None:
-            names, origin = self._numbering.number(origin, count)
-        else:
-            names = names_of(entry(outputs, self.name_key, "name_key"), self.name_key)
-            if len(names) != count:
-                key = next(iter(self.value_key)) if isinstance(self.value_key, dict) else self.value_key
-                raise ValueError(
-                    f"Length mismatch between value key '{key}' ({count}) and name key '{self.name_key}' "
-                    f"({len(names)}); every sample needs one name"
-                )
-        kept = self._origins.without_padding(count, batch_idx, dataloader_idx)
-        keep = range(kept) if self._stored is None else self._stored.missing(names, origin, kept)
-        if len(keep) < count:
-            names, values, origin = choose(keep, names, values, origin)
-        if len(keep):
+        assert self._outputs is not None
+        names, values, origin = self._outputs.read(outputs, batch_idx, dataloader_idx)
+        if len(names):
             self._writer.submit_batch(names, values, origin=origin)
 
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
@@ -292,9 +271,9 @@ class FileWriter(BaseWriter):
         """Close the writer."""
         super().teardown(trainer, pl_module, stage)
         if self._writer is not None and stage == "predict":
-            if self._stored is not None and self._origins is not None and not self._has_reported:
+            if self._stored is not None and self._outputs is not None and not self._has_reported:
                 # Nothing was left to do, so on_predict_start was not called.
-                self._report_stored(trainer, self._stored, self._origins.datasets)
+                self._report_stored(trainer, self._stored, self._outputs.datasets)
             try:
                 self._writer.close()
             finally:
@@ -327,7 +306,7 @@ class FileWriter(BaseWriter):
     def _forget(self, *, ends: bool) -> None:
         self._forget_writer()
         self._progress = None
-        self._stored = self._origins = self._numbering = None
+        self._stored = self._outputs = None
         if self._termination is not None:
             termination, self._termination = self._termination, None
             termination.uninstall(ends=ends)

@@ -1,5 +1,5 @@
 """The earlier name of `StoredSeries`."""
 
-from lighter_async.callback.series import StoredSeries as Known
+from lighter_async.callback.stored_series import StoredSeries as Known
 
 __all__ = ["Known"]

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import lighter_async
+from lighter_async.cli.option_help import OptionParser
 from lighter_async.limits import DEFAULT_QUEUE_SIZE
 
 __all__ = ["make_parser"]
@@ -40,9 +41,9 @@ def _directory(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> OptionParser:
     """The parser of ``lighter-async``. Its result has `command`, and `run(options)` if there is a command."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="lighter-async", description="Write predictions to disk in the background, while the loop goes on."
     )
     parser.add_argument("--version", action="version", version=f"lighter-async {lighter_async.__version__}")
@@ -55,7 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_demo(commands: argparse._SubParsersAction[OptionParser]) -> None:
     demo = commands.add_parser(
         "demo",
         help="predict over photographs and write the results in the background",
@@ -74,18 +75,12 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     demo.add_argument("--quick", action="store_true", help="300 patches, unless --patches says otherwise")
     demo.add_argument("--batch-size", type=_count, default=32, metavar="N", help="patches a batch (default: 32)")
-    demo.add_argument(
-        "--max-workers",
-        type=_count,
-        metavar="N",
-        help="files that each of the two writers writes at once (default: one per core, at most four)",
-    )
-    demo.add_argument(
-        "--queue-size",
-        type=_count,
-        default=DEFAULT_QUEUE_SIZE,
-        metavar="N",
-        help=f"samples that each writer holds at most (default: {DEFAULT_QUEUE_SIZE})",
+    writers = demo.add_argument_group("each of the two writers")
+    demo.explain(writers.add_argument("--max-workers", type=_count, metavar="N"), "max_workers", "")
+    demo.explain(
+        writers.add_argument("--queue-size", type=_count, default=DEFAULT_QUEUE_SIZE, metavar="N"),
+        "queue_size",
+        f"(default: {DEFAULT_QUEUE_SIZE})",
     )
     demo.set_defaults(run=_run_demo)
 
@@ -105,7 +100,7 @@ def _run_demo(options: argparse.Namespace) -> int:
     )
 
 
-def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_bench(commands: argparse._SubParsersAction[OptionParser]) -> None:
     bench = commands.add_parser(
         "bench",
         help="find out which backend, max_workers and queue_size to choose",
@@ -149,12 +144,22 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="DIR",
         help="where to write, in a new folder that is removed afterwards (default: the working folder)",
     )
-    grid = bench.add_argument_group("the grid: values separated by commas")
-    grid.add_argument(
-        "--backends", type=_backends, metavar="NAME,...", help="thread and process (default: those that there are)"
+    grid = bench.add_argument_group("the grid: values of the writer's options to compare, separated by commas")
+    bench.explain(
+        grid.add_argument("--backends", type=_backends, metavar="NAME,..."),
+        "backend",
+        "(thread, process or both; compared by default: both, where there are both)",
     )
-    grid.add_argument("--max-workers", type=_counts, metavar="N,...", help="default: 1, 2 and 4, as far as cores go")
-    grid.add_argument("--queue-sizes", type=_counts, metavar="N,...", help="default: 64 and 256")
+    bench.explain(
+        grid.add_argument("--max-workers", type=_counts, metavar="N,..."),
+        "max_workers",
+        "(compared by default: 1, 2 and 4, as far as cores go)",
+    )
+    bench.explain(
+        grid.add_argument("--queue-sizes", type=_counts, metavar="N,..."),
+        "queue_size",
+        "(compared by default: 64 and 256)",
+    )
     runs = bench.add_argument_group("the runs")
     length = runs.add_mutually_exclusive_group()
     length.add_argument("--steps", type=_count, metavar="N", help="steps of a run")
@@ -197,7 +202,7 @@ def _run_bench(options: argparse.Namespace, parser: argparse.ArgumentParser) -> 
         parser.error(str(error))
 
 
-def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_verify(commands: argparse._SubParsersAction[OptionParser]) -> None:
     verify = commands.add_parser(
         "verify",
         help="check that everything that was stored is there, whole and unchanged",
@@ -221,7 +226,7 @@ def _run_verify(options: argparse.Namespace) -> int:
     return run_verify(options.directory, as_json=options.json, repair=options.repair, workers=options.workers)
 
 
-def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_replay(commands: argparse._SubParsersAction[OptionParser]) -> None:
     replay = commands.add_parser(
         "replay",
         help="write the values that could not be written",
@@ -248,7 +253,7 @@ def _run_replay(options: argparse.Namespace) -> int:
     return run_replay(options.directory, writer=options.writer, list_only=options.list, trust=options.trust)
 
 
-def _add_manifest(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_manifest(commands: argparse._SubParsersAction[OptionParser]) -> None:
     manifest = commands.add_parser(
         "manifest",
         help="print what was stored, over all ranks, in the data set's order",

@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 
-from lighter_async.names.taken import Taken, duplicate
+from lighter_async.names.used_names import UsedNames, duplicate_error
 
 __all__ = ["Claims", "claims_of"]
 
@@ -19,14 +19,14 @@ class Claims:
 
     Args:
         location: Where the files go.
-        taken: What was used before; nothing by default.
+        used: What was used before; nothing by default.
     """
 
-    def __init__(self, location: str = "", taken: Taken | None = None) -> None:
+    def __init__(self, location: str = "", used: UsedNames | None = None) -> None:
         self._location = location
         self._heritage: list[Claims] = []  # of writers above and below that were closed while this one was open
         self._lock = threading.Lock()
-        self._taken = Taken() if taken is None else taken  # guarded by _lock
+        self._used = UsedNames() if used is None else used  # guarded by _lock
 
     def claim(self, files: Sequence[str], names: Sequence[str]) -> None:
         """Take files for this run, all or none.
@@ -42,10 +42,10 @@ class Claims:
             with _nested:
                 self._check_near(near, files, names)
                 with self._lock:
-                    self._taken.take(files, names)
+                    self._used.take(files, names)
         else:
             with self._lock:
-                self._taken.take(files, names)
+                self._used.take(files, names)
 
     def claim_numbers(self, numbers: range, suffix: str) -> None:
         """Take the files of numbered samples, all or none.
@@ -60,10 +60,10 @@ class Claims:
                 files = [f"{number}{suffix}" for number in numbers]
                 self._check_near(near, files, list(map(str, numbers)))
                 with self._lock:
-                    self._taken.take_numbers(numbers, suffix)
+                    self._used.take_numbers(numbers, suffix)
         else:
             with self._lock:
-                self._taken.take_numbers(numbers, suffix)
+                self._used.take_numbers(numbers, suffix)
 
     def _check_near(self, near: Sequence[tuple[Claims, str]], files: Sequence[str], names: Sequence[str]) -> None:
         """Refuse files that a writer has claimed whose directory lies above ours, or below it."""
@@ -77,10 +77,10 @@ class Claims:
                 else:
                     continue
                 with other._lock:
-                    is_taken = theirs in other._taken
+                    is_taken = theirs in other._used
                 if is_taken:
                     earlier = f"a sample of the writer that is open on {other._location!r}"
-                    raise duplicate(name, file, earlier, f"one of the writer on {self._location!r}")
+                    raise duplicate_error(name, file, earlier, f"one of the writer on {self._location!r}")
 
 
 # A forked child has no writers of its parent's, and another thread of that may have had the lock.
@@ -95,15 +95,15 @@ def claims_of(location: str) -> Claims:
         if claims is None:
             claims = _claims[location] = Claims(location)
             # What it has claimed outlives it: that is stored, as long as a writer above or below is open.
-            weakref.finalize(claims, _leave_behind, location, claims._taken).atexit = False
+            weakref.finalize(claims, _leave_behind, location, claims._used).atexit = False
         return claims
 
 
-def _leave_behind(location: str, taken: Taken) -> None:
+def _leave_behind(location: str, used: UsedNames) -> None:
     with _claims_lock:
         near = [claims for claims, _ in _near(location)]
         if near:
-            left = Claims(location, taken)
+            left = Claims(location, used)
             for claims in near:
                 claims._heritage.append(left)
 

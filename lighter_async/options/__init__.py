@@ -1,7 +1,7 @@
 """The options of a writer: what each means, what it may be, and which go together."""
 
 from lighter_async.options.checks import check_path_function, check_records, target_of, whole_number
-from lighter_async.options.config import CallbackOptions, Options, WriterOptions, as_attributes, documented
+from lighter_async.options.config import CallbackOptions, Options, WriterOptions, as_attributes, documented, meaning_of
 
 __all__ = [
     "CallbackOptions",
@@ -11,6 +11,7 @@ __all__ = [
     "check_path_function",
     "check_records",
     "documented",
+    "meaning_of",
     "target_of",
     "whole_number",
 ]

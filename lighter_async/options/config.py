@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import textwrap
 from collections.abc import Callable, Collection, Mapping
@@ -14,7 +15,7 @@ from lighter_async.options.checks import at_least_one, config_of, one_of, second
 from lighter_async.staging import Accelerator
 from lighter_async.types import BackendName, Durability, IfExists, OnError, Run
 
-__all__ = ["CallbackOptions", "Options", "WriterOptions", "as_attributes", "documented"]
+__all__ = ["CallbackOptions", "Options", "WriterOptions", "as_attributes", "documented", "meaning_of"]
 
 _T = TypeVar("_T", bound=type)
 _WIDTH = 112  # of a docstring's lines, without its indentation
@@ -186,6 +187,21 @@ class Options:
         return default_queue_bytes() if self.queue_bytes is None else self.queue_bytes
 
 
+def meaning_of(option: str) -> str:
+    """What an option means, on one line, as class docstrings and the command line's help say it.
+
+    Args:
+        option: A field of `Options`.
+    """
+    return _meanings()[option]
+
+
+@functools.cache
+def _meanings() -> dict[str, str]:
+    hints = get_type_hints(Options, include_extras=True)
+    return {one.name: " ".join(hints[one.name].__metadata__[0].split()) for one in fields(Options)}
+
+
 def documented(options: type[Mapping[str, Any]]) -> Callable[[_T], _T]:
     """A decorator for a class that takes options: they are in its signature, and what they mean in its docstring.
 
@@ -193,13 +209,13 @@ def documented(options: type[Mapping[str, Any]]) -> Callable[[_T], _T]:
         options: Which ones: `WriterOptions` or `CallbackOptions`.
     """
     names: Collection[str] = get_type_hints(options).keys()
-    hints, meanings = get_type_hints(Options), get_type_hints(Options, include_extras=True)
+    hints = get_type_hints(Options)
 
     def decorate(kind: _T) -> _T:
         chosen = [one for one in fields(Options) if one.name in names]
         lines = [
             textwrap.fill(
-                f"{one.name}: {' '.join(meanings[one.name].__metadata__[0].split())}",
+                f"{one.name}: {meaning_of(one.name)}",
                 _WIDTH,
                 initial_indent=4 * " ",
                 subsequent_indent=8 * " ",

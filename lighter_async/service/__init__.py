@@ -1,7 +1,7 @@
 """The background writer: takes samples over, bounded, and has them written in the background."""
 
 from lighter_async.service.lifecycle import State
-from lighter_async.service.steps import Steps
+from lighter_async.service.nonblocking_steps import Steps
 from lighter_async.service.writer import BackgroundWriter
 
 __all__ = ["BackgroundWriter", "State", "Steps"]

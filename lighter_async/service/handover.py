@@ -9,8 +9,8 @@ from lighter_async.errors import ClosedError
 from lighter_async.interrupts import uninterrupted
 from lighter_async.ledger import Ledger, Reservation
 from lighter_async.names import Numbers
-from lighter_async.service.arguments import check_indices, own_names, own_origin
 from lighter_async.service.lifecycle import Lifecycle
+from lighter_async.service.names_and_indices import check_indices, own_names, own_origin
 from lighter_async.service.setup import Setup
 from lighter_async.staging import Plan, StagingPool
 from lighter_async.types import Backend, Batch, Origin, Unit

@@ -13,9 +13,9 @@ from lighter_async.ledger import Ledger
 from lighter_async.manifest import Loader
 from lighter_async.names import Claims, claims_of
 from lighter_async.service.setup import Setup
+from lighter_async.service.start_and_end_lock import StartAndEndLock
 from lighter_async.service.starting import close_job, start_workers
-from lighter_async.service.transition import TransitionLock
-from lighter_async.service.unclosed import Unclosed
+from lighter_async.service.unclosed_at_exit import Unclosed
 from lighter_async.staging import StagingPool
 from lighter_async.types import Backend, Batch, WriterStats
 
@@ -54,7 +54,7 @@ class Lifecycle:
             release=self._release if setup.backend == "thread" else partial(_release, pool),
             on_error=setup.options.on_error,
         )
-        self._lock = TransitionLock()
+        self._lock = StartAndEndLock()
         # Guarded by _lock:
         self.backend: Backend | None = None
         self.claims: Claims | None = None

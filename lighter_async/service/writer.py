@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lighter_async.manifest import Loader
 from lighter_async.options import Options, WriterOptions, documented
-from lighter_async.service.ending import close_after, close_by
+from lighter_async.service.early_close import close_after, close_by
 from lighter_async.service.handover import HandOver
 from lighter_async.service.lifecycle import Lifecycle, State
+from lighter_async.service.nonblocking_steps import Steps
 from lighter_async.service.setup import Setup
-from lighter_async.service.steps import Steps
 from lighter_async.targets import Target
 from lighter_async.types import Origin, WriterStats
 

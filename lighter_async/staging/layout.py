@@ -2,7 +2,7 @@
 
 Plain ones, also inside lists, tuples and dicts, get a place in the slot. Tensors that are not a plain block of memory
 (sparse, quantised, subclasses) are cloned instead. Any other object is pickled into the slot, and the tensors and
-arrays in it are staged by themselves (`snapshot.py`). An object that cannot be pickled is handed over as it is.
+arrays in it are staged by themselves (`pickled_objects.py`). An object that cannot be pickled is handed over as it is.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from lighter_async.staging.kinds import (
     loose_bytes,
     text_bytes,
 )
-from lighter_async.staging.places import Kept, Leaf, Loose, Snapshot
+from lighter_async.staging.pickled_objects import dump, holds_tensors, load, size_of
+from lighter_async.staging.places import Kept, Leaf, Loose, PickledObject
 from lighter_async.staging.plan import LONG_TEXT, Foreign, NoData, Plan
-from lighter_async.staging.snapshot import dump, holds_tensors, load, size_of
 
 __all__ = ["placed", "plan_batch", "plan_sample", "unbind"]
 
@@ -113,7 +113,7 @@ def placed(value: Any, plan: Plan) -> Any:
     except (Foreign, RecursionError):
         plan.undo(mark)
     try:
-        return _snapshot(value, plan)
+        return _pickled_object(value, plan)
     except NoData:
         raise
     except Exception as error:
@@ -189,7 +189,7 @@ def _walk(value: Any, plan: Plan, problem: Exception | None) -> Any:
         raise Foreign
     mark = plan.begin()
     try:
-        return _snapshot(value, plan)
+        return _pickled_object(value, plan)
     except NoData:
         raise
     except Exception as error:
@@ -204,7 +204,7 @@ def _is_named_tuple(kind: type) -> bool:
     )
 
 
-def _snapshot(value: Any, plan: Plan) -> Snapshot | Kept:
+def _pickled_object(value: Any, plan: Plan) -> PickledObject | Kept:
     """The pickle of a value, with places for its tensors and arrays.
 
     Raises:
@@ -242,7 +242,7 @@ def _snapshot(value: Any, plan: Plan) -> Snapshot | Kept:
         # Some pickles cannot be loaded, which would show only when the sample is written. So each class is tried once.
         load(data, things.__getitem__)
         _loadable.update(classes)
-    return Snapshot(plan.place_bytes(data), tuple(places))
+    return PickledObject(plan.place_bytes(data), tuple(places))
 
 
 _loadable: weakref.WeakSet[type] = weakref.WeakSet()  # classes whose pickles are known to load

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lighter_async.block import Block
 
-__all__ = ["Kept", "Leaf", "Loose", "Snapshot", "Text"]
+__all__ = ["Kept", "Leaf", "Loose", "PickledObject", "Text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class PickledObject:
     """An object of a user's own: its pickle in the slot, and the places that the pickle refers to by number."""
 
     data: Leaf

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lighter_async.block import Block
-from lighter_async.staging.places import Kept, Leaf, Loose, Snapshot, Text
-from lighter_async.staging.snapshot import load
+from lighter_async.staging.pickled_objects import load
+from lighter_async.staging.places import Kept, Leaf, Loose, PickledObject, Text
 
 if TYPE_CHECKING:
     from lighter_async.staging.accelerator import Ready
-    from lighter_async.staging.memory import Slot
+    from lighter_async.staging.slots import Slot
 
 __all__ = ["Staged"]
 
@@ -114,7 +114,7 @@ class Staged:
         return _NOTHING if self.slot is None else self.slot.memory
 
 
-_PLACES = frozenset({Leaf, Loose, Kept, Text, Snapshot})
+_PLACES = frozenset({Leaf, Loose, Kept, Text, PickledObject})
 
 
 def _restore(value: Any, find: Callable[[Any], Any]) -> Any:

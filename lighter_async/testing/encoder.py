@@ -14,10 +14,10 @@ import pytest
 
 from lighter_async.block import Block
 from lighter_async.errors import WriteError
+from lighter_async.pickle_by_value import dumps, loads
 from lighter_async.service import BackgroundWriter
 from lighter_async.targets import LocalTarget
 from lighter_async.testing.equality import is_equal
-from lighter_async.twin import dumps, loads
 from lighter_async.types import BackendName
 from lighter_async.workers.process import supported
 from lighter_async.writers import Encoder

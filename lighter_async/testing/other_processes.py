@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
+from lighter_async.pickle_by_value import dumps
 from lighter_async.targets import Target, lane_of
 from lighter_async.testing import storing
 from lighter_async.testing.base import MakeTarget, TargetSuite, check_stored, opened, put_all, put_one
 from lighter_async.testing.storing import Plan, content_of
-from lighter_async.twin import dumps
 
 __all__ = ["Processes", "ProcessesSuite"]
 

@@ -152,7 +152,7 @@ def _store(target: Any, plan: Plan) -> None:
 def main(job: str, path: str) -> None:
     """Store what the file `job` says, and end well; `path` is where modules are looked for, in JSON."""
     sys.path[:] = json.loads(path)
-    from lighter_async.twin import loads
+    from lighter_async.pickle_by_value import loads
 
     with open(job, "rb") as file:
         target, plan = loads(file.read())

@@ -7,13 +7,13 @@ from typing import Literal, get_args
 
 from lighter_async.staging import SharedMemory
 from lighter_async.types import Backend, BackendName, Batch, Result
+from lighter_async.workers.event_loop import EventLoopBackend
 from lighter_async.workers.fallback import FallbackBackend
-from lighter_async.workers.job import Job
-from lighter_async.workers.loop import LoopBackend
 from lighter_async.workers.patience import Patience
 from lighter_async.workers.process import ProcessBackend, supported
 from lighter_async.workers.quarantine import Kept, NeedsTrustError, Quarantine, kept_in
 from lighter_async.workers.thread import ThreadBackend
+from lighter_async.workers.worker_job import Job
 from lighter_async.writers import PathFunction, Writer, is_built_in
 
 __all__ = ["Job", "Kept", "NeedsTrustError", "Patience", "Quarantine", "choose_backend", "kept_in", "make_backend"]
@@ -66,5 +66,5 @@ def make_backend(
     if memory is not None:
         return ProcessBackend(job, done, max_workers, memory=memory, queue_size=queue_size)
     if isinstance(job.writer, PathFunction) and job.writer.is_async:
-        return LoopBackend(job, done, max_workers)
+        return EventLoopBackend(job, done, max_workers)
     return ThreadBackend(job, done, max_workers)

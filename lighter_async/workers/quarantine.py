@@ -17,8 +17,8 @@ from lighter_async.errors import WriteError, describe
 from lighter_async.files import new_token, publish
 from lighter_async.names import RESERVED_PREFIX, check_name
 from lighter_async.types import Durability, Origin, Run
-from lighter_async.workers.plain import NotPlainError, from_plain, to_plain
-from lighter_async.workers.untrusted import read_untrusted
+from lighter_async.workers.plain_values import NotPlainError, from_plain, to_plain
+from lighter_async.workers.untrusted_files import read_untrusted
 
 __all__ = ["Kept", "NeedsTrustError", "Quarantine", "kept_in"]
 

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 from lighter_async.types import Batch, Result, Unit, Waiter
-from lighter_async.workers.job import Job
+from lighter_async.workers.worker_job import Job
 
 __all__ = ["UnitQueue"]
 

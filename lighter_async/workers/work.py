@@ -11,7 +11,8 @@ from lighter_async.manifest import Record, Stored, checksum
 from lighter_async.targets import Item, Lane, Outcome, Part, Placed, directory_of
 from lighter_async.tracebacks import keep_as_text
 from lighter_async.types import Result, Unit
-from lighter_async.workers.job import Job, ready
+from lighter_async.workers.encoding import encode_sample, files_of, ready
+from lighter_async.workers.worker_job import Job
 
 __all__ = ["Abandoned", "Work"]
 
@@ -228,7 +229,8 @@ class Work:
         return self.attempt(partial(self._put_alone, lane, one), error)
 
     def _put_alone(self, lane: Lane, one: Stored, *, redelivered: bool = False) -> Outcome:
-        item = self.job.encode(self.unit, one.index, self.job.files(self.unit.batch.names[one.index]))
+        outputs, name = self.job.outputs, self.unit.batch.names[one.index]
+        item = encode_sample(outputs, files_of(outputs, name), self.unit, one.index)
         outcome = lane.put(item, redelivered=redelivered or self._is_redelivered(one))
         if outcome is not None:
             return outcome

@@ -13,8 +13,9 @@ from lighter_async.errors import WriteTimeoutError
 from lighter_async.manifest import Stored
 from lighter_async.targets import Lane, PathTarget
 from lighter_async.types import Result, Unit
-from lighter_async.workers.job import Job, ready
+from lighter_async.workers.encoding import encode_sample, files_of, ready
 from lighter_async.workers.work import Abandoned, Work
+from lighter_async.workers.worker_job import Job
 from lighter_async.writers import PathFunction
 
 __all__ = ["await_unit", "fail_unit", "write_unit"]
@@ -73,13 +74,13 @@ def fail_unit(job: Job, unit: Unit, error: BaseException, attempts: int) -> Resu
 
 def _encode_and_put(work: Work, index: int) -> None:
     unit, result, job = work.unit, work.result, work.job
-    files = job.files(unit.batch.names[index])
+    files = files_of(job.outputs, unit.batch.names[index])
     if not unit.redelivered and _are_kept(job, files):
         result.skipped += 1
         return
     began = perf_counter()
     try:
-        item = job.encode(unit, index, files)
+        item = encode_sample(job.outputs, files, unit, index)
     finally:
         encoded = perf_counter()
         result.encode_seconds += encoded - began

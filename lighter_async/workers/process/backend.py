@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal
 
-from lighter_async.errors import WriteError
 from lighter_async.interrupts import run_handlers, uninterrupted
 from lighter_async.staging import SharedMemory
 from lighter_async.targets import descriptors_of
 from lighter_async.types import Batch, Result, Unit, Waiter
-from lighter_async.workers.job import Job
 from lighter_async.workers.process.arrivals import Arrivals
-from lighter_async.workers.process.crew import Crew, Member
-from lighter_async.workers.process.deaths import ATTEMPTS, MOST_IN_A_ROW, Deaths
+from lighter_async.workers.process.death_limits import MOST_IN_A_ROW
+from lighter_async.workers.process.helper_processes import HelperProcesses
 from lighter_async.workers.process.interpreter import check_is_no_helper, program
 from lighter_async.workers.process.launch import needed, standard_descriptors
-from lighter_async.workers.process.lookout import Lookout
 from lighter_async.workers.process.outbox import Outbox
-from lighter_async.workers.process.schedule import Finished, Schedule, Sent
+from lighter_async.workers.process.replacing_dead_helpers import HelperReplacement
+from lighter_async.workers.process.schedule import Finished, Schedule
 from lighter_async.workers.process.transport import Transport
-from lighter_async.workers.process.words import BROKEN, STARTING, Outcome
+from lighter_async.workers.process.waiting_for_news import HelperNews
+from lighter_async.workers.worker_job import Job
 from lighter_async.workers.writing import fail_unit
 
 __all__ = ["ProcessBackend"]
@@ -34,12 +32,12 @@ _SECONDS_TO_SEAL = 0.02  # after which helpers that were replaced are looked at 
 class ProcessBackend:
     """Runs a job in `max_workers` helper processes, which read the samples from memory that they share.
 
-    Everything that was put stands in the book at once, so that helpers finish it whatever becomes of this process.
+    Everything that was put stands in the queue at once, so that helpers finish it whatever becomes of this process.
     There is no thread that reads what they have done: the next call does, or a thread that waits. A helper that dies is
-    replaced, and what it had in its hand is put into the book again.
+    replaced, and what it had in its hand is put into the queue again.
 
     Batches whose copy from an accelerator is still under way are held back until it has arrived, since a helper cannot
-    wait for that: a thread does, and puts them into the book then, whatever the caller is at.
+    wait for that: a thread does, and puts them into the queue then, whatever the caller is at.
 
     Args:
         job: What is done with a unit.
@@ -78,15 +76,12 @@ class ProcessBackend:
         self._outbox = Outbox(job, memory)
         self._transport = Transport(cells, records, memory)
         self._lock = threading.Lock()
-        self._lookout = Lookout(self._transport, self._lock)
+        self._news = HelperNews(self._transport, self._lock)
         # All below: guarded by _lock.
-        self._schedule = Schedule(self._transport, self._outbox, capacity, records)
-        self._crew = Crew(self._transport, max_workers, job.patience.write_timeout)
-        self._deaths = Deaths()
+        self._schedule = Schedule(job, self._transport, self._outbox, capacity, records)
+        self._helpers = HelperProcesses(self._transport, max_workers, job.patience.write_timeout)
+        self._replacement = HelperReplacement(self._transport, self._schedule, self._helpers, may_move=move is not None)
         self._arrivals: Arrivals | None = None
-        self._broken: BaseException | None = None  # why everything fails
-        self._given_up: BaseException | None = None  # why no helper is started any more; what they had not done moves
-        self._moving: deque[list[Unit]] = deque()  # which is still to be told to `move`
         self._stopping = False
 
     # Life
@@ -104,14 +99,14 @@ class ProcessBackend:
         """
         check_is_no_helper()
         program()
-        # Sealed once more, for the target knows more of its run since it was opened. Its descriptors are inherited, so
+        # Pickled once more, for the target knows more of its run since it was opened. Its descriptors are inherited, so
         # that whoever waits for a dead process's locks waits for its helpers, too.
-        job, inherited = self._outbox.seal_job(), descriptors_of(self._job.session.target)
+        job, inherited = self._outbox.pickled_job(), descriptors_of(self._job.session.target)
         with self._lock:
             try:
                 with needed("descriptors"), standard_descriptors():
                     self._transport.open(job, inherited)
-                self._crew.start()
+                self._helpers.start()
             except BaseException:
                 self._close()
                 raise
@@ -122,28 +117,32 @@ class ProcessBackend:
                 return
             request = self._transport.ask_to_seal()
         while self._has_to_seal(request):
-            self._transport.events.poll(_SECONDS_TO_SEAL)
+            try:
+                self._transport.events.poll(_SECONDS_TO_SEAL)
+            except ValueError:  # stopped meanwhile
+                return
             run_handlers()
             self.collect()
 
     def _has_to_seal(self, request: int) -> bool:
         """Whether a helper is still to meet a request to seal."""
         with self._lock:
-            if self._transport.is_closed or self._broken is not None or self._given_up is not None:
+            if self._transport.is_closed or not self._replacement.goes_on:
                 return False
-            helpers = [helper for helper, member in enumerate(self._crew.members) if member is not None]
-            return not all(self._transport.book.has_sealed(helper, request) for helper in helpers)
+            helpers = [helper for helper, member in enumerate(self._helpers.members) if member is not None]
+            return not all(self._transport.queue.has_sealed(helper, request) for helper in helpers)
 
     def stop(self, *, seal: bool = True) -> None:
-        """Let the helpers go. A signal's handler may raise in between; then it may be called again."""
+        """Let the helpers go. It may be called again, as after a signal's handler has raised in between."""
         with uninterrupted():
             if self._arrivals is not None:
                 self._arrivals.stop()
                 self._arrivals = None
             with self._lock:
                 self._stopping = True
-                self._transport.end(seal=seal)
-            self._crew.wait_until_ended()
+                if not self._transport.is_closed:
+                    self._transport.end(seal=seal)
+            self._helpers.wait_until_ended()
             with self._lock:
                 self._close()
 
@@ -152,7 +151,7 @@ class ProcessBackend:
         self._stopping = True
         if not self._transport.is_closed:
             self._transport.end()
-        self._crew.close()
+        self._helpers.close()
         self._outbox.close()
         self._transport.close()
 
@@ -166,16 +165,16 @@ class ProcessBackend:
         with uninterrupted():
             with self._lock:
                 finished: Finished = []
-                if self._broken is None:
+                if (broken := self._replacement.broken) is None:
                     self._schedule.add(batch, start, stop, per)
                     batch.begun = True
                     self._send(finished)
-                    self._give_away()
+                    self._replacement.take_back(self._max_workers)
                     self._wait_for_arrivals()
                 else:
                     batch.begun = True
-                    batch.letter = b""
-                    finished.append((batch, fail_unit(self._job, Unit(batch, start, stop), self._broken, 1)))
+                    batch.message = b""
+                    finished.append((batch, fail_unit(self._job, Unit(batch, start, stop), broken, 1)))
             self._tell(finished)
 
     def took(self, batch: Batch) -> bool:
@@ -189,7 +188,7 @@ class ProcessBackend:
             return [] if self._transport.is_closed else self._schedule.take_back()
 
     def _wait_for_arrivals(self) -> None:
-        """Have a thread put into the book what is on its way from a device, as soon as it has arrived."""
+        """Have a thread put into the queue what is on its way from a device, as soon as it has arrived."""
         held = self._schedule.held
         ready = held[-1][0].batch.staged.ready if held else None
         if ready is not None:
@@ -212,13 +211,13 @@ class ProcessBackend:
         return self._schedule.is_empty
 
     def watch(self) -> AbstractContextManager[int | None]:
-        return self._lookout.watch()
+        return self._news.watch()
 
     def collect(self) -> None:
         try:
             nothing_new = not self._has_results() and not self._schedule.held and not self._transport.events.poll(0)
-            if nothing_new and not self._crew.late():
-                self._crew.look_for_stuck()
+            if nothing_new and not self._helpers.late():
+                self._helpers.look_for_stuck()
                 return
         except ValueError:  # stopped meanwhile
             return
@@ -231,134 +230,67 @@ class ProcessBackend:
     def needs_collect(self) -> bool:
         try:
             return bool(
-                self._broken is not None
-                or self._transport.book.has_failures
+                self._replacement.broken is not None
+                or self._transport.queue.has_failures
                 or self._transport.events.poll(0)
-                or self._crew.late()
+                or self._helpers.late()
             )
         except ValueError:  # stopped meanwhile
             return False
 
     def wait(self, waiter: Waiter, timeout: float) -> None:
-        if self._lookout.wait(waiter, timeout, self._has_results):
+        if self._news.wait(waiter, timeout, self._has_results):
             try:
-                self._crew.look_for_stuck()
+                self._helpers.look_for_stuck()
             except ValueError:
                 pass  # stopped meanwhile
             self.collect()
 
     def wake(self) -> None:
-        self._lookout.wake()
+        self._news.wake()
 
     def _has_results(self) -> bool:
-        return self._transport.book.results != self._schedule.results
+        return self._transport.queue.results != self._schedule.results
 
     def _tell(self, finished: Finished) -> None:
         for batch, result in finished:
             self._done(batch, result)
-        while self._moving:
+        moving = self._replacement.moving
+        while moving:
+            given_up = self._replacement.given_up
             assert self._move is not None
-            assert self._given_up is not None
-            self._move(self._given_up, self._moving.popleft())
+            assert given_up is not None
+            self._move(given_up, moving.popleft())
 
     # With _lock held
 
     def _send(self, finished: Finished) -> None:
-        if self._given_up is None and self._broken is None:
+        if self._replacement.goes_on:
             for sent, start, stop, error in self._schedule.send():
-                self._fail(sent, start, stop, error, finished)
+                self._schedule.fail(sent, start, stop, error, finished)
 
     def _collect(self) -> Finished:
         finished: Finished = []
         ready = self._transport.take_news()
         self._read_results(finished)
-        for helper in self._crew.late():
-            self._crew.kill(helper)
-        for helper, member in enumerate(self._crew.members):
+        for helper in self._helpers.late():
+            self._helpers.kill(helper)
+        for helper, member in enumerate(self._helpers.members):
             if member is not None and member.process.alive in ready:
-                self._replace(helper, member, finished)
-        if self._broken is not None:
+                self._transport.events.unregister(member.process.alive)
+                self._read_results(finished)  # it may have entered one since we looked
+                self._replacement.replace(helper, member, finished)
+        if (broken := self._replacement.broken) is not None:
             for unit in self._schedule.take_back():
-                finished.append((unit.batch, fail_unit(self._job, unit, self._broken, 1)))
+                finished.append((unit.batch, fail_unit(self._job, unit, broken, 1)))
         self._send(finished)
-        self._give_away()
+        self._replacement.take_back(self._max_workers)
         return finished
 
     def _read_results(self, finished: Finished) -> None:
         for outcome in self._schedule.new_results():
-            self._deaths.note_progress()
-            member = self._crew.members[outcome.helper]
+            self._replacement.limits.note_progress()
+            member = self._helpers.members[outcome.helper]
             assert member is not None
             member.ticket = outcome.ticket
-            self._schedule.count(outcome, self._failures_of(outcome), finished)
-
-    def _failures_of(self, outcome: Outcome) -> Sequence[WriteError]:
-        return self._crew.read_failures(outcome.helper, outcome.failures) if outcome.failed else ()
-
-    def _fail(
-        self, sent: Sent, start: int, stop: int, error: BaseException, finished: Finished, attempts: int = 1
-    ) -> None:
-        finished.append((sent.batch, fail_unit(self._job, Unit(sent.batch, start, stop), error, attempts)))
-        self._schedule.forget(sent, stop - start)
-
-    # Replacing the dead, with _lock held
-
-    def _replace(self, helper: int, member: Member, finished: Finished) -> None:
-        """Take over what a dead helper had in its hand, and start another one in its place."""
-        self._transport.events.unregister(member.process.alive)
-        self._read_results(finished)  # it may have entered one since we looked
-        book = self._transport.book
-        state, failures = book.state(helper), book.failures(helper)
-        hand = book.in_hand(helper)
-        cause: BaseException | None = None
-        if member.killed is not None and hand is not None:
-            self._deaths.note_late((self._schedule.batch_of(hand[0]).serial, hand[2]), member.killed)
-        if state == BROKEN:
-            cause = self._crew.read_failures(helper, failures)[0].cause
-        elif hand is not None and hand[0].ticket != member.ticket:
-            self._take_over(*hand, member.process.popen.wait(), finished)
-        # Only now, when it is in the queue again: were this process killed before, other helpers would take it over.
-        status = self._crew.bury(helper)
-        if state == STARTING:
-            has_other_way = self._move is not None and not self._schedule.results
-            cause = self._deaths.at_start(status, has_other_way=has_other_way) or cause
-        if cause is None and self._given_up is None:
-            try:
-                self._crew.launch(helper)
-            except OSError as error:
-                if any(self._crew.members):
-                    return
-                cause = error
-        if cause is None or self._move is None:
-            self._broken = self._broken or cause
-        elif self._given_up is None:
-            self._given_up = cause
-            self._moving.append([])  # so that it is told even if there is nothing to move
-
-    def _take_over(self, hand: Outcome, is_done: bool, at: int, status: int, finished: Finished) -> None:
-        """Count what a dead helper has done, or send it again, the sample that it was at by itself."""
-        if is_done:
-            self._schedule.take_done_hand(hand, self._failures_of(hand), finished)
-            return
-        self._broken = self._deaths.at_work(status) or self._broken
-        sent = self._schedule.take_hand(hand)
-        error = self._deaths.over((sent.serial, at), status)
-        self._schedule.requeue(sent, hand.start, at)
-        if error is None:
-            self._schedule.requeue(sent, at, at + 1)
-        self._schedule.requeue(sent, at + 1, hand.stop)
-        if self._given_up is None:
-            self._schedule.send_requeued()
-        if error is not None:
-            self._fail(sent, at, at + 1, error, finished, attempts=ATTEMPTS)
-
-    def _give_away(self) -> None:
-        """Have what no helper has in its hand moved, once they have given up."""
-        if self._given_up is None or self._broken is not None:
-            return
-        for unit in self._schedule.take_back(hurry=False):
-            per = -(-len(unit) // self._max_workers)
-            ends = range(unit.start, unit.stop, per)
-            self._moving.append(
-                [Unit(unit.batch, first, min(first + per, unit.stop), unit.redelivered) for first in ends]
-            )
+            self._schedule.count(outcome, self._helpers.failures_of(outcome), finished)

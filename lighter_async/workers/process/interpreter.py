@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from lighter_async.errors import BackendUnavailableError
-from lighter_async.workers.process.helper import HELPER_OF
+from lighter_async.workers.process.helper_setting import HELPER_OF
 
 __all__ = ["arguments", "check_is_no_helper", "folder_and_path", "program"]
 

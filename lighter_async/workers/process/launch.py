@@ -17,7 +17,7 @@ from typing import Any
 
 from lighter_async.errors import BackendUnavailableError, describe
 from lighter_async.forks import Descriptors
-from lighter_async.workers.process.helper import HELPER_OF, Setting
+from lighter_async.workers.process.helper_setting import HELPER_OF, Setting
 from lighter_async.workers.process.interpreter import arguments, program
 
 __all__ = ["Process", "check_descriptors", "launch", "needed", "standard_descriptors", "supported"]
@@ -179,7 +179,7 @@ def launch(setting: Setting, own: Descriptors, *, folder: str, path: Sequence[st
     one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     command = [name, *arguments(), "-c", _COMMAND, setting.to_json(), folder, *path]
     environment = {**os.environ, **hidden, **one, HELPER_OF: str(os.getpid())}
-    memory = setting.book, setting.slots, setting.job, setting.failures, setting.stack
+    memory = setting.queue, setting.slots, setting.job, setting.failures, setting.stack
     given = [*memory, *setting.bells, setting.news, setting.tie]
 
     def start(**apart: Any) -> subprocess.Popen[bytes]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from lighter_async.staging import SharedMemory
-from lighter_async.staging.memory import Slot, SlotPool, size_class
 from lighter_async.staging.places import Leaf
+from lighter_async.staging.slots import Slot, SlotPool, size_class
 from lighter_async.types import Batch
-from lighter_async.workers.job import Job
-from lighter_async.workers.process.letter import seal, seal_names, seal_values
+from lighter_async.workers.process.pickled_messages import pickled, pickled_names, pickled_values
+from lighter_async.workers.worker_job import Job
 
 __all__ = ["Outbox"]
 
@@ -15,7 +15,9 @@ _BYTES_KEPT = 8 << 20  # of memory, for reuse
 
 
 class Outbox:
-    """Seals what helpers are told, and puts it into slots. Any thread may seal; the backend's lock guards the slots.
+    """Pickles what helpers are told, and puts it into slots.
+
+    Any thread may pickle; the backend's lock guards the slots.
 
     Raises:
         TypeError: The job cannot be pickled.
@@ -24,41 +26,41 @@ class Outbox:
     def __init__(self, job: Job, memory: SharedMemory) -> None:
         self._job = job
         self._slots = SlotPool(_BYTES_KEPT, memory)
-        # Of the last batch. Threads share it without a lock, since all that a race costs is a letter made anew.
+        # Of the last batch. Threads share it without a lock, since all that a race costs is a message made anew.
         self._rows: tuple[Leaf | None, bytes] = None, b""
-        self.seal_job()
+        self.pickled_job()
 
-    def seal_job(self) -> bytes:
+    def pickled_job(self) -> bytes:
         job = self._job
-        return seal(job, f"writer {job.writer.name!r} or its target {type(job.session.target).__name__}")
+        return pickled(job, f"writer {job.writer.name!r} or its target {type(job.session.target).__name__}")
 
     def prepare(self, batch: Batch) -> None:
-        """Seal a batch.
+        """Pickle what helpers are told of a batch.
 
         Raises:
             TypeError: A value cannot be pickled.
         """
-        names = seal_names(batch.names, batch.origin)
-        batch.letter = b"".join([len(names).to_bytes(8, "little"), names, self._seal_values(batch)])
+        names = pickled_names(batch.names, batch.origin)
+        batch.message = b"".join([len(names).to_bytes(8, "little"), names, self._pickled_values(batch)])
 
-    def _seal_values(self, batch: Batch) -> bytes:
+    def _pickled_values(self, batch: Batch) -> bytes:
         rows = batch.staged.rows
         if rows is None:
-            return seal_values(batch, self._job)
+            return pickled_values(batch, self._job)
         # A batch of rows is mostly like the last one but for its names. Not the first, which may have come before
         # there was a template for it.
         known, values = self._rows
         if known == rows and values:
             return values
-        values = seal_values(batch, self._job)
+        values = pickled_values(batch, self._job)
         self._rows = rows, values if known == rows else b""
         return values
 
     def put(self, batch: Batch) -> Slot:
-        """Move what was sealed into a slot."""
-        slot = self._slots.acquire(size_class(len(batch.letter), _BYTES_KEPT), pinned=False)
-        slot.memory[: len(batch.letter)] = memoryview(batch.letter)
-        batch.letter = b""
+        """Move what was pickled into a slot."""
+        slot = self._slots.acquire(size_class(len(batch.message), _BYTES_KEPT), pinned=False)
+        slot.memory[: len(batch.message)] = memoryview(batch.message)
+        batch.message = b""
         return slot
 
     def release(self, slot: Slot) -> None:

@@ -7,15 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lighter_async.errors import WriteError
-from lighter_async.staging.memory import Slot
+from lighter_async.staging.slots import Slot
 from lighter_async.types import Batch, Result, Unit
 from lighter_async.workers.process.outbox import Outbox
+from lighter_async.workers.process.shared_queue_words import Outcome
 from lighter_async.workers.process.transport import Transport
-from lighter_async.workers.process.words import Outcome
+from lighter_async.workers.worker_job import Job
+from lighter_async.workers.writing import fail_unit
 
 __all__ = ["Finished", "Schedule", "Sent"]
 
-_LEAST_UNITS = 1024  # that the book has places for
+_LEAST_UNITS = 1024  # that the queue has places for
 
 Finished = list[tuple[Batch, Result]]
 """What is to be told of batches, once no lock is held."""
@@ -26,19 +28,19 @@ class Sent:
     """A batch that helpers have, or are about to have.
 
     Attributes:
-        letter: The slot that says what it is.
+        message: The slot that says what it is.
         left: Samples that are not done.
     """
 
     batch: Batch
     serial: int
-    letter: Slot
+    message: Slot
     left: int
 
 
 @dataclass(slots=True, eq=False)
 class _Record:
-    """A range of a batch in the book; `left` samples of it are not done. `redelivered`: a helper that died had it."""
+    """A range of a batch in the queue; `left` samples of it are not done. `redelivered`: a helper that died had it."""
 
     sent: Sent
     left: int
@@ -46,42 +48,44 @@ class _Record:
 
 
 class Schedule:
-    """Ranges of batches on their way: held back here, or in records of the book.
+    """Ranges of batches on their way: held back here, or in records of the queue.
 
     A range is held back while its copy from an accelerator is still under way, since a helper cannot wait for that,
-    and while the book has no room. The book has room for every unit that may be in flight, so that helpers never wait
+    and while the queue has no room. The queue has room for every unit that may be in flight, so that helpers never wait
     for this process to read results.
 
     The backend's lock guards it.
 
     Args:
-        transport: Has the book.
-        outbox: Has the batches' letters.
+        job: What is done with a unit.
+        transport: Has the queue.
+        outbox: Has the batches' messages.
         capacity: Units that may be in flight at once.
-        records_in_all: The book's size.
+        records_in_all: The queue's size.
 
     Attributes:
         held: What is held back, in order.
-        results: How many results of the book were read.
+        results: How many results of the queue were read.
     """
 
-    def __init__(self, transport: Transport, outbox: Outbox, capacity: int, records_in_all: int) -> None:
+    def __init__(self, job: Job, transport: Transport, outbox: Outbox, capacity: int, records_in_all: int) -> None:
+        self._job = job
         self._transport = transport
         self._outbox = outbox
         self._capacity = capacity
         self._records_in_all = records_in_all
         self.held: deque[tuple[Sent, int, int, int]] = deque()  # with start, stop and samples a unit
-        self._requeued: deque[tuple[Sent, int, int]] = deque()  # of dead helpers, for which the book has no room now
+        self._requeued: deque[tuple[Sent, int, int]] = deque()  # of dead helpers, for which the queue has no room now
         self._records: dict[int, _Record] = {}
         self._free_records: list[int] = []
         self._used_records = 0  # the first that was never used
-        self._units = 0  # in the book
+        self._units = 0  # in the queue
         self._serial = 0
         self.results = 0
 
     @staticmethod
     def capacity_for(queue_size: int) -> int:
-        """Units that the book should have room for: each has a sample at least."""
+        """Units that the queue should have room for: each has a sample at least."""
         return max(queue_size, _LEAST_UNITS)
 
     @property
@@ -92,13 +96,13 @@ class Schedule:
     # In
 
     def add(self, batch: Batch, start: int, stop: int, per: int) -> None:
-        """Take a range of a batch in, `per` samples a unit; `send` puts it into the book."""
+        """Take a range of a batch in, `per` samples a unit; `send` puts it into the queue."""
         self._serial += 1
         sent = Sent(batch, self._serial, self._outbox.put(batch), stop - start)
         self.held.append((sent, start, stop, max(per, -(-(stop - start) // self._capacity))))
 
     def send(self) -> list[tuple[Sent, int, int, Exception]]:
-        """Put into the book what has arrived on the host, in order, as far as the book has room.
+        """Put into the queue what has arrived on the host, in order, as far as the queue has room.
 
         Returns:
             Ranges whose copy from the device has failed, and with what: they are not held any more.
@@ -129,7 +133,7 @@ class Schedule:
             self._requeued.append((sent, start, stop))
 
     def send_requeued(self) -> None:
-        """Put into the book what dead helpers had in their hands, as far as the book has room for it."""
+        """Put into the queue what dead helpers had in their hands, as far as the queue has room for it."""
         while self._requeued and self._has_record and self._units < self._records_in_all:
             sent, start, stop = self._requeued.popleft()
             self._append(sent, start, stop, stop - start, redelivered=True)
@@ -147,14 +151,14 @@ class Schedule:
         slot = sent.batch.staged.slot
         self._records[number] = _Record(sent, stop - start, redelivered)
         self._units += _units(start, stop, per)
-        self._transport.book.append(
+        self._transport.queue.append(
             number,
             start,
             stop,
             per=per,
             serial=sent.serial,
             slot=(0, 0) if slot is None else (slot.offset, slot.memory.nbytes),
-            letter=(sent.letter.offset, sent.letter.memory.nbytes),
+            message=(sent.message.offset, sent.message.memory.nbytes),
             redelivered=redelivered,
         )
         self._transport.ring_sleepers()
@@ -163,7 +167,7 @@ class Schedule:
 
     def new_results(self) -> Iterator[Outcome]:
         """The results that helpers have entered since the last call."""
-        for outcome in self._transport.book.outcomes(self.results):
+        for outcome in self._transport.queue.outcomes(self.results):
             self.results += 1
             self._units -= 1
             yield outcome
@@ -199,6 +203,13 @@ class Schedule:
         self._leave(outcome.record, outcome.stop - outcome.start)
         self.forget(sent, outcome.stop - outcome.start)
 
+    def fail(
+        self, sent: Sent, start: int, stop: int, error: BaseException, finished: Finished, attempts: int = 1
+    ) -> None:
+        """Fail a range that no helper has."""
+        finished.append((sent.batch, fail_unit(self._job, Unit(sent.batch, start, stop), error, attempts)))
+        self.forget(sent, stop - start)
+
     def take_back(self, *, hurry: bool = True) -> list[Unit]:
         """Take out everything that no helper has in its hand.
 
@@ -206,7 +217,7 @@ class Schedule:
             hurry: Whether helpers are to wait for nothing any more.
         """
         taken: list[Unit] = []
-        for number, start, stop in self._transport.book.withdraw(hurry=hurry):
+        for number, start, stop in self._transport.queue.withdraw(hurry=hurry):
             record = self._records[number]
             self._leave(number, stop - start)
             self._take(taken, record.sent, start, stop, record.redelivered)
@@ -234,7 +245,7 @@ class Schedule:
         """So many samples of a batch are no affair of the helpers any more."""
         sent.left -= samples
         if not sent.left:
-            self._outbox.release(sent.letter)
+            self._outbox.release(sent.message)
 
 
 def _units(start: int, stop: int, per: int) -> int:

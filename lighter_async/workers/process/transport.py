@@ -12,10 +12,10 @@ from dataclasses import replace
 from lighter_async.forks import Descriptors, no_fork
 from lighter_async.staging import SharedMemory
 from lighter_async.workers.process.bells import make_bell, ring, silence
-from lighter_async.workers.process.helper import Setting
+from lighter_async.workers.process.helper_setting import Setting
 from lighter_async.workers.process.interpreter import folder_and_path
 from lighter_async.workers.process.launch import Process, launch, needed, standard_descriptors
-from lighter_async.workers.process.parent_book import ParentBook
+from lighter_async.workers.process.shared_queue_parent_side import ParentQueue
 
 __all__ = ["Transport"]
 
@@ -26,12 +26,12 @@ class Transport:
     The backend's lock guards it, but for `wake`, which any thread may call at any time.
 
     Args:
-        cells: Helpers that the book has a place for.
-        records: Records that the book has a place for.
+        cells: Helpers that the queue has a place for.
+        records: Records that the queue has a place for.
         memory: What slots lie in.
 
     Attributes:
-        book: The queue, once `open` was called.
+        queue: The queue, once `open` was called.
         events: Becomes readable when a helper has news, or ends.
         own: The descriptors of this process and of its helpers' files.
 
@@ -45,8 +45,8 @@ class Transport:
         self._folder, self._path = folder_and_path(sys.path)
         self.own = Descriptors()
         self._setting: Setting | None = None  # what all helpers are told; None while nothing is open
-        self.book: ParentBook
-        self._has_book = False
+        self.queue: ParentQueue
+        self._has_queue = False
         with needed("bells between processes (eventfd, epoll)"):
             self.events = _closed_epoll()
 
@@ -67,9 +67,9 @@ class Transport:
         _open.add(self)
         with needed("memory that processes share"):
             self._memory.open()
-            book_file = self._file("book", ParentBook.size_of(self._cells, self._records))
-            self.book = ParentBook(book_file, self._cells, self._records)
-            self._has_book = True
+            queue_file = self._file("queue", ParentQueue.size_of(self._cells, self._records))
+            self.queue = ParentQueue(queue_file, self._cells, self._records)
+            self._has_queue = True
             job_file = self._file("job", 0)
             left = memoryview(job)
             while left:
@@ -87,7 +87,7 @@ class Transport:
             records=self._records,
             mapped=self._memory.mapped,
             parent=os.getpid(),
-            book=book_file,
+            queue=queue_file,
             slots=self._memory.descriptor,
             job=job_file,
             failures=-1,
@@ -136,7 +136,7 @@ class Transport:
 
     def ring_sleepers(self, *, everyone: bool = False) -> None:
         """Wake those helpers that are needed for what is in the queue."""
-        for sleeper in self.book.sleepers(everyone=everyone):
+        for sleeper in self.queue.sleepers(everyone=everyone):
             assert self._setting is not None
             ring(self._setting.bells[sleeper])
 
@@ -146,13 +146,13 @@ class Transport:
         Args:
             seal: Whether they seal what they have stored before.
         """
-        if self._has_book:
-            self.book.end(seal=seal)
+        if self._has_queue:
+            self.queue.end(seal=seal)
         self._ring_all()
 
     def ask_to_seal(self) -> int:
         """Have the helpers seal what they have stored; returns the number of the request."""
-        request = self.book.ask_to_seal()
+        request = self.queue.ask_to_seal()
         self._ring_all()
         return request
 
@@ -183,17 +183,17 @@ class Transport:
         with no_fork:
             _open.discard(self)
             self._setting = None
-            if self._has_book:
-                self.book.close()
+            if self._has_queue:
+                self.queue.close()
             self.events.close()
             self.own.close_all()
         self._memory.close()
 
     def forked(self) -> None:
         """In a forked child: let go of what the parent and its helpers share, but for the slots' addresses."""
-        if self._has_book:
+        if self._has_queue:
             try:
-                self.book.close()
+                self.queue.close()
             except BufferError:
                 pass  # another thread of the parent was reading in it; it goes with that one's frames, if ever
         self.events.close()

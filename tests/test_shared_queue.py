@@ -7,13 +7,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from lighter_async.workers.process import booklock as lock_module
-from lighter_async.workers.process.helper_book import HelperBook
-from lighter_async.workers.process.parent_book import ParentBook
-from lighter_async.workers.process.words import BROKEN, STARTING
+from lighter_async.workers.process import shared_queue_lock as lock_module
+from lighter_async.workers.process.shared_queue_helper_side import HelperQueue
+from lighter_async.workers.process.shared_queue_parent_side import ParentQueue
+from lighter_async.workers.process.shared_queue_words import BROKEN, STARTING
 
 HELPERS, RECORDS = 3, 8
-PLACES = {"slot": (4096, 100), "letter": (8192, 50)}
+PLACES = {"slot": (4096, 100), "message": (8192, 50)}
 
 
 class Killed(BaseException):
@@ -21,7 +21,7 @@ class Killed(BaseException):
 
 
 class DeadlyWords:
-    """A book's words, which kill their process at the n-th store."""
+    """A queue's words, which kill their process at the n-th store."""
 
     def __init__(self, words, stores):
         self._words = words
@@ -38,10 +38,10 @@ class DeadlyWords:
 
 
 @contextmanager
-def books():
-    """Makes views of one book, as several processes have them."""
-    descriptor = os.memfd_create("book")
-    os.ftruncate(descriptor, ParentBook.size_of(HELPERS, RECORDS))
+def queues():
+    """Makes views of one queue, as several processes have them."""
+    descriptor = os.memfd_create("queue")
+    os.ftruncate(descriptor, ParentQueue.size_of(HELPERS, RECORDS))
     made = []
 
     def make(side):
@@ -49,38 +49,38 @@ def books():
         return made[-1]
 
     yield make
-    for book in made:
-        book.close()
+    for queue in made:
+        queue.close()
     os.close(descriptor)
 
 
 @pytest.fixture
-def make_book():
-    with books() as make:
+def make_queue():
+    with queues() as make:
         yield make
 
 
-def deadly(book, stores):
-    book._words, words = DeadlyWords(book._words, stores), book._words
+def deadly(queue, stores):
+    queue._words, words = DeadlyWords(queue._words, stores), queue._words
     return words
 
 
-def do(book, helper, done, take=None):
+def do(queue, helper, done, take=None):
     """Take a unit, from the queue or as `take` does, and write its samples; returns whether there was one."""
-    claim = book.turn(helper)[0] if take is None else take(helper)
+    claim = queue.turn(helper)[0] if take is None else take(helper)
     if claim is None:
         return False
     for index in range(claim.start, claim.stop):
-        book.on_progress(helper, index)
+        queue.on_progress(helper, index)
         done.append((claim.serial, index))
     count = claim.stop - claim.start
-    book.count(helper, written=count, skipped=0, failed=0, nbytes=10 * count, encode_ns=2 * count, store_ns=3 * count)
+    queue.count(helper, written=count, skipped=0, failed=0, nbytes=10 * count, encode_ns=2 * count, store_ns=3 * count)
     return True
 
 
-def test_units_are_taken_in_order_and_their_results_told(make_book):
+def test_units_are_taken_in_order_and_their_results_told(make_queue):
     """The oldest batch first, so many samples at a time, each once."""
-    parent, helper = make_book(ParentBook), make_book(HelperBook)
+    parent, helper = make_queue(ParentQueue), make_queue(HelperQueue)
     parent.append(5, 0, 5, per=2, serial=1, **PLACES)
     parent.append(2, 10, 11, per=4, serial=2, **PLACES)
     done = []
@@ -99,9 +99,9 @@ def test_units_are_taken_in_order_and_their_results_told(make_book):
     assert parent.in_hand(0) is None
 
 
-def test_who_sleeps_is_woken_by_who_finds_more(make_book):
+def test_who_sleeps_is_woken_by_who_finds_more(make_queue):
     """The parent wakes one, and each that finds more than its own unit the next."""
-    parent, helper = make_book(ParentBook), make_book(HelperBook)
+    parent, helper = make_queue(ParentQueue), make_queue(HelperQueue)
     parent.append(0, 0, 1, per=1, serial=1, **PLACES)
     assert parent.sleepers() == []
     assert helper.turn(0)[1] is None
@@ -114,9 +114,9 @@ def test_who_sleeps_is_woken_by_who_finds_more(make_book):
     assert helper.turn(2)[1] is None  # nobody sleeps any more
 
 
-def test_all_who_sleep_are_woken_where_nobody_has_come_for_long(make_book):
+def test_all_who_sleep_are_woken_where_nobody_has_come_for_long(make_queue):
     """The first one may have been stopped by somebody."""
-    parent, helper = make_book(ParentBook), make_book(HelperBook)
+    parent, helper = make_queue(ParentQueue), make_queue(HelperQueue)
     for sleeping in range(3):
         helper.turn(sleeping)
     parent.append(1, 0, 1, per=1, serial=1, **PLACES)
@@ -126,9 +126,9 @@ def test_all_who_sleep_are_woken_where_nobody_has_come_for_long(make_book):
     assert parent.sleepers() == [0, 1, 2]
 
 
-def test_only_who_watches_is_told_of_what_was_done(make_book):
+def test_only_who_watches_is_told_of_what_was_done(make_queue):
     """A helper learns it when it enters a result."""
-    parent, helper = make_book(ParentBook), make_book(HelperBook)
+    parent, helper = make_queue(ParentQueue), make_queue(HelperQueue)
     parent.append(0, 0, 4, per=1, serial=1, **PLACES)
     assert [helper.turn(0)[2] for _ in range(2)] == [False, False]
     parent.watch(1)
@@ -137,9 +137,9 @@ def test_only_who_watches_is_told_of_what_was_done(make_book):
     assert not helper.turn(0)[2]
 
 
-def test_what_was_withdrawn_is_not_taken(make_book):
+def test_what_was_withdrawn_is_not_taken(make_queue):
     """The rest of a record that was begun too."""
-    parent, helper = make_book(ParentBook), make_book(HelperBook)
+    parent, helper = make_queue(ParentQueue), make_queue(HelperQueue)
     parent.append(0, 0, 5, per=2, serial=1, **PLACES)
     parent.append(1, 0, 1, per=1, serial=2, **PLACES)
     helper.turn(0)
@@ -148,9 +148,9 @@ def test_what_was_withdrawn_is_not_taken(make_book):
     assert parent.withdraw() == []
 
 
-def test_a_helper_says_how_it_is(make_book):
+def test_a_helper_says_how_it_is(make_queue):
     """And that the others are to end."""
-    parent, helper = make_book(ParentBook), make_book(HelperBook)
+    parent, helper = make_queue(ParentQueue), make_queue(HelperQueue)
     assert parent.state(1) == STARTING
     helper.say_broken(1)
     assert parent.state(1) == BROKEN
@@ -165,9 +165,9 @@ def test_a_helper_says_how_it_is(make_book):
     assert helper.ends_unsealed
 
 
-def test_each_helper_is_asked_once_to_seal(make_book):
+def test_each_helper_is_asked_once_to_seal(make_queue):
     """For each request of the parent's; one that begins later is asked for the latest."""
-    parent, helper = make_book(ParentBook), make_book(HelperBook)
+    parent, helper = make_queue(ParentQueue), make_queue(HelperQueue)
     assert helper.request_to_seal(0) == 0
     request = parent.ask_to_seal()
     assert not parent.has_sealed(0, request)
@@ -182,15 +182,15 @@ def test_each_helper_is_asked_once_to_seal(make_book):
 def test_a_helper_killed_at_any_store_loses_and_doubles_nothing():
     """The parent learns whether its unit is done; what is not is taken by others, each once."""
     for stores in itertools.count():
-        with books() as make_book:
-            if not killed_at(stores, make_book):
+        with queues() as make_queue:
+            if not killed_at(stores, make_queue):
                 break
     assert stores > 60
 
 
-def killed_at(stores, make_book):
+def killed_at(stores, make_queue):
     """Kill a helper at its n-th store, and look at what becomes of the samples; returns whether it came so far."""
-    parent, victim, other = make_book(ParentBook), make_book(HelperBook), make_book(HelperBook)
+    parent, victim, other = make_queue(ParentQueue), make_queue(HelperQueue), make_queue(HelperQueue)
     parent.append(0, 0, 5, per=2, serial=1, **PLACES)
     parent.append(1, 0, 2, per=2, serial=2, **PLACES)
     words = deadly(victim, stores)
@@ -225,15 +225,15 @@ def killed_at(stores, make_book):
 def test_an_orphan_killed_at_any_store_leaves_everything_to_the_next():
     """What a dead helper had is inherited by one that dies in turn."""
     for stores in itertools.count():
-        with books() as make_book:
-            if not orphan_killed_at(stores, make_book):
+        with queues() as make_queue:
+            if not orphan_killed_at(stores, make_queue):
                 break
     assert stores > 60
 
 
-def orphan_killed_at(stores, make_book):
+def orphan_killed_at(stores, make_queue):
     """Kill an orphan at its n-th store; returns whether it came so far. Nobody is seen alive, for all are one here."""
-    parent, victim, other = make_book(ParentBook), make_book(HelperBook), make_book(HelperBook)
+    parent, victim, other = make_queue(ParentQueue), make_queue(HelperQueue), make_queue(HelperQueue)
     parent.append(0, 0, 3, per=3, serial=1, **PLACES)
     victim.turn(0)  # who dies with it
     parent.append(1, 0, 2, per=2, serial=2, **PLACES)
@@ -259,7 +259,7 @@ def orphan_killed_at(stores, make_book):
 
 
 class StoppingWords(DeadlyWords):
-    """A book's words, which stop their process at the n-th store."""
+    """A queue's words, which stop their process at the n-th store."""
 
     def __setitem__(self, key, value):
         if not self._left:
@@ -273,19 +273,19 @@ def test_a_helper_stopped_at_any_store_holds_nobody_up_and_nothing_is_lost(monke
     """The parent does all that it has to do; another helper ends it where it holds the lock, and goes on."""
     monkeypatch.setattr(lock_module, "_SECONDS_STOPPED", 0.02)
     for stores in itertools.count():
-        with books() as make_book:
-            if not stopped_at(stores, make_book):
+        with queues() as make_queue:
+            if not stopped_at(stores, make_queue):
                 break
     assert stores > 20
 
 
-def stopped_at(stores, make_book):
+def stopped_at(stores, make_queue):
     """Stop a helper at its n-th store; returns whether it came so far."""
-    parent, other = make_book(ParentBook), make_book(HelperBook)
+    parent, other = make_queue(ParentQueue), make_queue(HelperQueue)
     parent.append(0, 0, 2, per=2, serial=1, **PLACES)
     child = os.fork()
     if not child:
-        victim = make_book(HelperBook)
+        victim = make_queue(HelperQueue)
         victim.live(0)
         victim._words = StoppingWords(victim._words, stores)
         do(victim, 0, [])
@@ -318,9 +318,9 @@ def stopped_at(stores, make_book):
 
 
 @pytest.mark.parametrize("stores", range(13))
-def test_a_parent_killed_at_any_store_has_handed_all_over_or_nothing(make_book, stores):
+def test_a_parent_killed_at_any_store_has_handed_all_over_or_nothing(make_queue, stores):
     """Helpers never see half a record."""
-    parent, helper = make_book(ParentBook), make_book(HelperBook)
+    parent, helper = make_queue(ParentQueue), make_queue(HelperQueue)
     parent.append(0, 0, 1, per=1, serial=1, **PLACES)
     words = deadly(parent, stores)
     try:
@@ -336,9 +336,9 @@ def test_a_parent_killed_at_any_store_has_handed_all_over_or_nothing(make_book, 
     assert whole == (stores >= 11)
 
 
-def test_places_are_used_again(make_book):
-    """Any number of batches goes through a book of a fixed size."""
-    parent, helper = make_book(ParentBook), make_book(HelperBook)
+def test_places_are_used_again(make_queue):
+    """Any number of batches goes through a queue of a fixed size."""
+    parent, helper = make_queue(ParentQueue), make_queue(HelperQueue)
     done, expected = [], []
     for serial, record in zip(range(100), itertools.cycle(range(RECORDS)), strict=False):
         parent.append(record, 0, 2, per=1, serial=serial, **PLACES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lighter_async.callback.origins import Origins
+from lighter_async.callback.dataset_indices import Origins
 from lighter_async.names import Numbers
 from lighter_async.types import Origin
 

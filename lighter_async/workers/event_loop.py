@@ -10,16 +10,16 @@ from concurrent.futures import Future, wait
 
 from lighter_async.interrupts import run_handlers, uninterrupted
 from lighter_async.types import Batch, Result, Unit
-from lighter_async.workers.job import Job
 from lighter_async.workers.queue import UnitQueue
+from lighter_async.workers.worker_job import Job
 from lighter_async.workers.writing import await_unit
 
-__all__ = ["LoopBackend"]
+__all__ = ["EventLoopBackend"]
 
 _SECONDS_TO_NOTICE = 0.05
 
 
-class LoopBackend(UnitQueue):
+class EventLoopBackend(UnitQueue):
     """Runs a job's async function, up to `max_workers` samples at once, on one asyncio event loop.
 
     The loop lives as long as the backend, so that a writer may keep a client session or a lock from one sample to the

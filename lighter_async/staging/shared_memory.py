@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lighter_async.forks import Descriptors
-from lighter_async.staging.memory import PAGE, Slot
+from lighter_async.staging.slots import PAGE, Slot
 
 __all__ = ["SharedMemory", "SharedView"]
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from time import monotonic, monotonic_ns
 
 from lighter_async.errors import WriteError, WriteTimeoutError
 from lighter_async.interrupts import run_handlers
 from lighter_async.workers.process.launch import Process, check_descriptors, needed
-from lighter_async.workers.process.letter import open_failure
+from lighter_async.workers.process.pickled_messages import unpickled_failure
+from lighter_async.workers.process.shared_queue_words import Outcome
 from lighter_async.workers.process.transport import Transport
 
-__all__ = ["Crew", "Member"]
+__all__ = ["HelperProcesses", "HelperProcess"]
 
 _SECONDS_TO_NOTICE = 0.05
 _SECONDS_TO_END = 30.0  # for helpers that have nothing left to do; what a user's writer left running may hold them
 _SECONDS_IN_LOCK = 5.0  # of a helper, after which it is looked at whether it stands still
 
 
-class Member:
+class HelperProcess:
     """One helper.
 
     Attributes:
@@ -42,12 +44,12 @@ class Member:
             begin = self._failures_read + 8
             place = begin - base
             length = int.from_bytes(os.pread(self.process.failures, 8, place - 8), "little")
-            found.append(open_failure(os.pread(self.process.failures, length, place)))
+            found.append(unpickled_failure(os.pread(self.process.failures, length, place)))
             self._failures_read = begin + length
         return found
 
 
-class Crew:
+class HelperProcesses:
     """The helpers. The backend's lock guards it, but for `late` and `look_for_stuck`, which only look.
 
     Args:
@@ -62,8 +64,8 @@ class Crew:
     def __init__(self, transport: Transport, size: int, write_timeout: float | None) -> None:
         self._transport = transport
         self._write_timeout = write_timeout
-        self.members: list[Member | None] = [None] * size
-        self._stuck = 0, 0.0  # the helper that holds the book's lock, and since when
+        self.members: list[HelperProcess | None] = [None] * size
+        self._stuck = 0, 0.0  # the helper that holds the queue's lock, and since when
 
     # Their life
 
@@ -84,13 +86,13 @@ class Crew:
         Raises:
             OSError: The system cannot.
         """
-        self.members[helper] = Member(self._transport.launch(helper))
+        self.members[helper] = HelperProcess(self._transport.launch(helper))
 
-    def bury(self, helper: int) -> int:
+    def remove(self, helper: int) -> int:
         """Free the place of one that has ended; returns its exit status."""
         member = self.members[helper]
         assert member is not None
-        self._transport.book.clear(helper)
+        self._transport.queue.clear(helper)
         self.members[helper] = None
         return member.process.wait()
 
@@ -114,11 +116,15 @@ class Crew:
 
     def read_failures(self, helper: int, end: int) -> list[WriteError]:
         """What a helper told of failures up to byte `end` and was not read yet."""
-        member, book = self.members[helper], self._transport.book
+        member, queue = self.members[helper], self._transport.queue
         assert member is not None
-        found = member.read_failures(book.base(helper), end)
-        book.read(helper, end)
+        found = member.read_failures(queue.base(helper), end)
+        queue.read(helper, end)
         return found
+
+    def failures_of(self, outcome: Outcome) -> Sequence[WriteError]:
+        """The failures of a unit."""
+        return self.read_failures(outcome.helper, outcome.failures) if outcome.failed else ()
 
     # Those that hang
 
@@ -126,11 +132,11 @@ class Crew:
         """Those that have been at one sample for longer than `write_timeout`."""
         if self._write_timeout is None:
             return []
-        book, before = self._transport.book, monotonic_ns() - int(self._write_timeout * 1e9)
+        queue, before = self._transport.queue, monotonic_ns() - int(self._write_timeout * 1e9)
         return [
             helper
             for helper, member in enumerate(self.members)
-            if member is not None and member.killed is None and 0 < book.since(helper) < before
+            if member is not None and member.killed is None and 0 < queue.since(helper) < before
         ]
 
     def kill(self, helper: int) -> None:
@@ -146,9 +152,9 @@ class Crew:
         )
 
     def look_for_stuck(self) -> None:
-        """End a helper that stands still while it holds the book's lock, for which all others wait."""
+        """End a helper that stands still while it holds the queue's lock, for which all others wait."""
         try:
-            holder, now = self._transport.book.lock.holder, monotonic()
+            holder, now = self._transport.queue.lock.holder, monotonic()
         except OSError:
             return  # stopped meanwhile
         if not holder or holder != self._stuck[0]:
@@ -156,4 +162,4 @@ class Crew:
             return
         seconds = now - self._stuck[1]
         if seconds > min(_SECONDS_IN_LOCK, self._write_timeout or _SECONDS_IN_LOCK):
-            self._transport.book.lock.end_if_stuck(seconds)
+            self._transport.queue.lock.end_if_stuck(seconds)

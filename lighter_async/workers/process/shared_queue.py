@@ -1,7 +1,7 @@
 """The queue that a process shares with its helpers, and what the helpers have done: fixed-size words in shared memory.
 
 What helpers take from each other they take under one file lock, which the kernel releases when its holder dies. So a
-process may be killed at any moment, in the middle of a change too, and the others go on from what stands in the book.
+process may be killed at any moment, in the middle of a change too, and the others go on from what stands in the queue.
 The process that hands samples over takes no lock: it alone appends, and what it has written of a record is there before
 the one store that publishes it; likewise it reads results that a store has published. (Stores are seen in their order
 on x86; elsewhere a system call comes between, on both sides.) So no helper can hold it up.
@@ -22,8 +22,8 @@ import fcntl
 import mmap
 import platform
 
-from lighter_async.workers.process.booklock import BookLock
-from lighter_async.workers.process.words import (
+from lighter_async.workers.process.shared_queue_lock import QueueLock
+from lighter_async.workers.process.shared_queue_words import (
     BEGINNING,
     CELL,
     HEAD,
@@ -41,11 +41,11 @@ from lighter_async.workers.process.words import (
     TICKET,
 )
 
-__all__ = ["Book"]
+__all__ = ["SharedQueue"]
 
 
-class Book:
-    """One process's view of the book: what both sides do with it.
+class SharedQueue:
+    """One process's view of the queue: what both sides do with it.
 
     Args:
         descriptor: A file in memory, of `size_of` bytes, all zero at first. It must stay open, and no other
@@ -63,11 +63,11 @@ class Book:
         self._results = self._records + records * RECORD_WORDS
         self._mapping = mmap.mmap(descriptor, self.size_of(helpers, records))
         self._words = memoryview(self._mapping).cast("q")
-        self.lock = BookLock(descriptor, self._processes)
+        self.lock = QueueLock(descriptor, self._processes)
 
     @staticmethod
     def size_of(helpers: int, records: int) -> int:
-        """Bytes of a book."""
+        """Bytes of a queue."""
         return 8 * (BEGINNING + helpers * CELL + records * (1 + RECORD_WORDS + RESULT_WORDS))
 
     def close(self) -> None:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lighter_async.errors import WriteError
-from lighter_async.names import with_suffix
 from lighter_async.session import Session
-from lighter_async.staging import Staged
-from lighter_async.targets import Item, Part
-from lighter_async.types import Unit
 from lighter_async.workers.patience import Patience
 from lighter_async.workers.quarantine import Quarantine
 from lighter_async.writers import Output, Writer, outputs_of
 
-__all__ = ["Job", "ready"]
+__all__ = ["Job"]
 
 
 @dataclass(frozen=True)
@@ -39,38 +34,6 @@ class Job:
     def __post_init__(self) -> None:
         object.__setattr__(self, "outputs", outputs_of(self.writer))
 
-    def files(self, name: str) -> list[str]:
-        """The files of a sample, one for each output."""
-        return [with_suffix(name, output.suffix) for output in self.outputs]
-
-    def encode(self, unit: Unit, index: int, files: Sequence[str]) -> Item:
-        """A sample as bytes, with encoders.
-
-        Args:
-            unit: The unit that it is of.
-            index: Its index in the batch.
-            files: As `files` gives them.
-        """
-        staged = ready(unit)
-        parts = []
-        for output, file in zip(self.outputs, files, strict=True):
-            encoder, data = output.encoder, None
-            block = staged.block(index, output.key) if encoder.takes_blocks else None
-            if block is not None:
-                data = encoder.encode_block(block)
-            if data is None:
-                data = encoder.encode(staged.value(index, output.key))
-            parts.append(Part(file, output.suffix, data))
-        return Item(unit.batch.names[index], parts)
-
     def failure(self, name: str, error: BaseException, attempts: int) -> WriteError:
         """The failure of one sample."""
         return WriteError.of_sample(error, writer=self.writer.name, name=name, attempts=attempts)
-
-
-def ready(unit: Unit) -> Staged:
-    """The unit's values, once an accelerator's copy of them has arrived."""
-    staged = unit.batch.staged
-    if staged.ready is not None:
-        staged.ready.synchronize()
-    return staged

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from lighter_async.callback.origins import length_of
+from lighter_async.callback.dataset_indices import length_of
 from lighter_async.errors import DuplicateNameError
 from lighter_async.manifest import Loader, Manifest, ManifestLog, read_manifest
 from lighter_async.manifest.adopt import adoptable, with_unrecorded

@@ -8,7 +8,7 @@ from functools import reduce
 from operator import and_
 from typing import Any
 
-from lighter_async.callback.series import StoredSeries
+from lighter_async.callback.stored_series import StoredSeries
 from lighter_async.manifest import OutputName, read_manifest
 from lighter_async.types import Origin
 

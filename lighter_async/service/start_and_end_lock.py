@@ -7,12 +7,12 @@ from types import TracebackType
 
 from lighter_async.interrupts import run_handlers
 
-__all__ = ["TransitionLock"]
+__all__ = ["StartAndEndLock"]
 
 _SECONDS_TO_NOTICE = 0.05
 
 
-class TransitionLock:
+class StartAndEndLock:
     """Held while a writer is started or ended, which may take long; signals are delivered meanwhile.
 
     So a signal's handler may ask for it that runs in the middle of just that, in the same thread, which would wait for

@@ -6,7 +6,7 @@ import signal
 
 from lighter_async.errors import WorkerDiedError, WriteTimeoutError
 
-__all__ = ["ATTEMPTS", "MOST_IN_A_ROW", "Deaths"]
+__all__ = ["ATTEMPTS", "MOST_IN_A_ROW", "DeathLimits"]
 
 ATTEMPTS = 3  # of a sample whose helpers die
 MOST_IN_A_ROW = 60
@@ -16,7 +16,7 @@ _STARTS_BEFORE_THREADS = 3  # the same, where there is another way
 Sample = tuple[int, int]  # a batch's serial number, and an index
 
 
-class Deaths:
+class DeathLimits:
     """Counts the deaths of helpers. The backend's lock guards it."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Deaths:
         """A sample's helper was ended because it took too long."""
         self._late[sample] = error
 
-    def at_start(self, status: int, *, has_other_way: bool) -> WorkerDiedError | None:
+    def died_at_start(self, status: int, *, has_other_way: bool) -> WorkerDiedError | None:
         """A helper has ended before it looked at the queue; returns why no more are to be started, if so.
 
         Args:
@@ -48,7 +48,7 @@ class Deaths:
             "on stderr may say why, and backend='thread' does without them"
         )
 
-    def at_work(self, status: int) -> WorkerDiedError | None:
+    def died_at_work(self, status: int) -> WorkerDiedError | None:
         """A helper has ended with a unit in its hand; returns why everything is to fail, if so."""
         self._in_a_row += 1
         if self._in_a_row < MOST_IN_A_ROW:
@@ -59,7 +59,7 @@ class Deaths:
             f"one {_ending(status)}; the writer makes them crash, or the machine is out of memory"
         )
 
-    def over(self, sample: Sample, status: int) -> WorkerDiedError | WriteTimeoutError | None:
+    def died_over(self, sample: Sample, status: int) -> WorkerDiedError | WriteTimeoutError | None:
         """A helper has ended over a sample; returns its failure, if it is not to be tried again."""
         deaths = self._over[sample] = self._over.get(sample, 0) + 1
         if deaths < ATTEMPTS:

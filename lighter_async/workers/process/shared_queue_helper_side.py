@@ -1,12 +1,12 @@
-"""The book on a helper's side: it takes units, says what became of them, and inherits those of the dead."""
+"""The queue on a helper's side: it takes units, says what became of them, and inherits those of the dead."""
 
 from __future__ import annotations
 
 import os
 from time import monotonic_ns
 
-from lighter_async.workers.process.book import Book
-from lighter_async.workers.process.words import (
+from lighter_async.workers.process.shared_queue import SharedQueue
+from lighter_async.workers.process.shared_queue_words import (
     ASLEEP,
     AT,
     AWAKE,
@@ -24,8 +24,8 @@ from lighter_async.workers.process.words import (
     HURRY,
     INTENT,
     LAST,
-    LETTER_OFFSET,
-    LETTER_SIZE,
+    MESSAGE_OFFSET,
+    MESSAGE_SIZE,
     NEXT,
     OFFSET,
     PER,
@@ -57,14 +57,14 @@ from lighter_async.workers.process.words import (
     Claim,
 )
 
-__all__ = ["HelperBook"]
+__all__ = ["HelperQueue"]
 
 _MOST_DEATHS = 3  # over one sample
 _MOST_SUCCESSORS = 60
 
 
-class HelperBook(Book):
-    """The book as a helper has it."""
+class HelperQueue(SharedQueue):
+    """The queue as a helper has it."""
 
     def turn(self, helper: int) -> tuple[Claim | None, int | None, bool]:
         """Enter what became of the unit in hand, and take the next one, if there is any.
@@ -271,9 +271,9 @@ class HelperBook(Book):
         words = self._words
         place = self._records + words[cell + RECORD] * RECORD_WORDS
         slot = words[place + OFFSET], words[place + SIZE]
-        letter = words[place + LETTER_OFFSET], words[place + LETTER_SIZE]
+        message = words[place + MESSAGE_OFFSET], words[place + MESSAGE_SIZE]
         start, stop = words[cell + START], words[cell + STOP]
-        return Claim(words[place + SERIAL], start, stop, slot, letter, bool(words[place + REDELIVERED]))
+        return Claim(words[place + SERIAL], start, stop, slot, message, bool(words[place + REDELIVERED]))
 
     def _deaths_at(self, cell: int) -> int:
         """How many have died over the sample that a dead helper was at, this one included."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lighter_async.callback.lightning import LightningCallback
+from lighter_async.callback.lightning_packages import LightningCallback
 from lighter_async.names import RESERVED_PREFIX
 
 __all__ = ["BaseWriter"]

@@ -10,11 +10,11 @@ import numpy as np
 from lighter_async.staging.accelerator import Accelerator, TorchAccelerator
 from lighter_async.staging.kinds import is_tensor
 from lighter_async.staging.layout import plan_batch, plan_sample
-from lighter_async.staging.memory import Memory, PrivateMemory, Slot, SlotPool, size_class
 from lighter_async.staging.outputs import plan_batch_of_outputs, plan_sample_of_outputs
 from lighter_async.staging.places import Leaf
 from lighter_async.staging.plan import Plan
-from lighter_async.staging.shared import SharedMemory
+from lighter_async.staging.shared_memory import SharedMemory
+from lighter_async.staging.slots import Memory, PrivateMemory, Slot, SlotPool, size_class
 from lighter_async.staging.staged import Staged
 
 __all__ = ["StagingPool"]

@@ -1,9 +1,9 @@
-"""The book on the parent's side: it appends ranges of samples, and reads what became of them."""
+"""The queue on the parent's side: it appends ranges of samples, and reads what became of them."""
 
 from __future__ import annotations
 
-from lighter_async.workers.process.book import Book
-from lighter_async.workers.process.words import (
+from lighter_async.workers.process.shared_queue import SharedQueue
+from lighter_async.workers.process.shared_queue_words import (
     ASLEEP,
     AT,
     BASE,
@@ -15,8 +15,8 @@ from lighter_async.workers.process.words import (
     HEAD,
     HURRY,
     LAST,
-    LETTER_OFFSET,
-    LETTER_SIZE,
+    MESSAGE_OFFSET,
+    MESSAGE_SIZE,
     NEXT,
     OFFSET,
     PER,
@@ -38,11 +38,11 @@ from lighter_async.workers.process.words import (
     Outcome,
 )
 
-__all__ = ["ParentBook"]
+__all__ = ["ParentQueue"]
 
 
-class ParentBook(Book):
-    """The book as the process that hands samples over has it.
+class ParentQueue(SharedQueue):
+    """The queue as the process that hands samples over has it.
 
     It appends and reads without the lock, which it takes only to empty the queue, and to see what a dead helper had in
     its hand.
@@ -57,14 +57,14 @@ class ParentBook(Book):
         per: int,
         serial: int,
         slot: tuple[int, int],
-        letter: tuple[int, int],
+        message: tuple[int, int],
         redelivered: bool = False,
     ) -> None:
         """Put a range into the queue under a record that is not in use."""
         words = self._words
         place = self._records + record * RECORD_WORDS
         words[place + OFFSET], words[place + SIZE] = slot
-        words[place + LETTER_OFFSET], words[place + LETTER_SIZE] = letter
+        words[place + MESSAGE_OFFSET], words[place + MESSAGE_SIZE] = message
         words[place + NEXT] = start
         words[place + LAST] = stop
         words[place + PER] = per

@@ -11,18 +11,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from lighter_async.errors import LighterAsyncError, WriteError, describe
+from lighter_async.pickle_by_value import dumps, loads, loads_own
 from lighter_async.staging import Staged
 from lighter_async.tracebacks import WriterTraceback, add_cause, shorten, traceback_of
-from lighter_async.twin import dumps, loads, loads_own
 from lighter_async.types import Batch, Origin
-from lighter_async.workers.job import Job
+from lighter_async.workers.worker_job import Job
 
-__all__ = ["open_batch", "open_failure", "seal", "seal_failure", "seal_names", "seal_values"]
+__all__ = ["unpickled_batch", "unpickled_failure", "pickled", "pickled_failure", "pickled_names", "pickled_values"]
 
 _LARGEST_FAILURE = 64 << 10
 
 
-def seal(thing: Any, what: str) -> bytes:
+def pickled(thing: Any, what: str) -> bytes:
     """A pickle of anything that a helper needs.
 
     Raises:
@@ -55,12 +55,12 @@ def _is_one_dnn(value: Any) -> bool:
     return str(getattr(value, "layout", "")) == "torch._mkldnn"
 
 
-def seal_names(names: Sequence[str], origin: Origin | None) -> bytes:
+def pickled_names(names: Sequence[str], origin: Origin | None) -> bytes:
     """The names of a batch, and where its samples come from."""
     return pickle.dumps((names, origin), 5)
 
 
-def seal_values(batch: Batch, job: Job) -> bytes:
+def pickled_values(batch: Batch, job: Job) -> bytes:
     """What the samples of a batch are: all but the bytes in its slot.
 
     Raises:
@@ -71,37 +71,37 @@ def seal_values(batch: Batch, job: Job) -> bytes:
     contents = (staged.rows, staged.values, loose, staged.kept, _templates(staged, job))
     if staged.plain:
         return pickle.dumps(contents, 5)
-    return seal(contents, f"a value of the batch of {batch.names[0]!r}")
+    return pickled(contents, f"a value of the batch of {batch.names[0]!r}")
 
 
-def open_batch(letter: bytes, job: Job) -> tuple[Any, list[Any], list[Any], list[Any]]:
+def unpickled_batch(message: bytes, job: Job) -> tuple[Any, list[Any], list[Any], list[Any]]:
     """The layout, values, loose tensors and kept objects of a batch."""
-    rows, values, loose, kept, templates = loads(letter)
+    rows, values, loose, kept, templates = loads(message)
     for output, shared in zip(job.outputs, templates, strict=False):
         if shared:
             output.encoder.learn(shared)
     return rows, values, loose, kept
 
 
-def seal_failure(failure: WriteError) -> bytes:
+def pickled_failure(failure: WriteError) -> bytes:
     """A failure, with where it was raised, in at most about `_LARGEST_FAILURE` bytes."""
     cause = failure.cause
     assert cause is not None
-    sealed = _sealed(cause)
-    if len(sealed) > _LARGEST_FAILURE:
-        sealed = _sealed(_shortened(cause))
-    if len(sealed) > _LARGEST_FAILURE:
-        sealed = b""
+    pickle_of_cause = _pickled_cause(cause)
+    if len(pickle_of_cause) > _LARGEST_FAILURE:
+        pickle_of_cause = _pickled_cause(_shortened(cause))
+    if len(pickle_of_cause) > _LARGEST_FAILURE:
+        pickle_of_cause = b""
     about = failure.writer, failure.name, failure.attempts, failure.kept
-    return pickle.dumps((about, sealed, shorten(describe(cause)), traceback_of(cause)), 5)
+    return pickle.dumps((about, pickle_of_cause, shorten(describe(cause)), traceback_of(cause)), 5)
 
 
-def open_failure(letter: bytes) -> WriteError:
+def unpickled_failure(message: bytes) -> WriteError:
     """The failure, whose cause says where in the helper it was raised."""
-    (writer, name, attempts, kept), sealed, text, where = pickle.loads(letter)
+    (writer, name, attempts, kept), pickle_of_cause, text, where = pickle.loads(message)
     cause: BaseException = LighterAsyncError(text)
     try:
-        made = loads_own(sealed)
+        made = loads_own(pickle_of_cause)
         if isinstance(made, BaseException):
             add_cause(made, WriterTraceback(where))
             cause = made
@@ -114,7 +114,7 @@ def open_failure(letter: bytes) -> WriteError:
     return failure
 
 
-def _sealed(cause: BaseException | None) -> bytes:
+def _pickled_cause(cause: BaseException | None) -> bytes:
     try:
         return b"" if cause is None else dumps(cause)
     except Exception:

@@ -1,4 +1,4 @@
-"""The book's lock, and the bytes that helpers lock for as long as they live. The kernel releases both at a death."""
+"""The queue's lock, and the bytes that helpers lock for as long as they live. The kernel releases both at a death."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import struct
 from collections.abc import Callable, Collection
 from time import sleep
 
-__all__ = ["BookLock"]
+__all__ = ["QueueLock"]
 
 _FLOCK = "hhqqi4x"  # Linux's struct flock, as C aligns it
 _ALIVE = 1 << 32  # where in the file each helper locks a byte for as long as it lives
 _SECONDS_STOPPED, _SECONDS_STUCK = 2.0, 60.0  # that others wait for a lock whose holder stands still
 
 
-class BookLock:
-    """POSIX locks on the book's file.
+class QueueLock:
+    """POSIX locks on the queue's file.
 
     Args:
         descriptor: The file. It must stay open, and no other descriptor of it be closed, since closing any gives all of

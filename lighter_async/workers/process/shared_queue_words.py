@@ -1,4 +1,4 @@
-"""The book's words: where in its memory what stands, and what is made of them."""
+"""The queue's words: where in its memory what stands, and what is made of them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ __all__ = [
     "HURRY",
     "INTENT",
     "LAST",
-    "LETTER_OFFSET",
-    "LETTER_SIZE",
+    "MESSAGE_OFFSET",
+    "MESSAGE_SIZE",
     "NEXT",
     "OFFSET",
     "Outcome",
@@ -101,8 +101,8 @@ CELL = 22
 # A record:
 OFFSET = 0  # of the batch's slot
 SIZE = 1
-LETTER_OFFSET = 2  # of the slot that says what the batch is
-LETTER_SIZE = 3
+MESSAGE_OFFSET = 2  # of the slot that says what the batch is
+MESSAGE_SIZE = 3
 NEXT = 4  # the first sample that nobody has taken
 LAST = 5  # the sample behind the last one
 PER = 6  # samples a unit
@@ -127,7 +127,7 @@ class Claim(NamedTuple):
     start: int
     stop: int
     slot: tuple[int, int]
-    letter: tuple[int, int]
+    message: tuple[int, int]
     redelivered: bool
 
 

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from lighter_async.errors import DuplicateNameError, shown
 from lighter_async.names.numbers import first_common, joined
 
-__all__ = ["Taken", "duplicate"]
+__all__ = ["UsedNames", "duplicate_error"]
 
 _MOST_LATEST = 1 << 16
 _MOST_RANGES = 16
 
 
-class Taken:
+class UsedNames:
     """The file names that a run has used. Whoever has it guards it with a lock.
 
     The latest ones are kept in a dict, with the sample that has each. When there are many, their 64-bit hashes are put
@@ -60,12 +60,12 @@ class Taken:
         ranges = self._ranges.setdefault(suffix, [])
         for taken in ranges:
             if (both := first_common(taken, numbers)) is not None:
-                raise duplicate(str(both), f"{both}{suffix}", "an earlier numbered sample", "a later one")
+                raise duplicate_error(str(both), f"{both}{suffix}", "an earlier numbered sample", "a later one")
         # Rare: a run that has names too is looked up number by number.
         if self._latest or self._hashes:
             for number in numbers:
                 if (earlier := self._find(f"{number}{suffix}")) is not None:
-                    raise duplicate(str(number), f"{number}{suffix}", earlier, "a numbered one")
+                    raise duplicate_error(str(number), f"{number}{suffix}", earlier, "a numbered one")
         if ranges and (longer := joined(ranges[-1], numbers)) is not None:
             ranges[-1] = longer
         elif len(ranges) < _MOST_RANGES:
@@ -92,7 +92,7 @@ class Taken:
             if earlier is None and self._in_ranges(file):
                 earlier = "a numbered sample of this run"
             if earlier is not None:
-                raise duplicate(names[position - self._count], file, earlier, f"sample {position}")
+                raise duplicate_error(names[position - self._count], file, earlier, f"sample {position}")
             fresh[file] = position
 
     def _find(self, file: str) -> str | None:
@@ -135,7 +135,7 @@ def _hashes_of(files: Sequence[str]) -> NDArray[np.int64]:
     return np.fromiter(map(hash, files), np.int64, len(files))
 
 
-def duplicate(name: str, file: str, earlier: str, later: str) -> DuplicateNameError:
+def duplicate_error(name: str, file: str, earlier: str, later: str) -> DuplicateNameError:
     """The error of a sample whose file is taken: `earlier` and `later` say by which samples."""
     return DuplicateNameError(
         f"two samples of one run are named {shown(name)}: {earlier} and {later} would both become {shown(file)}. "

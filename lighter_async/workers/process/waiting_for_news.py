@@ -10,10 +10,10 @@ from lighter_async.interrupts import uninterrupted
 from lighter_async.types import Waiter
 from lighter_async.workers.process.transport import Transport
 
-__all__ = ["Lookout"]
+__all__ = ["HelperNews"]
 
 
-class Lookout:
+class HelperNews:
     """One thread at a time waits for news of the helpers, for all others that wait.
 
     Args:
@@ -42,7 +42,7 @@ class Lookout:
         with uninterrupted(), self._lock:
             if not self._transport.is_closed:
                 self._watchers += more
-                self._transport.book.watch(self._watchers)
+                self._transport.queue.watch(self._watchers)
 
     def wait(self, waiter: Waiter, timeout: float, has_news: Callable[[], bool]) -> bool:
         """Wait until helpers have news, the waiter is woken, or for `timeout` seconds.

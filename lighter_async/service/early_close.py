@@ -5,7 +5,7 @@ from __future__ import annotations
 from lighter_async.errors import FlushTimeoutError, attach
 from lighter_async.interrupts import uninterrupted
 from lighter_async.service.lifecycle import Lifecycle
-from lighter_async.service.unclosed import Closable, abort_after_interrupt, tell
+from lighter_async.service.unclosed_at_exit import Closable, abort_after_interrupt, tell
 
 __all__ = ["close_after", "close_by"]
 

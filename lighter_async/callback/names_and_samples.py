@@ -1,0 +1,159 @@
+"""The samples of a batch, their names and their indices, as a model's outputs and the trainer's loaders give them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lighter_async.callback.dataset_indices import Origins
+from lighter_async.callback.numbers_as_names import Numbering
+from lighter_async.callback.stored_samples import StoredSamples, choose
+from lighter_async.errors import shown
+from lighter_async.names import name_of
+from lighter_async.staging import is_tensor
+from lighter_async.types import Origin
+
+__all__ = ["OutputReader", "entry", "names_of", "outputs_in", "samples_of"]
+
+
+class OutputReader:
+    """Takes from each batch's outputs what is to be handed over.
+
+    Args:
+        trainer: A trainer that predicts.
+        value_key: The key of the samples, or a mapping whose keys are those of each output.
+        name_key: The key of the names. None numbers the samples.
+        rank: This rank.
+        world_size: The number of ranks.
+        by_index_only: Whether samples without a name and a known index are refused.
+        stored: What earlier runs have stored, and is left out; None if nothing is.
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        value_key: str | Mapping[str, Any],
+        name_key: str | None,
+        *,
+        rank: int,
+        world_size: int,
+        by_index_only: bool,
+        stored: StoredSamples | None,
+    ) -> None:
+        self._value_key = value_key
+        self._name_key = name_key
+        self._stored = stored
+        self._origins = Origins(trainer)
+        self._numbering = Numbering(self._origins, rank=rank, world_size=world_size, by_index_only=by_index_only)
+
+    @property
+    def datasets(self) -> list[Any]:
+        """The loaders' data sets, in order."""
+        return self._origins.datasets
+
+    def read(self, outputs: Any, batch_idx: int, dataloader_idx: int) -> tuple[Sequence[str], Any, Origin]:
+        """The names, values and origin of a batch's samples, without those that are stored or only fill up a batch.
+
+        Values are a tensor, an array or a sequence, or a dict with one for each output.
+
+        Raises:
+            KeyError: The outputs lack a key.
+            TypeError: The outputs are not a mapping, or a name is not a text, number or path.
+            ValueError: There are not as many names as samples, not as many samples of each output, or a number that
+                has to be known is not.
+            DuplicateNameError: As `StoredSamples.missing`.
+        """
+        values: Any
+        if isinstance(self._value_key, Mapping):
+            values, count = outputs_in(outputs, self._value_key)
+        else:
+            values = samples_of(entry(outputs, self._value_key, "value_key"))
+            count = len(values)
+        if not count:
+            return (), values, Origin()
+        origin = self._origins.origin(count, batch_idx, dataloader_idx)
+        names: Sequence[str]
+        if self._name_key is None:
+            names, origin = self._numbering.number(origin, count)
+        else:
+            names = names_of(entry(outputs, self._name_key, "name_key"), self._name_key)
+            if len(names) != count:
+                key = next(iter(self._value_key)) if isinstance(self._value_key, Mapping) else self._value_key
+                raise ValueError(
+                    f"Length mismatch between value key '{key}' ({count}) and name key '{self._name_key}' "
+                    f"({len(names)}); every sample needs one name"
+                )
+        kept = self._origins.without_padding(count, batch_idx, dataloader_idx)
+        keep = range(kept) if self._stored is None else self._stored.missing(names, origin, kept)
+        return (names, values, origin) if len(keep) == count else choose(keep, names, values, origin)
+
+
+def entry(outputs: Any, key: str, option: str) -> Any:
+    """The outputs' entry under a key.
+
+    Raises:
+        TypeError: The outputs are not a mapping.
+        KeyError: There is no such key; the message lists the keys.
+    """
+    if not isinstance(outputs, Mapping):
+        raise TypeError(
+            f"FileWriter expects predict_step to return a dict with the key {key!r} ({option}), got "
+            f"{type(outputs).__name__}; return {{{key!r}: ...}}"
+        )
+    if key not in outputs:
+        keys = ", ".join(map(shown, outputs)) or "none"
+        raise KeyError(
+            f"FileWriter expected key '{key}' ({option}) in outputs but it was missing; "
+            f"the keys there are: {keys[:1000]}"
+        )
+    return outputs[key]
+
+
+def samples_of(value: Any) -> Any:
+    """The samples in a value, as a tensor, an array or a sequence.
+
+    A tensor or array with a batch dimension is one sample per row, a sequence one per item. A 0-d tensor or array, a
+    text, bytes and any other object are one sample.
+    """
+    if is_tensor(value) or isinstance(value, np.ndarray):
+        return value if value.ndim else [value]
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)):
+        return value
+    return [value]
+
+
+def outputs_in(outputs: Any, keys: Iterable[str]) -> tuple[dict[str, Any], int]:
+    """The samples under each of several keys, as of `samples_of`, and their number.
+
+    Raises:
+        TypeError: The outputs are not a mapping.
+        KeyError: A key is missing.
+        ValueError: There are not as many samples under each key.
+    """
+    found = {key: samples_of(entry(outputs, key, "value_key")) for key in keys}
+    counts = {key: len(samples) for key, samples in found.items()}
+    if len(set(counts.values())) > 1:
+        told = " and ".join(f"{count} under {key!r}" for key, count in counts.items())
+        raise ValueError(f"Length mismatch: FileWriter stores a sample's outputs together, and there are {told}")
+    return found, next(iter(counts.values()))
+
+
+def names_of(value: Any, key: str) -> list[str]:
+    """The names in a value, one per sample.
+
+    Scalar tensors and numbers become the text of their value, and paths their text.
+
+    Raises:
+        TypeError: A name is neither text, number nor path; the message gives its position.
+    """
+    if hasattr(value, "tolist"):  # a tensor, an array, a column of a table
+        value = value.tolist()  # at once, since each item of a device tensor would be a transfer of its own
+        items = value if isinstance(value, list) else [value]
+    else:
+        items = samples_of(value)
+    return [
+        item if isinstance(item, str) else name_of(item, f"name {position} of the batch, under name_key {key!r},")
+        for position, item in enumerate(items)
+    ]
