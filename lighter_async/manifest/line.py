@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import groupby, repeat
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar, cast
 
 import msgspec
 import xxhash
@@ -32,11 +32,13 @@ __all__ = [
     "Samples",
     "Span",
     "Stored",
+    "StoredRows",
     "checksum",
     "dropped_line",
     "encode",
     "header_line",
     "loaders_line",
+    "rows_lines",
     "sample_lines",
     "sealed_line",
     "short_lines",
@@ -59,7 +61,7 @@ _MOST_SAMPLES = 2048  # of a line
 MOST_DIMENSIONS = 256  # of a shape that is recorded
 _LONGEST = 1 << 19  # bytes of a line that we write, where it is of more than one sample; readers take twice as many
 
-_T = TypeVar("_T")
+_Some = TypeVar("_Some", bound=Sequence[Any])
 
 _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
 _Int: TypeAlias = Annotated[int, msgspec.Meta(ge=-LARGEST - 1, le=LARGEST)]
@@ -352,7 +354,67 @@ def _output(some: Sequence[Stored], number: int, series: OutputName, kind: Kind)
     return Output(series.writer, series.key, None, first.object, offset, sizes, xxh3, shape, dtype)
 
 
-def short_lines(some: Sequence[_T], line: Callable[[Sequence[_T]], bytes]) -> Iterator[bytes]:
+@dataclass(frozen=True, slots=True)
+class StoredRows:
+    """Samples that follow each other in a batch, and lie in one object at equal distances.
+
+    Attributes:
+        start: The index of the first in its batch.
+        nbytes: The size of each.
+        xxh3: Their checksums, one behind the other.
+        object: The object.
+        offset: Where the first begins in it, in bytes.
+        stride: The bytes from one to the next.
+    """
+
+    start: int
+    nbytes: int
+    xxh3: str
+    object: str
+    offset: int
+    stride: int
+
+
+def rows_lines(
+    stored: StoredRows,
+    names: Sequence[str],
+    kind: Kind,
+    origin: Origin,
+    *,
+    run: Run,
+    output: OutputName,
+    time: float,
+) -> bytes:
+    """The lines of samples that lie in one object at equal distances.
+
+    Args:
+        stored: Where they lie.
+        names: Theirs.
+        kind: Of each.
+        origin: Of their batch.
+        run: Which run, and which of its ranks.
+        output: What is stored of each.
+        time: Seconds since the epoch.
+    """
+    dtype, shape = (None, None) if kind is None or len(kind[1]) > MOST_DIMENSIONS else (kind[0], list(kind[1]))
+    rounded = round(time, 3)
+
+    def line(some: range) -> bytes:
+        places = range(stored.start + some.start, stored.start + some.stop)
+        offsets = [stored.offset + stored.stride * number for number in some]
+        xxh3 = stored.xxh3[_HEX * some.start : _HEX * some.stop]
+        about = Output(output.writer, output.key, None, stored.object, offsets, stored.nbytes, xxh3, shape, dtype)
+        named = _names_of(names, list(some)) if len(some) > 1 else [names[some.start]]
+        index = None if origin.indices is None else _numbers_of(origin.indices, list(places))
+        return encode(Samples(len(some), named, [about], index, run.rank, origin.loader, origin.batch, rounded, run.id))
+
+    return b"".join(short_lines(range(len(names)), line))
+
+
+_HEX = 16  # digits of a checksum
+
+
+def short_lines(some: _Some, line: Callable[[_Some], bytes]) -> Iterator[bytes]:
     """The lines of some samples, as many as it takes for each to be short enough to be read.
 
     Args:
@@ -365,8 +427,8 @@ def short_lines(some: Sequence[_T], line: Callable[[Sequence[_T]], bytes]) -> It
             yield text
             return
     half = len(some) // 2
-    yield from short_lines(some[:half], line)
-    yield from short_lines(some[half:], line)
+    yield from short_lines(cast(_Some, some[:half]), line)
+    yield from short_lines(cast(_Some, some[half:]), line)
 
 
 def _names_of(names: Sequence[str], positions: list[int]) -> list[str] | Span:

@@ -24,9 +24,11 @@ from lighter_async.manifest.line import (
     OutputName,
     Samples,
     Stored,
+    StoredRows,
     dropped_line,
     header_line,
     loaders_line,
+    rows_lines,
     sample_lines,
     sealed_line,
 )
@@ -205,6 +207,21 @@ class ManifestLog:
                 other_kinds=other_kinds,
             )
         )
+
+    def append_rows(self, stored: StoredRows, names: Sequence[str], kind: Kind, origin: Origin | None) -> None:
+        """Write the lines of samples of one batch that lie in one object at equal distances.
+
+        Args:
+            stored: Where they lie.
+            names: Theirs.
+            kind: Of each.
+            origin: Of the batch.
+
+        Raises:
+            OSError: They could not be written, or not all.
+        """
+        (output,) = self.outputs
+        self._write(rows_lines(stored, names, kind, origin or _UNKNOWN, run=self.run, output=output, time=time()))
 
     def seal(self, objects: Sequence[str]) -> None:
         """Write that objects have their final names.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.block import Block
+from lighter_async.block import Block, Rows
 
 __all__ = ["Kept", "Leaf", "Loose", "PickledObject", "Text"]
 
@@ -47,6 +47,17 @@ class Leaf:
     def row_block(self, memory: NDArray[np.uint8], index: int) -> Block | None:
         """The same for row `index`."""
         return self._block(self._row(memory, index), self.shape[1:])
+
+    def rows_between(self, memory: NDArray[np.uint8], start: int, stop: int) -> Rows | None:
+        """The rows from `start` to `stop` as plain memory; None of rows without elements, and of arrays of objects."""
+        count = self.shape[0]
+        size = self.nbytes // count if count else 0
+        if not size:
+            return None
+        begin = self.offset + start * size
+        some = memory[begin : begin + (stop - start) * size].reshape(stop - start, size)
+        dtype = self.dtype if isinstance(self.dtype, str) else str(self.dtype)
+        return Rows(dtype, self.shape[1:], some, self.is_tensor)
 
     def bytes(self, memory: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Its bytes of the slot's memory."""

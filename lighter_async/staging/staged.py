@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.block import Block
+from lighter_async.block import Block, Rows
 from lighter_async.staging.pickled_objects import load
 from lighter_async.staging.places import Kept, Leaf, Loose, PickledObject, Text
 
@@ -59,6 +59,12 @@ class Staged:
             return self.rows.row_block(self.slot.memory, index)
         value = self._placed(index, key)
         return value.block(self.slot.memory) if isinstance(value, Leaf) else None
+
+    def rows_between(self, start: int, stop: int) -> Rows | None:
+        """The values of some samples as plain memory of the slot; None if they are not the rows of one dense batch."""
+        if self.slot is None or self.rows is None:
+            return None
+        return self.rows.rows_between(self.slot.memory, start, stop)
 
     def kind(self, index: int, key: str | None = None) -> tuple[str, tuple[int, ...]] | None:
         """The dtype and shape of the same value, if it is a tensor or an array in the slot."""

@@ -13,7 +13,7 @@ from lighter_async.targets.base import (
     is_each_by_itself,
     lane_of,
 )
-from lighter_async.targets.lane import Item, Lane, Outcome, Part, Placed
+from lighter_async.targets.lane import Item, Lane, Outcome, Part, Placed, PlacedRows, RowItems
 from lighter_async.targets.local import LocalTarget
 
 __all__ = [
@@ -27,6 +27,8 @@ __all__ = [
     "Part",
     "PathTarget",
     "Placed",
+    "PlacedRows",
+    "RowItems",
     "SharedTarget",
     "Target",
     "descriptors_of",

@@ -9,7 +9,9 @@ from typing import TypeAlias
 
 import msgspec
 
-__all__ = ["Item", "Lane", "Outcome", "Part", "Placed"]
+from lighter_async.block import EncodedRows
+
+__all__ = ["Item", "Lane", "Outcome", "Part", "Placed", "PlacedRows", "RowItems"]
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -49,6 +51,36 @@ class Placed:
 
     object: str
     offsets: tuple[int, ...]
+
+
+class RowItems(msgspec.Struct, frozen=True):
+    """Samples on their way into a target whose bytes are of equal size, and are made where the target wants them.
+
+    Attributes:
+        names: As they were handed over.
+        files: What a target of files stores them as.
+        suffix: The output's, as of `Part`.
+        encoded: Their bytes.
+    """
+
+    names: Sequence[str]
+    files: Sequence[str]
+    suffix: str
+    encoded: EncodedRows
+
+
+class PlacedRows(msgspec.Struct, frozen=True):
+    """Where samples of equal size were stored, at equal distances.
+
+    Attributes:
+        object: As of `Placed`.
+        offset: Where the bytes of the first begin.
+        stride: The bytes from the beginning of one to the beginning of the next.
+    """
+
+    object: str
+    offset: int
+    stride: int
 
 
 Outcome: TypeAlias = "bool | Placed"
@@ -98,6 +130,22 @@ class Lane(ABC):
             NameTakenError: Another rank of this run has stored a sample under the name.
             OSError: It cannot be stored. Nothing is left behind.
         """
+
+    takes_rows: bool = False
+    """Whether `put_rows` may be called."""
+
+    def put_rows(self, items: RowItems) -> PlacedRows | None:
+        """Store several samples whose bytes are of equal size, at once; all of them or none.
+
+        Called with nothing else waiting to be settled. After this what is stored outlives the process, and is recorded.
+
+        Returns:
+            Where they were stored; None if nothing was done, and they are to be `put` one by one.
+
+        Raises:
+            OSError: They cannot be stored. Nothing is left behind, and they will be `put` one by one.
+        """
+        return None
 
     def settle(self, on_progress: Callable[[int], None]) -> list[Outcome | BaseException]:
         """Store what was put and is to be stored with others; returns what `put` would have, or raised, for each.

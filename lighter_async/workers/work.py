@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
 from lighter_async.errors import NameTakenError
-from lighter_async.manifest import Record, Stored, checksum
+from lighter_async.manifest import Kind, Record, Stored, StoredRows, checksum
 from lighter_async.targets import Item, Lane, Outcome, Part, Placed, directory_of
 from lighter_async.tracebacks import keep_as_text
 from lighter_async.types import Result, Unit
@@ -193,18 +193,42 @@ class Work:
             kind = batch.staged.kind
             kinds = [kind(one.index, first) for one in stored]
             other_kinds = [[kind(one.index, key) for key in others] for one in stored] if others else ()
-            self.begin(stored[-1].index)
-            try:
-                self.attempt(partial(log.append, stored, batch.names, kinds, batch.origin, other_kinds=other_kinds))
-            except BaseException as error:
-                if self._lane is not None:
-                    self.job.session.recover(self._lane)
-                for one in stored:
-                    self.fail(one.index, error)
+            append = partial(log.append, stored, batch.names, kinds, batch.origin, other_kinds=other_kinds)
+            if not self._append(append, [one.index for one in stored]):
                 return
         result.written += len(stored)
         result.bytes_written += sum([one.nbytes or 0 for one in stored])
         result.bytes_written += sum([nbytes for one in stored for nbytes, _ in one.others])
+
+    def record_rows(self, stored: StoredRows, names: Sequence[str], kind: Kind) -> Result:
+        """Record that all samples of the unit are stored, at once; returns what became of them.
+
+        Args:
+            stored: Where they lie.
+            names: Theirs.
+            kind: The dtype and shape of each.
+        """
+        log, unit, result = self.job.session.log, self.unit, self.result
+        if log is not None:
+            append = partial(log.append_rows, stored, names, kind, unit.batch.origin)
+            if not self._append(append, range(unit.start, unit.stop)):
+                return result
+        result.written += len(unit)
+        result.bytes_written += len(unit) * stored.nbytes
+        return result
+
+    def _append(self, append: Callable[[], None], indices: Sequence[int]) -> bool:
+        """Write lines to the manifest; if that fails, cut off and fail the samples. Returns whether it did not."""
+        self.begin(indices[-1])
+        try:
+            self.attempt(append)
+        except BaseException as error:
+            if self._lane is not None:
+                self.job.session.recover(self._lane)
+            for index in indices:
+                self.fail(index, error)
+            return False
+        return True
 
     def _settle(self, lane: Lane) -> None:
         waiting, self._waiting = self._waiting, []

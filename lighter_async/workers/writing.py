@@ -14,6 +14,7 @@ from lighter_async.manifest import Stored
 from lighter_async.targets import Lane, PathTarget
 from lighter_async.types import Result, Unit
 from lighter_async.workers.encoding import encode_sample, files_of, ready
+from lighter_async.workers.rows import write_rows
 from lighter_async.workers.work import Abandoned, Work
 from lighter_async.workers.worker_job import Job
 from lighter_async.writers import PathFunction
@@ -39,6 +40,8 @@ def write_unit(job: Job, unit: Unit, lane: Lane, on_progress: Callable[[int | No
     work = Work(job, unit, lane, on_progress=on_progress)
     write = _encode_and_put if job.outputs else _call
     try:
+        if lane.takes_rows and (result := write_rows(work, lane)) is not None:
+            return result
         for index in range(unit.start, unit.stop):
             work.begin(index)
             try:

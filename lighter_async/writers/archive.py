@@ -13,12 +13,14 @@ import struct
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 from isal import isal_zlib
+from numpy.typing import NDArray
 
-from lighter_async.block import Block
+from lighter_async.block import Block, EncodedRows, Rows
 
 __all__ = ["Archives", "Template", "split"]
 
@@ -53,6 +55,26 @@ class Template:
         for place in self.checksums:
             tail[place : place + 4] = checksum
         return [memoryview(self.head), elements, memoryview(tail)]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the archive without its elements."""
+        return len(self.head) + len(self.tail)
+
+    def fill_rows(self, elements: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+        """Fill in the archives of several tensors, one in each row.
+
+        Args:
+            elements: The elements' bytes, a row for each tensor.
+            out: Of as many rows, each as long as an archive.
+        """
+        start, stop = len(self.head), out.shape[1] - len(self.tail)
+        out[:, :start] = np.frombuffer(self.head, np.uint8)
+        out[:, start:stop] = elements
+        out[:, stop:] = np.frombuffer(self.tail, np.uint8)
+        checksums = np.array([isal_zlib.crc32(row) for row in elements], "<u4").view(np.uint8).reshape(-1, 4)
+        for place in self.checksums:
+            out[:, stop + place : stop + place + 4] = checksums
 
     def elements(self, archive: bytes | memoryview) -> memoryview | None:
         """The elements of an archive that is otherwise equal to this one; None if it is not.
@@ -101,6 +123,15 @@ class Archives:
         elif self._unused:
             self._unused.discard(key)
         return template.fill(block.memory.data)
+
+    def rows(self, rows: Rows) -> EncodedRows | None:
+        """The archives of several tensors of one kind; None where `encode` has to be called for each."""
+        template = self._templates.get((rows.dtype, rows.shape)) if rows.is_tensor else None
+        if template is None:
+            return None
+        if self._unused:
+            self._unused.discard((rows.dtype, rows.shape))
+        return EncodedRows(template.nbytes + rows.memory.shape[1], partial(template.fill_rows, rows.memory))
 
     def share(self, kinds: Mapping[Kind, int]) -> list[tuple[Kind, Template]]:
         """Templates for the tensors of a batch, for a process that encodes them without PyTorch.

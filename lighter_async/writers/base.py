@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from lighter_async.block import Block
+from lighter_async.block import Block, EncodedRows, Rows
 from lighter_async.files import publish
 from lighter_async.names import with_suffix
 
@@ -50,6 +50,9 @@ class Encoder:
         name: Its name in error messages; by default the function's name.
         encode_block: ``(block, **options) -> bytes``, tried first if the value is one dense tensor in host memory: a
             shorter way that makes no tensor. It returns None if the value has to be encoded after all.
+        encode_rows: ``(rows, **options) -> EncodedRows``, tried before that where samples that are stored together
+            have one dtype and shape: the bytes of all of them at once, if they are of equal size. It returns None if
+            each has to be encoded by itself.
         reduce: ``(tensor, **options) -> tensor``, computed on an accelerator before the tensor is copied to the host,
             to leave fewer bytes to copy. The result has to encode to the same bytes.
         templates: What `encode_block` needs for some kinds of tensor, and only this process can make.
@@ -70,6 +73,7 @@ class Encoder:
         suffix: str,
         name: str | None = None,
         encode_block: Callable[..., Encoded | None] | None = None,
+        encode_rows: Callable[..., EncodedRows | None] | None = None,
         reduce: Callable[..., Any] | None = None,
         templates: Templates | None = None,
         check: Callable[..., None] | None = None,
@@ -93,6 +97,7 @@ class Encoder:
             )
         self._encode = encode
         self._encode_block = encode_block
+        self._encode_rows = encode_rows
         self._templates = templates
         self._check = check
         self.decoder = decode
@@ -125,6 +130,19 @@ class Encoder:
         """
         encoded = None if self._encode_block is None else self._encode_block(block)
         return None if encoded is None else as_parts(encoded, self.name)
+
+    @property
+    def takes_rows(self) -> bool:
+        """Whether `encode_rows` may be tried."""
+        return self._encode_rows is not None
+
+    def encode_rows(self, rows: Rows) -> EncodedRows | None:
+        """The bytes of several tensors or arrays of one dtype and shape; None if each has to be encoded by itself.
+
+        Raises:
+            Exception: What the function raises.
+        """
+        return None if self._encode_rows is None else self._encode_rows(rows)
 
     def decode(self, data: bytes | memoryview, *, shape: tuple[int, ...] | None = None, trust: bool = False) -> Any:
         """The value of a file's bytes.
@@ -173,10 +191,12 @@ class Encoder:
             ValueError: An option has a value that it may not have.
         """
         self._check_known(options)
-        encode, encode_block, reduce, decode = self._encode, self._encode_block, self.reduce, self.decoder
+        encode, encode_block, encode_rows = self._encode, self._encode_block, self._encode_rows
+        reduce, decode = self.reduce, self.decoder
         if options:
             encode = functools.partial(encode, **options)
             encode_block = encode_block and functools.partial(encode_block, **options)
+            encode_rows = encode_rows and functools.partial(encode_rows, **options)
             reduce = reduce and functools.partial(reduce, **options)
             taken = {name: value for name, value in options.items() if name in _keywords_of(decode, options)}
             decode = functools.partial(decode, **taken) if decode is not None and taken else decode
@@ -185,6 +205,7 @@ class Encoder:
             suffix=self.suffix if suffix is None else suffix,
             name=self.name,
             encode_block=encode_block,
+            encode_rows=encode_rows,
             reduce=reduce,
             templates=self._templates,
             check=self._check,

@@ -86,6 +86,7 @@ write_tensor = Encoder(
     suffix=".pt",
     name="tensor",
     encode_block=_archives.encode,
+    encode_rows=_archives.rows,
     templates=_archives,
     decode=decode_tensor,
 )

@@ -1,0 +1,74 @@
+"""A worker's way through a unit whose samples are alike: all of them are encoded, stored and recorded at once."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+from xxhash import xxh3_64_hexdigest
+
+from lighter_async.block import EncodedRows
+from lighter_async.manifest import StoredRows
+from lighter_async.names import with_suffixes
+from lighter_async.targets import Lane, PlacedRows, RowItems
+from lighter_async.types import Result
+from lighter_async.workers.encoding import ready
+from lighter_async.workers.work import Work
+
+__all__ = ["write_rows"]
+
+
+def write_rows(work: Work, lane: Lane) -> Result | None:
+    """Write all samples of a unit at once; None if they have to be written one by one, and nothing was done.
+
+    Whatever goes wrong before they are stored is met again, told and tried again where they are written one by one.
+
+    Args:
+        work: The unit's.
+        lane: The worker's own.
+    """
+    unit, outputs = work.unit, work.job.outputs
+    if unit.redelivered or len(outputs) != 1 or not outputs[0].encoder.takes_rows:
+        return None
+    (output,) = outputs
+    work.begin(unit.start)
+    began = perf_counter()
+    try:
+        rows = ready(unit).rows_between(unit.start, unit.stop)
+        encoded = None if rows is None else output.encoder.encode_rows(rows)
+        if rows is None or encoded is None:
+            return None
+        names = unit.batch.names[unit.start : unit.stop]
+        filling = _Filling(encoded, with_checksums=work.job.session.log is not None)
+        items = RowItems(
+            names, with_suffixes(names, output.suffix), output.suffix, EncodedRows(encoded.nbytes, filling.fill)
+        )
+        placed: PlacedRows | None = lane.put_rows(items)
+    except Exception:
+        return None
+    if placed is None:
+        return None
+    work.result.encode_seconds += filling.seconds
+    work.result.store_seconds += perf_counter() - began - filling.seconds
+    stored = StoredRows(
+        unit.start, encoded.nbytes, "".join(filling.checksums), placed.object, placed.offset, placed.stride
+    )
+    return work.record_rows(stored, names, (rows.dtype, rows.shape))
+
+
+class _Filling:
+    """Encodes rows where a lane wants them, and takes their checksums while they are in the cache."""
+
+    def __init__(self, encoded: EncodedRows, *, with_checksums: bool) -> None:
+        self._encoded = encoded
+        self._with_checksums = with_checksums
+        self.checksums: list[str] = []
+        self.seconds = 0.0
+
+    def fill(self, out: NDArray[np.uint8]) -> None:
+        began = perf_counter()
+        self._encoded.fill(out)
+        if self._with_checksums:
+            self.checksums = [xxh3_64_hexdigest(row) for row in out]
+        self.seconds += perf_counter() - began
