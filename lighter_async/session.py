@@ -61,13 +61,17 @@ class Session:
         """Those of some samples that this rank has recorded in this run already, and their bytes."""
         return {} if self.log is None else self.log.recorded(names)
 
-    def seal(self, lane: Lane) -> None:
+    def seal(self, lane: Lane, *, only_full: bool = False) -> None:
         """Give what a lane has stored its final names. No sample fails with it: a failure is said on stderr.
 
         It stays readable as it is, and is sealed later: by the same lane, or when the target is opened again.
+
+        Args:
+            lane: The lane.
+            only_full: Whether only what has reached its size needs its name now.
         """
         try:
-            objects = lane.seal()
+            objects = lane.seal_full() if only_full else lane.seal()
             if objects and self.log is not None:
                 self.log.seal(objects)
         except Exception as error:
