@@ -79,8 +79,8 @@ if TYPE_CHECKING:  # the same once more, as type checkers read it; a test compar
     from lighter_async.service import BackgroundWriter as BackgroundWriter
     from lighter_async.targets import LocalTarget as LocalTarget
     from lighter_async.targets import PathTarget as PathTarget
-    from lighter_async.targets import TarShards as TarShards
     from lighter_async.targets import Target as Target
+    from lighter_async.targets import TarShards as TarShards
     from lighter_async.types import Origin as Origin
     from lighter_async.types import Run as Run
     from lighter_async.types import WriterStats as WriterStats

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from lighter_async.files import name_part, remove, sync_folder
 from lighter_async.locks.flock import OPEN, NoLocks, is_at, own, try_lock
 from lighter_async.names import RESERVED_PREFIX
+from lighter_async.notices import notify
 from lighter_async.store import UNSEALED
 from lighter_async.targets.local import LocalTarget
 from lighter_async.targets.shards.listing import index_name, is_shard, list_shards, numbers_of, shard_name
@@ -97,21 +98,31 @@ class ShardFolder:
     def take_over(self, ends: Ends) -> list[str]:
         """Seal the parts of workers that died, without what they had not settled; returns the shards' names.
 
+        One that cannot be read or changed stays as it is, which is said on stderr.
+
         Args:
             ends: Asked for each part once nobody else can write to it.
 
         Raises:
-            OSError: One cannot be read or changed. It stays as it is.
+            OSError: The directory, or what is recorded, cannot be read.
         """
         sealed = []
         for shard in self._parts_of_the_dead():
             try:
-                if self._restore(shard, ends([shard.name])):
-                    self.seal(shard)
-                    sealed.append(shard.name)
-                else:
-                    remove(os.path.join(self.root, index_name(shard.name)))
-                    shard.remove()
+                recorded = ends([shard.name])
+                try:
+                    if self._restore(shard, recorded):
+                        self.seal(shard)
+                        sealed.append(shard.name)
+                    else:
+                        remove(os.path.join(self.root, index_name(shard.name)))
+                        shard.remove()
+                except OSError as error:
+                    notify(
+                        f"{shard.path!r}, which a worker that died has left, cannot be sealed yet "
+                        f"({type(error).__name__}: {error}); what is recorded in it is kept, and the next writer that "
+                        "opens the directory seals it"
+                    )
             finally:
                 shard.close()
         return sealed

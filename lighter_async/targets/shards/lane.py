@@ -172,8 +172,15 @@ class ShardLane(Lane):
         return outcomes
 
     def seal(self) -> Sequence[str]:
+        return self._seal_all(list(self._own()))
+
+    def seal_full(self) -> Sequence[str]:
+        is_full = self._shard is not None and self.limits.is_full(self._shard)
+        return self._seal_all(list(self._own() if is_full else self._full))
+
+    def _seal_all(self, shards: Sequence[Shard]) -> Sequence[str]:
         failed: OSError | None = None
-        for shard in self._own():
+        for shard in shards:
             try:
                 self._seal(shard)
             except OSError as error:
