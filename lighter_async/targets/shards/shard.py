@@ -112,6 +112,10 @@ class Shard:
         descriptor, self.descriptor = self.descriptor, -1
         own.close(descriptor)
 
+    def __del__(self) -> None:
+        # Of a lane that nobody has closed. One whose thread hangs is not collected: that may still write.
+        self.close()
+
     def _truncate(self, end: int) -> None:
         # What cannot be cut off is written over by the next sample, and is cut off before the shard is sealed.
         try:
