@@ -14,7 +14,7 @@ from lighter_async.testing import TargetContract
 def members_of(folder):
     """The bytes of each member of all shards, sealed or not; of two that have one name the one written last."""
     found = {}
-    paths = [path for path in Path(folder).glob("shard-*.tar*")] if Path(folder).is_dir() else []
+    paths = list(Path(folder).glob("shard-*.tar*")) if Path(folder).is_dir() else []
     for path in sorted(paths, key=lambda one: one.stat().st_mtime_ns):
         with open(path, "rb") as file:
             for sample in samples_in(file.fileno()):
