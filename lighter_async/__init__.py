@@ -34,7 +34,7 @@ _ROOMS = {
     "results": ["Results", "open_results"],
     "resume": ["PendingSampler", "pending"],
     "service": ["BackgroundWriter"],
-    "targets": ["LocalTarget", "PathTarget", "Target"],
+    "targets": ["LocalTarget", "PathTarget", "TarShards", "Target"],
     "types": ["Origin", "Run", "WriterStats"],
     "writers": [
         "Encoder",
@@ -80,6 +80,7 @@ if TYPE_CHECKING:  # the same once more, as type checkers read it; a test compar
     from lighter_async.targets import LocalTarget as LocalTarget
     from lighter_async.targets import PathTarget as PathTarget
     from lighter_async.targets import Target as Target
+    from lighter_async.targets import TarShards as TarShards
     from lighter_async.types import Origin as Origin
     from lighter_async.types import Run as Run
     from lighter_async.types import WriterStats as WriterStats

@@ -76,14 +76,18 @@ class Session:
                 f"({describe(error)}); they count as failed, and the next writer that opens it cuts them off"
             )
 
-    def seal(self, lane: Lane) -> None:
+    def seal(self, lane: Lane, *, only_full: bool = False) -> None:
         """Give what a lane has stored its final names. No sample fails with it: a failure is told on stderr.
 
         What is not sealed stays readable as it is, and is sealed later: by the same lane, or when the target is opened
         again.
+
+        Args:
+            lane: The lane.
+            only_full: Whether only what has reached its size needs its name now.
         """
         try:
-            objects = lane.seal()
+            objects = lane.seal_full() if only_full else lane.seal()
         except Exception as error:
             notify(
                 f"what is stored in {self.location!r} cannot be sealed yet ({describe(error)}); all samples are kept, "

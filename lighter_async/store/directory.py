@@ -15,10 +15,13 @@ from lighter_async.errors import ReadError
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.store.base import Finding, Identity, Place
 
-__all__ = ["UNSEALED", "DirectoryStore"]
+__all__ = ["SHARD_LISTING", "UNSEALED", "DirectoryStore"]
 
 UNSEALED = ".part"
 """What the name of a file ends in that holds several samples, until it is sealed."""
+
+SHARD_LISTING = "shards.json"
+"""The list of a directory's tar shards, which is made of them and is no sample."""
 
 _SMALL = 1 << 20  # bytes
 _CHUNK = 1 << 20
@@ -96,9 +99,14 @@ class DirectoryStore:
         return None if found == place.checksum else Finding("wrong checksum", f"{found} instead of {place.checksum}")
 
     def objects(self) -> Iterator[str]:
-        """As `Store.objects`: the files, but for this package's own."""
+        """As `Store.objects`: the files, but for this package's own, and for the list and the indices of shards."""
         for folder, files in walk_below(self._root, but=RESERVED_PREFIX):
+            shards = {file.removesuffix(UNSEALED).removesuffix(".tar") for file in files if file.startswith("shard-")}
             for file in files:
+                if file == SHARD_LISTING and not folder:
+                    continue
+                if shards and file.endswith(".idx") and file.removesuffix(".idx") in shards:
+                    continue
                 if not file.startswith(RESERVED_PREFIX):
                     yield f"{folder}/{file}" if folder else file
 

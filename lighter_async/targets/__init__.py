@@ -15,6 +15,7 @@ from lighter_async.targets.base import (
 )
 from lighter_async.targets.lane import Item, Lane, Outcome, Part, Placed, PlacedRows, RowItems
 from lighter_async.targets.local import LocalTarget
+from lighter_async.targets.shards import TarShards
 
 __all__ = [
     "DirectoryTarget",
@@ -30,6 +31,7 @@ __all__ = [
     "PlacedRows",
     "RowItems",
     "SharedTarget",
+    "TarShards",
     "Target",
     "descriptors_of",
     "directory_of",

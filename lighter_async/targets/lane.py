@@ -99,7 +99,7 @@ class Lane(ABC):
     """Whether what was put is to be settled before more is."""
 
     wants_seal: bool = False
-    """Whether `seal` is to be called soon, since an object has reached its size."""
+    """Whether `seal_full` is to be called soon, since an object has reached its size."""
 
     def recover(self, ends: Callable[[Sequence[str]], dict[str, int]]) -> None:
         """Cut off what was settled and is not recorded: by a worker that had this lane before, and died, or just now.
@@ -161,13 +161,17 @@ class Lane(ABC):
     def seal(self) -> Sequence[str]:
         """Give objects that hold several samples their final names; returns these.
 
-        Called when everything that was put is settled and recorded: at `wants_seal`, at ``flush(seal=True)``, and at
-        the end. Samples do not wait for it, and none of them fails with it.
+        Called when everything that was put is settled and recorded: at ``flush(seal=True)``, and at the end. Samples
+        do not wait for it, and none of them fails with it.
 
         Raises:
             OSError: An object cannot be sealed. It stays as it is, and a later call tries again.
         """
         return ()
+
+    def seal_full(self) -> Sequence[str]:
+        """As `seal`, at `wants_seal`: objects that have not reached their size may stay open to more samples."""
+        return self.seal()
 
     def leave(self) -> None:
         """Discard what was put and is not settled."""

@@ -13,7 +13,7 @@ from lighter_async.names import RESERVED_PREFIX
 from lighter_async.targets import Lane, Outcome, Placed, Target
 from lighter_async.testing.storing import content_of, item_of, parts_of
 
-__all__ = ["MakeTarget", "TargetSuite", "check_stored", "opened", "put_all", "put_one"]
+__all__ = ["MakeTarget", "TargetSuite", "check_stored", "opened", "put_all", "put_one", "settle_all"]
 
 MakeTarget: TypeAlias = "Callable[..., Target]"
 """``(**options) -> Target``, not open. All that it makes during a test store in the same place."""
@@ -86,6 +86,11 @@ def put_one(lane: Lane, name: str, version: int = 0, *, redelivered: bool = Fals
 def _told(outcome: Outcome | BaseException) -> bool | BaseException:
     """Whether a sample is stored, wherever it lies; or why it is not."""
     return True if isinstance(outcome, Placed) else outcome
+
+
+def settle_all(lane: Lane) -> list[bool | BaseException]:
+    """Settle a lane; returns for each sample whether it is stored, wherever it lies, or why it is not."""
+    return [_told(outcome) for outcome in lane.settle(lambda _: None)]
 
 
 def put_all(lane: Lane, contents: Mapping[str, bytes], *, redelivered: bool = False) -> dict[str, Any]:

@@ -214,6 +214,9 @@ class _FaultyLane(Lane):
     def seal(self) -> Sequence[str]:
         return self._lane.seal()
 
+    def seal_full(self) -> Sequence[str]:
+        return self._lane.seal_full()
+
     def leave(self) -> None:
         self._waiting.clear()
         self._lane.leave()

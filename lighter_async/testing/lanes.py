@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from lighter_async.targets import Item, Lane, Outcome, Part, is_each_by_itself, lane_of
-from lighter_async.testing.base import MakeTarget, TargetSuite, check_stored, opened, put_all, put_one
+from lighter_async.testing.base import MakeTarget, TargetSuite, check_stored, opened, put_all, put_one, settle_all
 from lighter_async.testing.faulty import Fault, FaultyTarget, Moment
 from lighter_async.testing.storing import Torn, content_of, item_of
 
@@ -49,7 +49,7 @@ class LanesSuite(TargetSuite):
                 memory[:] = bytes([number]) * 1000
                 waiting += lane.put(item_of(f"{number}", [memoryview(memory)]), redelivered=False) is None
             memory[:] = b"x" * 1000
-            assert lane.settle(lambda _: None) == [True] * waiting
+            assert settle_all(lane) == [True] * waiting
         check_stored(self.read(make_target()), {f"{number}": bytes([number]) * 1000 for number in range(5)})
 
     def test_outcomes_are_in_the_order_of_samples(self, make_target: MakeTarget) -> None:
@@ -76,7 +76,7 @@ class LanesSuite(TargetSuite):
             with pytest.raises(OSError, match="as if from a device"):
                 lane.put(item_of("b", Torn([memoryview(b"half"), memoryview(b"whole")], 1, happens)), redelivered=False)
             waiting += [_put(lane, name, data) for name, data in _contents("c").items()]
-            assert lane.settle(lambda _: None) == [True for stored in waiting if stored is None]
+            assert settle_all(lane) == [True for stored in waiting if stored is None]
         check_stored(self.read(make_target()), _contents("a", "c"))
 
     @pytest.mark.parametrize("place", [0, 1, 2])

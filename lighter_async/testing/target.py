@@ -9,7 +9,7 @@ import pytest
 
 from lighter_async.errors import InvalidNameError, NameTakenError
 from lighter_async.targets import Features, PathTarget, Target, features_of, lane_of
-from lighter_async.testing.base import MakeTarget, TargetSuite, check_stored, opened, put_one
+from lighter_async.testing.base import MakeTarget, TargetSuite, check_stored, opened, put_one, settle_all
 from lighter_async.testing.lanes import LanesSuite
 from lighter_async.testing.other_processes import ProcessesSuite
 from lighter_async.testing.storing import Torn, content_of, item_of, parts_of
@@ -74,7 +74,7 @@ class StoringSuite(TargetSuite):
             assert target.put("x", [memoryview(part) for part in parts]) is True
             lane = lane_of(target, 0)
             if lane.put(item_of("y", [memoryview(part) for part in parts]), redelivered=False) is None:
-                assert lane.settle(lambda _: None) == [True]
+                assert settle_all(lane) == [True]
         check_stored(self.read(make_target()), {"x": b"".join(parts), "y": b"".join(parts)})
 
     def test_a_later_run_adds_to_what_there_is(self, make_target: MakeTarget) -> None:

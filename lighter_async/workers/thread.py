@@ -185,7 +185,7 @@ class ThreadBackend(UnitQueue):
             # Let go before waiting for the lock: the thread that holds it may need the batch's memory.
             del unit
             if lane is not None and lane.wants_seal:
-                self._job.session.seal(lane)
+                self._job.session.seal(lane, only_full=True)
 
     def _seal(self, task: _Task, lane: Lane | None) -> None:
         if lane is not None:

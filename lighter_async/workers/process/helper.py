@@ -204,7 +204,7 @@ class Helper:
         self._count(write_unit(job, unit, self._lane, partial(self._queue.on_progress, self._me)))
         # Only now: no sample's memory waits for it.
         if self._lane.wants_seal:
-            job.session.seal(self._lane)
+            job.session.seal(self._lane, only_full=True)
 
     def _seal_if_asked(self, job: Job) -> None:
         if request := self._queue.request_to_seal(self._me):

@@ -1,0 +1,82 @@
+"""What earlier runs have stored, by the records: for runs that keep that, or refuse to store it again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
+
+from lighter_async.manifest import Manifest, Record, read_manifest
+from lighter_async.store import DirectoryStore
+from lighter_async.types import IfExists
+
+__all__ = ["Earlier"]
+
+
+@dataclass(eq=False)
+class Earlier:
+    """Looks samples up in the records of all runs but one, which are read when they are first asked for.
+
+    Attributes:
+        root: The directory.
+        run: The id of the run that stores now.
+        if_exists: What becomes of a sample that an earlier run has stored.
+    """
+
+    root: str
+    run: str
+    if_exists: IfExists
+
+    def __post_init__(self) -> None:
+        self._lock = Lock()
+
+    def has(self, file: str) -> bool:
+        """Whether an earlier run has stored an output of a sample, and it is still there.
+
+        Args:
+            file: The sample's name, with the output's suffix.
+        """
+        with self._lock:
+            manifest, suffixes = self._manifest, self._suffixes
+        names = [file, *(file[: -len(one)] for one in suffixes if one and file.endswith(one) and len(one) < len(file))]
+        return any(self._is_of(record, file) for record in manifest.records.named(names))
+
+    def keeps(self, files: Sequence[str]) -> bool:
+        """Whether a sample of an earlier run stays, and is not stored again.
+
+        Args:
+            files: One for each of its outputs.
+
+        Raises:
+            FileExistsError: An earlier run has stored it, and ``if_exists="error"``.
+        """
+        if self.if_exists == "skip":
+            return all(map(self.has, files))
+        if self.if_exists == "error":
+            for file in files:
+                if self.has(file):
+                    raise FileExistsError(
+                        f"an earlier run has stored {file!r} in {self.root!r}; choose another directory, or "
+                        "if_exists='overwrite' or 'skip'"
+                    )
+        return False
+
+    @cached_property
+    def _manifest(self) -> Manifest:
+        return read_manifest(self.root)
+
+    @cached_property
+    def _suffixes(self) -> list[str]:
+        return sorted({run.suffix for run in self._manifest.runs})
+
+    def _is_of(self, record: Record, file: str) -> bool:
+        if record.run == self.run or record.file is None:
+            return False
+        suffixes = {run.suffix for run in self._manifest.runs if run.run == record.run and run.series == record.series}
+        if file not in {record.name + suffix for suffix in suffixes} and not (
+            record.name == file and any(map(file.endswith, suffixes))
+        ):
+            return False
+        return DirectoryStore(os.path.abspath(self.root)).has(record.file)

@@ -1,0 +1,235 @@
+"""Tar shards in a directory, in the layout of WebDataset."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from lighter_async.errors import InvalidNameError
+from lighter_async.manifest import ManifestLog
+from lighter_async.manifest.reader import manifest_files
+from lighter_async.targets.base import Features
+from lighter_async.targets.lane import Item, Lane, Part
+from lighter_async.targets.local import LocalTarget
+from lighter_async.targets.shards.earlier import Earlier
+from lighter_async.targets.shards.folder import ShardFolder
+from lighter_async.targets.shards.keys import encoded_name
+from lighter_async.targets.shards.lane import Limits, ShardLane
+from lighter_async.types import Durability, IfExists, Run
+
+__all__ = ["TarShards"]
+
+_LONGEST_COMPONENT = 255  # bytes, as file systems have it: shards are unpacked there
+_LONGEST_NAME = 4000  # bytes
+_OF_NO_WORKER = 999  # the lane of `put`, beyond those of workers
+
+
+class TarShards:
+    """Stores samples in tar files, many in each: shards in the layout of WebDataset.
+
+    Each worker appends to a shard of its own, ``shard-RANK-WORKER-NUMBER.tar``, which is called so once it is full, at
+    ``flush(seal=True)``, or when the writer is closed; until then ``.part`` follows. A sample is a member, or several
+    neighbours where it has several outputs, under its name with the dots percent-encoded: ``case%2E1.mask.png``.
+    Beside each shard lies its index, ``shard-….idx``, and beside all of them the list of shards, ``shards.json``.
+
+    What is recorded as stored is in the part, whatever ends the process; what was not is cut off by whoever opens the
+    directory next, and the part is sealed. See docs/shards.md.
+
+    Args:
+        directory: Made if it does not exist. A relative one is below the working directory of the moment `open` is
+            called.
+        shard_bytes: The largest size of a shard, without the 1,024 bytes that it ends with. A larger sample gets one of
+            its own.
+        shard_samples: The most samples of a shard; None for any number.
+        if_exists: What becomes of a sample that an earlier run has recorded: ``"overwrite"`` stores it once more, and
+            its later record counts; ``"skip"`` leaves it out, and ``"error"`` fails it with `FileExistsError`. No
+            shard of an earlier run is changed or removed.
+        durability: ``"rename"``: what is stored outlives the end of any process. ``"fsync"``: a loss of power, too.
+        run: Which of several ranks stores here.
+
+    Raises:
+        ValueError: An option is none of its values.
+    """
+
+    features = Features(has_directory=True)
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        shard_bytes: int = 1 << 30,
+        shard_samples: int | None = None,
+        if_exists: IfExists = "overwrite",
+        durability: Durability = "rename",
+        run: Run | None = None,
+    ) -> None:
+        self._folder = LocalTarget(directory, if_exists=if_exists, durability=durability, run=run)
+        self.shard_bytes = _at_least_one("shard_bytes", shard_bytes)
+        self.shard_samples = None if shard_samples is None else _at_least_one("shard_samples", shard_samples)
+        self._is_copy = False
+        self._reset()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy in another process opens for itself; it has the absolute path then.
+        kept = {name: self.__dict__[name] for name in ("_folder", "shard_bytes", "shard_samples")}
+        return {**kept, "_is_copy": True}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = Lock()
+        self._lane: ShardLane | None = None  # of `put`
+        self._shards: ShardFolder | None = None
+        self._earlier: Earlier | None = None
+
+    @property
+    def directory(self) -> Path:
+        """The directory."""
+        return self._folder.directory
+
+    @property
+    def if_exists(self) -> IfExists:
+        """What becomes of a sample that an earlier run has recorded."""
+        return self._folder.if_exists
+
+    @property
+    def durability(self) -> Durability:
+        """What is stored outlives the end of any process, or a loss of power, too."""
+        return self._folder.durability
+
+    @property
+    def run(self) -> Run:
+        """Which rank of which run stores here."""
+        return self._folder.run
+
+    @property
+    def since(self) -> int | None:
+        """When the run began, in nanoseconds, by the file system's clock; None until it is open."""
+        return self._folder.since
+
+    @property
+    def location(self) -> str:
+        """The directory's real path, so that two ways to one directory are one location."""
+        return self._folder.location
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What helpers are to inherit, so that the directory's lock is held until they have ended, too."""
+        return self._folder.descriptors
+
+    def of_run(self, run: Run, directory: str | os.PathLike[str] | None = None) -> TarShards:
+        """The same target for one rank of a run, which is not open.
+
+        Args:
+            run: Which run, and which of its ranks.
+            directory: Where that run stores. None: where this target does.
+        """
+        made = TarShards(self.directory, shard_bytes=self.shard_bytes, shard_samples=self.shard_samples)
+        made._folder = self._folder.of_run(run, directory)
+        return made
+
+    def open(self) -> None:
+        """Make and lock the directory, and seal what workers of processes that died have left, as far as it is stored.
+
+        Raises:
+            NotADirectoryError: There is a file where the directory, or a folder above it, should be.
+            TimeoutError: Helpers of a process that has died have been at work here for ten minutes.
+            OSError: The directory cannot be made or written to, or what was left cannot be read or changed.
+        """
+        self._folder.open()
+        root = os.path.abspath(self.directory)
+        self._shards = ShardFolder(root, self.run.rank, self.durability == "fsync", self._folder)
+        if self.if_exists != "overwrite":
+            self._earlier = Earlier(root, self.run.id, self.if_exists)
+        if self._is_copy:
+            return  # the process that this one works for has done it
+        try:
+            self._shards.take_over(self._recorded_ends)
+            self._shards.list_shards()
+        except BaseException:
+            self.close()
+            raise
+
+    def check(self, names: Sequence[str]) -> None:
+        """Refuse names that are too long to be unpacked as files.
+
+        Raises:
+            InvalidNameError: One is, or one of its folders, as a member of a shard.
+        """
+        # Together first, since nearly all are short: a character is at most four bytes.
+        if max(map(len, names)) * 4 <= _LONGEST_COMPONENT:
+            return
+        for name in names:
+            member = encoded_name(name).encode("utf-8", "surrogateescape")
+            longest = max(map(len, member.split(b"/")))
+            if longest > _LONGEST_COMPONENT or len(member) > _LONGEST_NAME:
+                raise InvalidNameError(
+                    f"name {name[:40]!r}... has {len(member)} bytes in a shard, of which {longest} in one component; "
+                    f"{_LONGEST_NAME} and {_LONGEST_COMPONENT} can be unpacked as a file, so shorten it"
+                )
+
+    def keeps(self, name: str) -> bool:
+        """Whether a sample that an earlier run has recorded stays, and this one is left out."""
+        return self.if_exists == "skip" and self._earlier is not None and self._earlier.has(name)
+
+    def put(self, name: str, parts: Sequence[memoryview]) -> bool:
+        """Store a sample by itself, in a shard of those that no worker stores; all of it or nothing.
+
+        Returns:
+            Whether it was stored; False if one of an earlier run was kept instead.
+
+        Raises:
+            FileExistsError: There is one of an earlier run, and ``if_exists="error"``.
+            OSError: It could not be stored. Nothing is left behind.
+        """
+        with self._lock:
+            if self._lane is None:
+                self._lane = self._make_lane(_OF_NO_WORKER)
+            if self._lane.put(Item(name, [Part(name, "", parts)]), redelivered=False) is False:
+                return False
+            (outcome,) = self._lane.settle(lambda _: None)
+            if isinstance(outcome, BaseException):
+                raise outcome
+            if self._lane.wants_seal:
+                self._lane.seal()
+            return True
+
+    def lane(self, number: int) -> Lane:
+        """A worker's own way in.
+
+        Args:
+            number: Which of the workers, from 0.
+        """
+        return self._make_lane(number)
+
+    def close(self) -> None:
+        """Seal what `put` has stored, and mark the directory as no longer in use. It may be called again."""
+        lane, self._lane = self._lane, None
+        try:
+            if lane is not None:
+                try:
+                    lane.seal()
+                finally:
+                    lane.close()
+        finally:
+            self._folder.close()
+
+    def _make_lane(self, number: int) -> ShardLane:
+        if self._shards is None:
+            raise ValueError(f"the target on {os.fspath(self.directory)!r} is not open; call open() first")
+        return ShardLane(self._shards, number, Limits(self.shard_bytes, self.shard_samples), self._earlier)
+
+    def _recorded_ends(self, shards: Sequence[str]) -> dict[str, int] | None:
+        root = os.path.abspath(self.directory)
+        return ManifestLog(root, self.run).ends_of(shards) if manifest_files(root) else None
+
+
+def _at_least_one(option: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{option} is a whole number from 1 on, not {value!r:.100}")
+    return value

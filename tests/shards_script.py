@@ -1,0 +1,227 @@
+"""Jobs that store to shards and are killed at each of their changes to the disk in turn, and what they leave.
+
+Run as a program: ``shards_script.py FOLDER JOB TORN``.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+from pathlib import Path
+
+from lighter_async import BackgroundWriter, Origin, TarShards, encoder, open_results, pending, read_manifest
+from lighter_async.manifest.verify import verify
+from lighter_async.targets.shards.keys import name_of_key, split_member
+
+CHANGES = ("pwrite", "pwritev", "write", "writev", "ftruncate", "rename", "replace", "link", "unlink", "fsync", "open")
+NAMES = [f"case.{number}" for number in range(14)]
+UNITS = [NAMES[:4], NAMES[4:5], NAMES[5:10], NAMES[10:]]
+
+
+@encoder(suffix=".txt", decode=bytes.decode)
+def encode_text(value):
+    """The text itself."""
+    return value.encode()
+
+
+@encoder(suffix=".up", decode=bytes.decode)
+def encode_upper(value):
+    """The text in capitals."""
+    return value.upper().encode()
+
+
+def value_of(name):
+    return f"value of {name} " * (1 + int(name.split(".")[1]) * 7 % 50)
+
+
+class Killer:
+    """Kills this process at one of its changes to the disk, or in the middle of it."""
+
+    def __init__(self, at, torn):
+        self.at, self.torn, self.count = at, torn, 0
+        self.write = os.write
+        self._lock = threading.Lock()
+        for name in CHANGES:
+            setattr(os, name, self._wrapped(name, getattr(os, name)))
+
+    def _wrapped(self, name, real):
+        def call(*arguments, **options):
+            if name != "open" or arguments[1] & os.O_CREAT:
+                with self._lock:
+                    self.count += 1
+                    if self.count == self.at:
+                        if self.torn and "write" in name:
+                            self._write_half(real, name, *arguments)
+                        elif self.torn:
+                            real(*arguments, **options)
+                        os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **options)
+
+        return call
+
+    def _write_half(self, real, name, descriptor, data, *place):
+        data = b"".join(data) if name.endswith("v") else bytes(data)
+        half = data[: len(data) // 2]
+        real(descriptor, [half] if name.endswith("v") else half, *place)
+
+
+def target(folder):
+    return TarShards(folder, shard_samples=5)
+
+
+def store(folder, tell=lambda names: None, **options):
+    """Store all samples, unit by unit."""
+    writers = {"low": encode_text, "up": encode_upper}
+    with BackgroundWriter(writers, target=target(folder), backend="thread", max_workers=1, **options) as writer:
+        for unit in UNITS:
+            left = [NAMES.index(name) for name in unit]
+            if options.get("resume"):
+                done = set(range(len(NAMES))) - set(pending(range(len(NAMES)), folder, names=NAMES))
+                left = [index for index in left if index not in done]
+            if left:
+                names = [NAMES[index] for index in left]
+                values = [{"low": value_of(name), "up": value_of(name)} for name in names]
+                writer.submit_batch(names, values, origin=Origin(left))
+                writer.flush()
+                tell(names)
+
+
+def recover(folder, tell=lambda names: None):
+    """Open and close the target."""
+    one = target(folder)
+    one.open()
+    one.close()
+
+
+def in_a_process(job, folder, at=0, torn=False):
+    """Run a job in a process of its own; returns whether it was killed, and the samples that it said were stored."""
+    told = folder.with_suffix(".told")
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            with open(told, "ab", buffering=0) as file:
+                killer = Killer(at, torn)
+                job(folder, lambda names: killer.write(file.fileno(), f"{json.dumps(names)}\n".encode()))
+            status = 0
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    assert status in (0, signal.SIGKILL), status
+    lines = told.read_text().splitlines() if told.exists() else []
+    return status != 0, {name for line in lines for name in json.loads(line)}
+
+
+def check_readable(folder, told):
+    """What was said to be stored is recorded, and all that is recorded can be read, sealed or not."""
+    records = [record.name for record in read_manifest(folder).records if record.writer == "encode_text"]
+    assert len(set(records)) == len(records)
+    assert told <= set(records), told - set(records)
+    for writer, values in (("encode_text", value_of), ("encode_upper", lambda name: value_of(name).upper())):
+        if records:
+            results = open_results(folder, writer=writer)
+            assert {name: results.read_bytes(name).decode() for name in results} == {
+                name: values(name) for name in records
+            }
+    assert verify(folder).is_sound if records else True
+
+
+def check_whole(folder, names=NAMES):
+    """Every sample is there once, in shards that every reader reads, and nothing else is."""
+    check_readable(folder, set(names))
+    report = verify(folder)
+    assert report.findings == [], report.findings
+    found, listed = [], 0
+    files = {path.name for path in folder.iterdir()}
+    shards = sorted(name for name in files if name.endswith(".tar"))
+    for shard in shards:
+        done = subprocess.run(["tar", "-tf", folder / shard], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, ""), (shard, done.stderr)
+        with tarfile.open(folder / shard) as tar:
+            members = [(one.name, one.offset_data, one.size, tar.extractfile(one).read().decode()) for one in tar]
+        assert done.stdout.splitlines() == [name for name, *_ in members]
+        first, *lines = (folder / shard.replace(".tar", ".idx")).read_text().splitlines()
+        words = " ".join(lines).split()
+        assert [
+            (name, int(offset), int(size)) for offset, size, name in zip(words[1::4], words[2::4], words[3::4])
+        ] == [member[:3] for member in members], shard
+        assert first == f"v1.2 {len(members) // 2}" and len(lines) == len(members) // 2
+        found += members
+        listed += len(lines)
+    for field, values in (("low.txt", value_of), ("up.up", lambda name: value_of(name).upper())):
+        contents = [(split_member(name)[0], text) for name, _, _, text in found if split_member(name)[1] == field]
+        assert sorted((name_of_key(key), text) for key, text in contents) == sorted(
+            (name, values(name)) for name in names
+        )
+    listing = json.loads((folder / "shards.json").read_text())["shardlist"]
+    assert [one["url"] for one in listing] == shards
+    assert sum(one["nsamples"] for one in listing) == listed == len(names)
+    indices = {shard.replace(".tar", ".idx") for shard in shards}
+    assert files == {*shards, *indices, "shards.json", ".lighter-async"}, files
+
+
+def kill_while_storing(root, torn):
+    """Kill it at each change; then the same job goes on with what is missing."""
+    at = 0
+    while True:
+        at += 1
+        folder = root / f"{at}"
+        folder.mkdir()
+        killed, told = in_a_process(store, folder, at, torn)
+        check_readable(folder, told)
+        store(folder, resume=True)
+        check_whole(folder)
+        if not killed:
+            return at
+        shutil.rmtree(folder)
+
+
+def kill_while_taking_over(root, torn):
+    """Kill the process that seals what another one has left, at each change; the next one does it."""
+    left = root / "left"
+    left.mkdir()
+    _leave_parts(left)
+    told = {record.name for record in read_manifest(left).records}
+    at = 0
+    while True:
+        at += 1
+        folder = root / f"{at}"
+        shutil.copytree(left, folder)
+        killed, _ = in_a_process(recover, folder, at, torn)
+        check_readable(folder, told)
+        recover(folder)
+        check_whole(folder, sorted(told))
+        store(folder, resume=True)
+        check_whole(folder)
+        if not killed:
+            return at
+        shutil.rmtree(folder)
+
+
+def _leave_parts(folder):
+    """A part with two units of which one is recorded, and half of a third."""
+    child = os.fork()
+    if not child:
+        try:
+            one = BackgroundWriter(
+                {"low": encode_text, "up": encode_upper}, target=target(folder), backend="thread", max_workers=1
+            )
+            values = [{"low": value_of(name), "up": value_of(name)} for name in NAMES[:4]]
+            one.submit_batch(NAMES[:4], values, origin=Origin(range(4)))
+            one.flush()
+            (part,) = folder.glob("*.part")
+            with open(part, "r+b") as file:
+                data = file.read()
+                file.write(data + data[:700])
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+if __name__ == "__main__":
+    job = {"storing": kill_while_storing, "taking over": kill_while_taking_over}[sys.argv[2]]
+    print(job(Path(sys.argv[1]), sys.argv[3] == "torn"))
