@@ -58,13 +58,11 @@ class RowItems(msgspec.Struct, frozen=True):
 
     Attributes:
         names: As they were handed over.
-        files: What a target of files stores them as.
         suffix: The output's, as of `Part`.
         encoded: Their bytes.
     """
 
     names: Sequence[str]
-    files: Sequence[str]
     suffix: str
     encoded: EncodedRows
 

@@ -10,7 +10,6 @@ from xxhash import xxh3_64_hexdigest
 
 from lighter_async.block import EncodedRows
 from lighter_async.manifest import StoredRows
-from lighter_async.names import with_suffixes
 from lighter_async.targets import Lane, PlacedRows, RowItems
 from lighter_async.types import Result
 from lighter_async.workers.encoding import ready
@@ -41,9 +40,7 @@ def write_rows(work: Work, lane: Lane) -> Result | None:
             return None
         names = unit.batch.names[unit.start : unit.stop]
         filling = _Filling(encoded, with_checksums=work.job.session.log is not None)
-        items = RowItems(
-            names, with_suffixes(names, output.suffix), output.suffix, EncodedRows(encoded.nbytes, filling.fill)
-        )
+        items = RowItems(names, output.suffix, EncodedRows(encoded.nbytes, filling.fill))
         placed: PlacedRows | None = lane.put_rows(items)
     except Exception:
         return None

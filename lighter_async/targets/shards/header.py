@@ -7,7 +7,11 @@ are recorded elsewhere, and ``devminor`` is how many more members the sample has
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["BLOCK", "END", "Header", "Headers", "parse_header", "parse_pax", "to_blocks"]
 
@@ -19,6 +23,8 @@ END = bytes(2 * BLOCK)
 
 _LONGEST_NAME = 100  # bytes
 _LARGEST = 8**11 - 1  # bytes of a member whose size fits its header
+_SUM = slice(148, 156)  # where the checksum stands, in which it counts as blanks
+_OCTAL = np.arange(15, -1, -3)
 _PAX = b"././@PaxHeader"
 _LARGEST_PAX = 1 << 20
 
@@ -73,6 +79,25 @@ class Headers:
             records += _record(b"size", b"%d" % size)
         pax = self._make(_PAX, len(records), following, b"x") + to_blocks(records)
         return pax + self._make(encoded[:_LONGEST_NAME], size if size <= _LARGEST else 0, following, b"0")
+
+    def fill(self, out: NDArray[np.uint8], names: Sequence[bytes], size: int) -> bool:
+        """Fill in the headers of several members that need no pax records; returns False if they do, and are not.
+
+        Args:
+            out: Of shape ``(members, 512)``.
+            names: Of the members.
+            size: Of the content of each, in bytes.
+        """
+        if size > _LARGEST or max(map(len, names)) > _LONGEST_NAME:
+            return False
+        named = np.array(names, f"S{_LONGEST_NAME}").view(np.uint8).reshape(len(names), _LONGEST_NAME)
+        blank = np.frombuffer(self._make(b"", size, 0, b"0"), np.uint8)
+        out[:] = blank
+        out[:, :_LONGEST_NAME] = named
+        total = int(blank.sum(dtype=np.int64)) - int(blank[_SUM].sum(dtype=np.int64)) + 8 * ord(" ")
+        sums = named.sum(axis=1, dtype=np.int64) + total
+        out[:, _SUM.start : _SUM.start + 6] = (sums[:, None] >> _OCTAL & 7) + ord("0")
+        return True
 
     def _make(self, name: bytes, size: int, following: int, kind: bytes) -> bytes:
         template = self._templates.get((following, kind))

@@ -10,7 +10,8 @@ import os
 import re
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from lighter_async.targets.shards.keys import split_member
 
@@ -41,6 +42,29 @@ class Index:
         self._text += f"{line}\n".encode("utf-8", "surrogateescape")
         self._ends.append(end)
         self._cuts.append(len(self._text))
+
+    def add_rows(self, members: Sequence[str], begin: int, before: int, size: int, stride: int) -> None:
+        """Append samples of one member each, which lie at equal distances.
+
+        Args:
+            members: The name of each.
+            begin: Where the first begins in the shard.
+            before: The bytes before the content of each.
+            size: The bytes of the content of each.
+            stride: The bytes from the beginning of one to the beginning of the next.
+        """
+        field = split_member(members[0])[1]
+        offset = begin + before
+        lines = []
+        for member in members:
+            lines.append(f"{field} {offset} {size} {member}\n")
+            offset += stride
+        encoded = [line.encode("utf-8", "surrogateescape") for line in lines]
+        cuts = accumulate(map(len, encoded), initial=len(self._text))
+        next(cuts)
+        self._cuts.extend(cuts)
+        self._ends.extend(range(begin + stride, begin + stride * len(members) + 1, stride))
+        self._text += b"".join(encoded)
 
     def cut(self, end: int) -> None:
         """Forget the samples that end behind a place in the shard."""

@@ -8,13 +8,15 @@ control characters, which index files separate by, and a component's leading ``_
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-__all__ = ["NO_SUFFIX", "encoded_name", "member_name", "name_of_key", "split_member"]
+__all__ = ["NO_SUFFIX", "encoded_name", "member_name", "member_names", "name_of_key", "split_member"]
 
 NO_SUFFIX = ".data"
 """The suffix of members whose samples have none, for readers leave out what has no field."""
 
 _IN_NAMES = re.compile(r"[\x00-\x20.%\x7f]|(?:(?<=/)|\A)_(?=_)")
+_IN_SEVERAL = re.compile(r"[\x01-\x20.%\x7f]|(?:(?<=[/\x00])|\A)_(?=_)")  # the same, with NUL between names
 _IN_SUFFIXES = re.compile(r"[\x00-\x20%\x7f]|(?<=\A\.)_(?=_)")
 _ENCODED = re.compile(r"%([0-9A-F]{2})")
 
@@ -49,6 +51,20 @@ def split_member(member: str) -> tuple[str, str]:
     start = member.rfind("/") + 1
     stem, _, field = member[start:].partition(".")
     return member[:start] + stem, field
+
+
+def member_names(names: Sequence[str], suffix: str) -> list[str]:
+    """The same for several samples, which takes less time than one by one.
+
+    Args:
+        names: Theirs; none holds NUL.
+        suffix: The output's.
+    """
+    member = member_name("", suffix)
+    if suffix[:1] != "." and len(suffix) >= 2:  # a part of it becomes a part of the name
+        return [member_name(name, suffix) for name in names]
+    joined = _IN_SEVERAL.sub(_encode, "\0".join(names))
+    return [f"{name}{member}" for name in joined.split("\0")]
 
 
 def _encode(found: re.Match[str]) -> str:

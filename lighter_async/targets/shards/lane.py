@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from lighter_async.targets.lane import Item, Lane, Outcome, Placed
+import numpy as np
+
+from lighter_async.targets.lane import Item, Lane, Outcome, Placed, PlacedRows, RowItems
 from lighter_async.targets.shards.earlier import Earlier
 from lighter_async.targets.shards.folder import ShardFolder
 from lighter_async.targets.shards.header import BLOCK, Headers
-from lighter_async.targets.shards.keys import member_name
+from lighter_async.targets.shards.keys import member_name, member_names
 from lighter_async.targets.shards.shard import Shard
 
 __all__ = ["Limits", "ShardLane"]
@@ -148,6 +150,44 @@ class ShardLane(Lane):
             raise waiting.error
         self._waiting.append(waiting)
         return None
+
+    takes_rows = True
+
+    def put_rows(self, items: RowItems) -> PlacedRows | None:
+        names = member_names(items.names, items.suffix)
+        size = items.encoded.nbytes
+        stride = BLOCK + size + -size % BLOCK
+        if self.earlier is not None or stride * len(names) > _LARGE or not self._takes(len(names), stride):
+            return None
+        if self._headers is None:
+            self._headers = Headers(int(time.time()), is_recorded=self._is_recorded)
+        headers, self._headers = self._headers, None
+        members = np.empty((len(names), stride), np.uint8)
+        encoded = [name.encode("utf-8", "surrogateescape") for name in names]
+        if not headers.fill(members[:, :BLOCK], encoded, size):
+            return None
+        items.encoded.fill(members[:, BLOCK : BLOCK + size])
+        members[:, BLOCK + size :] = 0
+        shard = self._shard_with_room(members.nbytes)
+        begin = shard.end
+        shard.append([members.data.cast("B")], len(names))
+        if self.folder.is_synced:
+            try:
+                shard.sync()
+            except OSError:
+                shard.drop_unsettled()
+                raise
+        shard.settled = shard.end
+        shard.index.add_rows(names, begin, BLOCK, size, stride)
+        return PlacedRows(shard.name, begin + BLOCK, stride)
+
+    def _takes(self, samples: int, stride: int) -> bool:
+        """Whether so many samples may lie in one shard, and do not reach beyond the one that is begun."""
+        limits, shard = self.limits, self._shard
+        if stride * samples > limits.nbytes:
+            return False
+        there = 0 if shard is None or limits.is_full(shard) else shard.samples
+        return limits.samples is None or there + samples <= limits.samples
 
     def settle(self, on_progress: Callable[[int], None]) -> list[Outcome | BaseException]:
         try:
