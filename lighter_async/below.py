@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -141,7 +141,9 @@ def list_below(root: str | os.PathLike[str], folder: str) -> list[str]:
         return []
 
 
-def walk_below(root: str | os.PathLike[str], *, but: str | None = None) -> Iterator[tuple[str, list[str]]]:
+def walk_below(
+    root: str | os.PathLike[str], *, but: str | None = None, into: Callable[[str], bool] | None = None
+) -> Iterator[tuple[str, list[str]]]:
     """The directory itself, as ``""``, and every folder below it, each with the names in it that are not folders.
 
     A folder that cannot be listed comes without names, such as one with a path longer than the system allows; this
@@ -150,6 +152,7 @@ def walk_below(root: str | os.PathLike[str], *, but: str | None = None) -> Itera
     Args:
         root: The directory.
         but: Skip folders with names that begin with this.
+        into: Which other folders to look into, by their paths below the directory. None: all of them.
     """
     folders = [""]
     while folders:
@@ -161,7 +164,9 @@ def walk_below(root: str | os.PathLike[str], *, but: str | None = None) -> Itera
                     if not entry.is_dir(follow_symlinks=False):
                         files.append(entry.name)
                     elif but is None or not entry.name.startswith(but):
-                        folders.append(f"{folder}/{entry.name}" if folder else entry.name)
+                        path = f"{folder}/{entry.name}" if folder else entry.name
+                        if into is None or into(path):
+                            folders.append(path)
         except OSError:
             pass
         yield folder, files

@@ -478,10 +478,10 @@ def test_files_that_are_stored_meanwhile_are_known(folder, monkeypatch):
     """Between reading the manifest and looking for files a writer goes on."""
     real = DirectoryStore.objects
 
-    def objects_later(self):
+    def objects_later(self, **options):
         monkeypatch.undo()  # taking over what is not recorded looks for files as well
         store(folder, [100, 101], resume=True)
-        return real(self)
+        return real(self, **options)
 
     monkeypatch.setattr(DirectoryStore, "objects", objects_later)
     report = verify(folder)
