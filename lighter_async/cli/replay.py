@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lighter_async.cli.replay_choice import current, of_runs_that_count
+from lighter_async.cli.replay_choice import of_runs_that_count, still_to_write
 from lighter_async.cli.replay_writers import Writers, is_registered, writer_named
 from lighter_async.cli.steps import step
 from lighter_async.cli.words import printable, refuse, say
@@ -107,7 +107,7 @@ def _replay(
     trust: bool,
 ) -> int:
     kept, left = of_runs_that_count(kept, manifest)
-    todo, old, refused = current(kept, manifest, store, writer_of)
+    todo, old, refused = still_to_write(kept, manifest, store, writer_of)
     failed = []
     with step(Console(stderr=True), f"Writing {len(todo)} from quarantine to {target.directory}", len(todo)) as tick:
         with Writers(target, manifest, trust=trust) as writers:

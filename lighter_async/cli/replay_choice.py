@@ -13,7 +13,7 @@ from lighter_async.store import Store
 from lighter_async.workers import Kept
 from lighter_async.writers import resolve_writer
 
-__all__ = ["current", "of_runs_that_count"]
+__all__ = ["of_runs_that_count", "still_to_write"]
 
 
 class _Output(NamedTuple):
@@ -44,7 +44,7 @@ def of_runs_that_count(kept: Sequence[Kept], manifest: Manifest) -> tuple[list[K
     return counts, left
 
 
-def current(
+def still_to_write(
     kept: Sequence[Kept], manifest: Manifest, store: Store, writer_of: Callable[[Kept], Any]
 ) -> tuple[list[Kept], list[Kept], list[Kept]]:
     """The latest value of each sample, those that something later replaced, and those whose name another one has.
@@ -62,7 +62,7 @@ def current(
     files = {output.file for outputs in outputs_of_kept.values() for output in outputs}
     of_files = {record.file: record for record in _ordered(manifest.records.of_files(files))}
     latest = {_sample(one): one for one in kept}
-    latest_ones: list[Kept] = []
+    current: list[Kept] = []
     old: list[Kept] = []
     refused: list[Kept] = []
     for one in kept:
@@ -79,8 +79,8 @@ def current(
         if is_refused:
             refused.append(one)
             continue
-        (latest_ones if latest[_sample(one)] is one and not is_stored else old).append(one)
-    return latest_ones, old, refused
+        (current if latest[_sample(one)] is one and not is_stored else old).append(one)
+    return current, old, refused
 
 
 def _ordered(records: Iterable[Record]) -> list[Record]:
