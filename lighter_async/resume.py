@@ -16,7 +16,7 @@ from torch.utils.data import DistributedSampler
 from lighter_async.errors import DuplicateNameError
 from lighter_async.manifest import Loader, Manifest, read_manifest
 from lighter_async.manifest.adopt import lengths_of, number_name, stored
-from lighter_async.manifest.columns import Block
+from lighter_async.manifest.block import Block
 from lighter_async.manifest.indices import IndexSet
 from lighter_async.manifest.line import LARGEST
 from lighter_async.manifest.reader import Series

@@ -17,21 +17,11 @@ from lighter_async.interrupts import run_handlers
 from lighter_async.locks import alone_in, boot_id, unlink_from_copies, warn_of
 from lighter_async.manifest.columns import record_lines
 from lighter_async.manifest.entry import Record
-from lighter_async.manifest.line import (
-    Config,
-    Kind,
-    Loader,
-    OutputName,
-    Stored,
-    dropped_line,
-    header_line,
-    loaders_line,
-    sample_lines,
-    sealed_line,
-)
+from lighter_async.manifest.line import Config, Kind, Loader, OutputName, Stored, sample_lines
 from lighter_async.manifest.other_ranks import OtherRanks
 from lighter_async.manifest.reader import latest_sequence
 from lighter_async.manifest.restoring import restore
+from lighter_async.manifest.run_lines import dropped_line, header_line, loaders_line, sealed_line
 from lighter_async.manifest.so_far import ends_of, recorded
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.notices import notify

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from lighter_async.files import name_part, remove, write_part
 from lighter_async.locks import alone_in
 from lighter_async.manifest.columns import record_lines, records_in
-from lighter_async.manifest.entry import Record, parse
+from lighter_async.manifest.entry import Record
 from lighter_async.manifest.line import Samples
+from lighter_async.manifest.parsing import parse
 from lighter_async.manifest.reader import lines_of
 from lighter_async.store import Store
 

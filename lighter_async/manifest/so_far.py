@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from lighter_async.manifest.columns import names_in, records_in
-from lighter_async.manifest.entry import Entry, encoded_text, parse
+from lighter_async.manifest.entry import Entry
 from lighter_async.manifest.line import OutputName, Samples
+from lighter_async.manifest.parsing import encoded_text, parse
 from lighter_async.manifest.reader import lines_in, manifest_files
 from lighter_async.types import Run
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lighter_async.limits import usable_cores
 from lighter_async.locks import held_by, is_held
 from lighter_async.manifest.adopt import adoptable
-from lighter_async.manifest.columns import Block
+from lighter_async.manifest.block import Block
 from lighter_async.manifest.entry import Record, place_of
 from lighter_async.manifest.log import ManifestLog
 from lighter_async.manifest.reader import Manifest, manifest_files, read_manifest
