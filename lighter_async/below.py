@@ -15,10 +15,19 @@ from pathlib import Path
 
 from lighter_async.names import check_name
 
-__all__ = ["list_below", "make_folders", "open_below", "read_below", "remove_below", "walk_below"]
+__all__ = [
+    "list_below",
+    "make_folders",
+    "open_below",
+    "open_with_status_below",
+    "read_below",
+    "remove_below",
+    "walk_below",
+]
 
 _HAS_FOLDERS = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_READ = os.O_RDONLY | _FLAGS
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -63,16 +72,23 @@ def open_below(root: str | os.PathLike[str], file: str) -> int:
     Raises:
         OSError: It is not there, is reached through a link, or is no file.
     """
-    folders, name = _split(root, file)
-    if folders or not _HAS_FOLDERS:
+    return open_with_status_below(root, file)[0]
+
+
+def open_with_status_below(root: str | os.PathLike[str], file: str) -> tuple[int, os.stat_result]:
+    """As `open_below`; returns the descriptor, and what `os.fstat` says of it."""
+    if _HAS_FOLDERS and "/" not in file:
+        # No folder between them could be replaced by a link, and this takes half the time.
+        descriptor = os.open(f"{os.fspath(root)}/{file}", _READ)
+    else:
+        folders, name = _split(root, file)
         with _folder(root, folders) as folder:
-            descriptor = os.open(name, os.O_RDONLY | _FLAGS, dir_fd=folder)
-    else:  # no folder between them could be replaced by a link, and this takes half the time
-        descriptor = os.open(os.path.join(root, name), os.O_RDONLY | _FLAGS)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            descriptor = os.open(name, _READ, dir_fd=folder)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "something that is no file", os.path.join(root, file))
-    return descriptor
+    return descriptor, status
 
 
 def read_below(root: str | os.PathLike[str], file: str, most: int) -> bytes:

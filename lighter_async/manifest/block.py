@@ -14,6 +14,7 @@ from lighter_async.manifest.entry import Record
 from lighter_async.manifest.keys import key_in_series, key_of, keys_of, keys_of_numbers
 from lighter_async.manifest.line import LARGEST, Output, Samples, Span
 from lighter_async.names import with_suffix
+from lighter_async.store import Place
 
 __all__ = ["NAMES", "Block", "Head"]
 
@@ -173,6 +174,15 @@ class Block:
 
     def _line(self, row: int) -> int:
         return bisect_right(self.starts, row) - 1
+
+    def place(self, row: int) -> Place | None:
+        """Where a sample lies; None of a function ``(path, value)``, of whose files nothing is recorded."""
+        file = self.file(row)
+        if file is None:
+            return None
+        head = self.head
+        size = self.line_sizes[self._line(row)] if head.is_even else self.sizes[row]
+        return Place(file, self.offsets[row] if head.has_offsets else 0, size, self.xxh3[8 * row : 8 * row + 8].hex())
 
     def record(self, row: int) -> Record:
         """All that is known of a sample."""

@@ -24,12 +24,8 @@ def key_of(file: str) -> int:
 
     The older of such two would count as not stored, and be computed again.
     """
-    if file[:1] in _DIGITS:
-        head, dot, tail = file.partition(".")
-        is_number = head.isdecimal() and head.isascii() and len(head) <= _LONGEST_NUMBER
-        if is_number and (head[0] != "0" or head == "0") and int(head) <= LARGEST:
-            return int(keys_of_numbers(np.array([int(head)], np.int64), dot + tail)[0])
-    return _hash(file)
+    numbered = _number_and_rest(file)
+    return _hash(file) if numbered is None else int(keys_of_numbers(np.array(numbered[:1], np.int64), numbered[1])[0])
 
 
 def key_in_series(name: str, series: tuple[str, str]) -> int:
@@ -39,7 +35,21 @@ def key_in_series(name: str, series: tuple[str, str]) -> int:
 
 def keys_of(files: Sequence[str]) -> NDArray[np.uint64]:
     """As `key_of`, of many."""
-    return np.fromiter(map(key_of, files), np.uint64, len(files))
+    keys = np.empty(len(files), np.uint64)
+    # Those that are numbers together, which takes a tenth of the time.
+    numbered: dict[str, tuple[list[int], list[int]]] = {}
+    for place, file in enumerate(files):
+        found = _number_and_rest(file)
+        if found is None:
+            keys[place] = _hash(file)
+            continue
+        number, rest = found
+        places, numbers = numbered.setdefault(rest, ([], []))
+        places.append(place)
+        numbers.append(number)
+    for rest, (places, numbers) in numbered.items():
+        keys[places] = keys_of_numbers(np.array(numbers, np.int64), rest)
+    return keys
 
 
 def keys_of_numbers(numbers: NDArray[Any], rest: str) -> NDArray[np.uint64]:
@@ -55,6 +65,17 @@ def keys_of_numbers(numbers: NDArray[Any], rest: str) -> NDArray[np.uint64]:
     keys *= np.uint64(0x94D049BB133111EB)
     keys ^= keys >> np.uint64(31)
     return keys
+
+
+def _number_and_rest(file: str) -> tuple[int, str] | None:
+    """The number that a file is named after, and what follows it; None if it is named in another way."""
+    if file[:1] not in _DIGITS:
+        return None
+    head, dot, tail = file.partition(".")
+    is_number = head.isdecimal() and head.isascii() and len(head) <= _LONGEST_NUMBER
+    if not is_number or (head[0] == "0" and head != "0") or int(head) > LARGEST:
+        return None
+    return int(head), dot + tail
 
 
 def _hash(text: str) -> int:

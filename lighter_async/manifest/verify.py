@@ -236,7 +236,8 @@ def _compare_all(store: Store, manifest: Manifest, workers: int) -> Iterator[Fin
     rows = ((block, part) for block in manifest.records.blocks if block.is_known for part in _parts(block.rows()))
 
     def compare(part: tuple[Block, Sequence[int]]) -> list[Finding | None]:
-        return [_compare(store, part[0].record(row)) for row in part[1]]
+        block, rows = part
+        return [_compare_row(store, block, row) for row in rows]
 
     with ThreadPoolExecutor(workers, thread_name_prefix="lighter-async-verify") as pool:
         # A few for each thread are made at a time: records of all files at once would fill the memory.
@@ -247,6 +248,16 @@ def _compare_all(store: Store, manifest: Manifest, workers: int) -> Iterator[Fin
                 yield from under_way.popleft().result()
         while under_way:
             yield from under_way.popleft().result()
+
+
+def _compare_row(store: Store, block: Block, row: int) -> Finding | None:
+    """What is found of one sample; its record is made only if something is wrong with it."""
+    place = block.place(row)
+    assert place is not None
+    found = store.compare(place)
+    if found is None:
+        return None
+    return Finding(place.object, cast(Trouble, found.trouble), found.detail, block.record(row))
 
 
 def _compare(store: Store, record: Record) -> Finding | None:

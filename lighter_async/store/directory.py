@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import xxhash
 
-from lighter_async.below import open_below, remove_below, walk_below
+from lighter_async.below import open_below, open_with_status_below, remove_below, walk_below
 from lighter_async.errors import ReadError
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.store.base import Finding, Identity, Place
@@ -41,10 +41,11 @@ class DirectoryStore:
 
     def read(self, place: Place) -> bytes | memoryview:
         """As `Store.read`. A large sample comes as a view of writable memory."""
-        descriptor = self._open(place)
+        descriptor, status = self._open(place)
         try:
             with io.FileIO(descriptor) as file:
-                self._check_size(descriptor, place)
+                if not _fits(place, status.st_size):
+                    raise self._read_error(place, _wrong_size(place, status.st_size))
                 if place.offset:
                     file.seek(place.offset)
                 size = place.bytes
@@ -66,20 +67,17 @@ class DirectoryStore:
 
     def stat(self, place: Place) -> int:
         """As `Store.stat`: a file's size."""
-        descriptor = self._open(place)
-        try:
-            return os.fstat(descriptor).st_size
-        finally:
-            os.close(descriptor)
+        descriptor, status = self._open(place)
+        os.close(descriptor)
+        return status.st_size
 
     def compare(self, place: Place) -> Finding | None:
         """As `Store.compare`, without having all of a large sample in memory."""
         try:
-            descriptor = self._open_raw(place)
+            descriptor, status = self._open_raw(place)
             try:
-                size = os.fstat(descriptor).st_size
-                if not _fits(place, size):
-                    return _wrong_size(place, size)
+                if not _fits(place, status.st_size):
+                    return _wrong_size(place, status.st_size)
                 found = _checksum(descriptor, place.offset, place.bytes)
             finally:
                 os.close(descriptor)
@@ -122,27 +120,22 @@ class DirectoryStore:
         except (FileNotFoundError, NotADirectoryError):
             pass
 
-    def _open(self, place: Place) -> int:
+    def _open(self, place: Place) -> tuple[int, os.stat_result]:
         try:
             return self._open_raw(place)
         except OSError as error:
             raise self._read_error(place, self._why_unreadable(place, error)) from error
 
-    def _open_raw(self, place: Place) -> int:
+    def _open_raw(self, place: Place) -> tuple[int, os.stat_result]:
         try:
-            return open_below(self._root, place.object)
+            return open_with_status_below(self._root, place.object)
         except FileNotFoundError:
             if place.is_whole_object:
                 raise
         try:
-            return open_below(self._root, place.object + UNSEALED)
+            return open_with_status_below(self._root, place.object + UNSEALED)
         except FileNotFoundError:
-            return open_below(self._root, place.object)  # it was sealed between the two looks
-
-    def _check_size(self, descriptor: int, place: Place) -> None:
-        size = os.fstat(descriptor).st_size
-        if not _fits(place, size):
-            raise self._read_error(place, _wrong_size(place, size))
+            return open_with_status_below(self._root, place.object)  # it was sealed between the two looks
 
     def _why_unreadable(self, place: Place, error: OSError) -> Finding:
         """What is wrong with a file that cannot be opened or read."""
@@ -165,6 +158,11 @@ class DirectoryStore:
 
 
 def _checksum(descriptor: int, offset: int, size: int | None) -> str:
+    """The checksum of a part of a file; without a size of all from the offset on."""
+    if size is not None and size <= _SMALL and not offset:
+        data = os.read(descriptor, size)
+        if len(data) == size:
+            return xxhash.xxh3_64_hexdigest(data)
     state = xxhash.xxh3_64()
     os.lseek(descriptor, offset, os.SEEK_SET)
     left = size
