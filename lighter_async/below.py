@@ -9,16 +9,25 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lighter_async.names import check_name
 
-__all__ = ["list_below", "make_folders", "open_below", "read_below", "remove_below", "walk_below"]
+__all__ = [
+    "list_below",
+    "make_folders",
+    "open_below",
+    "open_with_status_below",
+    "read_below",
+    "remove_below",
+    "walk_below",
+]
 
 _HAS_FOLDERS = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_READ = os.O_RDONLY | _FLAGS
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -63,16 +72,23 @@ def open_below(root: str | os.PathLike[str], file: str) -> int:
     Raises:
         OSError: It is not there, is reached through a link, or is no file.
     """
-    folders, name = _split(root, file)
-    if folders or not _HAS_FOLDERS:
+    return open_with_status_below(root, file)[0]
+
+
+def open_with_status_below(root: str | os.PathLike[str], file: str) -> tuple[int, os.stat_result]:
+    """As `open_below`; returns the descriptor, and what `os.fstat` says of it."""
+    if _HAS_FOLDERS and "/" not in file:
+        # No folder between them could be replaced by a link, and this takes half the time.
+        descriptor = os.open(f"{os.fspath(root)}/{file}", _READ)
+    else:
+        folders, name = _split(root, file)
         with _folder(root, folders) as folder:
-            descriptor = os.open(name, os.O_RDONLY | _FLAGS, dir_fd=folder)
-    else:  # no folder between them could be replaced by a link, and this takes half the time
-        descriptor = os.open(os.path.join(root, name), os.O_RDONLY | _FLAGS)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            descriptor = os.open(name, _READ, dir_fd=folder)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "something that is no file", os.path.join(root, file))
-    return descriptor
+    return descriptor, status
 
 
 def read_below(root: str | os.PathLike[str], file: str, most: int) -> bytes:
@@ -141,7 +157,9 @@ def list_below(root: str | os.PathLike[str], folder: str) -> list[str]:
         return []
 
 
-def walk_below(root: str | os.PathLike[str], *, but: str | None = None) -> Iterator[tuple[str, list[str]]]:
+def walk_below(
+    root: str | os.PathLike[str], *, but: str | None = None, into: Callable[[str], bool] | None = None
+) -> Iterator[tuple[str, list[str]]]:
     """The directory itself, as ``""``, and every folder below it, each with the names in it that are not folders.
 
     A folder that cannot be listed comes without names, such as one with a path longer than the system allows; this
@@ -150,6 +168,7 @@ def walk_below(root: str | os.PathLike[str], *, but: str | None = None) -> Itera
     Args:
         root: The directory.
         but: Skip folders with names that begin with this.
+        into: Which other folders to look into, by their paths below the directory. None: all of them.
     """
     folders = [""]
     while folders:
@@ -161,7 +180,9 @@ def walk_below(root: str | os.PathLike[str], *, but: str | None = None) -> Itera
                     if not entry.is_dir(follow_symlinks=False):
                         files.append(entry.name)
                     elif but is None or not entry.name.startswith(but):
-                        folders.append(f"{folder}/{entry.name}" if folder else entry.name)
+                        path = f"{folder}/{entry.name}" if folder else entry.name
+                        if into is None or into(path):
+                            folders.append(path)
         except OSError:
             pass
         yield folder, files

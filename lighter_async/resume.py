@@ -16,14 +16,14 @@ from torch.utils.data import DistributedSampler
 from lighter_async.errors import DuplicateNameError
 from lighter_async.manifest import Loader, Manifest, read_manifest
 from lighter_async.manifest.adopt import lengths_of, number_name, stored
-from lighter_async.manifest.columns import Block
+from lighter_async.manifest.block import Block
 from lighter_async.manifest.indices import IndexSet
 from lighter_async.manifest.line import LARGEST
 from lighter_async.manifest.reader import Series
 from lighter_async.manifest.records import Records
 from lighter_async.names import name_of
 from lighter_async.same import check_same, fingerprint_of
-from lighter_async.store import DirectoryStore, Store
+from lighter_async.store import Readable, Store, source_of
 from lighter_async.targets.local import wait_until_free
 
 __all__ = ["PendingSampler", "pending"]
@@ -33,7 +33,7 @@ _LOOKED_AT = 1000  # files, of however many
 
 def pending(
     dataset: Sized,
-    *directories: str | os.PathLike[str],
+    *directories: str | os.PathLike[str] | Readable,
     loader: int = 0,
     writer: str | None = None,
     batch_size: int | None = None,
@@ -53,7 +53,8 @@ def pending(
 
     Args:
         dataset: Anything with a length.
-        directories: Where the results are. Of several, a sample is pending that is missing in one of them.
+        directories: Where the results are: what the writers were given, paths or their `LocalTarget`. Of several, a
+            sample is pending that is missing in one of them.
         loader: The number of the data loader, of several.
         writer: Look at the samples of this writer alone, such as ``"tensor"``, where several store in one directory.
         batch_size: Batches of an undisturbed run in which a sample is missing are computed again as a whole, so that
@@ -64,7 +65,9 @@ def pending(
     Raises:
         ResumeError: Samples are numbered, and the data set is not the one that they are numbers of.
         DuplicateNameError: Two items have one name, under which a sample is stored.
-        ValueError: There is no directory, `batch_size` is less than 1, or there are not as many names as samples.
+        ValueError: There is no directory, or a URL in its place; `batch_size` is less than 1, or there are not as many
+            names as samples.
+        TypeError: A directory is neither a path nor a target that stores below one.
         TimeoutError: Helpers of a run that has died have been at work for ten minutes.
     """
     if not directories:
@@ -77,11 +80,11 @@ def pending(
         if len(names) != count:
             raise ValueError(f"Length mismatch: {count} samples and {len(names)} names; every sample has one")
     done = np.ones(count, np.bool_)
-    for directory in directories:
+    for directory, store in [source_of(one) for one in directories]:
         wait_until_free(directory)
         manifest = read_manifest(directory)
-        _warn_of_missing_files(manifest)
-        series = stored(manifest, writer=writer)
+        _warn_of_missing_files(manifest, store)
+        series = stored(manifest, store, writer=writer)
         for one, records in series.items():
             done &= _done(manifest, one, records, dataset, loader, names)
         if not series:
@@ -189,10 +192,9 @@ def _is_numbered(block: Block, lengths: Sequence[int | None], is_of_callback: bo
     )
 
 
-def _warn_of_missing_files(manifest: Manifest) -> None:
+def _warn_of_missing_files(manifest: Manifest, store: Store) -> None:
     """Warn of recorded files that are gone: the manifest decides what is done, so they would not be computed again."""
     looked_at = manifest.records.some_files(_LOOKED_AT)
-    store: Store = DirectoryStore(manifest.directory)
     missing = [file for file in looked_at if not store.has(file)]
     if missing:
         warnings.warn(

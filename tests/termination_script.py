@@ -22,7 +22,7 @@ import pytorch_lightning  # noqa: E402
 from lightning_models import loader, make_hooks, make_model, make_trainer  # noqa: E402
 
 from lighter_async import Encoder, FileWriter  # noqa: E402
-from lighter_async.callback import termination  # noqa: E402
+from lighter_async.callback import sigterm  # noqa: E402
 
 
 def wait_for(file: Path) -> None:
@@ -88,7 +88,7 @@ def predict(
             raise RuntimeError("of the handler")
 
     if end is not None:
-        termination._SECONDS_TO_END = end
+        sigterm._SECONDS_TO_END = end
     if handler:
         signal.signal(signal.SIGTERM, own)
     callbacks = [

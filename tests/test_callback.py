@@ -25,7 +25,7 @@ from lightning_models import (
 )
 
 from lighter_async import BaseWriter, DuplicateNameError, FileWriter, WriteError
-from lighter_async.callback import base as base_module
+from lighter_async.callback import base_writer as base_module
 from lighter_async.callback import progress as progress_module
 
 pytestmark = lightning_warnings

@@ -237,9 +237,9 @@ def test_names_that_hold_the_texts_of_others_are_told_apart(tmp_path):
             None,
         )
     for file in ("a.pt", "4.pt", "19.pt", '".pt', "\u00fc.pt", "\udcff.pt"):
-        assert mine.find_of_other_rank(file, seconds=0).file == file
+        assert mine.other_ranks.find(file, seconds=0).file == file
     for file in ("c.pt", "5.pt", "22.pt", "a", "04.pt", "x.pt"):
-        assert mine.find_of_other_rank(file, seconds=0) is None
+        assert mine.other_ranks.find(file, seconds=0) is None
     log.close()
     mine.close()
 

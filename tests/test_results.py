@@ -31,8 +31,8 @@ from lighter_async import (
     write_text,
     writer_registry,
 )
-from lighter_async.manifest import columns, records
-from lighter_async.manifest.columns import Block
+from lighter_async.manifest import keys
+from lighter_async.manifest.block import Block
 from lighter_async.store import DirectoryStore, Place
 
 pytestmark = test_values.pytestmark
@@ -311,8 +311,7 @@ def test_every_name_is_found_by_itself(tmp_path, monkeypatch, collide):
     store(tmp_path, {name: f"named {name}" for name in names}, "text")
     results = open_results(tmp_path)
     if collide:
-        monkeypatch.setattr(columns, "key_of", lambda name: 5)
-        monkeypatch.setattr(records, "key_of", lambda name: 5)
+        monkeypatch.setattr(keys, "_hash", lambda name: 5)
     assert {name: results[name] for name in names} == {name: f"named {name}" for name in names}
     assert not any(name in results for name in ("8", "007", "7.", "b", "sub", "\udcff"))
 
@@ -336,7 +335,7 @@ def test_pickled_results_are_found_in_another_process_too(tmp_path, monkeypatch)
     results = open_results(tmp_path)
     assert (results["a"], results.at(1)) == ("one", "two")
     pickled = pickle.dumps(results)
-    monkeypatch.setattr(columns, "_SEED", columns._SEED ^ 1)
+    monkeypatch.setattr(keys, "_SEED", keys._SEED ^ 1)
     again = pickle.loads(pickled)
     assert (list(again), again["a"], again.at(1), "c" in again) == (["b", "a"], "one", "two", False)
 

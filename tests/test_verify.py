@@ -478,10 +478,10 @@ def test_files_that_are_stored_meanwhile_are_known(folder, monkeypatch):
     """Between reading the manifest and looking for files a writer goes on."""
     real = DirectoryStore.objects
 
-    def objects_later(self):
+    def objects_later(self, **options):
         monkeypatch.undo()  # taking over what is not recorded looks for files as well
         store(folder, [100, 101], resume=True)
-        return real(self)
+        return real(self, **options)
 
     monkeypatch.setattr(DirectoryStore, "objects", objects_later)
     report = verify(folder)
@@ -491,18 +491,16 @@ def test_files_that_are_stored_meanwhile_are_known(folder, monkeypatch):
 
 def test_a_file_that_is_replaced_while_it_is_compared_is_compared_again(folder, monkeypatch):
     """The first look finds the new file and the old record."""
-    from lighter_async.manifest import verify as module
+    real, looks = DirectoryStore.compare, []
 
-    real, looks = module._compare, []
-
-    def compare(root, record):
+    def compare(self, place):
         if not looks:
             store(folder, [0], text="something new", resume=True)
-        looks.append(record.file)
-        return real(root, record)
+        looks.append(place.object)
+        return real(self, place)
 
-    monkeypatch.setattr(module, "_compare", compare)
-    report = module.verify(folder, workers=1)
+    monkeypatch.setattr(DirectoryStore, "compare", compare)
+    report = verify(folder, workers=1)
     assert report.findings == []
     assert looks.count("0.txt") == 2
 

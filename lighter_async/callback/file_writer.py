@@ -23,6 +23,7 @@ from lighter_async.options import CallbackOptions, Options, as_attributes, docum
 from lighter_async.same import fingerprint_of
 from lighter_async.service import BackgroundWriter
 from lighter_async.session import stored_as
+from lighter_async.store import source_of
 from lighter_async.targets import Target, directory_of
 from lighter_async.targets.local import wait_until_free
 from lighter_async.types import Run, WriterStats
@@ -163,7 +164,9 @@ class FileWriter(BaseWriter):
             # Before the workers start, since their lines do not belong to an earlier run.
             wait_until_free(self.path)
             outputs = stored_as(self._writer.writer, run.key)
-            stored = StoredSamples(self.path, outputs, named=self.name_key is not None)
+            below = directory_of(self._writer.target)
+            assert below is not None  # else there were no records to resume from
+            stored = StoredSamples(source_of(below), outputs, named=self.name_key is not None)
             if trainer.is_global_zero:
                 stored.adopt()
             self._stored = stored

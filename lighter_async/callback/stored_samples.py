@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import reduce
 from operator import and_
@@ -10,6 +9,7 @@ from typing import Any
 
 from lighter_async.callback.stored_series import StoredSeries
 from lighter_async.manifest import OutputName, read_manifest
+from lighter_async.store import Source
 from lighter_async.types import Origin
 
 __all__ = ["StoredSamples", "choose"]
@@ -19,16 +19,16 @@ class StoredSamples:
     """The samples that earlier runs have stored. A sample is stored if all of its outputs are.
 
     Args:
-        directory: Where they are stored.
+        where: Where they are stored, and what reads them.
         outputs: The outputs of each sample.
         named: Whether the user names the samples. If not, they are known by their loader and index.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], outputs: Sequence[OutputName], *, named: bool) -> None:
-        manifest = read_manifest(directory)
+    def __init__(self, where: Source, outputs: Sequence[OutputName], *, named: bool) -> None:
+        manifest = read_manifest(where.directory)
         self._named = named
         self._series = [
-            StoredSeries(directory, writer=one.writer, key=one.key, suffix=one.suffix, named=named, manifest=manifest)
+            StoredSeries(where, writer=one.writer, key=one.key, suffix=one.suffix, named=named, manifest=manifest)
             for one in outputs
         ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from lighter_async.manifest.records import Records
 from lighter_async.names import with_suffix
 from lighter_async.options import whole_number
 from lighter_async.same import check_same, fingerprint_of
+from lighter_async.store import Source
 from lighter_async.types import Origin, Run
 
 __all__ = ["StoredSeries"]
@@ -28,7 +28,7 @@ class StoredSeries:
     """The samples of one series that earlier runs have stored, and those that this run has come by.
 
     Args:
-        directory: Where they are stored.
+        where: Where they are stored, and what reads them.
         writer: The writer's name.
         key: The key of the output.
         suffix: The writer's suffix, with which a name may end or not.
@@ -38,7 +38,7 @@ class StoredSeries:
 
     def __init__(
         self,
-        directory: str | os.PathLike[str],
+        where: Source,
         *,
         writer: str,
         key: str,
@@ -46,12 +46,12 @@ class StoredSeries:
         named: bool = False,
         manifest: Manifest | None = None,
     ) -> None:
-        manifest = read_manifest(directory) if manifest is None else manifest
+        manifest = read_manifest(where.directory) if manifest is None else manifest
         self._manifest: Manifest | None = manifest  # kept until `check`, since it is large
-        self._directory = manifest.directory
+        self._where = where
         self._series = writer, key
         self._named = named
-        self._unrecorded = [record for record, _ in adoptable(manifest, writer=writer, key=key)]
+        self._unrecorded = [record for record, _ in adoptable(manifest, where.store, writer=writer, key=key)]
         counted = with_unrecorded(manifest.counted(writer=writer, key=key), self._unrecorded)
         self._records = counted.get(self._series, Records([]))
         self._records.prepare()  # now, and not when the loop hands its first batch over
@@ -106,7 +106,7 @@ class StoredSeries:
         """Record the samples that were stored but not recorded."""
         if not self._unrecorded:
             return
-        log = ManifestLog(self._directory, Run())
+        log = ManifestLog(self._where.directory, Run(), store=self._where.store)
         log.open()
         try:
             log.adopt(self._unrecorded)

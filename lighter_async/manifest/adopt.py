@@ -11,7 +11,7 @@ from lighter_async.manifest.line import LARGEST
 from lighter_async.manifest.reader import Manifest, Series
 from lighter_async.manifest.records import Records
 from lighter_async.names import with_suffix
-from lighter_async.store import DirectoryStore, Identity, Store
+from lighter_async.store import Identity, Store
 
 __all__ = ["adoptable", "lengths_of", "number_name", "stored", "with_unrecorded"]
 
@@ -43,9 +43,11 @@ def lengths_of(manifest: Manifest, series: Series) -> list[int | None]:
     return lengths
 
 
-def stored(manifest: Manifest, *, writer: str | None = None, key: str | None = None) -> dict[Series, Records]:
+def stored(
+    manifest: Manifest, store: Store, *, writer: str | None = None, key: str | None = None
+) -> dict[Series, Records]:
     """What is done of each series: the records that count, and those that `adoptable` gives; arguments as there."""
-    unrecorded = [record for record, _ in adoptable(manifest, writer=writer, key=key)]
+    unrecorded = [record for record, _ in adoptable(manifest, store, writer=writer, key=key)]
     return with_unrecorded(manifest.counted(writer=writer, key=key), unrecorded)
 
 
@@ -60,7 +62,9 @@ def with_unrecorded(counted: dict[Series, Records], unrecorded: Sequence[Record]
     }
 
 
-def adoptable(manifest: Manifest, *, writer: str | None = None, key: str | None = None) -> Iterator[tuple[Record, str]]:
+def adoptable(
+    manifest: Manifest, store: Store, *, writer: str | None = None, key: str | None = None
+) -> Iterator[tuple[Record, str]]:
     """The files that can only be a run's own, though it did not come to record them, as records with their series.
 
     A file says which sample it is if samples are named by their index. It is this run's own if it is as new as the run,
@@ -69,10 +73,10 @@ def adoptable(manifest: Manifest, *, writer: str | None = None, key: str | None 
 
     Args:
         manifest: The manifest.
+        store: Where the files are.
         writer: Look at one writer's files alone.
         key: Look at one output's files alone.
     """
-    store: Store = DirectoryStore(manifest.directory)
     of_series: dict[Series, list[RunRecord]] = {}
     for run in manifest.runs:
         of_series.setdefault(run.series, []).append(run)
@@ -83,7 +87,7 @@ def adoptable(manifest: Manifest, *, writer: str | None = None, key: str | None 
         if not runs or not all(run.numbered and run.suffix and run.boot == boot_id() != "" for run in runs):
             continue
         since = min(run.since for run in runs)
-        numbered = _numbered(store.objects(), runs[-1], lengths_of(manifest, series))
+        numbered = _numbered(store.objects(into=_is_number), runs[-1], lengths_of(manifest, series))
         for loader, index, file in manifest.records.without(numbered, lambda one: one[2]):
             identity = store.identity(file)
             if identity is None or identity.changed < since or _is_same(identity, manifest.damaged.get(file)):
@@ -118,6 +122,11 @@ def _numbered(objects: Iterable[str], run: RunRecord, lengths: Sequence[int | No
                 yield loader, number, name
                 break
             number -= length
+
+
+def _is_number(folder: str) -> bool:
+    """Whether numbered files can lie in a folder: in the loader's, as earlier versions named it, or in none."""
+    return _number(folder, folder, "") is not None
 
 
 def _number(stem: str, name: str, suffix: str) -> int | None:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.manifest.columns import Block, key_in_series, key_of
+from lighter_async.manifest.block import Block
 from lighter_async.manifest.entry import Dropped
+from lighter_async.manifest.keys import key_in_series, key_of
 
 __all__ = ["Drop", "keep_latest"]
 

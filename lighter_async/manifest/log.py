@@ -5,38 +5,27 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
-from pathlib import Path
 from threading import Lock
-from time import monotonic, sleep, time
+from time import time
 
-from lighter_async.files import name_part, remove, sync_folder, write_part
+from lighter_async.files import sync_folder
 from lighter_async.forks import Descriptors
 from lighter_async.interrupts import run_handlers
 from lighter_async.locks import alone_in, boot_id, unlink_from_copies, warn_of
-from lighter_async.manifest.columns import names_in, record_lines, records_in
-from lighter_async.manifest.entry import Entry, Record, encoded_text, parse
-from lighter_async.manifest.line import (
-    Config,
-    Kind,
-    Loader,
-    OutputName,
-    Samples,
-    Stored,
-    StoredRows,
-    dropped_line,
-    header_line,
-    loaders_line,
-    rows_lines,
-    sample_lines,
-    sealed_line,
-)
-from lighter_async.manifest.reader import latest_sequence, lines_in, lines_of, manifest_files, records_of
+from lighter_async.manifest.columns import record_lines
+from lighter_async.manifest.entry import Record
+from lighter_async.manifest.line import Config, Kind, Loader, OutputName, Stored, StoredRows, rows_lines, sample_lines
+from lighter_async.manifest.other_ranks import OtherRanks
+from lighter_async.manifest.reader import latest_sequence
+from lighter_async.manifest.restoring import restore
+from lighter_async.manifest.run_lines import dropped_line, header_line, loaders_line, sealed_line
+from lighter_async.manifest.so_far import ends_of, recorded
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.notices import notify
 from lighter_async.runs import Begun, begin_run
-from lighter_async.store import DirectoryStore
+from lighter_async.store import Store, source_of
 from lighter_async.types import Durability, Origin, Run
 
 __all__ = ["ManifestLog", "manifest_name"]
@@ -62,6 +51,10 @@ class ManifestLog:
         resume: Whether the run goes on with what earlier ones have stored; else those count no longer as done.
         durability: With ``"fsync"`` a line is on the disk when `append` returns.
         config: What the run was made with, in the user's words.
+        store: What reads the samples. None: they are files below the directory.
+
+    Attributes:
+        other_ranks: What the other ranks, and earlier runs, have recorded of a file.
     """
 
     def __init__(
@@ -75,11 +68,15 @@ class ManifestLog:
         resume: bool = False,
         durability: Durability = "rename",
         config: Config = None,
+        store: Store | None = None,
     ) -> None:
         self.directory = os.path.abspath(directory)
         self.run = run
         self.path = os.path.join(self.directory, manifest_name(run.rank))
         self.outputs = tuple(outputs) if writer is None else (OutputName(writer, run.key, suffix),)
+        self._store = source_of(self.directory).store if store is None else store
+        suffixes = [one.suffix for one in self.outputs]
+        self.other_ranks = OtherRanks(self.directory, run, suffixes, own=self.path, store=self._store)
         self._resume = resume
         self._durability = durability
         self._config = config
@@ -256,75 +253,13 @@ class ManifestLog:
             lines.append(dropped_line(one.name, one.file, one.run, now, seen, series=series))
         self._write("".join(lines).encode())
 
-    def find_of_other_rank(self, file: str, *, seconds: float) -> Record | None:
-        """What another rank of this run has recorded of a file.
-
-        Args:
-            file: The file, below the directory.
-            seconds: How long to wait for that, since a file is recorded a moment after it is stored.
-        """
-        deadline = monotonic() + seconds
-        while True:
-            for path in manifest_files(self.directory):
-                if os.fspath(path) != self.path:
-                    for record in self._records_of(path, file):
-                        if record.run == self.run.id:
-                            return record
-            if monotonic() >= deadline:
-                return None
-            sleep(0.05)
-
     def ends_of(self, objects: Sequence[str]) -> dict[str, int]:
-        """Where the last recorded sample in each of some objects ends, in bytes; those without any are left out."""
-        ends: dict[str, int] = {}
-        texts = [encoded_text(one) for one in objects]
-        for path in manifest_files(self.directory):
-            for line in lines_in(path):
-                if any(text in line for text in texts):
-                    for end, output in _ends_in(parse(line)):
-                        if output in objects:
-                            ends[output] = max(end, ends.get(output, 0))
-        return ends
+        """As `so_far.ends_of`, in this directory."""
+        return ends_of(self.directory, objects)
 
     def recorded(self, names: Collection[str]) -> dict[str, int]:
         """Those of some samples that this rank of this run has recorded, with all of their outputs; and their bytes."""
-        sought = set(names)
-        parts: dict[str, dict[OutputName, int]] = {}
-        wanted = {(one.writer, one.key): one for one in self.outputs}
-        run = encoded_text(self.run.id)
-        for line in lines_in(Path(self.path)):
-            entry = parse(line) if run in line else None
-            if isinstance(entry, Samples) and entry.run == self.run.id and not sought.isdisjoint(names_in(entry)):
-                for record in records_in(entry):
-                    output = wanted.get(record.series)
-                    if output is not None and record.name in sought:
-                        parts.setdefault(record.name, {})[output] = record.bytes or 0
-        return {name: sum(sizes.values()) for name, sizes in parts.items() if len(sizes) == len(wanted)}
-
-    def is_of_earlier_run(self, file: str) -> bool:
-        """Whether a file is as an earlier run has recorded it, and no rank of this run has.
-
-        Args:
-            file: The file, below the directory.
-        """
-        earlier: set[tuple[int | None, str | None]] = set()
-        for path in manifest_files(self.directory):
-            for record in self._records_of(path, file):
-                if record.run == self.run.id:
-                    return False
-                earlier.add((record.bytes, record.xxh3))
-        if not earlier:
-            return False
-        store = DirectoryStore(self.directory)
-        identity = store.identity(file)
-        try:
-            return identity is not None and (identity.bytes, store.checksum(file)) in earlier
-        except OSError:
-            return False
-
-    def _records_of(self, path: Path, file: str) -> Iterator[Record]:
-        for suffix in {one.suffix for one in self.outputs}:
-            yield from records_of(path, file, suffix)
+        return recorded(self.path, self.run, self.outputs, names)
 
     def close(self) -> None:
         """Let go of the file. It may be called again."""
@@ -395,50 +330,10 @@ class ManifestLog:
         notify(f"the manifest {self.path!r} was removed, or its directory moved, during the run; it is begun anew")
 
     def _restore(self, before: int) -> None:
-        """Put what a removed manifest said of files that are there into a new one, unless another writer has."""
-        if os.fstat(before).st_nlink > 0:
-            return  # moved away, together with the files that it tells of
-        is_of_use = any(is_record for _, is_record in self._still_true(before))
-        if not is_of_use or not os.path.isdir(self.directory):
-            return
-        os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        with alone_in(self._beside("recording")):
-            if os.path.lexists(self.path):
-                return
-            temporary, descriptor = write_part(self.path, [])
-            try:
-                with open(descriptor, "wb") as fresh:
-                    fresh.writelines(line for line, _ in self._still_true(before))
-                name_part(temporary, self.path, replace=False)
-            except BaseException:
-                remove(temporary)
-                raise
-
-    def _still_true(self, descriptor: int) -> Iterator[tuple[bytes, bool]]:
-        """The lines of an open manifest, without those of files that are gone; and whether each is a record."""
-        with os.fdopen(os.dup(descriptor), "rb") as file:
-            file.seek(0)
-            for line in lines_of(file):
-                entry = parse(line)
-                if isinstance(entry, (Record, Samples)):
-                    there = [one for one in records_in(entry) if one.file is None or self._has(one.file)]
-                    yield from ((text, True) for text in record_lines(there))
-                elif entry is not None:
-                    yield line + b"\n", False
-
-    def _has(self, file: str) -> bool:
-        return DirectoryStore(self.directory).has(file)
+        restore(before, self.path, lock=self._beside("recording"), store=self._store)
 
     def _beside(self, name: str) -> str:
         return os.path.join(self.directory, RESERVED_PREFIX, name)
-
-
-def _ends_in(entry: Entry | None) -> Iterator[tuple[int, str]]:
-    """The end of the last sample of each object that a line tells of, and the object."""
-    for output in entry.outputs if isinstance(entry, Samples) else ():
-        if output.object is not None and output.offset is not None and output.bytes is not None:
-            sizes = output.bytes if isinstance(output.bytes, list) else [output.bytes] * len(output.offset)
-            yield max(map(sum, zip(output.offset, sizes, strict=False)), default=0), output.object
 
 
 _own = Descriptors()

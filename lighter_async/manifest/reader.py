@@ -22,13 +22,12 @@ from lighter_async.manifest.entry import (
     Record,
     RunRecord,
     Sealed,
-    encoded_text,
-    parse,
     samples_of,
 )
 from lighter_async.manifest.indices import IndexSet
 from lighter_async.manifest.latest import Drop, keep_latest
 from lighter_async.manifest.line import Samples
+from lighter_async.manifest.parsing import encoded_text, parse
 from lighter_async.manifest.records import Records
 from lighter_async.names import RESERVED_PREFIX
 

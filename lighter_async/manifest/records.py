@@ -12,8 +12,9 @@ from typing import Any, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.manifest.columns import Block, key_of, keys_of
+from lighter_async.manifest.block import Block
 from lighter_async.manifest.entry import Record
+from lighter_async.manifest.keys import key_of, keys_of
 
 __all__ = ["Records"]
 

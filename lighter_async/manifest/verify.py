@@ -13,16 +13,15 @@ from typing import Literal, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.files import local_path
 from lighter_async.limits import usable_cores
 from lighter_async.locks import held_by, is_held
 from lighter_async.manifest.adopt import adoptable
-from lighter_async.manifest.columns import Block
+from lighter_async.manifest.block import Block
 from lighter_async.manifest.entry import Record, place_of
 from lighter_async.manifest.log import ManifestLog
 from lighter_async.manifest.reader import Manifest, manifest_files, read_manifest
 from lighter_async.names import RESERVED_PREFIX
-from lighter_async.store import UNSEALED, DirectoryStore, Identity, Store
+from lighter_async.store import UNSEALED, Identity, Readable, Store, source_of
 from lighter_async.types import Run
 
 __all__ = ["Finding", "Report", "Trouble", "drop", "is_in_use", "verify", "why_empty"]
@@ -65,6 +64,7 @@ class Report:
 
     Attributes:
         directory: The directory.
+        store: What reads the samples.
         manifest: What should be there.
         checked: Files that were compared.
         nbytes: Their bytes.
@@ -74,6 +74,7 @@ class Report:
     """
 
     directory: Path
+    store: Store
     manifest: Manifest
     checked: int = 0
     nbytes: int = 0
@@ -100,26 +101,28 @@ class Report:
 
 
 def verify(
-    directory: str | os.PathLike[str],
+    where: str | os.PathLike[str] | Readable,
     *,
     workers: int | None = None,
     begin: Callable[[int], Callable[[], None]] | None = None,
 ) -> Report:
-    """Compare every file of a directory with the manifest.
+    """Compare every stored file with the manifest.
 
     A writer may be at work there: a file that is replaced meanwhile is compared with its new record, and one that is
     not recorded yet is told as extra.
 
     Args:
-        directory: Where the results are.
+        where: What the writer was given: the directory, or its `LocalTarget`.
         workers: Files that are read at once. By default two per core.
         begin: Called with the number of files before they are read; what it returns is called after each of them.
 
     Raises:
         FileNotFoundError: There is no directory, or no manifest in it, or one that says nothing.
         LighterAsyncError: The manifest was written by a later version.
+        TypeError: It is neither a path nor a target that stores below a directory.
+        ValueError: It is a URL.
     """
-    root = local_path(directory)
+    root, store = source_of(where)
     manifest = read_manifest(root)
     if not manifest.runs and not manifest.records:
         if not root.is_dir():
@@ -129,10 +132,9 @@ def verify(
             f"as {RESERVED_PREFIX}/manifest-RANK.jsonl, unless manifest=False, into the directory that the writer was "
             "given"
         )
-    report = Report(root, manifest, in_use=is_in_use(root))
+    report = Report(root, store, manifest, in_use=is_in_use(root))
     tick = begin(_known(manifest)) if begin is not None else _nothing
     damaged = []
-    store: Store = DirectoryStore(root)
     for finding in _compare_all(store, manifest, workers or 2 * usable_cores()):
         if finding is not None:
             damaged.append(finding)
@@ -168,12 +170,13 @@ def drop(report: Report) -> list[OSError]:
     Raises:
         OSError: The manifest cannot be written to. Nothing is removed.
     """
-    store: Store = DirectoryStore(report.directory)
+    store = report.store
     damaged = [one.record for one in report.damaged if one.record is not None and one.record.file is not None]
     for rank in sorted({record.rank for record in damaged}):
         # Each in its rank's manifest, behind the line that it takes back. First there and then the file, so that a
         # file that is gone is never said to be stored; with what it is, so that it is never taken for another one.
-        log = ManifestLog(report.directory, Run(rank=rank, world_size=rank + 1, id="repair"), durability="fsync")
+        run = Run(rank=rank, world_size=rank + 1, id="repair")
+        log = ManifestLog(report.directory, run, durability="fsync", store=store)
         log.open()
         try:
             log.drop([(record, _seen(store, record)) for record in damaged if record.rank == rank])
@@ -233,7 +236,8 @@ def _compare_all(store: Store, manifest: Manifest, workers: int) -> Iterator[Fin
     rows = ((block, part) for block in manifest.records.blocks if block.is_known for part in _parts(block.rows()))
 
     def compare(part: tuple[Block, Sequence[int]]) -> list[Finding | None]:
-        return [_compare(store, part[0].record(row)) for row in part[1]]
+        block, rows = part
+        return [_compare_row(store, block, row) for row in rows]
 
     with ThreadPoolExecutor(workers, thread_name_prefix="lighter-async-verify") as pool:
         # A few for each thread are made at a time: records of all files at once would fill the memory.
@@ -244,6 +248,16 @@ def _compare_all(store: Store, manifest: Manifest, workers: int) -> Iterator[Fin
                 yield from under_way.popleft().result()
         while under_way:
             yield from under_way.popleft().result()
+
+
+def _compare_row(store: Store, block: Block, row: int) -> Finding | None:
+    """What is found of one sample; its record is made only if something is wrong with it."""
+    place = block.place(row)
+    assert place is not None
+    found = store.compare(place)
+    if found is None:
+        return None
+    return Finding(place.object, cast(Trouble, found.trouble), found.detail, block.record(row))
 
 
 def _compare(store: Store, record: Record) -> Finding | None:
@@ -277,7 +291,7 @@ def _look_again(
 
 def _unknown(report: Report, files: Iterable[str]) -> Iterator[Finding]:
     """Files that the manifest does not know. Where functions have written what they like, nothing is said of them."""
-    unrecorded = {record.file for record, _ in adoptable(report.manifest)}
+    unrecorded = {record.file for record, _ in adoptable(report.manifest, report.store)}
     for file in files:
         if file in unrecorded:
             yield Finding(file, "not recorded", "a run stored it, and ended before it recorded it")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lighter_async.errors import shown
-from lighter_async.files import local_path
 from lighter_async.manifest import read_manifest
 from lighter_async.manifest.adopt import stored
 from lighter_async.manifest.reader import Series
@@ -15,15 +14,14 @@ from lighter_async.manifest.records import Records
 from lighter_async.manifest.verify import why_empty
 from lighter_async.results.index import Index
 from lighter_async.results.results import Results
-from lighter_async.store import DirectoryStore
-from lighter_async.targets import DirectoryTarget, directory_of
+from lighter_async.store import Readable, source_of
 from lighter_async.writers import Encoder
 
 __all__ = ["Results", "open_results"]
 
 
 def open_results(
-    where: str | os.PathLike[str] | DirectoryTarget,
+    where: str | os.PathLike[str] | Readable,
     *,
     writer: str | None = None,
     key: str | None = None,
@@ -55,17 +53,12 @@ def open_results(
         FileNotFoundError: There is no such directory, or no manifest in it.
         ValueError: Several series are stored there, and the options choose none of them; they are listed. Or it is a
             URL.
-        TypeError: An option is of another type.
+        TypeError: An option is of another type, or a target in the directory's place keeps no records.
         LighterAsyncError: A later version of this package has written the manifest.
     """
-    below = directory_of(where)
-    if below is not None:
-        where = below.directory
-    if not isinstance(where, (str, os.PathLike)):
-        raise TypeError(f"open_results takes a path or a LocalTarget, not {shown(where)}")
+    directory, store = source_of(where)
     if decode is not None and not callable(decode):
         raise TypeError(f"decode is a function from bytes to a value, or an Encoder, not {shown(decode)}")
-    directory = local_path(where)
     manifest = read_manifest(directory)
     if not manifest.runs and not manifest.records:
         if not directory.is_dir():
@@ -74,11 +67,11 @@ def open_results(
             f"{os.fspath(directory)!r} {why_empty(manifest)}, so it is not known what is stored; one is written unless "
             "manifest=False, into the directory that the writer was given"
         )
-    series = _choose(os.fspath(directory), stored(manifest), writer, key)
+    series = _choose(os.fspath(directory), stored(manifest, store), writer, key)
     (chosen, of), records = series
     return Results(
         Index(manifest, records),
-        DirectoryStore(directory),
+        store,
         writer=chosen,
         key=of,
         decode=decode,

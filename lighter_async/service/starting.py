@@ -79,6 +79,7 @@ def _make_job(setup: Setup) -> Job:
         resume=options.resume,
         durability=target.durability,
         config=options.run_config,
+        store=target.store(),
     )
     quarantine = Quarantine(directory, target.run, target.durability) if options.on_error == "continue" else None
     return Job(setup.writer, Session(target, log if options.manifest else None), setup.patience, quarantine)

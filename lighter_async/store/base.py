@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
 
-__all__ = ["Finding", "Identity", "Place", "Store"]
+__all__ = ["Finding", "Identity", "Place", "Readable", "Store"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +91,13 @@ class Store(Protocol):
         """Read a sample and compare its size and checksum; None if it is as recorded."""
         ...
 
-    def objects(self) -> Iterator[str]:
-        """The objects that there are, in no order; one that is not sealed under the name that it has until then."""
+    def objects(self, *, into: Callable[[str], bool] | None = None) -> Iterator[str]:
+        """The objects that there are, in no order; one that is not sealed under the name that it has until then.
+
+        Args:
+            into: Which folders to list, by their paths: one for which it returns False is left out, with all that is
+                below it. None lists all. Objects without a ``/`` in their names lie in no folder.
+        """
         ...
 
     def has(self, name: str) -> bool:
@@ -116,4 +122,19 @@ class Store(Protocol):
         Raises:
             OSError: It cannot be removed.
         """
+        ...
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """What says where its records and its samples are read: a target that stores below a directory.
+
+    Attributes:
+        directory: Where what is stored is recorded.
+    """
+
+    directory: Path
+
+    def store(self) -> Store:
+        """What reads the samples; it need not be open."""
         ...

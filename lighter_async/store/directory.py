@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import xxhash
 
-from lighter_async.below import open_below, remove_below, walk_below
+from lighter_async.below import open_below, open_with_status_below, remove_below, walk_below
 from lighter_async.errors import ReadError
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.store.base import Finding, Identity, Place
@@ -25,7 +24,6 @@ SHARD_LISTING = "shards.json"
 
 _SMALL = 1 << 20  # bytes
 _CHUNK = 1 << 20
-_NO_FILE = frozenset({errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EMLINK})
 
 
 class DirectoryStore:
@@ -46,10 +44,11 @@ class DirectoryStore:
 
     def read(self, place: Place) -> bytes | memoryview:
         """As `Store.read`. A large sample comes as a view of writable memory."""
-        descriptor = self._open(place)
+        descriptor, status = self._open(place)
         try:
             with io.FileIO(descriptor) as file:
-                self._check_size(descriptor, place)
+                if not _fits(place, status.st_size):
+                    raise self._read_error(place, _wrong_size(place, status.st_size))
                 if place.offset:
                     file.seek(place.offset)
                 size = place.bytes
@@ -64,43 +63,34 @@ class DirectoryStore:
                 while done < size and (count := file.readinto(buffer[done:])):
                     done += count
         except OSError as error:
-            raise _unreadable(self._root, place.object, error) from error
+            raise self._read_error(place, self._why_unreadable(place, error)) from error
         if done < size:
-            raise _wrong_size(place, done)
+            raise self._read_error(place, _wrong_size(place, done))
         return buffer
 
     def stat(self, place: Place) -> int:
         """As `Store.stat`: a file's size."""
-        descriptor = self._open(place)
-        try:
-            return os.fstat(descriptor).st_size
-        finally:
-            os.close(descriptor)
+        descriptor, status = self._open(place)
+        os.close(descriptor)
+        return status.st_size
 
     def compare(self, place: Place) -> Finding | None:
         """As `Store.compare`, without having all of a large sample in memory."""
         try:
-            descriptor = self._open_raw(place)
-        except (FileNotFoundError, NotADirectoryError):
-            return Finding("missing", "it is not there")
+            descriptor, status = self._open_raw(place)
+            try:
+                if not _fits(place, status.st_size):
+                    return _wrong_size(place, status.st_size)
+                found = _checksum(descriptor, place.offset, place.bytes)
+            finally:
+                os.close(descriptor)
         except OSError as error:
-            return Finding("unreadable", self._why_unreadable(place.object, error))
-        try:
-            size = os.fstat(descriptor).st_size
-            if place.is_whole_object and size != place.bytes:
-                return Finding("wrong size", f"{size} bytes instead of {place.bytes}")
-            if size < place.offset + place.bytes:
-                return Finding("wrong size", f"{_beyond(place, size)}")
-            found = _checksum(descriptor, place.offset, place.bytes)
-        except OSError as error:
-            return Finding("unreadable", self._why_unreadable(place.object, error))
-        finally:
-            os.close(descriptor)
+            return self._why_unreadable(place, error)
         return None if found == place.checksum else Finding("wrong checksum", f"{found} instead of {place.checksum}")
 
-    def objects(self) -> Iterator[str]:
+    def objects(self, *, into: Callable[[str], bool] | None = None) -> Iterator[str]:
         """As `Store.objects`: the files, but for this package's own, and for the list and the indices of shards."""
-        for folder, files in walk_below(self._root, but=RESERVED_PREFIX):
+        for folder, files in walk_below(self._root, but=RESERVED_PREFIX, into=into):
             shards = {file.removesuffix(UNSEALED).removesuffix(".tar") for file in files if file.startswith("shard-")}
             for file in files:
                 if file == SHARD_LISTING and not folder:
@@ -138,40 +128,49 @@ class DirectoryStore:
         except (FileNotFoundError, NotADirectoryError):
             pass
 
-    def _open(self, place: Place) -> int:
+    def _open(self, place: Place) -> tuple[int, os.stat_result]:
         try:
             return self._open_raw(place)
         except OSError as error:
-            raise _unreadable(self._root, place.object, error) from error
+            raise self._read_error(place, self._why_unreadable(place, error)) from error
 
-    def _open_raw(self, place: Place) -> int:
+    def _open_raw(self, place: Place) -> tuple[int, os.stat_result]:
         try:
-            return open_below(self._root, place.object)
+            return open_with_status_below(self._root, place.object)
         except FileNotFoundError:
             if place.is_whole_object:
                 raise
         try:
-            return open_below(self._root, place.object + UNSEALED)
+            return open_with_status_below(self._root, place.object + UNSEALED)
         except FileNotFoundError:
-            return open_below(self._root, place.object)  # it was sealed between the two looks
+            return open_with_status_below(self._root, place.object)  # it was sealed between the two looks
 
-    def _check_size(self, descriptor: int, place: Place) -> None:
-        size = os.fstat(descriptor).st_size
-        if size != place.bytes if place.is_whole_object else size < place.offset + place.bytes:
-            raise _wrong_size(place, size)
+    def _why_unreadable(self, place: Place, error: OSError) -> Finding:
+        """What is wrong with a file that cannot be opened or read."""
+        path = self._root
+        for part in place.object.split("/"):
+            path = os.path.join(path, part)
+            if os.path.islink(path):
+                return Finding("unreadable", f"{path!r} is a link, which is not followed")
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            return Finding("missing", "it is not there")
+        if os.path.lexists(path) and not os.path.isfile(path):
+            return Finding("unreadable", "there is a folder, or something else that is no file, in its place")
+        return Finding("unreadable", f"{type(error).__name__}: {error}")
 
-    def _why_unreadable(self, name: str, error: OSError) -> str:
-        path = os.path.join(self._root, name)
-        if os.path.islink(path):
-            return f"a link to {os.readlink(path)!r} in its place, which is not followed"
-        if os.path.isdir(path):
-            return "there is a folder in its place"
-        if error.errno in _NO_FILE:
-            return "it is no file, or is reached through a link"
-        return f"{type(error).__name__}: {error}"
+    @staticmethod
+    def _read_error(place: Place, found: Finding) -> ReadError:
+        return ReadError(
+            f"{place.object!r}: {found.detail}", file=place.object, trouble=found.trouble, detail=found.detail
+        )
 
 
 def _checksum(descriptor: int, offset: int, size: int | None) -> str:
+    """The checksum of a part of a file; without a size of all from the offset on."""
+    if size is not None and size <= _SMALL and not offset:
+        data = os.read(descriptor, size)
+        if len(data) == size:
+            return xxhash.xxh3_64_hexdigest(data)
     state = xxhash.xxh3_64()
     os.lseek(descriptor, offset, os.SEEK_SET)
     left = size
@@ -182,28 +181,14 @@ def _checksum(descriptor: int, offset: int, size: int | None) -> str:
     return state.hexdigest()
 
 
-def _beyond(place: Place, size: int) -> str:
-    return f"it ends at byte {size}, and the sample is {place.bytes} bytes from byte {place.offset} on"
+def _fits(place: Place, size: int) -> bool:
+    """Whether a sample can be in a file of some size."""
+    return size == place.bytes if place.is_whole_object else size >= place.offset + place.bytes
 
 
-def _wrong_size(place: Place, size: int) -> ReadError:
-    detail = f"it has {size} bytes instead of {place.bytes}" if place.is_whole_object else _beyond(place, size)
-    return ReadError(f"{place.object!r}: {detail}", file=place.object, trouble="wrong size", detail=detail)
-
-
-def _unreadable(root: str, file: str, error: OSError) -> ReadError:
-    """What is wrong with a file that cannot be opened or read, in the words of `verify`."""
-    path = root
-    for part in file.split("/"):
-        path = os.path.join(path, part)
-        if os.path.islink(path):
-            trouble, detail = "unreadable", f"{path!r} is a link, which is not followed"
-            break
-    else:
-        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-            trouble, detail = "missing", "it is not there"
-        elif os.path.lexists(path) and not os.path.isfile(path):
-            trouble, detail = "unreadable", "there is a folder, or something else that is no file, in its place"
-        else:
-            trouble, detail = "unreadable", f"{type(error).__name__}: {error}"
-    return ReadError(f"{file!r}: {detail}", file=file, trouble=trouble, detail=detail)
+def _wrong_size(place: Place, size: int) -> Finding:
+    if place.is_whole_object:
+        return Finding("wrong size", f"it has {size} bytes instead of {place.bytes}")
+    return Finding(
+        "wrong size", f"it ends at byte {size}, and the sample is {place.bytes} bytes from byte {place.offset} on"
+    )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
+from lighter_async.store import Readable
 from lighter_async.targets.lane import Item, Lane
 from lighter_async.types import Durability, IfExists, Run
 
@@ -140,8 +141,8 @@ class SharedTarget(Target, Protocol):
         ...
 
 
-class DirectoryTarget(LaneTarget, PathTarget, SharedTarget, Protocol):
-    """A target that stores below a directory of this machine.
+class DirectoryTarget(LaneTarget, PathTarget, SharedTarget, Readable, Protocol):
+    """A target that stores below a directory of this machine, and says with `store` what reads its samples back.
 
     Attributes:
         directory: The directory, in which records are kept as well.

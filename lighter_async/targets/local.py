@@ -17,6 +17,7 @@ from lighter_async.interrupts import run_handlers
 from lighter_async.locks import LOCK_ENDING, Owner, RunLock, this_process, wait_for_orphaned_helpers
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.runs import begin_run
+from lighter_async.store import DirectoryStore, Store
 from lighter_async.targets.base import Features
 from lighter_async.targets.lane import Lane
 from lighter_async.targets.lanes import FileLane, SyncedLane
@@ -97,6 +98,10 @@ class LocalTarget:
             made.directory = local_path(directory)
         made._owner = None  # no copy in a helper, as those that are pickled
         return made
+
+    def store(self) -> Store:
+        """What reads the samples back, whether the target is open or not."""
+        return DirectoryStore(self.directory)
 
     @property
     def location(self) -> str:

@@ -19,7 +19,7 @@ from lighter_async.service import BackgroundWriter
 from lighter_async.targets import LocalTarget
 from lighter_async.testing.equality import is_equal
 from lighter_async.types import BackendName
-from lighter_async.workers.process import supported
+from lighter_async.workers.process.launch import supported
 from lighter_async.writers import Encoder
 
 __all__ = ["EncoderContract"]

@@ -19,7 +19,7 @@ from lighter_async.testing.base import MakeTarget, TargetSuite, check_stored
 from lighter_async.testing.faulty import Fault, FaultyTarget
 from lighter_async.testing.storing import content_of
 from lighter_async.types import BackendName
-from lighter_async.workers.process import supported
+from lighter_async.workers.process.launch import supported
 from lighter_async.writers import Encoder
 
 __all__ = ["WriterSuite"]

@@ -7,12 +7,8 @@ from typing import Literal, get_args
 
 from lighter_async.staging import SharedMemory
 from lighter_async.types import Backend, BackendName, Batch, Result
-from lighter_async.workers.event_loop import EventLoopBackend
-from lighter_async.workers.fallback import FallbackBackend
 from lighter_async.workers.patience import Patience
-from lighter_async.workers.process import ProcessBackend, supported
 from lighter_async.workers.quarantine import Kept, NeedsTrustError, Quarantine, kept_in
-from lighter_async.workers.thread import ThreadBackend
 from lighter_async.workers.worker_job import Job
 from lighter_async.writers import PathFunction, Writer, is_built_in
 
@@ -33,6 +29,8 @@ def choose_backend(name: BackendName, writer: Writer, *, is_local: bool) -> Lite
     """
     if name not in get_args(BackendName):
         raise ValueError(f"backend is one of {', '.join(map(repr, get_args(BackendName)))}, not {name!r}")
+    from lighter_async.workers.process.launch import supported  # as in make_backend
+
     if name == "auto":
         return "process" if is_built_in(writer) and is_local and supported() else "thread"
     if name == "process":
@@ -59,12 +57,21 @@ def make_backend(
 
     Threads take over where helpers cannot be had, if there is something to call then.
     """
+    # Imported where they are chosen, since a helper process, which uses other parts of this room, needs none of them.
     if memory is not None and without_helpers is not None:
+        from lighter_async.workers.fallback import FallbackBackend
+
         return FallbackBackend(
             job, done, max_workers, memory=memory, queue_size=queue_size, without_helpers=without_helpers
         )
     if memory is not None:
+        from lighter_async.workers.process.backend import ProcessBackend
+
         return ProcessBackend(job, done, max_workers, memory=memory, queue_size=queue_size)
     if isinstance(job.writer, PathFunction) and job.writer.is_async:
+        from lighter_async.workers.event_loop import EventLoopBackend
+
         return EventLoopBackend(job, done, max_workers)
+    from lighter_async.workers.thread import ThreadBackend
+
     return ThreadBackend(job, done, max_workers)

@@ -12,7 +12,8 @@ from typing import Literal
 from lighter_async.errors import BackendUnavailableError, describe
 from lighter_async.staging import SharedMemory
 from lighter_async.types import Batch, Result, Unit, Waiter
-from lighter_async.workers.process import ProcessBackend, check_is_no_helper
+from lighter_async.workers.process.backend import ProcessBackend
+from lighter_async.workers.process.interpreter import check_is_no_helper
 from lighter_async.workers.thread import ThreadBackend
 from lighter_async.workers.worker_job import Job
 from lighter_async.workers.writing import fail_unit

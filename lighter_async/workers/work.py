@@ -144,7 +144,7 @@ class Work:
         if log is None or one.file is None or log.run.world_size == 1:
             return True
         # A lane knows itself what an attempt of its own has left; only of a dead worker's is nothing known.
-        return self.unit.redelivered and log.find_of_other_rank(one.file, seconds=0) is None
+        return self.unit.redelivered and log.other_ranks.find(one.file, seconds=0) is None
 
     def settle(self) -> Result:
         """Store what waits, record what is stored, and return what became of every sample."""
@@ -174,7 +174,7 @@ class Work:
                 and below is not None
                 and below.if_exists == "overwrite"
                 and one.file is not None
-                and log.is_of_earlier_run(one.file)
+                and log.other_ranks.is_of_earlier_run(one.file)
             )
             if not is_earlier or lane is None:
                 self._taken.append((one, error))
@@ -281,7 +281,7 @@ class Work:
         log, origin, file = self.job.session.log, self.unit.batch.origin, one.file
         other: Record | None = None
         if log is not None and file is not None:
-            other = log.find_of_other_rank(file, seconds=10)
+            other = log.other_ranks.find(file, seconds=10)
         index = None if origin is None or origin.indices is None else int(origin.indices[one.index])
         if other is not None and origin is not None and index is not None:
             if (other.loader, other.index) == (origin.loader, index):

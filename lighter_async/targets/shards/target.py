@@ -11,6 +11,7 @@ from typing import Any
 from lighter_async.errors import InvalidNameError
 from lighter_async.manifest import ManifestLog
 from lighter_async.manifest.reader import manifest_files
+from lighter_async.store import Store
 from lighter_async.targets.base import Features
 from lighter_async.targets.lane import Item, Lane, Part
 from lighter_async.targets.local import LocalTarget
@@ -132,6 +133,10 @@ class TarShards:
         made = TarShards(self.directory, shard_bytes=self.shard_bytes, shard_samples=self.shard_samples)
         made._folder = self._folder.of_run(run, directory)
         return made
+
+    def store(self) -> Store:
+        """What reads the samples back, whether the target is open or not."""
+        return self._folder.store()
 
     def open(self) -> None:
         """Make and lock the directory, and seal what workers of processes that died have left, as far as it is stored.

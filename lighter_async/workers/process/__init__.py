@@ -8,9 +8,3 @@ helper's takes them, in words of shared memory, under a lock of its own. `pickle
 `arrivals` waits for copies from a device, `bells` wake who sleeps, `launch` starts a helper, and `interpreter` says
 which program that is. A helper finds what it is told in `helper_setting`, and goes on by itself `after_parent_ends`.
 """
-
-from lighter_async.workers.process.backend import ProcessBackend
-from lighter_async.workers.process.interpreter import check_is_no_helper
-from lighter_async.workers.process.launch import supported
-
-__all__ = ["ProcessBackend", "check_is_no_helper", "supported"]

@@ -1,0 +1,146 @@
+"""The writers that write values from quarantine."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from lighter_async.errors import LighterAsyncError, describe
+from lighter_async.manifest import Manifest
+from lighter_async.service import BackgroundWriter
+from lighter_async.targets import DirectoryTarget
+from lighter_async.types import Origin, Run
+from lighter_async.workers import Kept, NeedsTrustError
+from lighter_async.writers import Encoder, Outputs, PathFunction, first_series, resolve_writer, writer_registry
+
+__all__ = ["Writers", "is_registered", "named", "series_of", "writer_named"]
+
+
+class Writers:
+    """One writer for the values of each rank and series, opened anew after it has failed.
+
+    Args:
+        target: Where the results are; each writer stores in one of its own, made of it.
+        manifest: What is stored there.
+        trust: Whether values may be unpickled.
+    """
+
+    def __init__(self, target: DirectoryTarget, manifest: Manifest, *, trust: bool) -> None:
+        self._trust = trust
+        self._target = target
+        self._runs = {(run.run, run.writer, run.key): run for run in manifest.runs}
+        self._open: tuple[object, BackgroundWriter] | None = None
+
+    def __enter__(self) -> Writers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def write(self, one: Kept, writer: Any) -> None:
+        """Write one value; it is stored and recorded when this returns."""
+        about = one.about
+        try:
+            value = one.value(trust=self._trust)
+        except NeedsTrustError as error:
+            raise LighterAsyncError(f"{error}; give --trust if you trust all who can write to {one.folder}") from error
+        except Exception as error:
+            raise LighterAsyncError(
+                f"its value cannot be loaded here ({describe(error)}); what it is made of has to be in a module that "
+                "can be imported from the working folder"
+            ) from error
+        index = about["index"]
+        origin = Origin(None if index is None else (index,), about["loader"], about["batch"])
+        background = self._writer_of(one, writer)
+        try:
+            background.submit(about["name"], value, origin=origin)
+            background.flush()
+        except BaseException:
+            self._open = None
+            background.abort()
+            raise
+
+    def _writer_of(self, one: Kept, writer: Any) -> BackgroundWriter:
+        about = one.about
+        wanted = about["rank"], about["key"], about["run"], about["writer"]
+        if self._open is not None and self._open[0] == wanted:
+            return self._open[1]
+        self._close()
+        one_named = named(writer, str(about["writer"]))
+        earlier = self._runs.get((about["run"], *series_of(one)))
+        run = Run(rank=int(about["rank"]), key=about["key"], numbered=earlier is not None and earlier.numbered)
+        # A run without a manifest is not to get one that knows these values alone.
+        recorded = earlier is not None
+        target = self._target.of_run(run)
+        target.if_exists = "overwrite"
+        # As the run had it; a function's files are its own affair.
+        is_synced = "fsync" in (about.get("durability"), earlier.durability if earlier is not None else None)
+        target.durability = (
+            "fsync" if is_synced and not isinstance(resolve_writer(one_named), PathFunction) else "rename"
+        )
+        background = BackgroundWriter(
+            one_named,
+            target=target,
+            run_config=None if earlier is None else earlier.config,
+            mix_configs=True,
+            backend="thread",
+            max_workers=1,
+            manifest=recorded,
+            resume=recorded,
+        )
+        self._open = wanted, background
+        return background
+
+    def _close(self) -> None:
+        open_, self._open = self._open, None
+        if open_ is not None:
+            open_[1].close()
+
+
+def writer_named(name: str, *, given: bool) -> Any:
+    """A writer as `BackgroundWriter` takes it.
+
+    Raises:
+        Exception: There is none of the name, or its module cannot be imported.
+    """
+    if ":" in name and not given and name not in writer_registry:
+        raise ValueError("it is named by a module, and what an error says is never imported")
+    resolve_writer(name)
+    return name
+
+
+def is_registered(name: str) -> bool:
+    """Whether a writer of that name is known here, without importing what an error says."""
+    try:
+        writer_named(name, given=False)
+    except Exception:
+        return False
+    return True
+
+
+def named(writer: Any, name: str) -> Any:
+    """A writer under the name of the one that failed, for its samples are to be of that one's series."""
+    found = resolve_writer(writer)
+    if found.name == name or isinstance(found, Outputs):
+        return writer
+    if isinstance(found, Encoder):
+        encoder = copy.copy(found)
+        encoder.name = name
+        return encoder
+    function = found.function
+
+    def call(path: Path, value: Any) -> Any:
+        return function(path, value)
+
+    async def call_async(path: Path, value: Any) -> None:
+        await function(path, value)
+
+    renamed = call_async if found.is_async else call
+    renamed.__name__ = name
+    return renamed
+
+
+def series_of(one: Kept) -> tuple[str, str]:
+    """The writer and the key that the sample is recorded under; of a sample of several outputs, those of the first."""
+    return first_series(str(one.about["writer"]), str(one.about["key"]))

@@ -1,0 +1,284 @@
+"""Samples that are alike, as columns: what they have in common is said once, and the rest takes a few bytes each."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lighter_async.manifest.entry import Record
+from lighter_async.manifest.keys import key_in_series, key_of, keys_of, keys_of_numbers
+from lighter_async.manifest.line import LARGEST, Output, Samples, Span
+from lighter_async.names import with_suffix
+from lighter_async.store import Place
+
+__all__ = ["NAMES", "Block", "Head"]
+
+NAMES: Final = -1
+"""`Head.numbered` of samples that have names of their own."""
+
+_NONE = -LARGEST - 1  # a batch that is not known
+
+
+class Head(NamedTuple):
+    """What the samples of a block have in common.
+
+    Attributes:
+        source: The number of the manifest that tells of them, in the order in which they are read.
+        numbered: -1 if they have names of their own; 0 if these are numbers, and 1 if those are their indices.
+        has_index: Whether their indices in the data set are known.
+        has_offsets: Whether they lie in `object`, each at its offset.
+        is_even: Whether all samples of each line have one size.
+
+    The others are those of `Samples` and `Output`.
+    """
+
+    source: int
+    run: str
+    writer: str
+    key: str
+    rank: int
+    loader: int
+    dtype: str | None
+    shape: tuple[int, ...] | None
+    suffix: str | None
+    object: str | None
+    numbered: int
+    has_index: bool
+    has_offsets: bool
+    is_even: bool
+
+
+class Ints:
+    """A column of whole numbers, of four bytes each while that is enough."""
+
+    __slots__ = ("values",)
+
+    def __init__(self) -> None:
+        self.values: array[int] = array("i")
+
+    def extend(self, numbers: list[int] | Span, count: int) -> None:
+        """Append numbers, `count` of them."""
+        if isinstance(numbers, Span):
+            last = numbers.start + numbers.step * (count - 1)
+            self._fit(numbers.start, last)
+            made = np.arange(count, dtype=np.int64) * numbers.step + numbers.start
+            self.values.frombytes(made.astype(self.values.typecode, copy=False).tobytes())
+        else:
+            self._fit(min(numbers), max(numbers))
+            self.values.extend(numbers)
+
+    def _fit(self, *numbers: int) -> None:
+        if self.values.typecode == "i" and not all(-(1 << 31) <= number < 1 << 31 for number in numbers):
+            self.values = array("q", self.values)
+
+    def view(self) -> NDArray[Any]:
+        """The numbers, as they lie in memory."""
+        return np.frombuffer(self.values, f"i{self.values.itemsize}")
+
+
+class Block:
+    """Samples that are alike, in the order in which they were recorded."""
+
+    __slots__ = (
+        "alive",
+        "batches",
+        "count",
+        "head",
+        "indices",
+        "line_sizes",
+        "names",
+        "numbers",
+        "offsets",
+        "orders",
+        "sizes",
+        "starts",
+        "times",
+        "xxh3",
+    )
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+        self.count = 0
+        self.alive: NDArray[np.bool_] | None = None
+        """Which are still so, as later lines tell; None: all."""
+        # One for each sample, where there are any
+        self.names: list[str] = []
+        self.numbers = Ints()
+        self.indices = Ints()
+        self.sizes: array[int] = array("q")
+        self.offsets: array[int] = array("q")
+        self.xxh3 = bytearray()  # of eight bytes each
+        # One for each line
+        self.starts: array[int] = array("q")
+        self.batches: array[int] = array("q")
+        self.times: array[float] = array("d")
+        self.orders: array[int] = array("q")
+        self.line_sizes: array[int] = array("q")
+
+    @property
+    def series(self) -> tuple[str, str]:
+        """The writer and the key."""
+        return self.head.writer, self.head.key
+
+    def add(self, line: Samples, output: Output, order: int) -> None:
+        """Append the samples of a line.
+
+        Args:
+            line: The line.
+            output: Which of their parts.
+            order: The line's number in its manifest.
+        """
+        head = self.head
+        if head.numbered == NAMES:
+            self.names += line.names  # type: ignore[arg-type]
+        elif not head.numbered:
+            self.numbers.extend(line.names, line.samples)  # type: ignore[arg-type]
+        if head.has_index:
+            assert line.index is not None
+            self.indices.extend(line.index, line.samples)
+        if isinstance(output.bytes, list):
+            self.sizes.extend(output.bytes)
+        if output.offset is not None:
+            self.offsets.extend(output.offset)
+        self.xxh3 += bytes.fromhex(output.xxh3)
+        self.starts.append(self.count)
+        self.batches.append(_NONE if line.batch is None else line.batch)
+        self.times.append(line.time)
+        self.orders.append(order)
+        self.line_sizes.append(output.bytes if isinstance(output.bytes, int) else 0)
+        self.count += line.samples
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known where the samples lie, as of functions ``(path, value)`` it is not."""
+        return self.head.suffix is not None or self.head.object is not None
+
+    def name(self, row: int) -> str:
+        """The name of a sample."""
+        numbered = self.head.numbered
+        if numbered == NAMES:
+            return self.names[row]
+        return str((self.indices if numbered else self.numbers).values[row])
+
+    def file(self, row: int) -> str | None:
+        """The object that a sample lies in."""
+        head = self.head
+        if head.suffix is None:
+            return head.object
+        return with_suffix(self.name(row), head.suffix)
+
+    def _line(self, row: int) -> int:
+        return bisect_right(self.starts, row) - 1
+
+    def place(self, row: int) -> Place | None:
+        """Where a sample lies; None of a function ``(path, value)``, of whose files nothing is recorded."""
+        file = self.file(row)
+        if file is None:
+            return None
+        head = self.head
+        size = self.line_sizes[self._line(row)] if head.is_even else self.sizes[row]
+        return Place(file, self.offsets[row] if head.has_offsets else 0, size, self.xxh3[8 * row : 8 * row + 8].hex())
+
+    def record(self, row: int) -> Record:
+        """All that is known of a sample."""
+        head, line = self.head, self._line(row)
+        file = self.file(row)
+        batch = self.batches[line]
+        return Record(
+            self.name(row),
+            file,
+            None if file is None else self.line_sizes[line] if head.is_even else self.sizes[row],
+            None if file is None else self.xxh3[8 * row : 8 * row + 8].hex(),
+            self.indices.values[row] if head.has_index else None,
+            head.shape,
+            head.dtype,
+            head.rank,
+            head.loader,
+            None if batch == _NONE else batch,
+            self.times[line],
+            head.run,
+            head.writer,
+            head.key,
+            self.offsets[row] if head.has_offsets else 0,
+        )
+
+    def rows(self) -> NDArray[np.int64]:
+        """The samples that count, as row numbers."""
+        return np.arange(self.count) if self.alive is None else np.flatnonzero(self.alive)
+
+    def __len__(self) -> int:
+        """The samples that count."""
+        return self.count if self.alive is None else int(np.count_nonzero(self.alive))
+
+    def column(self, of_lines: array[Any]) -> NDArray[Any]:
+        """What lines say, for each sample."""
+        values = np.frombuffer(of_lines, of_lines.typecode)
+        return np.repeat(values, np.diff(np.append(np.frombuffer(self.starts, np.int64), self.count)))
+
+    def index_column(self) -> NDArray[Any]:
+        """The indices of the samples that count; empty where none is known."""
+        if not self.head.has_index:
+            return np.empty(0, np.int64)
+        view = self.indices.view()
+        return view if self.alive is None else view[self.alive]
+
+    def number_column(self) -> NDArray[Any] | None:
+        """The numbers that all samples are named after; None if they have names of their own."""
+        numbered = self.head.numbered
+        return None if numbered == NAMES else (self.indices if numbered else self.numbers).view()
+
+    def living_names(self) -> Iterable[str]:
+        """The names of the samples that count."""
+        if self.head.numbered == NAMES:
+            return self.names if self.alive is None else (self.names[row] for row in self.rows().tolist())
+        numbers = self.number_column()
+        assert numbers is not None
+        return map(str, (numbers if self.alive is None else numbers[self.alive]).tolist())
+
+    def files(self) -> Iterator[str]:
+        """The files of the samples that count."""
+        suffix = self.head.suffix
+        if suffix is not None:
+            return (with_suffix(name, suffix) for name in self.living_names())
+        return iter(() if self.head.object is None else [self.head.object])
+
+    def sizes_of_living(self) -> int:
+        """The bytes of the samples that count, together."""
+        if not self.is_known:
+            return 0
+        sizes = self.column(self.line_sizes) if self.head.is_even else np.frombuffer(self.sizes, np.int64)
+        return int(sizes.sum() if self.alive is None else sizes[self.alive].sum())
+
+    def keys(self) -> NDArray[np.uint64]:
+        """A number for each sample, dead or not; of two that have the same, the later takes the other's place."""
+        head = self.head
+        if head.object is not None and not head.has_offsets:
+            return np.full(self.count, key_of(head.object), np.uint64)
+        if head.suffix is None:  # in an object that holds others, or in none that is known: it goes by its series
+            return np.fromiter(
+                (key_in_series(self.name(row), self.series) for row in range(self.count)), np.uint64, self.count
+            )
+        numbers = self.number_column()
+        if numbers is None:
+            return np.fromiter(
+                map(key_of, (with_suffix(name, head.suffix) for name in self.names)), np.uint64, self.count
+            )
+        if head.suffix.startswith("."):
+            return keys_of_numbers(numbers, head.suffix)
+        return keys_of([with_suffix(str(number), head.suffix) for number in numbers.tolist()])
+
+    def name_keys(self) -> NDArray[np.uint64]:
+        """`key_of` the name of each sample, dead or not."""
+        numbers = self.number_column()
+        return keys_of(self.names) if numbers is None else keys_of_numbers(numbers, "")
+
+    def file_keys(self) -> NDArray[np.uint64]:
+        """The key of the file of each sample, dead or not."""
+        if self.head.object is not None:
+            return np.full(self.count, key_of(self.head.object), np.uint64)
+        return self.keys() if self.is_known else np.empty(0, np.uint64)

@@ -1,0 +1,65 @@
+"""A manifest that was removed while a writer has it open is written anew, from the open file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from lighter_async.files import name_part, remove, write_part
+from lighter_async.locks import alone_in
+from lighter_async.manifest.columns import record_lines, records_in
+from lighter_async.manifest.entry import Record
+from lighter_async.manifest.line import Samples
+from lighter_async.manifest.parsing import parse
+from lighter_async.manifest.reader import lines_of
+from lighter_async.store import Store
+
+__all__ = ["restore"]
+
+
+def restore(descriptor: int, path: str, *, lock: str, store: Store) -> None:
+    """Put what a removed manifest said of samples that are there into a new one, unless another writer has.
+
+    Nothing is done for one that was moved away, together with the files that it tells of, nor where the directory is
+    gone, too.
+
+    Args:
+        descriptor: The removed manifest, still open.
+        path: Where it was, below the directory's own folder.
+        lock: The file that writers lock while they are alone in the manifest.
+        store: Where the samples are.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    if os.fstat(descriptor).st_nlink > 0:
+        return
+    is_of_use = any(is_record for _, is_record in _still_true(descriptor, store))
+    folder = os.path.dirname(path)
+    if not is_of_use or not os.path.isdir(os.path.dirname(folder)):
+        return
+    os.makedirs(folder, exist_ok=True)
+    with alone_in(lock):
+        if os.path.lexists(path):
+            return
+        temporary, fresh = write_part(path, [])
+        try:
+            with open(fresh, "wb") as file:
+                file.writelines(line for line, _ in _still_true(descriptor, store))
+            name_part(temporary, path, replace=False)
+        except BaseException:
+            remove(temporary)
+            raise
+
+
+def _still_true(descriptor: int, store: Store) -> Iterator[tuple[bytes, bool]]:
+    """The lines of an open manifest, without those of samples that are gone; and whether each is a record."""
+    with os.fdopen(os.dup(descriptor), "rb") as file:
+        file.seek(0)
+        for line in lines_of(file):
+            entry = parse(line)
+            if isinstance(entry, (Record, Samples)):
+                there = [one for one in records_in(entry) if one.file is None or store.has(one.file)]
+                yield from ((text, True) for text in record_lines(there))
+            elif entry is not None:
+                yield line + b"\n", False

@@ -1,0 +1,100 @@
+"""The lines that tell of no samples: of runs, of their data sets, and of what was taken back or sealed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from lighter_async.manifest.line import FORMAT, Config, Loader, OutputName
+from lighter_async.runs import Begun
+from lighter_async.types import Durability, Run
+
+__all__ = ["dropped_line", "header_line", "loaders_line", "sealed_line"]
+
+
+def header_line(
+    run: Run,
+    begun: Begun,
+    series: OutputName,
+    *,
+    resume: bool,
+    durability: Durability,
+    config: Config,
+    boot: str,
+    time: float,
+) -> str:
+    """The line that a writer begins with, for each of its series."""
+    return (
+        json.dumps(
+            {
+                "format": FORMAT,
+                "run": run.id,
+                "writer": series.writer,
+                "key": series.key,
+                "suffix": series.suffix,
+                "rank": run.rank,
+                "world_size": run.world_size,
+                "resume": resume,
+                "numbered": run.numbered,
+                "since": begun.since,
+                "boot": boot,
+                "time": round(time, 6),
+                "sequence": begun.sequence,
+                "beside": begun.beside,
+                "durability": durability,
+                "config": config,
+            },
+            separators=(",", ":"),
+        )
+        + "\n"
+    )
+
+
+def loaders_line(run: Run, series: OutputName, loaders: Sequence[Loader], *, named: bool) -> str:
+    """The line that says over which data sets a series' samples go, and whether they have names of the user's."""
+    about = {
+        "run": run.id,
+        "writer": series.writer,
+        "key": series.key,
+        "named": named,
+        "loaders": [asdict(one) for one in loaders],
+    }
+    return json.dumps(about, separators=(",", ":")) + "\n"
+
+
+def dropped_line(
+    name: str,
+    file: str | None,
+    run: str,
+    time: float,
+    seen: Sequence[int] | None,
+    *,
+    series: tuple[str, str] | None = None,
+) -> str:
+    """The line that takes back what an earlier line says of a sample.
+
+    Args:
+        name: The sample's.
+        file: Its file, which `seen` tells from a later one: its size, time and number, as it was found damaged.
+        run: The run that stored it.
+        time: Seconds since the epoch.
+        seen: None if there was no file.
+        series: The writer and the key of a sample that lies in a file with others, which stay.
+    """
+    about: dict[str, Any] = {"dropped": name, "file": file, "run": run, "time": round(time, 3), "seen": seen}
+    if series is not None:
+        about["series"] = series
+    return json.dumps(about, separators=(",", ":")) + "\n"
+
+
+def sealed_line(object: str, run: str, time: float) -> str:
+    """The line that says that an object has its final name, and holds all that it ever will.
+
+    Args:
+        object: The object.
+        run: The run that has written it.
+        time: Seconds since the epoch.
+    """
+    return json.dumps({"sealed": object, "run": run, "time": round(time, 3)}, separators=(",", ":")) + "\n"

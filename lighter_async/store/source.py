@@ -1,0 +1,49 @@
+"""Where results are read from, by what the writer was given: the one place that chooses the store."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from lighter_async.errors import shown
+from lighter_async.files import local_path
+from lighter_async.store.base import Readable, Store
+from lighter_async.store.directory import DirectoryStore
+
+__all__ = ["Source", "source_of"]
+
+
+class Source(NamedTuple):
+    """Where results are read from.
+
+    Attributes:
+        directory: Where what is stored is recorded.
+        store: What reads the samples.
+    """
+
+    directory: Path
+    store: Store
+
+
+def source_of(where: str | os.PathLike[str] | Readable) -> Source:
+    """Where the results of a writer are read from.
+
+    Args:
+        where: What the writer was given: a path, whose samples are files below it, or a target, which says itself what
+            reads them.
+
+    Raises:
+        TypeError: It is neither, or a target without records, of which nothing can be found again.
+        ValueError: The path is a URL, holds a NUL, or names a user without a home folder.
+    """
+    if isinstance(where, (str, os.PathLike)):
+        directory = local_path(where)
+        return Source(directory, DirectoryStore(directory))
+    if isinstance(where, Readable):
+        return Source(where.directory, where.store())
+    raise TypeError(
+        f"results are read from a path or a LocalTarget, not {shown(where)}; only a target that stores below a "
+        "directory has records of what is stored (lighter_async.targets.DirectoryTarget), so read what another one has "
+        "stored as its place is read"
+    )
