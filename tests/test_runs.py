@@ -383,7 +383,7 @@ def test_numbers_in_any_order_are_claimed_once():
     claims = Claims()
     for number in [*range(0, 400, 2), *range(399, 0, -2)]:
         claims.claim_numbers(range(number, number + 1), ".txt")
-    assert len(claims._taken._ranges[".txt"]) <= 16
+    assert len(claims._used._ranges[".txt"]) <= 16
     for number in range(400):
         with pytest.raises(ValueError, match=f"'{number}'"):
             claims.claim_numbers(range(number, number + 1), ".txt")

@@ -181,8 +181,7 @@ def test_what_a_killed_job_has_settled_counts(tmp_path):
     check_whole(tmp_path, {"a": "one", "b": "two", "c": "three"})
 
 
-def test_what_cannot_be_recorded_is_cut_off(tmp_path, monkeypatch):
-    """It has failed, so it lies nowhere; and the worker goes on."""
+def writer_that_cannot_record_b(folder, monkeypatch):
     whole = ManifestLog.append
 
     def refuse(log, stored, names, *rest, **others):
@@ -191,9 +190,12 @@ def test_what_cannot_be_recorded_is_cut_off(tmp_path, monkeypatch):
         whole(log, stored, names, *rest, **others)
 
     monkeypatch.setattr(ManifestLog, "append", refuse)
-    writer = BackgroundWriter(
-        encode_text, target=Volumes(tmp_path), backend="thread", max_workers=1, on_error="continue"
-    )
+    return BackgroundWriter(encode_text, target=Volumes(folder), backend="thread", max_workers=1, on_error="continue")
+
+
+def test_what_cannot_be_recorded_is_cut_off(tmp_path, monkeypatch):
+    """It has failed, so it lies nowhere; and the worker goes on."""
+    writer = writer_that_cannot_record_b(tmp_path, monkeypatch)
     writer.submit("a", "one")
     writer.submit_batch(["b", "c"], ["two", "three"])
     writer.submit("d", "four")
@@ -205,17 +207,7 @@ def test_what_cannot_be_recorded_is_cut_off(tmp_path, monkeypatch):
 
 def test_what_can_neither_be_recorded_nor_cut_off_ends_no_worker(tmp_path, monkeypatch, capfd):
     """It has failed, and is told of; what comes after it is stored."""
-    whole = ManifestLog.append
-
-    def refuse(log, stored, names, *rest, **others):
-        if "b" in names:
-            raise PermissionError(13, "no more lines here")
-        whole(log, stored, names, *rest, **others)
-
-    monkeypatch.setattr(ManifestLog, "append", refuse)
-    writer = BackgroundWriter(
-        encode_text, target=Volumes(tmp_path), backend="thread", max_workers=1, on_error="continue"
-    )
+    writer = writer_that_cannot_record_b(tmp_path, monkeypatch)
     writer.submit("a", "one")
     writer.flush()
     monkeypatch.setattr(VolumeLane, "recover", refuse_to_recover)
