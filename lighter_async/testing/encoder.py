@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from lighter_async.block import Block
+from lighter_async.block import Block, Rows
 from lighter_async.errors import WriteError
 from lighter_async.pickle_by_value import dumps, loads
 from lighter_async.service import BackgroundWriter
@@ -151,6 +151,28 @@ class EncoderContract:
                 if parts is not None:
                     self.check_same(encoder, b"".join(parts), self.encode(encoder, value), value)
             assert block.memory.tobytes() == before
+
+    def test_rows_give_the_bytes_of_their_tensors(self, encoder: Encoder, values: Sequence[Any]) -> None:
+        """Those that `encode_rows` does not leave to `encode`, wherever the bytes are wanted."""
+        values = [_staged(value) for value in values]
+        blocks = [(value, block) for value in values if (block := _block(value)) is not None]
+        if not encoder.takes_rows or not blocks:
+            pytest.skip("it takes no rows" if blocks else "none of the values is a dense tensor")
+        encoder.learn(encoder.share({(block.dtype, block.shape): block.memory.nbytes for _, block in blocks}))
+        for value, block in blocks:
+            other = block.memory[::-1].copy() if block.dtype != "bool" else block.memory
+            rows = Rows(block.dtype, block.shape, np.stack([block.memory, other, block.memory]), is_tensor=True)
+            before = rows.memory.tobytes()
+            encoded = encoder.encode_rows(rows)
+            if encoded is None:
+                continue
+            around = np.full((3, encoded.nbytes + 20), 7, np.uint8)
+            for _ in range(2):
+                encoded.fill(around[:, 10:-10])
+            for row in (0, 2):
+                self.check_same(encoder, around[row, 10:-10].tobytes(), self.encode(encoder, value), value)
+            assert rows.memory.tobytes() == before
+            assert (around[:, :10] == 7).all() and (around[:, -10:] == 7).all(), "it wrote beside its rows"  # noqa: PT018
 
     def test_decoding_gives_the_value_back(self, encoder: Encoder, values: Sequence[Any]) -> None:
         """As `expected` has it."""

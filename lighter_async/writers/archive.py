@@ -112,26 +112,16 @@ class Archives:
         Otherwise the first tensor makes the template: all files of a kind have the template's identifier, so a file
         does not show which tensor came first.
         """
-        key = (block.dtype, block.shape)
-        template = self._templates.get(key)
-        if template is None:
-            if block.memory.nbytes > _LARGEST or key in self._unfit:
-                return None
-            template = self._worth_while(key, block.memory.nbytes, self._unused)
-            if template is None:
-                return None
-        elif self._unused:
-            self._unused.discard(key)
-        return template.fill(block.memory.data)
+        template = self._template((block.dtype, block.shape), block.memory.nbytes)
+        return None if template is None else template.fill(block.memory.data)
 
     def rows(self, rows: Rows) -> EncodedRows | None:
         """The archives of several tensors of one kind; None where `encode` has to be called for each."""
-        template = self._templates.get((rows.dtype, rows.shape)) if rows.is_tensor else None
+        nbytes = rows.memory.shape[1]
+        template = self._template((rows.dtype, rows.shape), nbytes) if rows.is_tensor else None
         if template is None:
             return None
-        if self._unused:
-            self._unused.discard((rows.dtype, rows.shape))
-        return EncodedRows(template.nbytes + rows.memory.shape[1], partial(template.fill_rows, rows.memory))
+        return EncodedRows(template.nbytes + nbytes, partial(template.fill_rows, rows.memory))
 
     def share(self, kinds: Mapping[Kind, int]) -> list[tuple[Kind, Template]]:
         """Templates for the tensors of a batch, for a process that encodes them without PyTorch.
@@ -155,6 +145,14 @@ class Archives:
         for key, template in templates:
             if self._templates.get(key) is None:
                 self._remember(key, template)
+
+    def _template(self, key: Kind, nbytes: int) -> Template | None:
+        template = self._templates.get(key)
+        if template is None:
+            return None if nbytes > _LARGEST or key in self._unfit else self._worth_while(key, nbytes, self._unused)
+        if self._unused:
+            self._unused.discard(key)
+        return template
 
     def _worth_while(self, key: Kind, nbytes: int, unused: set[Kind]) -> Template | None:
         """A template, if it pays: not for each of many samples that are all of different kinds."""
