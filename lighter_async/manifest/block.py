@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lighter_async.manifest.entry import Record
 from lighter_async.manifest.keys import key_in_series, key_of, keys_of, keys_of_numbers
 from lighter_async.manifest.line import LARGEST, Output, Samples, Span
-from lighter_async.names import with_suffix
+from lighter_async.names import with_suffix, with_suffixes
 from lighter_async.store import Place
 
 __all__ = ["NAMES", "Block", "Head"]
@@ -153,6 +153,20 @@ class Block:
         self.line_sizes.append(output.bytes if isinstance(output.bytes, int) else 0)
         self.count += line.samples
 
+    def add_singles(self, lines: Sequence[Samples], orders: Sequence[int]) -> None:
+        """As `add`, of lines of one sample each, which have a name of its own and are one file."""
+        outputs = [line.outputs[0] for line in lines]
+        self.names += [line.names[0] for line in lines]  # type: ignore[index]
+        if self.head.has_index:
+            self.indices.extend([line.index[0] for line in lines], len(lines))  # type: ignore[index]
+        self.xxh3 += bytes.fromhex("".join([output.xxh3 for output in outputs]))
+        self.starts.extend(range(self.count, self.count + len(lines)))
+        self.batches.extend([_NONE if line.batch is None else line.batch for line in lines])
+        self.times.extend([line.time for line in lines])
+        self.orders.extend(orders)
+        self.line_sizes.extend([output.bytes for output in outputs])  # type: ignore[misc]
+        self.count += len(lines)
+
     @property
     def is_known(self) -> bool:
         """Whether it is known where the samples lie, as of functions ``(path, value)`` it is not."""
@@ -265,9 +279,7 @@ class Block:
             )
         numbers = self.number_column()
         if numbers is None:
-            return np.fromiter(
-                map(key_of, (with_suffix(name, head.suffix) for name in self.names)), np.uint64, self.count
-            )
+            return keys_of(with_suffixes(self.names, head.suffix))
         if head.suffix.startswith("."):
             return keys_of_numbers(numbers, head.suffix)
         return keys_of([with_suffix(str(number), head.suffix) for number in numbers.tolist()])

@@ -174,7 +174,7 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
             if isinstance(entry, Record):
                 entry = samples_of([entry])
             if isinstance(entry, Samples):
-                manifest.torn += not columns.add(entry, source, order)
+                columns.add(entry, source, order)
             elif isinstance(entry, Dropped):
                 drops.append(Drop(entry, source, order))
             elif isinstance(entry, RunRecord):
@@ -185,11 +185,13 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
                 manifest.sealed[entry.object] = entry
             else:
                 manifest.torn += 1
+    blocks = columns.blocks
+    manifest.torn += columns.refused
     manifest.runs.sort(key=lambda run: (run.sequence, run.time))
     sequences = {run.run: run.sequence for run in manifest.runs}
     manifest.loaders.sort(key=lambda loaders: sequences.get(loaders.run, 0))
-    damaged = keep_latest(columns.blocks, drops, sequences)
-    manifest.records = Records(columns.blocks)
+    damaged = keep_latest(blocks, drops, sequences)
+    manifest.records = Records(blocks)
     manifest.damaged = {one.file: one.seen for one in damaged if one.file is not None and one.seen is not None}
     return manifest
 
