@@ -105,15 +105,15 @@ class Block:
         self.head = head
         self.count = 0
         self.alive: NDArray[np.bool_] | None = None
-        """Which are still so, as later lines tell; None: all."""
-        # One for each sample, where there are any
+        """Which samples count still, since no later line has replaced or dropped them; None: all."""
+        # One entry for each sample; empty where nothing is known
         self.names: list[str] = []
         self.numbers = Ints()
         self.indices = Ints()
         self.sizes: array[int] = array("q")
         self.offsets: array[int] = array("q")
         self.xxh3 = bytearray()  # of eight bytes each
-        # One for each line
+        # One entry for each line
         self.starts: array[int] = array("q")
         self.batches: array[int] = array("q")
         self.times: array[float] = array("d")
@@ -230,7 +230,7 @@ class Block:
         return self.count if self.alive is None else int(np.count_nonzero(self.alive))
 
     def column(self, of_lines: array[Any]) -> NDArray[Any]:
-        """What lines say, for each sample."""
+        """A column of lines as one of samples: each sample has its line's value."""
         values = np.frombuffer(of_lines, of_lines.typecode)
         return np.repeat(values, np.diff(np.append(np.frombuffer(self.starts, np.int64), self.count)))
 
@@ -269,11 +269,11 @@ class Block:
         return int(sizes.sum() if self.alive is None else sizes[self.alive].sum())
 
     def keys(self) -> NDArray[np.uint64]:
-        """A number for each sample, dead or not; of two that have the same, the later takes the other's place."""
+        """A number for each sample, also of those that no longer count. Of two with equal keys the later one counts."""
         head = self.head
         if head.object is not None and not head.has_offsets:
             return np.full(self.count, key_of(head.object), np.uint64)
-        if head.suffix is None:  # in an object that holds others, or in none that is known: it goes by its series
+        if head.suffix is None:  # an object with others, or no known file: samples are told apart by name and series
             return np.fromiter(
                 (key_in_series(self.name(row), self.series) for row in range(self.count)), np.uint64, self.count
             )
@@ -285,12 +285,12 @@ class Block:
         return keys_of([with_suffix(str(number), head.suffix) for number in numbers.tolist()])
 
     def name_keys(self) -> NDArray[np.uint64]:
-        """`key_of` the name of each sample, dead or not."""
+        """`key_of` the name of each sample, also of those that no longer count."""
         numbers = self.number_column()
         return keys_of(self.names) if numbers is None else keys_of_numbers(numbers, "")
 
     def file_keys(self) -> NDArray[np.uint64]:
-        """The key of the file of each sample, dead or not."""
+        """The key of the file of each sample, also of those that no longer count."""
         if self.head.object is not None:
             return np.full(self.count, key_of(self.head.object), np.uint64)
         return self.keys() if self.is_known else np.empty(0, np.uint64)
