@@ -28,7 +28,7 @@ from lighter_async.targets.local import wait_until_free
 
 __all__ = ["PendingSampler", "pending"]
 
-_LOOKED_AT = 1000  # files, of however many
+_LOOKED_AT = 1000  # files that are looked for, whatever their number
 
 
 def pending(
@@ -106,7 +106,7 @@ def _done(
     current = manifest.current_runs().get(series, set())
     about = [one for one in manifest.loaders if one.series == series and one.run in current]
     named = {one.run for one in about if one.named}
-    # What a run says of itself decides; of a loop of the user's, whether the names are numbers.
+    # A run says itself whether its samples are numbered. A loop of the user's does not: there the names tell.
     numbered = {run.run for run in manifest.runs if run.numbered and run.series == series}
     of_callback = {one.run for one in about}
     if not named and all(
@@ -148,7 +148,7 @@ def _are_stored(names: Sequence[str] | Callable[[int], str], count: int, records
         DuplicateNameError: Two of these have one name, so which of them is stored cannot be told.
     """
     suffix = next((block.head.suffix for block in records.blocks if block.head.suffix), "")
-    # A name with the suffix and one without are one file.
+    # A sample's name with the suffix means the same file as without.
     known = {name.removesuffix(suffix) for name in records.names()}
 
     def given() -> Iterator[str]:
@@ -250,7 +250,7 @@ class PendingSampler(DistributedSampler[Any]):
         if self.batch_size is None:
             return self.indices[rank::ranks]
         size, count = self.batch_size, len(self.dataset)  # type: ignore[arg-type]
-        # A batch of an undisturbed run: the rank that computed it, and its number there.
+        # A batch of an undisturbed run is known by the rank that computed it, and its number there.
         wanted = sorted({(index // ranks // size, index % ranks) for index in self.indices})
         whole: list[list[int]] = []
         mine: list[int] = []
@@ -259,7 +259,7 @@ class PendingSampler(DistributedSampler[Any]):
             if len(batch) == size:
                 whole.append(batch)
             elif first == rank:
-                mine = batch  # the rank's last one, and shorter: behind the others, it stays one batch
+                mine = batch  # the rank's last batch, which is shorter; it stays one batch if it comes last
         return [index for batch in whole[rank::ranks] for index in batch] + mine
 
 

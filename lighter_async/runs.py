@@ -71,7 +71,7 @@ def begin_run(
         places = {id_: sequence for sequence, id_ in listed.ids}
         open_ = _spans(places[one] for one in mine.beside if one in places)
         text = json.dumps({"run": run, "sequence": mine.sequence, "since": mine.since, "beside": open_})
-        # On a line of its own, even if a crash has torn the line before.
+        # On a new line, even if a crash has torn the line before.
         data = f"{text}\n".encode() if listed.ends_whole else f"\n{text}\n".encode()
         os.lseek(descriptor, 0, os.SEEK_END)
         while data:

@@ -75,9 +75,9 @@ def _warn_of_state(manifest: Manifest, before: str, loader: int, dataset: Sized)
     now = fingerprint_of(dataset) if before.startswith(_STATE) else None
     if now is not None and now != before:
         warnings.warn(
-            f"the data set of loader {loader} has as many items as before, and another state, and the samples in "
-            f"{str(manifest.directory)!r} are numbered: if it has other items now, or in another order, those that "
-            "count as stored are not these; give samples names that stay (name_key=...)",
+            f"the data set of loader {loader} has as many items as before, but another state, and the samples in "
+            f"{str(manifest.directory)!r} are numbered: if its items, or their order, have changed, the samples that "
+            "count as stored are those of other items; give samples names that stay (name_key=...)",
             UserWarning,
             stacklevel=4,
         )
@@ -130,7 +130,7 @@ def fingerprint_of(dataset: Any) -> str | None:
         return own
     sink = _Sink()
     try:
-        # By themselves, since only the first texts of the pickled state are checked for being paths.
+        # Hashed by themselves, since of the pickled state only the first texts are checked for being paths.
         sink.write(repr(list(_own_paths(dataset))).encode("utf-8", "surrogatepass"))
         _Pickler(sink).dump(dataset)
     except Exception:  # whatever a data set's own pickling raises
@@ -175,7 +175,7 @@ class _Pickler(pickle.Pickler):
 
     def __init__(self, sink: _Sink) -> None:
         super().__init__(sink, 5)
-        # Without a memo, by which one text that occurs twice would differ from two equal texts.
+        # Without a memo: with one, a text that occurs twice would be pickled otherwise than two equal texts.
         self.fast = True
         self._sink = sink
         self._objects = 0

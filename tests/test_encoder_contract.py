@@ -9,8 +9,8 @@ import torch
 from lighter_async import encoder as make_encoder
 from lighter_async import write_image_2d, write_image_3d, write_tensor, write_text
 from lighter_async.testing import EncoderContract
-from lighter_async.writers.archive import _without_identifier
 from lighter_async.writers.image import to_pixels
+from lighter_async.writers.pt_archive import _without_identifier
 
 OTHER = {"no_such_option": 1}
 

@@ -301,7 +301,7 @@ def test_a_file_that_does_not_get_its_name_back_is_kept_and_told(tmp_path, monke
     with opened(LocalTarget(tmp_path)) as target:
         ((temporary, _),) = aside = target.set_aside(["a.x"], replace_earlier=False)
         with monkeypatch.context() as patch:
-            patch.setattr("lighter_async.targets.precedence.name_part", refuse)
+            patch.setattr("lighter_async.targets.existing_files.name_part", refuse)
             target.put_back(aside)
         assert Path(temporary).read_text() == "of an earlier run"
         told = capfd.readouterr().err

@@ -297,7 +297,7 @@ WITHIN = {
         "log": {"columns", "entry", "line", "other_ranks", "reader", "restoring", "run_lines", "so_far"},
         "verify": {"adopt", "block", "entry", "log", "reader"},
     },
-    "names": {"checks": set(), "numbers": set(), "used_names": {"numbers"}, "claims": {"used_names"}},
+    "names": {"checks": set(), "number_ranges": set(), "used_names": {"number_ranges"}, "claims": {"used_names"}},
     "store": {"base": set(), "directory": {"base"}, "source": {"base", "directory"}},
     "service": {
         "names_and_indices": set(),

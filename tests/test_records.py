@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lighter_async import Run, pending, read_manifest
+from lighter_async import Record, Run, pending, read_manifest
 from lighter_async.manifest import ManifestLog, Stored
 from lighter_async.manifest.columns import record_lines
 from lighter_async.manifest.indices import IndexSet
@@ -183,6 +183,64 @@ def test_a_line_that_no_writer_writes_is_torn(tmp_path, change):
             file.write(json.dumps(LINE | change, separators=(",", ":")) + "\n")
     manifest = read_manifest(tmp_path)
     assert ([one.name for one in manifest.records], manifest.torn) == (["new"], 1)
+
+
+def single(number, *, writer="w", xxh3=None, **other):
+    """A line of one sample, as they are written where samples are handed over one by one."""
+    output = {
+        "writer": writer, "key": "", "suffix": f".{writer}", "bytes": number, "shape": [3], "dtype": "int8",
+        "xxh3": f"{number:016x}" if xxh3 is None else xxh3,
+    }  # fmt: skip
+    line = {
+        "samples": 1, "names": [f"n{number}"], "outputs": [output], "index": [number], "rank": 0, "loader": 0,
+        "batch": number, "time": number / 8, "run": "r",
+    }  # fmt: skip
+    return json.dumps(line | other, separators=(",", ":")) + "\n"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        [],
+        [{"xxh3": 15 * "0"}, {"xxh3": 17 * "0"}],  # together as long as two
+        [{"xxh3": 14 * "0" + "  "}],
+        [{"names": ["../up"]}, {"names": ["a\0b"]}, {"names": [".lighter-async"]}],
+        [{"time": 1e400}],
+        [{"rank": 10**10}],
+        [{"index": [1, 2]}, {"index": []}, {"names": ["a", "b"]}, {"names": []}],
+    ],
+)
+def test_lines_of_one_sample_are_read_each_by_itself(tmp_path, bad):
+    """Though alike ones are taken together: one that no writer writes takes no other one with it."""
+    lines = [single(number, writer="vw"[number % 2]) for number in range(2500)]
+    for place, change in enumerate(bad):
+        lines.insert(1100 + place, single(9999, **change))
+    with ManifestLogOf(tmp_path) as log, open(log.path, "a") as file:
+        file.writelines(lines)
+    manifest = read_manifest(tmp_path)
+    assert manifest.torn == len(bad)
+    assert list(manifest.records) == [
+        Record(
+            name=f"n{number}", file=f"n{number}.{'vw'[number % 2]}", bytes=number, xxh3=f"{number:016x}", index=number,
+            shape=(3,), dtype="int8", rank=0, loader=0, batch=number, time=number / 8, run="r",
+            writer="vw"[number % 2], key="",
+        )
+        for number in range(2500)
+    ]  # fmt: skip
+
+
+def test_of_a_sample_that_is_recorded_alone_twice_the_later_line_holds(tmp_path):
+    """Also where one of the two is in a line with others, whichever comes first."""
+    suffix = {"outputs": [LINE["outputs"][0] | {"suffix": ".w"}]}
+    both = json.dumps(LINE | {"names": ["n1", "n2"]} | suffix, separators=(",", ":")) + "\n"
+    for folder, lines, checksums in (
+        ("alone", [single(1), single(2), single(1, xxh3=16 * "a")], {"n1": 16 * "a", "n2": f"{2:016x}"}),
+        ("last", [both, single(1)], {"n1": f"{1:016x}", "n2": 16 * "0"}),
+        ("first", [single(1), single(2), both], {"n1": 16 * "0", "n2": 16 * "0"}),
+    ):
+        with ManifestLogOf(tmp_path / folder) as log, open(log.path, "a") as file:
+            file.writelines(lines)
+        assert {one.name: one.xxh3 for one in read_manifest(tmp_path / folder).records} == checksums
 
 
 def test_a_name_that_no_writer_gives_does_not_hide_others(tmp_path):

@@ -1,7 +1,7 @@
 """The manifest: what is stored, one line per unit, next to the results.
 
-It is the base of resuming and verifying: a line is written only after its file is stored, so it says what is done, and
-what was stored. There is one file per rank, ``.lighter-async/manifest-RANK.jsonl``, that only ever grows.
+Resuming and verifying go by it: a line is written only after its files are stored, so it says what is done and what was
+stored. There is one file per rank, ``.lighter-async/manifest-RANK.jsonl``, that only ever grows.
 """
 
 from lighter_async.manifest.entry import Record, RunRecord

@@ -65,11 +65,11 @@ def with_unrecorded(counted: dict[Series, Records], unrecorded: Sequence[Record]
 def adoptable(
     manifest: Manifest, store: Store, *, writer: str | None = None, key: str | None = None
 ) -> Iterator[tuple[Record, str]]:
-    """The files that can only be a run's own, though it did not come to record them, as records with their series.
+    """Files that a run stored and did not record before it ended, as records with the keys of their series.
 
-    A file says which sample it is if samples are named by their index. It is this run's own if it is as new as the run,
-    and whole, since it got its name only when it was; after a loss of power that is not known, so none counts that was
-    stored before this machine was started, or by another one. One that was found damaged is nobody's.
+    Where samples are named by their index, the name of a file says which sample it is. A file that is as new as the run
+    is the run's own. It is whole, since a file gets its name only once it is; a loss of power may have emptied it, so
+    files count only if this machine has stored them since its last start. A file that was found damaged never counts.
 
     Args:
         manifest: The manifest.
@@ -100,7 +100,7 @@ def adoptable(
 
 
 def _is_same(identity: Identity, damaged: Sequence[int] | None) -> bool:
-    """Whether a file may be the one that was found damaged: a later one has another number, and is newer."""
+    """Whether a file may be the one that was found damaged. A later file has another number, and is newer."""
     return damaged is not None and (identity.number == damaged[2] or identity.changed <= damaged[1])
 
 
@@ -112,7 +112,7 @@ def _numbered(objects: Iterable[str], run: RunRecord, lengths: Sequence[int | No
         if number is None:
             continue
         if slash:
-            # As earlier versions named samples of several loaders.
+            # Earlier versions named the samples of several loaders so.
             loader_number = _number(folder, folder, "")
             if loader_number is not None:
                 yield loader_number, number, name
@@ -130,7 +130,7 @@ def _is_number(folder: str) -> bool:
 
 
 def _number(stem: str, name: str, suffix: str) -> int | None:
-    """The number that a name consists of, with a suffix; None if it is none, or is written in another way."""
+    """The number that a sample is named after; None if it has another name, such as ``007``."""
     if not (stem.isascii() and stem.isdecimal() and len(stem) <= _MOST_DIGITS) or int(stem) > LARGEST:
         return None
     return int(stem) if with_suffix(str(int(stem)), suffix) == name else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lighter_async.manifest.entry import Record
 from lighter_async.manifest.keys import key_in_series, key_of, keys_of, keys_of_numbers
 from lighter_async.manifest.line import LARGEST, Output, Samples, Span
-from lighter_async.names import with_suffix
+from lighter_async.names import with_suffix, with_suffixes
 from lighter_async.store import Place
 
 __all__ = ["NAMES", "Block", "Head"]
@@ -105,15 +105,15 @@ class Block:
         self.head = head
         self.count = 0
         self.alive: NDArray[np.bool_] | None = None
-        """Which are still so, as later lines tell; None: all."""
-        # One for each sample, where there are any
+        """Which samples count still, since no later line has replaced or dropped them; None: all."""
+        # One entry for each sample; empty where nothing is known
         self.names: list[str] = []
         self.numbers = Ints()
         self.indices = Ints()
         self.sizes: array[int] = array("q")
         self.offsets: array[int] = array("q")
         self.xxh3 = bytearray()  # of eight bytes each
-        # One for each line
+        # One entry for each line
         self.starts: array[int] = array("q")
         self.batches: array[int] = array("q")
         self.times: array[float] = array("d")
@@ -152,6 +152,20 @@ class Block:
         self.orders.append(order)
         self.line_sizes.append(output.bytes if isinstance(output.bytes, int) else 0)
         self.count += line.samples
+
+    def add_singles(self, lines: Sequence[Samples], orders: Sequence[int]) -> None:
+        """As `add`, of lines of one sample each, which have a name of its own and are one file."""
+        outputs = [line.outputs[0] for line in lines]
+        self.names += [line.names[0] for line in lines]  # type: ignore[index]
+        if self.head.has_index:
+            self.indices.extend([line.index[0] for line in lines], len(lines))  # type: ignore[index]
+        self.xxh3 += bytes.fromhex("".join([output.xxh3 for output in outputs]))
+        self.starts.extend(range(self.count, self.count + len(lines)))
+        self.batches.extend([_NONE if line.batch is None else line.batch for line in lines])
+        self.times.extend([line.time for line in lines])
+        self.orders.extend(orders)
+        self.line_sizes.extend([output.bytes for output in outputs])  # type: ignore[misc]
+        self.count += len(lines)
 
     @property
     def is_known(self) -> bool:
@@ -216,7 +230,7 @@ class Block:
         return self.count if self.alive is None else int(np.count_nonzero(self.alive))
 
     def column(self, of_lines: array[Any]) -> NDArray[Any]:
-        """What lines say, for each sample."""
+        """A column of lines as one of samples: each sample has its line's value."""
         values = np.frombuffer(of_lines, of_lines.typecode)
         return np.repeat(values, np.diff(np.append(np.frombuffer(self.starts, np.int64), self.count)))
 
@@ -255,30 +269,28 @@ class Block:
         return int(sizes.sum() if self.alive is None else sizes[self.alive].sum())
 
     def keys(self) -> NDArray[np.uint64]:
-        """A number for each sample, dead or not; of two that have the same, the later takes the other's place."""
+        """A number for each sample, also of those that no longer count. Of two with equal keys the later one counts."""
         head = self.head
         if head.object is not None and not head.has_offsets:
             return np.full(self.count, key_of(head.object), np.uint64)
-        if head.suffix is None:  # in an object that holds others, or in none that is known: it goes by its series
+        if head.suffix is None:  # an object with others, or no known file: samples are told apart by name and series
             return np.fromiter(
                 (key_in_series(self.name(row), self.series) for row in range(self.count)), np.uint64, self.count
             )
         numbers = self.number_column()
         if numbers is None:
-            return np.fromiter(
-                map(key_of, (with_suffix(name, head.suffix) for name in self.names)), np.uint64, self.count
-            )
+            return keys_of(with_suffixes(self.names, head.suffix))
         if head.suffix.startswith("."):
             return keys_of_numbers(numbers, head.suffix)
         return keys_of([with_suffix(str(number), head.suffix) for number in numbers.tolist()])
 
     def name_keys(self) -> NDArray[np.uint64]:
-        """`key_of` the name of each sample, dead or not."""
+        """`key_of` the name of each sample, also of those that no longer count."""
         numbers = self.number_column()
         return keys_of(self.names) if numbers is None else keys_of_numbers(numbers, "")
 
     def file_keys(self) -> NDArray[np.uint64]:
-        """The key of the file of each sample, dead or not."""
+        """The key of the file of each sample, also of those that no longer count."""
         if self.head.object is not None:
             return np.full(self.count, key_of(self.head.object), np.uint64)
         return self.keys() if self.is_known else np.empty(0, np.uint64)

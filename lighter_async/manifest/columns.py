@@ -18,35 +18,75 @@ from lighter_async.names import check_name, check_names, with_suffix, with_suffi
 
 __all__ = ["Columns", "names_in", "record_lines", "records_in"]
 
+_TOGETHER = 1024  # lines of one sample each
 _MOST_RANKS = 1_000_000_000  # whose manifests have names that are read
 
 
 class Columns:
-    """Takes lines in, each into its block.
+    """Takes lines in, each into its block. Lines of one sample each wait for others that are alike.
 
     Attributes:
-        blocks: What there is.
+        refused: Lines that said what no writer says, and were not taken.
     """
 
     def __init__(self) -> None:
+        self.refused = 0
         self._blocks: dict[Head, Block] = {}
+        self._singles: dict[tuple[object, ...], tuple[list[Samples], list[int]]] = {}
+        self._waiting = 0
 
     @property
     def blocks(self) -> list[Block]:
         """The blocks, in the order in which they began."""
+        self._take_singles()
         return list(self._blocks.values())
 
-    def add(self, line: Samples, source: int, order: int) -> bool:
+    def add(self, line: Samples, source: int, order: int) -> None:
         """Take a line in, unless it says what no writer says.
 
         Args:
             line: The line.
             source: The number of its manifest.
             order: Its number there.
-
-        Returns:
-            Whether it was taken.
         """
+        if line.samples > 1 or not _is_usual_single(line):
+            self._take_singles()
+            self.refused += not self._take(line, source, order)
+            return
+        output = line.outputs[0]
+        likeness = (
+            source,
+            line.run,
+            output.writer,
+            output.key,
+            line.rank,
+            line.loader,
+            output.dtype,
+            None if output.shape is None else tuple(output.shape),
+            output.suffix,
+            line.index is None,
+        )
+        alike = self._singles.get(likeness)
+        if alike is None:
+            alike = self._singles[likeness] = [], []
+        alike[0].append(line)
+        alike[1].append(order)
+        self._waiting += 1
+        if self._waiting >= _TOGETHER:
+            self._take_singles()
+
+    def _take_singles(self) -> None:
+        """Take lines in that wait. Alike ones go together, unless one of them is unsound: then each by itself."""
+        singles, self._singles, self._waiting = self._singles, {}, 0
+        for (source, *_), (lines, orders) in singles.items():
+            assert isinstance(source, int)
+            if len(lines) > 1 and _are_sound_singles(lines):
+                self._block(lines[0], lines[0].outputs[0], source).add_singles(lines, orders)
+                continue
+            for line, order in zip(lines, orders, strict=True):
+                self.refused += not self._take(line, source, order)
+
+    def _take(self, line: Samples, source: int, order: int) -> bool:
         names, index, count = line.names, line.index, line.samples
         if not (_is_whole(names, count) and (index is None or _is_whole(index, count)) and math.isfinite(line.time)):
             return False
@@ -59,29 +99,59 @@ class Columns:
             return False
         if not all(_is_sound(output, names, count) for output in line.outputs):
             return False
-        numbered = NAMES if isinstance(names, list) else int(names == index)
         for output in line.outputs:
-            head = Head(
-                source,
-                line.run,
-                output.writer,
-                output.key,
-                line.rank,
-                line.loader,
-                output.dtype,
-                None if output.shape is None else tuple(output.shape),
-                output.suffix,
-                output.object,
-                numbered,
-                index is not None,
-                output.offset is not None,
-                not isinstance(output.bytes, list),
-            )
-            block = self._blocks.get(head)
-            if block is None:
-                block = self._blocks[head] = Block(head)
-            block.add(line, output, order)
+            self._block(line, output, source).add(line, output, order)
         return True
+
+    def _block(self, line: Samples, output: Output, source: int) -> Block:
+        """The block of the samples of a line."""
+        head = Head(
+            source,
+            line.run,
+            output.writer,
+            output.key,
+            line.rank,
+            line.loader,
+            output.dtype,
+            None if output.shape is None else tuple(output.shape),
+            output.suffix,
+            output.object,
+            NAMES if isinstance(line.names, list) else int(line.names == line.index),
+            line.index is not None,
+            output.offset is not None,
+            not isinstance(output.bytes, list),
+        )
+        block = self._blocks.get(head)
+        if block is None:
+            block = self._blocks[head] = Block(head)
+        return block
+
+
+def _is_usual_single(line: Samples) -> bool:
+    """Whether a line is of one sample that is one file, and says of it what it takes, though perhaps not soundly."""
+    outputs, names, index = line.outputs, line.names, line.index
+    if len(outputs) > 1 or type(names) is not list or len(names) != 1:
+        return False
+    output = outputs[0]
+    return (
+        (index is None or (type(index) is list and len(index) == 1))
+        and output.suffix is not None
+        and output.object is None
+        and output.offset is None
+        and type(output.bytes) is int
+    )
+
+
+def _are_sound_singles(lines: Sequence[Samples]) -> bool:
+    """Whether `Columns._take` would take each of some usual lines, which are alike."""
+    first = lines[0].outputs[0]
+    checksums = [line.outputs[0].xxh3 for line in lines]
+    # Each has its length, so that no checksum is taken for a part of the next one.
+    if lines[0].rank >= _MOST_RANKS or set(map(len, checksums)) != {16}:
+        return False
+    names: list[str] = [line.names[0] for line in lines]  # type: ignore[index]
+    together = Output(first.writer, first.key, suffix=first.suffix, bytes=0, xxh3="".join(checksums))
+    return all(math.isfinite(line.time) for line in lines) and _is_sound(together, names, len(lines))
 
 
 def names_in(line: Samples) -> Iterable[str]:

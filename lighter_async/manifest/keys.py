@@ -29,7 +29,7 @@ def key_of(file: str) -> int:
 
 
 def key_in_series(name: str, series: tuple[str, str]) -> int:
-    """The key of a sample that lies in an object with others, or nobody knows where."""
+    """The key of a sample that lies in an object with others, or of whose files nothing is known."""
     return _hash("\0".join((name, *series)))
 
 

@@ -34,7 +34,8 @@ class Drop(NamedTuple):
 def keep_latest(blocks: Sequence[Block], drops: Sequence[Drop], sequences: Mapping[str, int]) -> list[Dropped]:
     """Mark the samples whose records later ones have replaced or taken back; returns the drops that hold.
 
-    In one manifest the later line is the later one. Several, one for each rank, go by their runs' order, not by clocks.
+    Within one manifest the later line counts. Between the manifests of several ranks the later run counts, by the runs'
+    order and not by clocks.
 
     Args:
         blocks: The samples.
@@ -61,7 +62,7 @@ def keep_latest(blocks: Sequence[Block], drops: Sequence[Drop], sequences: Mappi
     time = column.of_lines("times", [drop.entry.time for drop in drops], np.float64)
     time[sequence > 0] = 0.0
     key = all_keys[suspects]
-    # The last one of each manifest, and of these the latest.
+    # The last line of each manifest, and of these the latest run's.
     last = _last_of_each(np.lexsort((order, source, key)), key, source)
     last = last[_last_of_each(np.lexsort((source[last], time[last], sequence[last], key[last])), key[last])]
     is_dead = np.ones(len(suspects), np.bool_)

@@ -39,8 +39,8 @@ def manifest_name(rank: int) -> str:
 class ManifestLog:
     """Appends to the manifest of one rank, together with all of its writers and helpers.
 
-    Every one has the file open for itself and writes whole lines at its end, which the kernel does one after the other.
-    A copy in another process opens for itself.
+    Each of them opens the file, and appends whole lines; the kernel keeps them from mixing. A copy in another process
+    opens the file anew.
 
     Args:
         directory: Where the results are.
@@ -85,7 +85,7 @@ class ManifestLog:
         self._lock = Lock()  # of this process's threads, which have one place in the file
         self._appends = True
         self._torn = False
-        # What the manifest has to begin with, should it be removed meanwhile.
+        # The lines that a new manifest begins with, if this one is removed meanwhile.
         self._beginning = b""
         self._begun: Begun | None = None
 
@@ -145,7 +145,7 @@ class ManifestLog:
         folder = os.path.dirname(self.path)
         os.makedirs(folder, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-        # No link is followed out of the directory, and a pipe in the manifest's place holds nobody up.
+        # A link in the manifest's place is not followed, and a pipe there does not block.
         flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         unlink_from_copies(self.path)
         try:
@@ -161,7 +161,7 @@ class ManifestLog:
         if not stat.S_ISREG(status.st_mode):
             self.close()
             raise OSError(errno.EINVAL, "the manifest is no file; remove what lies there", self.path)
-        # What a crash of the machine, or a full disk, has left of a line, is a line of its own.
+        # A crash or a full disk may have left a part of a line. It is ended, so that ours begins on a new line.
         size = status.st_size
         self._torn = size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
         if self._is_synced:
@@ -278,17 +278,17 @@ class ManifestLog:
             return
         with self._lock:
             self._put(lines)
-            # Looked at after the write: a file that is removed later still holds these lines when it is restored.
+            # Checked after the write: a manifest that is removed later is restored with these lines.
             while not self._is_there():
                 self._reopen()
-                # A copy of the beginning may be there already, which does no harm.
+                # The new manifest may have these lines already; lines that are there twice do no harm.
                 self._put(self._beginning + lines)
             if self._is_synced:
                 os.fdatasync(self._descriptor)
 
     def _put(self, lines: bytes) -> None:
         data = b"\n" + lines if self._torn else lines
-        self._torn = True  # unless all of it gets there
+        self._torn = True  # until all of it is written
         if self._appends:
             self._append(data)
         else:
@@ -299,13 +299,13 @@ class ManifestLog:
 
     def _append(self, data: bytes) -> None:
         while not self._is_whole(data, os.write(self._descriptor, data)):
-            # All of it again, on a line of its own: a sample may have two lines, and the later counts.
+            # Write all of it again, on a new line: of two lines of one sample the later counts.
             data = data if data.startswith(b"\n") else b"\n" + data
 
     def _is_whole(self, data: bytes, written: int) -> bool:
-        """Whether what was written begins a line, and ends one.
+        """Whether what was written is complete, and begins on a new line.
 
-        A full disk cuts what we write; and it, or a crash, may have cut what another one wrote just before us.
+        A full disk cuts our lines short. It, or a crash, may also have cut what another writer appended just before.
         """
         start = os.lseek(self._descriptor, 0, os.SEEK_CUR) - written
         begins = start == 0 or data.startswith(b"\n") or os.pread(self._descriptor, 1, start - 1) == b"\n"
@@ -319,7 +319,7 @@ class ManifestLog:
         return (there.st_dev, there.st_ino) == self._identity
 
     def _reopen(self) -> None:
-        """Go on where the manifest has to be, since somebody has removed it, or moved the directory away."""
+        """Go on in a new manifest, since somebody has removed this one, or moved the directory away."""
         before = self._descriptor
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         self._restore(before)

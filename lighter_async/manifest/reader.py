@@ -174,7 +174,7 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
             if isinstance(entry, Record):
                 entry = samples_of([entry])
             if isinstance(entry, Samples):
-                manifest.torn += not columns.add(entry, source, order)
+                columns.add(entry, source, order)
             elif isinstance(entry, Dropped):
                 drops.append(Drop(entry, source, order))
             elif isinstance(entry, RunRecord):
@@ -185,11 +185,13 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
                 manifest.sealed[entry.object] = entry
             else:
                 manifest.torn += 1
+    blocks = columns.blocks
+    manifest.torn += columns.refused
     manifest.runs.sort(key=lambda run: (run.sequence, run.time))
     sequences = {run.run: run.sequence for run in manifest.runs}
     manifest.loaders.sort(key=lambda loaders: sequences.get(loaders.run, 0))
-    damaged = keep_latest(columns.blocks, drops, sequences)
-    manifest.records = Records(columns.blocks)
+    damaged = keep_latest(blocks, drops, sequences)
+    manifest.records = Records(blocks)
     manifest.damaged = {one.file: one.seen for one in damaged if one.file is not None and one.seen is not None}
     return manifest
 
@@ -250,7 +252,7 @@ def records_of(path: Path, file: str, suffix: str) -> Iterator[Record]:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    """A manifest, opened as what it has to be: others may have put a link or a pipe in its place.
+    """Open a manifest, unless others have put a link or a pipe in its place.
 
     Raises:
         LighterAsyncError: It is no file of its own.
@@ -270,8 +272,8 @@ def _opened(path: Path) -> IO[bytes]:
 
 def _no_file(path: Path) -> str:
     return (
-        f"{os.fspath(path)!r} is no file, but a link, a folder or a pipe in the place of a manifest, which none of our "
-        "writers has put there; look who did, and remove it"
+        f"{os.fspath(path)!r} is no file, but a link, a folder or a pipe in the place of a manifest. No writer of this "
+        "package makes one there; find out who did, and remove it"
     )
 
 
@@ -282,12 +284,12 @@ def lines_in(path: Path) -> Iterator[bytes]:
 
 
 def lines_of(file: IO[bytes]) -> Iterator[bytes]:
-    """The lines of a manifest; in the place of one that is not whole, or too long to be ours, one that says nothing."""
+    """The lines of a manifest. One that is not whole, or too long to be ours, is given as ``?``, which says nothing."""
     for line in iter(partial(file.readline, _LONGEST), b""):
         if line.endswith(b"\n"):
             yield line[:-1]
             continue
-        # One without an end may be being written at this moment, or was torn; in both cases it does not count.
+        # A line without an end is just being written, or was torn; in both cases it does not count.
         yield b"?"
         while len(line) == _LONGEST and not line.endswith(b"\n"):
             line = file.readline(_LONGEST)
@@ -305,8 +307,8 @@ def _current(runs: list[RunRecord]) -> set[str]:
     fresh = [run for run in runs if not run.resume]
     if not fresh:
         return {run.run for run in runs}
-    # Whoever was open when another one began adds to it, and so on.
-    own = {run.run for run in runs}  # others are open, too, and add nothing to this series
+    # A run that was open when another one began adds to the same results, and so does one that was open beside that.
+    own = {run.run for run in runs}  # runs of other series add nothing to this one
     neighbours: dict[str, list[str]] = {}
     for run in fresh:
         for one in own.intersection(run.beside):

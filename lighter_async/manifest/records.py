@@ -90,7 +90,7 @@ class Records(Sequence[Record]):
         return [self._name(place) if hit else None for place, hit in zip(found, hits.tolist(), strict=True)]
 
     def number(self, name: str) -> int | None:
-        """The place of a name in the order, which of several is any one; None if it is not there."""
+        """The place of a name in the order; None if it is not there. Of several samples of that name it is any one."""
         keys, numbers = self.by_name
         key = np.uint64(key_of(name))
         for number in numbers[np.searchsorted(keys, key) : np.searchsorted(keys, key, side="right")].tolist():
@@ -108,7 +108,7 @@ class Records(Sequence[Record]):
         )
 
     def first_clash(self, loader: int) -> tuple[Record, Record] | None:
-        """Two samples of a loader that have the same index, the least of those; None if no two have."""
+        """Two samples of a loader with the same index, the smallest such index; None if there are none."""
         first, _, known = self._by_index(loader)
         doubled = known[1:] == known[:-1]
         if not doubled.any():
@@ -148,7 +148,7 @@ class Records(Sequence[Record]):
     def _of_keys(
         texts: Collection[str], blocks: Iterable[Block], keys_in: Callable[[Block], NDArray[np.uint64]]
     ) -> Iterator[Record]:
-        """The records whose keys are those of some texts, as others' may be by chance."""
+        """The records whose keys are those of some texts; by chance, a record of another text may be among them."""
         if not texts:
             return
         sought = np.sort(keys_of(list(texts)))

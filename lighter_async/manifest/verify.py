@@ -31,14 +31,15 @@ Trouble: TypeAlias = Literal[
 ]
 """What may be wrong with a file.
 
-`being replaced` is one that a writer at work has stored anew, and not recorded yet.
-`extra` and `not recorded` are files that the manifest does not know;
-the latter is whole, and a run's own, whose end came before it could record it: resuming takes it over.
+`being replaced`: a writer at work has stored the file anew, and has not recorded it yet.
+`extra`: the manifest does not know the file.
+`not recorded`: the manifest does not know it either, but a run stored it whole and ended before it recorded it.
+Resuming takes it over.
 """
 
 _HARMLESS = frozenset({"extra", "not recorded", "being replaced"})
-_LOOKS = 3  # at what a writer may be replacing while we look
-_TOGETHER = 64  # files that a thread is given at a time
+_LOOKS = 3  # how often files are compared that a writer may be replacing meanwhile
+_TOGETHER = 64  # files that a thread compares before it asks for more
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +109,8 @@ def verify(
 ) -> Report:
     """Compare every stored file with the manifest.
 
-    A writer may be at work there: a file that is replaced meanwhile is compared with its new record, and one that is
-    not recorded yet is told as extra.
+    A writer may be at work there. A file that it replaces meanwhile is compared with its new record; a file that it has
+    not recorded yet is reported as extra.
 
     Args:
         where: What the writer was given: the directory, or its `LocalTarget`.
@@ -142,7 +143,7 @@ def verify(
     extra = _not_recorded(manifest, store.objects())
     at_work: set[str] = set()
     for _ in range(_LOOKS if damaged or extra else 0):
-        # Asked before the manifest is read: what a writer has recorded before it ended is in there.
+        # Asked before the manifest is read, so that what a writer recorded before it ended is read.
         at_work = set(held_by(os.path.join(root, RESERVED_PREFIX)))
         before, report.manifest = report.manifest, read_manifest(root)
         damaged, settled = _look_again(store, damaged, before, report.manifest)
@@ -173,8 +174,8 @@ def drop(report: Report) -> list[OSError]:
     store = report.store
     damaged = [one.record for one in report.damaged if one.record is not None and one.record.file is not None]
     for rank in sorted({record.rank for record in damaged}):
-        # Each in its rank's manifest, behind the line that it takes back. First there and then the file, so that a
-        # file that is gone is never said to be stored; with what it is, so that it is never taken for another one.
+        # Into its rank's manifest, behind the line that is taken back. The line comes before the file is removed, so
+        # that no file that is gone counts as stored. It says which file it was, so that a later one is not meant.
         run = Run(rank=rank, world_size=rank + 1, id="repair")
         log = ManifestLog(report.directory, run, durability="fsync", store=store)
         log.open()
@@ -198,7 +199,7 @@ def drop(report: Report) -> list[OSError]:
 
 
 def _seen(store: Store, record: Record) -> Identity | None:
-    """What a damaged file is, so that it is not taken for a later one; of what lies with others there is no such."""
+    """What tells a damaged file from a later one; None for a sample that lies in a file with others."""
     return None if record.offset or record.file is None else store.identity(record.file)
 
 
@@ -268,7 +269,7 @@ def _compare(store: Store, record: Record) -> Finding | None:
 
 
 def _of_writer_at_work(store: Store, finding: Finding, since: int) -> Finding:
-    """A file that is as new as a run that is at work is that run's, which records it in a moment."""
+    """A damaged file that is as new as a run at work is that run's, which records it in a moment."""
     identity = store.identity(finding.file)
     if finding.trouble not in ("wrong size", "wrong checksum") or identity is None or identity.changed < since:
         return finding
@@ -278,7 +279,7 @@ def _of_writer_at_work(store: Store, finding: Finding, since: int) -> Finding:
 def _look_again(
     store: Store, damaged: Sequence[Finding], before: Manifest, now: Manifest
 ) -> tuple[list[Finding], bool]:
-    """What is still damaged by a newer manifest, and whether that says of each the same as the one before."""
+    """What is still damaged according to a newer manifest, and whether that says the same of each as the one before."""
     sought = {one.file for one in damaged}
     known = {(record.file, record.offset): record for record in now.records.of_files(sought)}
     latest = [known.get((one.record.file, one.record.offset)) for one in damaged if one.record is not None]
@@ -290,7 +291,7 @@ def _look_again(
 
 
 def _unknown(report: Report, files: Iterable[str]) -> Iterator[Finding]:
-    """Files that the manifest does not know. Where functions have written what they like, nothing is said of them."""
+    """Findings on files that the manifest does not know; none where functions ``(path, value)`` may have made them."""
     unrecorded = {record.file for record, _ in adoptable(report.manifest, report.store)}
     for file in files:
         if file in unrecorded:
@@ -301,7 +302,7 @@ def _unknown(report: Report, files: Iterable[str]) -> Iterator[Finding]:
 
 
 def _not_recorded(manifest: Manifest, names: Iterable[str]) -> set[str]:
-    """Those of some files that no record tells of: neither under their names, nor under those that they are to get."""
+    """Those of some files of which there is no record, neither under their names nor under their sealed names."""
     unknown = set(manifest.records.without(names, str))
     stems = {name.removesuffix(UNSEALED): name for name in unknown if name.endswith(UNSEALED)}
     unknown.difference_update(stems.values())

@@ -2,7 +2,7 @@
 
 from lighter_async.names.checks import RESERVED_PREFIX, check_name, check_names, name_of, with_suffix, with_suffixes
 from lighter_async.names.claims import Claims, claims_of
-from lighter_async.names.numbers import Numbers
+from lighter_async.names.number_ranges import Numbers
 
 __all__ = [
     "RESERVED_PREFIX",

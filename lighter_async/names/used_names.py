@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lighter_async.errors import DuplicateNameError, shown
-from lighter_async.names.numbers import first_common, joined
+from lighter_async.names.number_ranges import first_common, joined
 
 __all__ = ["UsedNames", "duplicate_error"]
 

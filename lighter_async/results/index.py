@@ -102,7 +102,7 @@ class Index:
 
 
 def _are_names_distinct(records: Records) -> bool:
-    """Whether no name can be there twice, since its second record has taken the first one's place."""
+    """Whether each name is there once for certain, since the record of a file replaces earlier ones of that file."""
     heads = [block.head for block in records.blocks]
     if all(head.suffix is None for head in heads):
         return all(head.object is None or head.has_offsets for head in heads)
@@ -110,7 +110,7 @@ def _are_names_distinct(records: Records) -> bool:
 
 
 def _replaced(records: Records, order: dict[str, int]) -> list[int]:
-    """The places of records whose names others have, too: two files, since the suffix changed; the later run's stays.
+    """The places of records whose samples later runs have stored under another suffix, as another file.
 
     Args:
         records: The records.
@@ -137,7 +137,7 @@ def _replaced(records: Records, order: dict[str, int]) -> list[int]:
 
 
 def _shifted_loaders(manifest: Manifest, records: Records) -> dict[int, str]:
-    """The loaders whose data set was another one in another run that counts, and so the meaning of its indices."""
+    """The loaders whose data set changed between runs that count, so that an index may mean two items; and how."""
     if not records.blocks:
         return {}
     series, runs = records.blocks[0].series, {block.head.run for block in records.blocks}

@@ -64,7 +64,7 @@ class Results(Mapping[str, Any]):
         return {**self.__dict__, "_encoder": None}  # found anew by its name
 
     def __eq__(self, other: object) -> bool:
-        return self is other  # values, which may be tensors, are not compared
+        return self is other  # values may be tensors, so they are not compared
 
     def __len__(self) -> int:
         return len(self._index)

@@ -19,11 +19,11 @@ from lighter_async.names import RESERVED_PREFIX
 from lighter_async.runs import begin_run
 from lighter_async.store import DirectoryStore, Store
 from lighter_async.targets.base import Features
+from lighter_async.targets.existing_files import Precedence
+from lighter_async.targets.file_lanes import FileLane, SyncedLane
 from lighter_async.targets.lane import Lane
-from lighter_async.targets.lanes import FileLane, SyncedLane
 from lighter_async.targets.leftovers import clear_leftovers
 from lighter_async.targets.name_rules import NameRules
-from lighter_async.targets.precedence import Precedence
 from lighter_async.types import Durability, IfExists, Run, launched_run
 
 __all__ = ["LocalTarget", "wait_until_free"]

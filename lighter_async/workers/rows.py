@@ -13,7 +13,7 @@ from lighter_async.manifest import StoredRows
 from lighter_async.targets import Lane, PlacedRows, RowItems
 from lighter_async.types import Result
 from lighter_async.workers.encoding import ready
-from lighter_async.workers.work import Work
+from lighter_async.workers.storing import Work
 
 __all__ = ["write_rows"]
 

@@ -14,7 +14,7 @@ from lighter_async.interrupts import run_handlers, uninterrupted
 from lighter_async.targets import Lane
 from lighter_async.types import Batch, Result, Unit, Waiter
 from lighter_async.workers.queue import UnitQueue
-from lighter_async.workers.work import Abandoned
+from lighter_async.workers.storing import Abandoned
 from lighter_async.workers.worker_job import Job
 from lighter_async.workers.writing import fail_unit, write_unit
 

@@ -15,7 +15,7 @@ from lighter_async.targets import Lane, PathTarget
 from lighter_async.types import Result, Unit
 from lighter_async.workers.encoding import encode_sample, files_of, ready
 from lighter_async.workers.rows import write_rows
-from lighter_async.workers.work import Abandoned, Work
+from lighter_async.workers.storing import Abandoned, Work
 from lighter_async.workers.worker_job import Job
 from lighter_async.writers import PathFunction
 

@@ -6,9 +6,9 @@ import io
 import pickle
 from typing import Any
 
-from lighter_async.writers.archive import Archives
-from lighter_async.writers.archived import Readings
 from lighter_async.writers.base import Encoder
+from lighter_async.writers.pt_archive import Archives
+from lighter_async.writers.pt_reading import Readings
 
 __all__ = ["decode_tensor", "encode_tensor", "write_tensor"]
 
