@@ -146,9 +146,9 @@ def check_whole(folder, names=NAMES):
         assert done.stdout.splitlines() == [name for name, *_ in members]
         first, *lines = (folder / shard.replace(".tar", ".idx")).read_text().splitlines()
         words = " ".join(lines).split()
-        assert [(name, int(offset), int(size)) for offset, size, name in zip(words[1::4], words[2::4], words[3::4])] == [
-            member[:3] for member in members
-        ], shard
+        assert [
+            (name, int(offset), int(size)) for offset, size, name in zip(words[1::4], words[2::4], words[3::4])
+        ] == [member[:3] for member in members], shard
         assert first == f"v1.2 {len(members) // 2}" and len(lines) == len(members) // 2
         found += members
         listed += len(lines)
