@@ -296,7 +296,8 @@ def test_the_callback_stores_to_them(tmp_path):
     outputs = {"image": torch.rand(2, 3, 8, 8), "vector": torch.rand(2, 5)}
     for _ in range(2):
         writer = FileWriter(TarShards(out), {"image": "image_2d", "vector": "tensor"}, resume=True)
-        predict_outputs(tmp_path, writer, [outputs, outputs])
+        predict_outputs(pytorch_lightning, [outputs, outputs], writer)
+        assert list(pending(range(4), out)) == []
     names = [name for shard in tar_of(out) for name in tar_names(out / shard)]
     assert sorted(names) == sorted(f"{number}.{end}" for number in range(4) for end in ("image.png", "vector.pt"))
     results = open_results(out, writer="tensor")
