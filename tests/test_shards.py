@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import pytorch_lightning
 import torch
 from lightning_models import lightning_warnings, predict_outputs
 
@@ -31,6 +32,7 @@ from lighter_async import (
 from lighter_async.cli import main
 from lighter_async.manifest import ManifestLog
 from lighter_async.manifest.verify import verify
+from lighter_async.targets import Item, Part
 from lighter_async.targets.shards.keys import NO_SUFFIX, member_name, name_of_key, split_member
 from lighter_async.targets.shards.walk import samples_in
 from lighter_async.testing import TargetContract
@@ -116,6 +118,21 @@ def encode_text_and_die_once(value):
 @pytest.fixture(params=["thread", "process"])
 def backend(request):
     return request.param
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    if mount is None or os.getuid():
+        pytest.skip("mounting is not allowed")
+    command = [mount, "-t", "tmpfs", "-o", "size=1m", "none", folder]
+    if subprocess.run(command, capture_output=True, timeout=30).returncode:
+        pytest.skip("mounting is not allowed")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True, timeout=30)
 
 
 def names_in(folder, ending):
@@ -230,15 +247,25 @@ def test_large_samples_lie_between_small_ones_in_one_shard(tmp_path):
 def test_a_unit_is_one_write(tmp_path, monkeypatch):
     """Of all that its samples are."""
     writes = []
+
+    def counting(real):
+        def call(descriptor, *args):
+            written = real(descriptor, *args)
+            if os.readlink(f"/proc/self/fd/{descriptor}").endswith(".part"):
+                writes.append(written)
+            return written
+
+        return call
+
     for name in ("pwrite", "pwritev"):
-        real = getattr(os, name)
-        monkeypatch.setattr(os, name, lambda *args, real=real: writes.append(real(*args)) or writes[-1])
+        monkeypatch.setattr(os, name, counting(getattr(os, name)))
     with BackgroundWriter(encode_text, target=TarShards(tmp_path), backend="thread", max_workers=1) as writer:
         names = [f"{number}" for number in range(50)]
         writer.submit_batch(names, names)
         writer.flush()
         assert sum(writes) == 50 * 1024
-        assert len(writes) <= 4
+        lines = (tmp_path / ".lighter-async" / "manifest-0.jsonl").read_text().splitlines()
+        assert len(writes) == sum(line.startswith('{"samples"') for line in lines)
     check_whole(tmp_path, {name: name for name in names})
 
 
@@ -253,10 +280,15 @@ def test_what_fails_leaves_no_shard(tmp_path, backend):
 
 def test_two_outputs_that_readers_take_for_one_are_refused(tmp_path):
     """Since they make all letters of a suffix small."""
-    writers = {"A": encode_text, "a": encode_text}
-    with pytest.raises(WriteError, match="no capital letters from small ones"):
-        with BackgroundWriter(writers, target=TarShards(tmp_path), backend="thread") as writer:
-            writer.submit("x", {"A": "one", "a": "two"})
+    parts = [Part(f"x{suffix}", suffix, [memoryview(b"one")]) for suffix in (".A.txt", ".a.txt")]
+    with contextlib.closing(TarShards(tmp_path)) as target:
+        target.open()
+        lane = target.lane(0)
+        with pytest.raises(ValueError, match="no capital letters from small ones"):
+            lane.put(Item("x", parts), redelivered=False)
+        assert lane.settle(lambda _: None) == []
+        lane.close()
+    assert tar_of(tmp_path) == []
 
 
 def test_helpers_are_chosen_for_built_in_writers(tmp_path):
@@ -420,7 +452,7 @@ def test_a_helper_that_dies_leaves_no_sample_out_and_none_twice(tmp_path):
 
 @pytest.mark.parametrize("is_recorded", [True, False])
 def test_a_tail_that_is_torn_at_any_byte_is_cut_off(tmp_path, is_recorded):
-    """By the records where there are any, else by what is whole: a sample with two outputs is there with both or not."""
+    """By the records where there are any, else by what is whole: of two outputs of a sample none is there alone."""
     left = tmp_path / "left"
     target = TarShards(left)
     writers = {"low": encode_text, "up": encode_upper}
@@ -447,10 +479,13 @@ def test_a_tail_that_is_torn_at_any_byte_is_cut_off(tmp_path, is_recorded):
         shutil.rmtree(out)
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 @pytest.mark.parametrize("durability", ["rename", "fsync"])
 @pytest.mark.parametrize("written", [0, 1, 700])
-def test_a_disk_that_is_full_in_the_middle_of_a_unit_leaves_none_of_it(tmp_path, monkeypatch, written, durability):
-    """The part is cut back, and the samples are stored by the next attempt."""
+def test_a_write_that_fails_in_the_middle_of_a_unit_leaves_none_of_it(
+    tmp_path, monkeypatch, written, durability, number
+):
+    """The part is cut back. What may pass is tried again, and a full disk fails the unit's samples, as with files."""
     real = os.pwrite
     faults = ["short", "full"]
 
@@ -458,17 +493,42 @@ def test_a_disk_that_is_full_in_the_middle_of_a_unit_leaves_none_of_it(tmp_path,
         if place and faults:
             if faults.pop(0) == "short" and written:
                 return real(descriptor, memoryview(data)[:written], place)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(number, os.strerror(number))
         return real(descriptor, data, place)
 
     monkeypatch.delattr(os, "pwritev")
     monkeypatch.setattr(os, "pwrite", pwrite)
     values = values_of(*range(12))
     target = TarShards(tmp_path, durability=durability)
-    store(tmp_path, values, target=target, backend="thread", max_workers=1, attempts=3)
+    failed = set()
+    try:
+        store(tmp_path, values, target=target, backend="thread", max_workers=1, attempts=3)
+    except WriteError as error:
+        failed = {failure.name for failure in error.failures}
     assert faults == []
-    check_whole(tmp_path, values)
+    assert failed == ({"case.4", "case.5", "case.6", "case.7"} if number == errno.ENOSPC else set())
+    check_whole(tmp_path, {name: value for name, value in values.items() if name not in failed})
     assert len(tar_of(tmp_path)) == 1
+
+
+def test_a_real_disk_that_is_full(small_disk):
+    """What was stored before is in shards, or in parts that the next writer seals, and what was not is told."""
+    values = {f"{number}": f"{number}" * 20_000 for number in range(60)}
+    target = TarShards(small_disk, shard_samples=8)
+    writer = BackgroundWriter(encode_text, target=target, max_workers=2, backend="thread")
+    with contextlib.suppress(WriteError):
+        writer.submit_batch(list(values), list(values.values()))
+    with pytest.raises(WriteError, match="the disk is full") as raised:
+        writer.close()
+    failed = {failure.name for failure in raised.value.failures}
+    stored = {name: value for name, value in values.items() if name not in failed}
+    assert failed
+    assert stored
+    results = open_results(small_disk, decode=encode_text)
+    assert {name: results[name] for name in results} == stored
+    subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True, timeout=30)
+    store(small_disk, {name: values[name] for name in failed}, resume=True)
+    check_whole(small_disk, values)
 
 
 def test_samples_that_cannot_be_synced_are_not_stored(tmp_path, monkeypatch):
@@ -604,7 +664,7 @@ def test_repair_drops_one_sample_and_leaves_the_shard(tmp_path, capsys):
     data[record.offset] ^= 1
     (tmp_path / shard).write_bytes(data)
     assert main(["verify", str(tmp_path)]) == 1
-    assert "case.3" in capsys.readouterr().out
+    assert "DAMAGED: 1 wrong checksum" in capsys.readouterr().out
     main(["verify", "--repair", str(tmp_path)])
     assert (tmp_path / shard).read_bytes() == data
     assert list(pending(range(5), tmp_path, names=list(values))) == [3]
