@@ -14,7 +14,7 @@ import psutil
 import pytest
 import pytorch_lightning
 import torch
-from lightning_models import lightning_warnings, predict_outputs
+from lightning_models import lightning_warnings, predict
 
 from lighter_async import (
     AsyncBackgroundWriter,
@@ -326,9 +326,10 @@ def test_the_callback_stores_to_them(tmp_path):
     """Two outputs of each sample, and the same job goes on with what is missing."""
     out = tmp_path / "out"
     outputs = [{"image": torch.rand(1, 3, 8, 8), "vector": torch.rand(1, 5)} for _ in range(4)]
+    data = torch.utils.data.DataLoader(range(4))
     for _ in range(2):
         writer = FileWriter(TarShards(out), {"image": "image_2d", "vector": "tensor"}, resume=True)
-        predict_outputs(pytorch_lightning, outputs, writer)
+        predict(pytorch_lightning, lambda _, index, __: outputs[index], writer, data=data)
         assert list(pending(range(4), out)) == []
     names = [name for shard in tar_of(out) for name in tar_names(out / shard)]
     assert sorted(names) == sorted(f"{number}.{end}" for number in range(4) for end in ("image.png", "vector.pt"))
