@@ -20,6 +20,7 @@ from lighter_async import (
     AsyncBackgroundWriter,
     BackgroundWriter,
     FileWriter,
+    NameTakenError,
     Origin,
     Run,
     TarShards,
@@ -371,6 +372,21 @@ def test_ranks_store_at_once(tmp_path):
                 batch, [values[name] for name in batch], origin=Origin(range(start, start + 5))
             )
     check_whole(tmp_path, values)
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_the_last_rank_tells_of_names_that_two_have_used(tmp_path, is_same):
+    """For different samples; the same one, as of a sampler that pads, is read once."""
+    first, second = (TarShards(tmp_path, run=Run(id="one", rank=rank, world_size=2)) for rank in range(2))
+    store(tmp_path, {"a": "one", "b": "two"}, target=first)
+    told = contextlib.nullcontext()
+    if not is_same:
+        told = pytest.raises(NameTakenError, match=r"'b', by rank 0 \(index 1 of loader 0\) and rank 1 \(index 3 of")
+    with told:
+        store(tmp_path, {"b": "two", "c": "three"}, target=second, start=1 if is_same else 3)
+    results = open_results(tmp_path, decode=encode_text)
+    assert {name: results[name] for name in results} == {"a": "one", "b": "two", "c": "three"}
+    assert verify(tmp_path).findings == []
 
 
 def test_a_later_run_leaves_earlier_shards_and_its_records_count(tmp_path):
