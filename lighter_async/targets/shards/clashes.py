@@ -13,8 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lighter_async.locks import held_by
-from lighter_async.manifest import Record, read_manifest
-from lighter_async.manifest.columns import Block
+from lighter_async.manifest import Record
+from lighter_async.manifest.columns import Block, Columns
+from lighter_async.manifest.entry import encoded_text, parse
+from lighter_async.manifest.line import Samples
+from lighter_async.manifest.reader import lines_in, manifest_files
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.types import Run
 
@@ -33,10 +36,15 @@ def clashes_of(run: Run, root: str) -> Iterator[tuple[Record, Record]]:
         run: The run.
         root: The directory.
     """
+    columns, text = Columns(), encoded_text(run.id)
+    for source, path in enumerate(manifest_files(root)):
+        for order, line in enumerate(lines_in(path)):
+            entry = parse(line) if text in line else None
+            if isinstance(entry, Samples) and entry.run == run.id:
+                columns.add(entry, source, order)
     of_series: dict[tuple[str, str], list[Block]] = {}
-    for block in read_manifest(root).records.blocks:
-        if block.head.run == run.id and block.head.object is not None:
-            of_series.setdefault((block.head.writer, block.head.key), []).append(block)
+    for block in columns.blocks:
+        of_series.setdefault((block.head.writer, block.head.key), []).append(block)
     for blocks in of_series.values():
         yield from _clashes_in(blocks)
 
