@@ -146,10 +146,10 @@ def check_whole(folder, names=NAMES):
         assert done.stdout.splitlines() == [name for name, *_ in members]
         first, *lines = (folder / shard.replace(".tar", ".idx")).read_text().splitlines()
         words = " ".join(lines).split()
-        assert [
-            (name, int(offset), int(size)) for offset, size, name in zip(words[1::4], words[2::4], words[3::4])
-        ] == [member[:3] for member in members], shard
-        assert first == f"v1.2 {len(members) // 2}" and len(lines) == len(members) // 2
+        places = zip(words[3::4], map(int, words[1::4]), map(int, words[2::4]), strict=True)
+        assert list(places) == [member[:3] for member in members], shard
+        assert first == f"v1.2 {len(members) // 2}"
+        assert len(lines) == len(members) // 2
         found += members
         listed += len(lines)
     for field, values in (("low.txt", value_of), ("up.up", lambda name: value_of(name).upper())):
@@ -175,9 +175,9 @@ def kill_while_storing(root, torn):
         check_readable(folder, told)
         store(folder, resume=True)
         check_whole(folder)
+        shutil.rmtree(folder)
         if not killed:
             return at
-        shutil.rmtree(folder)
 
 
 def kill_while_taking_over(root, torn):
@@ -197,9 +197,10 @@ def kill_while_taking_over(root, torn):
         check_whole(folder, sorted(told))
         store(folder, resume=True)
         check_whole(folder)
-        if not killed:
-            return at
         shutil.rmtree(folder)
+        if not killed:
+            shutil.rmtree(left)
+            return at
 
 
 def _leave_parts(folder):

@@ -16,6 +16,8 @@ DOCUMENTS = [
         *("docs/design.md", "docs/targets.md"),
     )
 ]
+# Its examples need readers that are run in processes of their own: `test_shards_readers.py`.
+PAGES = [*DOCUMENTS, ROOT / "docs" / "shards.md"]
 EXAMPLES = [
     pytest.param(code, id=f"{document.name}-{number}")
     for document in DOCUMENTS
@@ -50,7 +52,7 @@ def test_the_table_of_options_names_those_that_there_are():
     assert told == there
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", PAGES, ids=lambda path: path.name)
 def test_links_between_documents_lead_somewhere(document):
     """Relative ones; the others are not ours to keep."""
     for link in re.findall(r"\]\(([^)#]+)\)", document.read_text()):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -99,7 +100,13 @@ def read_with(script, *arguments, cwd):
         text=True,
         timeout=100,
         cwd=cwd,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(cwd), "PYTHONIOENCODING": "utf-8"},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "HF_HUB_OFFLINE": "1",
+            "HF_HOME": str(cwd),
+            "PYTHONIOENCODING": "utf-8",
+        },
     )
     assert done.returncode == 0, done.stderr
     lines = [line.removeprefix("READ ") for line in done.stdout.splitlines() if line.startswith("READ ")]
@@ -124,6 +131,13 @@ def test_wids_reads_them_by_index(tmp_path):
     with BackgroundWriter({"mask": encode_mask, "text": encode_text}, target=TarShards(out, shard_samples=7)) as writer:
         writer.submit_batch(short, [{"mask": name, "text": name} for name in short])
     check(read_with(WIDS, str(out), str(tmp_path / "cache"), cwd=tmp_path), short)
+
+
+def test_the_examples_of_the_page_run(tmp_path):
+    """One after the other, in an empty folder."""
+    page = Path(__file__).parents[1] / "docs" / "shards.md"
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+    assert read_with(code, cwd=tmp_path) == []
 
 
 def test_tar_and_tarfile_read_them(folder, tmp_path):

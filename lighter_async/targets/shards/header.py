@@ -57,9 +57,10 @@ class Headers:
     """
 
     def __init__(self, mtime: int, *, is_recorded: bool) -> None:
-        self._mtime = mtime
+        self._time = b"%011o\0" % mtime
         self._is_recorded = is_recorded
-        self._templates: dict[tuple[int, bytes], tuple[bytes, bytes, int]] = {}
+        # By what members of one time may have in common: nearly always all of them have, or all that are one output.
+        self._templates: dict[tuple[int, int, bytes], tuple[bytes, bytes, int]] = {}
 
     def make(self, name: str, size: int, following: int = 0) -> bytes:
         """The header of a member, with pax records before it where its name or its size needs them.
@@ -100,22 +101,15 @@ class Headers:
         return True
 
     def _make(self, name: bytes, size: int, following: int, kind: bytes) -> bytes:
-        template = self._templates.get((following, kind))
+        template = self._templates.get((size, following, kind))
         if template is None:
-            template = self._templates[following, kind] = self._template(following, kind)
+            template = self._templates[size, following, kind] = self._template(size, following, kind)
         before, behind, total = template
-        digits = b"%011o\0" % size
-        return b"".join(
-            (name.ljust(100, b"\0"), before, digits, self._time, b"%06o\0 " % (total + sum(name) + sum(digits)), behind)
-        )
+        return b"%b%b%06o\0 %b" % (name.ljust(100, b"\0"), before, total + sum(name), behind)
 
-    @property
-    def _time(self) -> bytes:
-        return b"%011o\0" % self._mtime
-
-    def _template(self, following: int, kind: bytes) -> tuple[bytes, bytes, int]:
-        """What stands between name and size, what stands behind the checksum, and the sum of all that is constant."""
-        before = b"0000644\0" + b"0000000\0" + b"0000000\0"
+    def _template(self, size: int, following: int, kind: bytes) -> tuple[bytes, bytes, int]:
+        """What stands between name and checksum, what stands behind that, and the sum of all but the name."""
+        before = b"0000644\0" + b"0000000\0" + b"0000000\0" + b"%011o\0" % size + self._time
         behind = b"".join(
             (
                 kind,
@@ -127,7 +121,7 @@ class Headers:
                 bytes(155 + 12),
             )
         )
-        return before, behind, sum(before) + sum(self._time) + sum(behind) + 8 * ord(" ")
+        return before, behind, sum(before) + sum(behind) + 8 * ord(" ")
 
 
 def to_blocks(data: bytes) -> bytes:

@@ -252,18 +252,20 @@ class ShardLane(Lane):
     def _write(self) -> None:
         """Write what waits: all of it at once, as far as it goes into one shard."""
         group: list[_Waiting] = []
-        shard, nbytes = self._shard, 0
+        samples = end = 0  # of the shard, with the group
         for one in self._waiting:
-            if not one.pieces or one.error is not None:
+            if not one.pieces:
                 continue
-            samples = (0 if shard is None else shard.samples) + len(group)
-            end = (0 if shard is None else shard.end) + nbytes
-            is_over = end + one.nbytes > self.limits.nbytes or samples == self.limits.samples
-            if group and is_over:
+            if group and (end + one.nbytes > self.limits.nbytes or samples == self.limits.samples):
                 self._write_group(group)
-                group, nbytes, shard = [], 0, self._shard
+                group = []
+            if not group:
+                shard = self._shard
+                has_room = shard is not None and self.limits.has_room(shard, one.nbytes)
+                samples, end = (shard.samples, shard.end) if shard is not None and has_room else (0, 0)
             group.append(one)
-            nbytes += one.nbytes
+            samples += 1
+            end += one.nbytes
         if group:
             self._write_group(group)
         self._unwritten = 0
