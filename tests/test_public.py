@@ -208,6 +208,7 @@ BELOW = {
     },
     "targets": {
         "below",
+        "block",
         "errors",
         "files",
         "forks",
@@ -224,6 +225,7 @@ BELOW = {
     "staging": {"block", "errors", "forks"},
     "session": {"errors", "manifest", "notices", "targets", "writers"},
     "workers": {
+        "block",
         "below",
         "forks",
         "interrupts",

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from lighter_async.locks import held_by
 from lighter_async.manifest import Record
-from lighter_async.manifest.columns import Block, Columns
-from lighter_async.manifest.entry import encoded_text, parse
+from lighter_async.manifest.block import Block
+from lighter_async.manifest.columns import Columns
 from lighter_async.manifest.line import Samples
+from lighter_async.manifest.parsing import encoded_text, parse
 from lighter_async.manifest.reader import lines_in, manifest_files
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.types import Run
