@@ -6,7 +6,7 @@ Lines whose samples are alike (of one run, rank, series, loader, shape and so on
 from __future__ import annotations
 
 import math
-import secrets
+import os
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +25,7 @@ from lighter_async.names import check_name, check_names, with_suffix, with_suffi
 __all__ = ["Block", "Columns", "key_in_series", "key_of", "keys_of", "names_in", "record_lines", "records_in"]
 
 _NAMES: Final = -1  # of `Head.numbered`: samples have names of their own
-_SEED = secrets.randbits(64)  # so that nobody can choose a name whose key is that of another one
+_SEED = int.from_bytes(os.urandom(8), "little")  # so that nobody can choose a name whose key is that of another one
 _MOST_RANKS = 1_000_000_000  # whose manifests have names that are read
 _NONE = -LARGEST - 1  # a batch that is not known
 _DIGITS = frozenset("0123456789")
