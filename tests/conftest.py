@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import gc
 import os
@@ -19,6 +20,9 @@ pytest.register_assert_rewrite("harness", "service_contract")
 
 from harness import leftovers  # noqa: E402
 
+import lighter_async  # noqa: E402
+from lighter_async import limits  # noqa: E402
+
 _DEADLINE = 10.0  # seconds; threads of an executor end a moment after it was told to
 _MARK = "STARTED_BY_TEST"  # a variable of the environment of all that a test starts
 _FAILED = pytest.StashKey[bool]()
@@ -34,6 +38,11 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell that starts this in the background has it ignore Ctrl-C, and so would the scripts that tests interrupt.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Hundreds of interpreters are started, each of which would compile the package for itself where no bytecode may be
+    # written (PYTHONDONTWRITEBYTECODE). Once is enough; the processes of pytest-xdist find it done.
+    if not hasattr(config, "workerinput"):
+        for folder in (Path(lighter_async.__file__).parent, Path(__file__).parent):
+            compileall.compile_dir(folder, quiet=2)
     config.addinivalue_line(
         "markers",
         "leaves_things: the test leaves threads, descriptors or files behind on purpose; do not look for them",
@@ -46,6 +55,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if report.failed:
         item.stash[_FAILED] = True
     return report
+
+
+@pytest.fixture(autouse=True)
+def _one_worker_by_default() -> Iterator[None]:
+    """A writer that is not told how many workers it has starts one, on machines of any number of cores.
+
+    Tests that are about several workers say how many. A module that looks at the machine's own number replaces this.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "_MOST_WORKERS", 1)
+        yield
 
 
 @pytest.fixture(autouse=True)
