@@ -7,6 +7,8 @@ import os
 import threading
 import time
 
+from lighter_async import LocalTarget
+
 
 def encode_unless_it_fails(value):
     """An encoder of texts, which fails for some."""
@@ -30,6 +32,15 @@ def hang(value):
         lock.acquire()
         lock.acquire()
     return str(value).encode()
+
+
+class Refusing(LocalTarget):
+    """Names no file of logits whose name begins with b."""
+
+    def publish(self, temporary, name, **options):
+        if name == "b.logits.pt":
+            raise OSError(22, "as told")
+        return super().publish(temporary, name, **options)
 
 
 class OnlyHere:
