@@ -164,11 +164,11 @@ class FaultyTarget(LocalTarget):
         assert self.manifest is not None
         kind, times = self.manifest
 
-        def failing(*arguments: Any) -> None:
+        def failing(*arguments: Any, **options: Any) -> None:
             assert self.counts is not None
             if count(self.counts, "manifest") <= times:
                 raise ERRORS[kind]()
-            append(*arguments)
+            append(*arguments, **options)
 
         return failing
 
