@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +16,7 @@ from lighter_async.names import with_suffixes
 __all__ = ["key_in_series", "key_of", "keys_of", "keys_of_numbers"]
 
 _CHUNK = 1 << 14
-_SEED = secrets.randbits(64)  # so that nobody can choose a name whose key is that of another one
+_SEED = int.from_bytes(os.urandom(8), "little")  # so that nobody can choose a name whose key is that of another one
 _DIGITS = frozenset("0123456789")
 _LONGEST_NUMBER = 19  # digits of a number that a key is made of
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import io
 import struct
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from isal import isal_zlib
 
 from lighter_async.block import Block
+
+if TYPE_CHECKING:
+    import zipfile
 
 __all__ = ["Archives", "Template", "split"]
 
@@ -200,6 +202,8 @@ def _without_identifier(archive: bytes) -> bytes:
 
 
 def _record(archive: bytes | memoryview, ending: str) -> zipfile.ZipInfo | None:
+    import zipfile  # here, since helpers that are given templates need none of it
+
     with zipfile.ZipFile(io.BytesIO(archive)) as file:
         return next((record for record in file.infolist() if record.filename.endswith(ending)), None)
 
