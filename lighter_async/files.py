@@ -6,7 +6,6 @@ import errno
 import itertools
 import os
 import re
-import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -69,7 +68,7 @@ def local_path(directory: str | os.PathLike[str]) -> Path:
 
 def new_token() -> str:
     """A short random word that no other writer uses."""
-    return secrets.token_hex(6)
+    return os.urandom(6).hex()
 
 
 _direct = new_token()

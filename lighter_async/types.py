@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -91,7 +90,7 @@ class Run:
         if self.id:
             return
         if self.world_size == 1:
-            object.__setattr__(self, "id", secrets.token_hex(6))
+            object.__setattr__(self, "id", os.urandom(6).hex())
             return
         launched = launched_run()
         if launched is None or launched.world_size != self.world_size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import gc
 import os
@@ -19,6 +20,9 @@ pytest.register_assert_rewrite("harness", "service_contract")
 
 from harness import leftovers  # noqa: E402
 
+import lighter_async  # noqa: E402
+from lighter_async import limits  # noqa: E402
+
 _DEADLINE = 10.0  # seconds; threads of an executor end a moment after it was told to
 _MARK = "STARTED_BY_TEST"  # a variable of the environment of all that a test starts
 _FAILED = pytest.StashKey[bool]()
@@ -34,6 +38,11 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell that starts this in the background has it ignore Ctrl-C, and so would the scripts that tests interrupt.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Hundreds of interpreters are started, each of which would compile the package for itself where no bytecode may be
+    # written (PYTHONDONTWRITEBYTECODE). Once is enough; the processes of pytest-xdist find it done.
+    if not hasattr(config, "workerinput"):
+        for folder in (Path(lighter_async.__file__).parent, Path(__file__).parent):
+            compileall.compile_dir(folder, quiet=2)
     config.addinivalue_line(
         "markers",
         "leaves_things: the test leaves threads, descriptors or files behind on purpose; do not look for them",
@@ -46,6 +55,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if report.failed:
         item.stash[_FAILED] = True
     return report
+
+
+@pytest.fixture(autouse=True)
+def _one_worker_by_default() -> Iterator[None]:
+    """A writer that is not told how many workers it has starts one, on machines of any number of cores.
+
+    Tests that are about several workers say how many. A module that looks at the machine's own number replaces this.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "_MOST_WORKERS", 1)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +86,7 @@ def _leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
 
     looks: dict[str, Callable[[], dict[object, str]]] = {
         "threads": _threads,
-        "processes": lambda: {**_children(), **orphans()},
+        "processes": lambda: {**_children(older), **orphans()},
         "descriptors": _descriptors,
         "files": lambda: _temporary_files(folder),
     }
@@ -102,8 +122,18 @@ def _threads() -> dict[object, str]:
     }
 
 
-def _children() -> dict[object, str]:
-    return _told(psutil.Process().children(recursive=True))
+def _children(older: set[str]) -> dict[object, str]:
+    """This process's children, and theirs, apart from the older ones."""
+    if not sys.platform.startswith("linux"):
+        return _told(psutil.Process().children(recursive=True))
+    # Of the new processes alone, since psutil looks at all that there are, which takes longer than most tests.
+    found = []
+    for pid in set(_pids()) - older:
+        with contextlib.suppress(psutil.Error):  # it has ended
+            process = psutil.Process(int(pid))
+            if os.getpid() in [parent.pid for parent in process.parents()]:
+                found.append(process)
+    return _told(found)
 
 
 def _orphans(mark: str, older: set[str]) -> dict[object, str]:
@@ -116,7 +146,7 @@ def _orphans(mark: str, older: set[str]) -> dict[object, str]:
         with contextlib.suppress(OSError, psutil.Error):  # it has ended, or is another user's
             if f"{_MARK}={mark}".encode() in Path("/proc", pid, "environ").read_bytes().split(b"\0"):
                 found.append(psutil.Process(int(pid)))
-    return {process: what for process, what in _told(found).items() if process not in _children()}
+    return {process: what for process, what in _told(found).items() if process not in _children(older)}
 
 
 def _pids() -> list[str]:

@@ -1,4 +1,7 @@
-"""The callbacks in real predictions: their interface, numbers, folders, what Lightning returns, and progress."""
+"""The callbacks in real predictions: their interface, numbers, folders, what Lightning returns, and progress.
+
+What is decided before a worker has a sample is tested with threads, which start sooner than helper processes.
+"""
 
 import copy
 import importlib
@@ -177,7 +180,7 @@ def test_a_run_without_batches_leaves_nothing_open(package, tmp_path, empty):
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 100])
 def test_numbers_are_the_indices_in_the_data_set(package, tmp_path, batch_size):
     """Whatever the batch size, the last and smaller batch included."""
-    predict(package, texts, FileWriter(tmp_path, "pred", "text"), data=loader(17, batch_size))
+    predict(package, texts, FileWriter(tmp_path, "pred", "text", backend="thread"), data=loader(17, batch_size))
     assert files_in(tmp_path) == numbered(17)
 
 
@@ -185,7 +188,7 @@ def test_numbers_are_the_indices_in_the_data_set(package, tmp_path, batch_size):
 def test_numbering_goes_on_over_several_loaders(package, tmp_path):
     """Nothing of the second loader overwrites the first one's."""
     data = [loader(5, 2), loader(3, 2, first=5), loader(1, 2, first=8)]
-    predict(package, texts, FileWriter(tmp_path, "pred", "text"), data=data)
+    predict(package, texts, FileWriter(tmp_path, "pred", "text", backend="thread"), data=data)
     assert files_in(tmp_path) == numbered(9)
 
 
@@ -193,7 +196,7 @@ def test_numbering_goes_on_over_several_loaders(package, tmp_path):
 def test_limited_batches_are_numbered_likewise(package, tmp_path):
     """limit_predict_batches limits each loader, and numbers are indices all the same."""
     data = [loader(100, 2), loader(100, 2, first=4)]
-    predict(package, texts, FileWriter(tmp_path, "pred", "text"), data=data, limit_predict_batches=2)
+    predict(package, texts, FileWriter(tmp_path, "pred", "text", backend="thread"), data=data, limit_predict_batches=2)
     assert files_in(tmp_path) == {
         f"{number + (96 if number > 3 else 0)}.txt": f"sample {number}" for number in range(8)
     }
@@ -278,7 +281,7 @@ def test_two_writers_share_a_directory_if_their_files_differ(package, tmp_path):
 @pytest.mark.parametrize("name_key", [None, "id"])
 def test_two_writers_with_equal_files_are_refused(package, tmp_path, name_key):
     """The error names the sample; the first writer's files stay as they are."""
-    first, second = (FileWriter(tmp_path, key, "text", name_key) for key in ("pred", "other"))
+    first, second = (FileWriter(tmp_path, key, "text", name_key, backend="thread") for key in ("pred", "other"))
     step = lambda batch, *_: {**texts(batch), "other": ["other"] * len(batch)}  # noqa: E731
     with pytest.raises(DuplicateNameError, match=r"named 'n?0': .* and .* would both become 'n?0\.txt'"):
         predict(package, step, first, second)
@@ -313,7 +316,7 @@ def test_what_lightning_returns_is_left_alone_with_one_warning(package, tmp_path
 @both_packages
 def test_false_switches_collecting_off(package, tmp_path):
     """Whatever the call says, silently."""
-    callback = FileWriter(tmp_path, "pred", "text", "id", return_predictions=False)
+    callback = FileWriter(tmp_path, "pred", "text", "id", return_predictions=False, backend="thread")
     assert predict(package, texts, callback, return_predictions=True) is None
     assert len(files_in(tmp_path)) == 8
 
@@ -321,7 +324,7 @@ def test_false_switches_collecting_off(package, tmp_path):
 @both_packages
 def test_true_switches_collecting_on(package, tmp_path):
     """Whatever the call says, silently."""
-    callback = FileWriter(tmp_path, "pred", "text", return_predictions=True)
+    callback = FileWriter(tmp_path, "pred", "text", return_predictions=True, backend="thread")
     predictions = predict(package, texts, callback, return_predictions=False)
     assert [batch["id"][0] for batch in predictions] == ["n0", "n4"]
 
@@ -329,7 +332,10 @@ def test_true_switches_collecting_on(package, tmp_path):
 @both_packages
 def test_a_call_that_asks_for_no_predictions_is_silent(package, tmp_path):
     """Nothing piles up then; warnings are errors here."""
-    assert predict(package, texts, FileWriter(tmp_path, "pred", "text"), return_predictions=False) is None
+    assert (
+        predict(package, texts, FileWriter(tmp_path, "pred", "text", backend="thread"), return_predictions=False)
+        is None
+    )
 
 
 @both_packages
@@ -337,7 +343,7 @@ def test_a_call_that_asks_for_no_predictions_is_silent(package, tmp_path):
 def test_two_writers_warn_together_at_most_once(package, tmp_path, options):
     """And not at all if one of them says that it is meant."""
     callbacks = [
-        FileWriter(tmp_path / f"{place}", "pred", "text", return_predictions=option)
+        FileWriter(tmp_path / f"{place}", "pred", "text", return_predictions=option, backend="thread")
         for place, option in enumerate(options)
     ]
     with warnings.catch_warnings(record=True) as caught:
@@ -351,7 +357,7 @@ def test_two_writers_warn_together_at_most_once(package, tmp_path, options):
 def test_one_writer_switches_collecting_off_for_both(package, tmp_path, options):
     """In any order, and then there is nothing to warn of."""
     callbacks = [
-        FileWriter(tmp_path / f"{place}", "pred", "text", return_predictions=option)
+        FileWriter(tmp_path / f"{place}", "pred", "text", return_predictions=option, backend="thread")
         for place, option in enumerate(options)
     ]
     assert predict(package, texts, *callbacks, return_predictions=None) is None
@@ -493,7 +499,7 @@ def test_the_queues_stand_beside_lightnings_bar(package, tmp_path, monkeypatch, 
 
     writers = [
         FileWriter(tmp_path / "a", "pred", write, queue_size=100),
-        FileWriter(tmp_path / "b", "pred", "text", queue_size=20),
+        FileWriter(tmp_path / "b", "pred", "text", queue_size=20, backend="thread"),
     ]
     callbacks = [bar, *writers] if bar_first else [*writers, bar]
     looking = make_hooks(
@@ -555,7 +561,9 @@ def test_a_bar_that_is_switched_off_is_left_alone(package, tmp_path, monkeypatch
     """Nothing is shown beside it nor after it, and everything is written."""
     monkeypatch.setattr(progress_module, "_SECONDS_BETWEEN", 0)
     bars = [] if kind == "none" else [make_bar(package, BARS[kind][0], refresh_rate=0)]
-    predict(package, texts, *bars, FileWriter(tmp_path, "pred", "text"), enable_progress_bar=bool(bars))
+    predict(
+        package, texts, *bars, FileWriter(tmp_path, "pred", "text", backend="thread"), enable_progress_bar=bool(bars)
+    )
     captured = capsys.readouterr()
     assert "queue" not in captured.out + captured.err
     assert "Writing" not in captured.out + captured.err
@@ -567,5 +575,5 @@ def test_a_bar_of_ones_own_is_left_alone(package, tmp_path, monkeypatch):
     """It need have nothing of Lightning's own two; what is left still gets a bar."""
     monkeypatch.setattr(progress_module, "_SECONDS_BETWEEN", 0)
     bar = make_bar(package, "ProgressBar")
-    predict(package, texts, bar, FileWriter(tmp_path, "pred", "text"), enable_progress_bar=True)
+    predict(package, texts, bar, FileWriter(tmp_path, "pred", "text", backend="thread"), enable_progress_bar=True)
     assert files_in(tmp_path) == numbered(8)

@@ -19,6 +19,11 @@ SCRIPT = Path(__file__).with_name("ddp_script.py")
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 
+@pytest.fixture(autouse=True)
+def _one_worker_by_default():
+    """Not here, where the machine's own number is looked at."""
+
+
 def run_script(strategy, folder):
     """Run the script: its folder, and what each rank reported."""
     done = subprocess.run([sys.executable, SCRIPT, folder, strategy], capture_output=True, text=True, timeout=240)

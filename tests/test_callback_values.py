@@ -1,4 +1,7 @@
-"""What a model's outputs may be, and which files become of them, in real predictions."""
+"""What a model's outputs may be, and which files become of them, in real predictions.
+
+What is decided before a worker has a sample is tested with threads, which start sooner than helper processes.
+"""
 
 import asyncio
 import functools
@@ -84,7 +87,7 @@ def test_only_batches_and_sequences_are_split():
 def test_nothing_is_written_for_a_batch_without_outputs(package, tmp_path, nothing):
     """None and empty outputs are no error, and the numbers of their items stay free."""
     outputs = [{"pred": ["a"]}, nothing, {"pred": ["b"]}]
-    callback = FileWriter(tmp_path, "pred", "text")
+    callback = FileWriter(tmp_path, "pred", "text", backend="thread")
     predict_outputs(package, outputs, callback)
     assert files_in(tmp_path) == {"0.txt": "a", "2.txt": "b"}
     assert callback.stats().accepted == 2
@@ -94,7 +97,7 @@ def test_nothing_is_written_for_a_batch_without_outputs(package, tmp_path, nothi
 @pytest.mark.parametrize("outputs", [UserDict(pred=["a", "b"]), {"pred": ["a", "b"], 1: None}], ids=["mapping", "dict"])
 def test_outputs_are_any_mapping(package, tmp_path, outputs):
     """What predict_step returns needs to have the key only."""
-    predict_outputs(package, [outputs], FileWriter(tmp_path, "pred", "text"))
+    predict_outputs(package, [outputs], FileWriter(tmp_path, "pred", "text", backend="thread"))
     assert files_in(tmp_path) == {"0.txt": "a", "1.txt": "b"}
 
 
@@ -129,7 +132,7 @@ def test_outputs_are_any_mapping(package, tmp_path, outputs):
 )
 def test_wrong_outputs_stop_the_run_and_lose_nothing(package, tmp_path, bad, kind, message):
     """The error is raised by predict; what was handed over before is stored, and of the wrong batch nothing."""
-    callback = FileWriter(tmp_path, "pred", "text", "id")
+    callback = FileWriter(tmp_path, "pred", "text", "id", backend="thread")
     with pytest.raises(kind, match=message):
         predict_outputs(package, [{"pred": ["A", "B"], "id": ["a", "b"]}, bad, {"pred": "C", "id": "c"}], callback)
     assert files_in(tmp_path) == {"a.txt": "A", "b.txt": "B"}
@@ -160,7 +163,9 @@ def test_wrong_outputs_stop_the_run_and_lose_nothing(package, tmp_path, bad, kin
 )
 def test_names_become_files(package, tmp_path, names, files):
     """Names may hold folders and dots, and scalars count as their value."""
-    predict_outputs(package, [{"pred": ["A", "B"], "id": names}], FileWriter(tmp_path, "pred", "text", "id"))
+    predict_outputs(
+        package, [{"pred": ["A", "B"], "id": names}], FileWriter(tmp_path, "pred", "text", "id", backend="thread")
+    )
     assert files_in(tmp_path) == {f"{files[0]}.txt": "A", f"{files[1]}.txt": "B"}
 
 

@@ -16,6 +16,7 @@ import psutil
 import pytest
 from faulty import ERRORS, PASSING, FaultyTarget, fault, told
 from harness import in_thread, leftovers, run_script, script_running, until
+from sent_to_helpers import hang
 
 from lighter_async import BackgroundWriter, Encoder, QueueFullError, WriteError, WriteTimeoutError, read_manifest
 from lighter_async.manifest import ManifestLog
@@ -496,25 +497,12 @@ SECONDS = 1.0
 """A time limit that a writer that does not hang keeps on a busy machine."""
 
 
-def _hang(value):
-    if value == "sleep":
-        time.sleep(10_000)
-    elif value == "loop":
-        # In C, without a look at signals, and with the interpreter's lock held.
-        sum(iter(lambda: 0, 1)) if value == "" else any(map(bool, iter(int, 1)))
-    elif value == "lock":
-        lock = threading.Lock()
-        lock.acquire()
-        lock.acquire()
-    return str(value).encode()
-
-
 HANGING = ["sleep", "loop", "lock"]
 
 
 def test_helpers_that_hang_are_ended(tmp_path):
     """After three attempts the sample is told with where it hung; all others are stored, of its batch, too."""
-    encode = Encoder(_hang, suffix="", name="hang")
+    encode = Encoder(hang, suffix="", name="hang")
     writer = BackgroundWriter(encode, tmp_path, backend="process", max_workers=3, write_timeout=SECONDS)
     names = [f"{kind}-{place}" for kind in HANGING for place in range(5)]
     writer.submit_batch(names, [name[:-2] if name.endswith("2") else name for name in names])
@@ -524,8 +512,8 @@ def test_helpers_that_hang_are_ended(tmp_path):
     for failure in failures.values():
         assert isinstance(failure.cause, WriteTimeoutError)
         assert failure.attempts == 3
-        assert "_hang" in failure.cause.stack
-        assert "test_failures.py" in failure.cause.stack
+        assert "in hang" in failure.cause.stack
+        assert "sent_to_helpers.py" in failure.cause.stack
         assert "write_timeout=1 s" in str(failure)
     expected = sorted([*names, "x", "y"])
     for kind in HANGING:

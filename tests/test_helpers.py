@@ -15,6 +15,7 @@ import pytest
 import torch
 from harness import HelperHarness, content, leftovers, results, run_script, script_running, until
 from PIL import Image
+from sent_to_helpers import DeadlyToMake, OnlyHere, TwoArguments
 
 from lighter_async import (
     BackendUnavailableError,
@@ -275,19 +276,6 @@ def test_a_value_that_cannot_travel_is_refused_and_its_name_stays_free(tmp_path)
     assert read(tmp_path) == {"a.txt": b"words", "b.txt": b"more"}
 
 
-class OnlyHere:
-    """Cannot be made again anywhere else."""
-
-    def __reduce__(self):
-        return _made_here, (os.getpid(),)
-
-
-def _made_here(process):
-    if os.getpid() != process:
-        raise LookupError("only at home")
-    return OnlyHere()
-
-
 def test_a_value_that_cannot_be_made_again_fails_alone(tmp_path):
     """By name, with what was raised; the others of its batch are stored."""
     writer = BackgroundWriter("text", tmp_path, backend="process", max_workers=1)
@@ -297,11 +285,6 @@ def test_a_value_that_cannot_be_made_again_fails_alone(tmp_path):
         writer.close()
     assert [(one.name, type(one.cause)) for one in caught.value.failures] == [("a", LookupError)]
     assert read(tmp_path) == {"before.txt": b"words", "b.txt": b"words"}
-
-
-class TwoArguments(Exception):
-    def __init__(self, one, two):
-        super().__init__(f"{one} and {two}")
 
 
 @pytest.mark.parametrize(
@@ -448,27 +431,6 @@ def test_a_sample_that_kills_helpers_three_times_fails_and_the_others_are_stored
     assert encoded.count("deadly") == 3
     assert set(encoded) == set(values)
     assert len(read_manifest(tmp_path / "out")) == len(values) - 1
-
-
-class DeadlyToMake:
-    """A writer that ends the process in which it is made again."""
-
-    def __init__(self, how):
-        self.how = how
-
-    def __reduce__(self):
-        return _make_deadly, (self.how, os.getpid())
-
-    def __call__(self, path, value):
-        raise AssertionError("nobody is to get here")
-
-
-def _make_deadly(how, home):
-    if os.getpid() != home:
-        if how == "exit":
-            os._exit(9)
-        raise LookupError("cannot be made again")
-    return DeadlyToMake(how)
 
 
 @pytest.mark.parametrize("how", ["exit", "raise"])

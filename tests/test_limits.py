@@ -10,6 +10,11 @@ from lighter_async import BackgroundWriter, limits
 MEBI = 1 << 20
 
 
+@pytest.fixture(autouse=True)
+def _one_worker_by_default():
+    """Not here, where the machine's own number is looked at."""
+
+
 @pytest.fixture
 def cores(monkeypatch):
     def set_cores(count):

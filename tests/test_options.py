@@ -161,7 +161,7 @@ def test_options_stay_when_threads_take_over(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise BackendUnavailableError("nothing is started here")
 
-    monkeypatch.setattr("lighter_async.workers.process.ProcessBackend.start", refuse)
+    monkeypatch.setattr("lighter_async.workers.process.backend.ProcessBackend.start", refuse)
     with pytest.warns(RuntimeWarning, match="nothing is started here"):
         with BackgroundWriter("text", tmp_path, writer_options={"encoding": "utf-16-le"}, backend="auto") as writer:
             writer.submit("a", "hi")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sent_to_helpers import Refusing
 
 from lighter_async import (
     AsyncBackgroundWriter,
@@ -172,15 +173,6 @@ def test_a_sample_with_an_output_that_cannot_be_encoded_is_not_stored(tmp_path, 
             writer.submit_batch(["a", "b", "c"], {"mask": masks, "logits": batch["logits"]})
     assert files_in(tmp_path) == ["a.logits.pt", "a.mask.png", "c.logits.pt", "c.mask.png"]
     assert (writer.stats().written, writer.stats().failed) == (2, 1)
-
-
-class Refusing(LocalTarget):
-    """Names no file of logits whose name begins with b."""
-
-    def publish(self, temporary, name, **options):
-        if name == "b.logits.pt":
-            raise OSError(22, "as told")
-        return super().publish(temporary, name, **options)
 
 
 @pytest.mark.parametrize("durability", ["rename", "fsync"])

@@ -368,13 +368,13 @@ def test_values_of_several_writers_and_keys_go_to_their_own_series(tmp_path, bro
     """Each is written by the writer that failed on it, where that is registered, and recorded as its."""
     for key in ("one", "two"):
         (tmp_path / f"{key}.txt").mkdir()
-        background = BackgroundWriter("text", tmp_path, on_error="continue", run=Run(key=key))
+        background = BackgroundWriter("text", tmp_path, backend="thread", on_error="continue", run=Run(key=key))
         background.submit(key, "text", origin=Origin([0]))
         with pytest.raises(WriteError):
             background.close()
         (tmp_path / f"{key}.txt").rmdir()
     (tmp_path / "three.pt").mkdir()
-    background = BackgroundWriter("tensor", tmp_path, on_error="continue")
+    background = BackgroundWriter("tensor", tmp_path, backend="thread", on_error="continue")
     background.submit("three", torch.zeros(2), origin=Origin([0]))
     with pytest.raises(WriteError):
         background.close()

@@ -399,7 +399,9 @@ def test_numbers_in_any_order_are_claimed_once():
 def test_a_kept_value_is_stored_as_durably_as_its_run_stored(tmp_path, monkeypatch, manifest):
     """Synced, where the run had that."""
     (tmp_path / "a.txt").mkdir()
-    background = BackgroundWriter("text", tmp_path, on_error="continue", durability="fsync", manifest=manifest)
+    background = BackgroundWriter(
+        "text", tmp_path, backend="thread", on_error="continue", durability="fsync", manifest=manifest
+    )
     background.submit("a", "x")
     with pytest.raises(WriteError):
         background.close()

@@ -9,6 +9,7 @@ from harness import leftovers
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from sent_to_helpers import encode_unless_it_fails, fails
 
 from lighter_async import BackgroundWriter, ClosedError, DuplicateNameError, Encoder, WriteError, read_manifest
 from lighter_async.manifest import checksum
@@ -16,16 +17,6 @@ from lighter_async.manifest import checksum
 NAMES = st.sampled_from([*"abcdefgh", "x/a", "x/b"])
 KINDS = st.sampled_from(["fine", "fine", "fine", "fail"])
 BATCHES = st.lists(st.tuples(NAMES, KINDS), max_size=5)
-
-
-def encode(value):
-    if fails(value):
-        raise ValueError("no way to write it")
-    return value.encode()
-
-
-def fails(value):
-    return value.startswith("fail")
 
 
 class Writers(RuleBasedStateMachine):
@@ -56,7 +47,7 @@ class Writers(RuleBasedStateMachine):
 
     def open(self, resume):
         self.writer = BackgroundWriter(
-            Encoder(encode, suffix="", name="text"),
+            Encoder(encode_unless_it_fails, suffix="", name="text"),
             self.folder,
             backend=self.backend,
             resume=resume,

@@ -276,3 +276,13 @@ def test_nothing_is_recorded_so_far_where_the_manifest_is_gone(tmp_path):
         assert log.recorded(["a"]) == {}
     finally:
         log.close()
+
+
+def test_a_target_below_a_directory_without_a_store_is_refused_at_once(tmp_path):
+    """With the method that it lacks; not when the first sample is recorded."""
+
+    class Unreadable(LocalTarget):
+        store = None
+
+    with pytest.raises(TypeError, match=r"Unreadable says with features.has_directory .* needs a method store\(\)"):
+        BackgroundWriter("text", target=Unreadable(tmp_path))

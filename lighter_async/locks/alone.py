@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
-import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -78,7 +76,9 @@ def unlink_from_copies(path: str, *, waiting: Callable[[], None] = lambda: None)
         except NoLocks:
             pass
         if is_at(descriptor, path):  # else another one was quicker
-            fresh = f"{path}.{secrets.token_hex(6)}"
+            import shutil  # here, since it imports compressors
+
+            fresh = f"{path}.{os.urandom(6).hex()}"
             with open(fresh, "xb") as copy, open(os.dup(descriptor), "rb") as file:
                 shutil.copyfileobj(file, copy)
             os.replace(fresh, path)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 __all__ = ["Owner", "boot_id", "this_process"]
 
-_PROGRAM = secrets.token_hex(4)
+_PROGRAM = os.urandom(4).hex()
 
 
 @dataclass(frozen=True, slots=True)

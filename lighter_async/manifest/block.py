@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lighter_async.manifest.entry import Record
 from lighter_async.manifest.keys import key_in_series, key_of, keys_of, keys_of_numbers
 from lighter_async.manifest.line import LARGEST, Output, Samples, Span
-from lighter_async.names import with_suffix, with_suffixes
+from lighter_async.names import with_suffix
 from lighter_async.store import Place
 
 __all__ = ["NAMES", "Block", "Head"]
@@ -279,7 +279,7 @@ class Block:
             )
         numbers = self.number_column()
         if numbers is None:
-            return keys_of(with_suffixes(self.names, head.suffix))
+            return keys_of(self.names, head.suffix)
         if head.suffix.startswith("."):
             return keys_of_numbers(numbers, head.suffix)
         return keys_of([with_suffix(str(number), head.suffix) for number in numbers.tolist()])

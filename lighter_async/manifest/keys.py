@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,10 +11,12 @@ import xxhash
 from numpy.typing import NDArray
 
 from lighter_async.manifest.line import LARGEST
+from lighter_async.names import with_suffixes
 
 __all__ = ["key_in_series", "key_of", "keys_of", "keys_of_numbers"]
 
-_SEED = secrets.randbits(64)  # so that nobody can choose a name whose key is that of another one
+_CHUNK = 1 << 14
+_SEED = int.from_bytes(os.urandom(8), "little")  # so that nobody can choose a name whose key is that of another one
 _DIGITS = frozenset("0123456789")
 _LONGEST_NUMBER = 19  # digits of a number that a key is made of
 
@@ -33,10 +35,23 @@ def key_in_series(name: str, series: tuple[str, str]) -> int:
     return _hash("\0".join((name, *series)))
 
 
-def keys_of(files: Sequence[str]) -> NDArray[np.uint64]:
-    """As `key_of`, of many."""
+def keys_of(files: Sequence[str], suffix: str = "") -> NDArray[np.uint64]:
+    """As `key_of`, of many.
+
+    Args:
+        files: The files, or the names of samples.
+        suffix: What each is to end in, as of `with_suffix`.
+    """
     keys = np.empty(len(files), np.uint64)
-    # Those that are numbers together, which takes a tenth of the time.
+    for start in range(0, len(files), _CHUNK):  # in parts, so that the texts and numbers on the way take little memory
+        some = with_suffixes(files[start : start + _CHUNK], suffix)
+        keys[start : start + len(some)] = _keys_of_some(some)
+    return keys
+
+
+def _keys_of_some(files: Sequence[str]) -> NDArray[np.uint64]:
+    keys = np.empty(len(files), np.uint64)
+    # Numbers together, which takes a tenth of the time.
     numbered: dict[str, tuple[list[int], list[int]]] = {}
     for place, file in enumerate(files):
         found = _number_and_rest(file)

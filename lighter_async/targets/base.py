@@ -197,8 +197,20 @@ def features_of(target: Target) -> Features:
 
 
 def directory_of(target: object) -> DirectoryTarget | None:
-    """A target as one that stores below a directory; None if it stores elsewhere, or is no target."""
-    return cast(DirectoryTarget, target) if isinstance(target, Target) and features_of(target).has_directory else None
+    """A target as one that stores below a directory; None if it stores elsewhere, or is no target.
+
+    Raises:
+        TypeError: It says that it does, but not what reads its samples.
+    """
+    if not isinstance(target, Target) or not features_of(target).has_directory:
+        return None
+    if not isinstance(target, Readable):
+        raise TypeError(
+            f"{type(target).__name__} says with features.has_directory that it stores below a directory, so it needs a "
+            "method store() that gives what reads its samples; where they are files: "
+            "lighter_async.store.DirectoryStore(self.directory)"
+        )
+    return cast(DirectoryTarget, target)
 
 
 def descriptors_of(target: Target) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Container, Iterator
 
@@ -13,9 +12,6 @@ from lighter_async.locks import LOCK_ENDING, RunLock, owner_of
 from lighter_async.names import RESERVED_PREFIX
 
 __all__ = ["clear_leftovers"]
-
-_log = logging.getLogger(__name__)
-
 
 _SURELY_OVER = 24 * 3600.0  # seconds, by the file system's clock
 
@@ -69,7 +65,11 @@ def clear_leftovers(root: str, *, but: str) -> None:
         for lock in dead.values():
             lock.release()
     if removed:
-        _log.info("removed %d temporary files that an earlier run left in %s when it ended", removed, root)
+        import logging  # here, since helpers, which clear nothing up, need none of it
+
+        logging.getLogger(__name__).info(
+            "removed %d temporary files that an earlier run left in %s when it ended", removed, root
+        )
 
 
 def _written(path: str) -> float | None:

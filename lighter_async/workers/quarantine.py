@@ -18,7 +18,6 @@ from lighter_async.files import new_token, publish
 from lighter_async.names import RESERVED_PREFIX, check_name
 from lighter_async.types import Durability, Origin, Run
 from lighter_async.workers.plain_values import NotPlainError, from_plain, to_plain
-from lighter_async.workers.untrusted_files import read_untrusted
 
 __all__ = ["Kept", "NeedsTrustError", "Quarantine", "kept_in"]
 
@@ -127,6 +126,8 @@ class Kept:
             Exception: It cannot be loaded.
         """
         import torch
+
+        from lighter_async.workers.untrusted_files import read_untrusted  # here, since helpers only keep values
 
         is_plain = self.about.get("plain") is True
         with open(open_below(self._root, f"{self._below}/{_VALUE}"), "rb") as opened:

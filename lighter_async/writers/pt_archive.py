@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import io
 import struct
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
 from lighter_async.block import Block, EncodedRows, Rows
+
+if TYPE_CHECKING:
+    import zipfile
 
 __all__ = ["Archives", "Template", "split"]
 
@@ -229,6 +231,8 @@ def _without_identifier(archive: bytes) -> bytes:
 
 
 def _record(archive: bytes | memoryview, ending: str) -> zipfile.ZipInfo | None:
+    import zipfile  # here, since helpers that are given templates need none of it
+
     with zipfile.ZipFile(io.BytesIO(archive)) as file:
         return next((record for record in file.infolist() if record.filename.endswith(ending)), None)
 

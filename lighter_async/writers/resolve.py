@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import pkgutil
@@ -117,6 +116,8 @@ def _imported(writer: str) -> Any:
         try:
             found = getattr(found, part)
         except AttributeError as error:
+            import difflib
+
             near = difflib.get_close_matches(part, dir(found), 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"writer {shown(writer)}: module {module!r} has no {attribute!r}{hint}") from error

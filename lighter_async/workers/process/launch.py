@@ -25,15 +25,19 @@ __all__ = ["Process", "check_descriptors", "launch", "needed", "standard_descrip
 _SECONDS_TO_END = 30.0  # for a helper that has nothing left to do; what a user's writer left running may hold it
 
 # A command instead of `-m`, since that would put the working folder before everything else on the path. The helper goes
-# to its folder by itself, for one that cannot be entered any more is no reason not to begin.
+# to its folder by itself, for one that cannot be entered any more is no reason not to begin. What it imports stays
+# until it ends, so there is no garbage to look for in it, neither while it begins nor later.
 _COMMAND = """
-import os, sys
+import gc, os, sys
+gc.disable()
 setting, folder, *sys.path = sys.argv[1:]
 try:
     os.chdir(folder)
 except OSError:
     os.chdir("/")
 from lighter_async.workers.process.helper import main
+gc.freeze()
+gc.enable()
 main(setting)
 """
 

@@ -1,0 +1,82 @@
+"""What tests send to helper processes by its name. A helper imports this module, which imports nothing that takes long.
+
+The tests' own modules would do, but they import torch, pytest and hypothesis, in every helper that is started.
+"""
+
+import os
+import threading
+import time
+
+from lighter_async import LocalTarget
+
+
+def encode_unless_it_fails(value):
+    """An encoder of texts, which fails for some."""
+    if fails(value):
+        raise ValueError("no way to write it")
+    return value.encode()
+
+
+def fails(value):
+    return value.startswith("fail")
+
+
+def hang(value):
+    if value == "sleep":
+        time.sleep(10_000)
+    elif value == "loop":
+        # In C, without a look at signals, and with the interpreter's lock held.
+        sum(iter(lambda: 0, 1)) if value == "" else any(map(bool, iter(int, 1)))
+    elif value == "lock":
+        lock = threading.Lock()
+        lock.acquire()
+        lock.acquire()
+    return str(value).encode()
+
+
+class Refusing(LocalTarget):
+    """Names no file of logits whose name begins with b."""
+
+    def publish(self, temporary, name, **options):
+        if name == "b.logits.pt":
+            raise OSError(22, "as told")
+        return super().publish(temporary, name, **options)
+
+
+class OnlyHere:
+    """Cannot be made again anywhere else."""
+
+    def __reduce__(self):
+        return _made_here, (os.getpid(),)
+
+
+def _made_here(process):
+    if os.getpid() != process:
+        raise LookupError("only at home")
+    return OnlyHere()
+
+
+class TwoArguments(Exception):
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+class DeadlyToMake:
+    """A writer that ends the process in which it is made again."""
+
+    def __init__(self, how):
+        self.how = how
+
+    def __reduce__(self):
+        return _make_deadly, (self.how, os.getpid())
+
+    def __call__(self, path, value):
+        raise AssertionError("nobody is to get here")
+
+
+def _make_deadly(how, home):
+    if os.getpid() != home:
+        if how == "exit":
+            os._exit(9)
+        raise LookupError("cannot be made again")
+    return DeadlyToMake(how)
