@@ -19,6 +19,7 @@ from lighter_async.manifest import Manifest, Record, read_manifest
 from lighter_async.names import with_suffix
 from lighter_async.service import BackgroundWriter
 from lighter_async.store import DirectoryStore, Store
+from lighter_async.targets import LocalTarget, TarShards, has_shards
 from lighter_async.types import Origin, Run
 from lighter_async.workers import Kept, NeedsTrustError, kept_in
 from lighter_async.writers import (
@@ -271,6 +272,7 @@ class _Writers:
     def __init__(self, directory: Path, manifest: Manifest, *, trust: bool) -> None:
         self._trust = trust
         self._directory = directory
+        self._blocks = list(manifest.records.blocks)
         self._runs = {(run.run, run.writer, run.key): run for run in manifest.runs}
         self._open: tuple[object, BackgroundWriter] | None = None
 
@@ -316,20 +318,27 @@ class _Writers:
         recorded = earlier is not None
         # As the run had it; a function's files are its own affair.
         is_synced = "fsync" in (about.get("durability"), earlier.durability if earlier is not None else None)
+        is_function = isinstance(resolve_writer(named), PathFunction)
+        make = TarShards if self._lies_in_shards(one) and not is_function else LocalTarget
         background = BackgroundWriter(
             named,
-            self._directory,
-            durability="fsync" if is_synced and not isinstance(resolve_writer(named), PathFunction) else "rename",
+            make(self._directory, durability="fsync" if is_synced and not is_function else "rename", run=run),
             run_config=None if earlier is None else earlier.config,
             mix_configs=True,
             backend="thread",
             max_workers=1,
             manifest=recorded,
             resume=recorded,
-            run=run,
         )
         self._open = wanted, background
         return background
+
+    def _lies_in_shards(self, one: Kept) -> bool:
+        """Whether samples of a value's series are stored in shards: as its run has stored others, if it has."""
+        for block in self._blocks:
+            if block.is_known and (block.head.writer, block.head.key) == _series(one):
+                return block.head.has_offsets
+        return has_shards(self._directory)
 
     def _close(self) -> None:
         open_, self._open = self._open, None
