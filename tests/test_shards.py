@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import pytorch_lightning
+import replayable
 import torch
 from lightning_models import lightning_warnings, predict
 
@@ -689,6 +690,22 @@ def test_repair_drops_one_sample_and_leaves_the_shard(tmp_path, capsys):
     results = open_results(tmp_path, decode=encode_text)
     assert {name: results[name] for name in results} == values
     assert main(["verify", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize("stored", [[], ["a", "b"]])
+def test_kept_values_are_replayed_into_shards(tmp_path, monkeypatch, stored):
+    """As their run has stored the others, or was to."""
+    monkeypatch.setenv(replayable.BROKEN, "1")
+    target = TarShards(tmp_path)
+    with BackgroundWriter("replayable:picky", target=target, backend="thread", on_error="continue") as writer:
+        names = [*stored, "bad.1", "bad.2"]
+        writer.submit_batch(names, names)
+    monkeypatch.delenv(replayable.BROKEN)
+    assert main(["replay", str(tmp_path), "--writer", "replayable:picky", "--trust"]) == 0
+    members = [name for one in tar_of(tmp_path) for name in tar_names(tmp_path / one)]
+    assert sorted(members) == [*(f"{name}.picky" for name in stored), "bad%2E1.picky", "bad%2E2.picky"]
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(("shard", ".lighter"))} == set()
+    assert len(read_manifest(tmp_path)) == len(names)
 
 
 def test_the_list_is_made_anew_from_the_shards(tmp_path):

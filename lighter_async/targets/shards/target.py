@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from itertools import islice
@@ -132,8 +133,9 @@ class TarShards:
             run: Which run, and which of its ranks.
             directory: Where that run stores. None: where this target does.
         """
-        made = TarShards(self.directory, shard_bytes=self.shard_bytes, shard_samples=self.shard_samples)
+        made = copy.copy(self)
         made._folder = self._folder.of_run(run, directory)
+        made._is_copy = False  # none in a helper, as those that are pickled
         return made
 
     def open(self) -> None:
