@@ -8,11 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import psutil
 import pytest
 import pytorch_lightning
+import replayable
 import torch
 from lightning_models import lightning_warnings, predict
 
@@ -467,6 +469,34 @@ def test_a_helper_that_dies_leaves_no_sample_out_and_none_twice(tmp_path):
     check_whole(out, values)
 
 
+KILLED = """
+    import os, signal, sys
+    from lighter_async import BackgroundWriter, Origin, TarShards
+    from tests.test_shards import encode_text, values_of
+    target = TarShards(sys.argv[1], shard_samples=6)
+    writer = BackgroundWriter(encode_text, target=target, backend="process", max_workers=2)
+    values = values_of(*range(200))
+    for start in range(0, 200, 8):
+        batch = list(values)[start : start + 8]
+        writer.submit_batch(batch, [values[name] for name in batch], origin=Origin(range(start, start + len(batch))))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_helpers_of_a_killed_job_store_what_it_has_handed_over(tmp_path):
+    """And whoever opens the directory waits for them; each sample is in one shard."""
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(KILLED), tmp_path],
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(here.parent), str(here)])},
+    )
+    assert done.returncode == -signal.SIGKILL
+    with contextlib.closing(TarShards(tmp_path)) as target:
+        target.open()
+    check_whole(tmp_path, values_of(*range(200)))
+
+
 @pytest.mark.parametrize("is_recorded", [True, False])
 def test_a_tail_that_is_torn_at_any_byte_is_cut_off(tmp_path, is_recorded):
     """By the records where there are any, else by what is whole: of two outputs of a sample none is there alone."""
@@ -689,6 +719,23 @@ def test_repair_drops_one_sample_and_leaves_the_shard(tmp_path, capsys):
     results = open_results(tmp_path, decode=encode_text)
     assert {name: results[name] for name in results} == values
     assert main(["verify", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize("stored", [[], ["a", "b"]])
+def test_kept_values_are_replayed_into_shards(tmp_path, monkeypatch, stored):
+    """As their run has stored the others, or was to."""
+    monkeypatch.setenv(replayable.BROKEN, "1")
+    target = TarShards(tmp_path)
+    names = [*stored, "bad.1", "bad.2"]
+    with pytest.raises(WriteError, match="2 values are kept"):
+        with BackgroundWriter("replayable:picky", target=target, backend="thread", on_error="continue") as writer:
+            writer.submit_batch(names, names)
+    monkeypatch.delenv(replayable.BROKEN)
+    assert main(["replay", str(tmp_path), "--writer", "replayable:picky", "--trust"]) == 0
+    members = [name for one in tar_of(tmp_path) for name in tar_names(tmp_path / one)]
+    assert sorted(members) == [*(f"{name}.picky" for name in stored), "bad%2E1.picky", "bad%2E2.picky"]
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(("shard", ".lighter"))} == set()
+    assert len(read_manifest(tmp_path)) == len(names)
 
 
 def test_the_list_is_made_anew_from_the_shards(tmp_path):

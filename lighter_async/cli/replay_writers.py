@@ -9,7 +9,7 @@ from typing import Any
 from lighter_async.errors import LighterAsyncError, describe
 from lighter_async.manifest import Manifest
 from lighter_async.service import BackgroundWriter
-from lighter_async.targets import DirectoryTarget
+from lighter_async.targets import DirectoryTarget, LocalTarget, TarShards, has_shards
 from lighter_async.types import Origin, Run
 from lighter_async.workers import Kept, NeedsTrustError
 from lighter_async.writers import Encoder, Outputs, PathFunction, first_series, resolve_writer, writer_registry
@@ -29,6 +29,7 @@ class Writers:
     def __init__(self, target: DirectoryTarget, manifest: Manifest, *, trust: bool) -> None:
         self._trust = trust
         self._target = target
+        self._blocks = list(manifest.records.blocks)
         self._runs = {(run.run, run.writer, run.key): run for run in manifest.runs}
         self._open: tuple[object, BackgroundWriter] | None = None
 
@@ -72,13 +73,15 @@ class Writers:
         run = Run(rank=int(about["rank"]), key=about["key"], numbered=earlier is not None and earlier.numbered)
         # A run without a manifest is not to get one that knows these values alone.
         recorded = earlier is not None
-        target = self._target.of_run(run)
+        is_function = isinstance(resolve_writer(one_named), PathFunction)
+        target = self._target
+        if isinstance(target, LocalTarget) and self._lies_in_shards(one) and not is_function:
+            target = TarShards(target.directory)
+        target = target.of_run(run)
         target.if_exists = "overwrite"
         # As the run had it; a function's files are its own affair.
         is_synced = "fsync" in (about.get("durability"), earlier.durability if earlier is not None else None)
-        target.durability = (
-            "fsync" if is_synced and not isinstance(resolve_writer(one_named), PathFunction) else "rename"
-        )
+        target.durability = "fsync" if is_synced and not is_function else "rename"
         background = BackgroundWriter(
             one_named,
             target=target,
@@ -91,6 +94,13 @@ class Writers:
         )
         self._open = wanted, background
         return background
+
+    def _lies_in_shards(self, one: Kept) -> bool:
+        """Whether samples of a value's series are stored in shards: as its run has stored others, if it has."""
+        for block in self._blocks:
+            if block.is_known and (block.head.writer, block.head.key) == series_of(one):
+                return block.head.has_offsets
+        return has_shards(self._target.directory)
 
     def _close(self) -> None:
         open_, self._open = self._open, None

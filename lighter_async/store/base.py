@@ -127,13 +127,12 @@ class Store(Protocol):
 
 @runtime_checkable
 class Readable(Protocol):
-    """What says where its records and its samples are read: a target that stores below a directory.
+    """What says where its records and its samples are read: a target that stores below a directory."""
 
-    Attributes:
-        directory: Where what is stored is recorded.
-    """
-
-    directory: Path
+    @property
+    def directory(self) -> Path:
+        """Where what is stored is recorded."""
+        ...
 
     def store(self) -> Store:
         """What reads the samples; it need not be open."""

@@ -15,7 +15,7 @@ from lighter_async.targets.base import (
 )
 from lighter_async.targets.lane import Item, Lane, Outcome, Part, Placed, PlacedRows, RowItems
 from lighter_async.targets.local import LocalTarget
-from lighter_async.targets.shards import TarShards
+from lighter_async.targets.shards import TarShards, has_shards
 
 __all__ = [
     "DirectoryTarget",
@@ -36,6 +36,7 @@ __all__ = [
     "descriptors_of",
     "directory_of",
     "features_of",
+    "has_shards",
     "is_each_by_itself",
     "lane_of",
 ]

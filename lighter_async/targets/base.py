@@ -141,22 +141,31 @@ class SharedTarget(Target, Protocol):
         ...
 
 
-class DirectoryTarget(LaneTarget, PathTarget, SharedTarget, Readable, Protocol):
+class DirectoryTarget(LaneTarget, SharedTarget, Readable, Protocol):
     """A target that stores below a directory of this machine, and says with `store` what reads its samples back.
 
     Attributes:
-        directory: The directory, in which records are kept as well.
         if_exists: What becomes of a sample of an earlier run.
         durability: What is stored outlives the end of any process, or a loss of power, too.
-        run: Which rank of which run stores here.
-        since: Nanoseconds, by the file system's clock, from which on files are this run's own; None until it is open.
     """
 
-    directory: Path
     if_exists: IfExists
     durability: Durability
-    run: Run
-    since: int | None
+
+    @property
+    def directory(self) -> Path:
+        """The directory, in which records are kept as well."""
+        ...
+
+    @property
+    def run(self) -> Run:
+        """Which rank of which run stores here."""
+        ...
+
+    @property
+    def since(self) -> int | None:
+        """Nanoseconds, by the file system's clock, from which on files are this run's own; None until it is open."""
+        ...
 
     def of_run(self, run: Run, directory: str | os.PathLike[str] | None = None) -> DirectoryTarget:
         """The same target for one rank of a run, which is not open.

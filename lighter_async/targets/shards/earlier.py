@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
 
+import numpy as np
+
 from lighter_async.manifest import Manifest, Record, read_manifest
+from lighter_async.manifest.keys import key_of
+from lighter_async.manifest.records import Records
 from lighter_async.store import DirectoryStore
 from lighter_async.types import IfExists
 
@@ -41,7 +45,7 @@ class Earlier:
         with self._lock:
             manifest, suffixes = self._manifest, self._suffixes
         names = [file, *(file[: -len(one)] for one in suffixes if one and file.endswith(one) and len(one) < len(file))]
-        return any(self._is_of(record, file) for record in manifest.records.named(names))
+        return any(self._is_of(record, file) for name in names for record in _named(manifest.records, name))
 
     def keeps(self, files: Sequence[str]) -> bool:
         """Whether a sample of an earlier run stays, and is not stored again.
@@ -80,3 +84,13 @@ class Earlier:
         ):
             return False
         return DirectoryStore(os.path.abspath(self.root)).has(record.file)
+
+
+def _named(records: Records, name: str) -> Iterator[Record]:
+    """The records of the samples of a name, by bisection."""
+    keys, numbers = records.by_name
+    key = np.uint64(key_of(name))
+    for number in numbers[np.searchsorted(keys, key) : np.searchsorted(keys, key, side="right")].tolist():
+        record = records[int(number)]
+        if record.name == name:
+            yield record

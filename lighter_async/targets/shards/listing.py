@@ -19,10 +19,16 @@ from lighter_async.store import SHARD_LISTING
 from lighter_async.targets.shards.index import samples_listed
 from lighter_async.targets.shards.walk import samples_in
 
-__all__ = ["index_name", "is_shard", "list_shards", "numbers_of", "shard_name"]
+__all__ = ["has_shards", "index_name", "is_shard", "list_shards", "numbers_of", "shard_name"]
 
 _SHARD = re.compile(r"shard-([0-9]{5,9})-([0-9]{3,9})-([0-9]{6,18})\.tar")
 _LARGEST = 256 << 20
+_MARK = f"{RESERVED_PREFIX}/shards"
+
+
+def has_shards(directory: str | os.PathLike[str]) -> bool:
+    """Whether samples are, or were to be, stored in shards in a directory."""
+    return os.path.lexists(os.path.join(directory, _MARK))
 
 
 def shard_name(rank: int, lane: int, number: int) -> str:
@@ -56,7 +62,7 @@ def list_shards(root: str, replace: Callable[[str, bytes], None]) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    with alone_in(os.path.join(root, RESERVED_PREFIX, "listing")):
+    with alone_in(os.path.join(root, _MARK)):
         known = _listed(root)
         shards = sorted(name for name in os.listdir(root) if is_shard(name))
         if list(known) == shards:

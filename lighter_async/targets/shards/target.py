@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from itertools import islice
@@ -101,10 +102,18 @@ class TarShards:
         """What becomes of a sample that an earlier run has recorded."""
         return self._folder.if_exists
 
+    @if_exists.setter
+    def if_exists(self, if_exists: IfExists) -> None:
+        self._folder.if_exists = if_exists
+
     @property
     def durability(self) -> Durability:
         """What is stored outlives the end of any process, or a loss of power, too."""
         return self._folder.durability
+
+    @durability.setter
+    def durability(self, durability: Durability) -> None:
+        self._folder.durability = durability
 
     @property
     def run(self) -> Run:
@@ -133,8 +142,9 @@ class TarShards:
             run: Which run, and which of its ranks.
             directory: Where that run stores. None: where this target does.
         """
-        made = TarShards(self.directory, shard_bytes=self.shard_bytes, shard_samples=self.shard_samples)
+        made = copy.copy(self)
         made._folder = self._folder.of_run(run, directory)
+        made._is_copy = False  # none in a helper, as those that are pickled
         return made
 
     def store(self) -> Store:

@@ -1,0 +1,128 @@
+"""Storing many small samples: a file for each, `TarShards`, webdataset's `ShardWriter`, and `tarfile`.
+
+All store the same bytes, in turns, in one folder that is removed at the end, since some file systems are slow for a
+while after files were removed. What is measured ends when everything is stored, sealed shards included; the last two
+store in the loop itself.
+
+    python benchmarks/shards.py [--samples 20000] [--bytes 1536] [--rounds 5] [--folder .] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import platform
+import subprocess
+import tarfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from measure import Plan, folder_in, installed, settle, spread, take_turns
+
+from lighter_async import BackgroundWriter, LocalTarget, TarShards, encoder
+
+_BATCH = 64
+
+
+@encoder(suffix=".bin")
+def encode_plainly(value: bytes) -> bytes:
+    """The bytes themselves."""
+    return value
+
+
+def ours(make: Callable[[Path], Any], backend: Any, durability: Any, folder: Path, batches: Sequence[Any]) -> float:
+    """With one worker beside the loop."""
+    target = make(folder, durability=durability)  # type: ignore[call-arg]
+    writer = BackgroundWriter(encode_plainly, target=target, backend=backend, max_workers=1)
+    writer.start()
+    settle()
+    began = perf_counter()
+    with writer:
+        for names, values in batches:
+            writer.submit_batch(names, values)
+    return perf_counter() - began
+
+
+def webdataset_writer(folder: Path, batches: Sequence[Any]) -> float:
+    """In the loop."""
+    import webdataset
+
+    folder.mkdir()
+    began = perf_counter()
+    with webdataset.ShardWriter(f"{folder}/shard-%06d.tar", maxsize=1 << 30, verbose=0) as writer:
+        for names, values in batches:
+            for name, value in zip(names, values, strict=True):
+                writer.write({"__key__": name, "bin": value})
+    return perf_counter() - began
+
+
+def plain_tarfile(folder: Path, batches: Sequence[Any]) -> float:
+    """In the loop."""
+    folder.mkdir()
+    began = perf_counter()
+    with tarfile.open(folder / "shard.tar", "w") as writer:
+        for names, values in batches:
+            for name, value in zip(names, values, strict=True):
+                info = tarfile.TarInfo(f"{name}.bin")
+                info.size = len(value)
+                writer.addfile(info, io.BytesIO(value))
+    return perf_counter() - began
+
+
+def file_system(folder: Path) -> str:
+    """The kind of file system that a folder is on."""
+    done = subprocess.run(["stat", "-f", "-c", "%T", folder], capture_output=True, text=True)
+    return done.stdout.strip() or "an unknown file system"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=20_000)
+    parser.add_argument("--bytes", type=int, default=1536)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--folder", type=Path, default=Path())
+    parser.add_argument("--json", help="where to write the figures")
+    options = parser.parse_args()
+    batches = [
+        ([f"{number:08}" for number in range(start, start + _BATCH)], [os.urandom(options.bytes)] * _BATCH)
+        for start in range(0, options.samples, _BATCH)
+    ]
+    ways: dict[str, Callable[[Path, Sequence[Any]], float]] = {}
+    for backend in ("thread", "process"):
+        for durability in ("rename", "fsync"):
+            for title, make in (("files", LocalTarget), ("TarShards", TarShards)):
+                ways[f"{title}, {backend}, {durability}"] = partial(ours, make, backend, durability)
+    if installed("webdataset"):
+        ways["webdataset.ShardWriter"] = webdataset_writer
+    ways["tarfile"] = plain_tarfile
+    with folder_in(options.folder) as folder:
+        count = iter(range(1 << 30))
+        calls = {
+            title: partial(lambda way: way(folder / f"{next(count)}", batches), way) for title, way in ways.items()
+        }
+        rounds, others = take_turns(calls, options.rounds, "shards", Plan("full" if options.rounds > 1 else "smoke"))
+        kind = file_system(folder)
+    print(f"{platform.platform()}, Python {platform.python_version()}, {kind}, {os.cpu_count()} cores")
+    print(f"{len(batches) * _BATCH} samples of {options.bytes} bytes; others used {others['median']:.0%} of a core")
+    figures: dict[str, Any] = {"others": others, "file_system": kind}
+    for title in ways:
+        per_s = spread(len(batches) * _BATCH / one[title][0] for one in rounds)
+        name, _, rest = title.partition(", ")
+        base = f"files, {rest}" if name == "TarShards" else "files, thread, rename"
+        ratio = spread(one[base][0] / one[title][0] for one in rounds)
+        figures[title] = {"samples_per_s": per_s, "to_files": ratio}
+        print(
+            f"  {title:28} {per_s['median']:9,.0f} samples/s ({per_s['least']:,.0f} to {per_s['most']:,.0f}); "
+            f"{ratio['median']:.2f} times '{base}' ({ratio['least']:.2f} to {ratio['most']:.2f})"
+        )
+    if options.json:
+        Path(options.json).write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()
