@@ -642,6 +642,27 @@ def test_a_shard_that_cannot_be_sealed_is_sealed_later(tmp_path, monkeypatch, ca
     assert len(tar_of(tmp_path)) == 1
 
 
+def test_full_shards_that_cannot_be_sealed_are_told_when_there_are_more(tmp_path, monkeypatch, capfd):
+    """And not after each unit; all of them are sealed at the end."""
+    real, values = os.rename, values_of(*range(12))
+    with BackgroundWriter(encode_text, target=TarShards(tmp_path, shard_samples=4), backend="thread") as writer:
+        with monkeypatch.context() as patch:
+
+            def rename(*args):
+                raise PermissionError(13, "no new names here")
+
+            patch.setattr(os, "rename", rename)
+            for name in list(values)[:6]:
+                writer.submit(name, values[name])
+                writer.flush()
+            assert capfd.readouterr().err.count("cannot be sealed yet") == 1
+        assert os.rename is real
+        for name in list(values)[6:]:
+            writer.submit(name, values[name])
+            writer.flush()
+    check_whole(tmp_path, values)
+
+
 def test_what_cannot_be_taken_over_keeps_nobody_from_storing(tmp_path, monkeypatch, capfd):
     """It is said, and the next one does it."""
     writer = BackgroundWriter(encode_text, target=TarShards(tmp_path), backend="thread", max_workers=1)
