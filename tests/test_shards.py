@@ -700,6 +700,17 @@ def test_a_part_that_somebody_removes_takes_no_later_sample_with_it(tmp_path):
     assert {one.record.name for one in verify(tmp_path).damaged} == {"a"}
 
 
+def test_a_directory_that_is_removed_is_made_again(tmp_path):
+    """With what is stored later."""
+    out = tmp_path / "out"
+    with BackgroundWriter(encode_text, target=TarShards(out), backend="thread", max_workers=1) as writer:
+        writer.submit("a", "one")
+        writer.flush()
+        shutil.rmtree(out)
+        writer.submit("b", "two")
+    assert [name for one in tar_of(out) for name in tar_names(out / one)] == ["b.txt"]
+
+
 def test_parts_without_any_record_left_keep_what_is_whole(tmp_path):
     """Where somebody has removed the records of a run that was killed."""
     writer = BackgroundWriter(encode_text, target=TarShards(tmp_path), backend="thread", max_workers=1)

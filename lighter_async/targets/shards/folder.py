@@ -60,7 +60,7 @@ class ShardFolder:
             except FileExistsError:
                 continue
             except FileNotFoundError:
-                os.makedirs(self.root)  # somebody has removed the directory
+                os.makedirs(self.root, exist_ok=True)  # somebody has removed the directory
                 continue
             try:
                 # One that takes parts over may have found it before it was locked, and removes it then.

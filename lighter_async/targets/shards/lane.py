@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -161,8 +162,9 @@ class ShardLane(Lane):
             raise
         outcomes: list[Outcome | BaseException] = []
         for one in self._waiting:
-            if one.error is not None or one.shard is None:
-                outcomes.append(one.error or OSError("it was not written"))
+            if one.error is not None or one.shard is None or one.shard.descriptor < 0:
+                gone = FileNotFoundError(errno.ENOENT, "somebody has removed the shard that it was written to")
+                outcomes.append(one.error or gone)
                 continue
             places = one.places()
             one.shard.index.add(places, one.end)
