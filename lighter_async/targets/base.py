@@ -140,22 +140,33 @@ class SharedTarget(Target, Protocol):
         ...
 
 
-class DirectoryTarget(LaneTarget, PathTarget, SharedTarget, Protocol):
-    """A target that stores below a directory of this machine.
+class DirectoryTarget(LaneTarget, SharedTarget, Protocol):
+    """A target that stores below a directory of this machine: as files, or in files that hold many samples."""
 
-    Attributes:
-        directory: The directory, in which records are kept as well.
-        if_exists: What becomes of a sample of an earlier run.
-        durability: What is stored outlives the end of any process, or a loss of power, too.
-        run: Which rank of which run stores here.
-        since: Nanoseconds, by the file system's clock, from which on files are this run's own; None until it is open.
-    """
+    @property
+    def directory(self) -> Path:
+        """The directory, in which records are kept as well."""
+        ...
 
-    directory: Path
-    if_exists: IfExists
-    durability: Durability
-    run: Run
-    since: int | None
+    @property
+    def if_exists(self) -> IfExists:
+        """What becomes of a sample of an earlier run."""
+        ...
+
+    @property
+    def durability(self) -> Durability:
+        """What is stored outlives the end of any process, or a loss of power, too."""
+        ...
+
+    @property
+    def run(self) -> Run:
+        """Which rank of which run stores here."""
+        ...
+
+    @property
+    def since(self) -> int | None:
+        """Nanoseconds, by the file system's clock, from which on files are this run's own; None until it is open."""
+        ...
 
     def of_run(self, run: Run, directory: str | os.PathLike[str] | None = None) -> DirectoryTarget:
         """The same target for one rank of a run, which is not open.
