@@ -642,6 +642,27 @@ def test_a_shard_that_cannot_be_sealed_is_sealed_later(tmp_path, monkeypatch, ca
     assert len(tar_of(tmp_path)) == 1
 
 
+def test_full_shards_that_cannot_be_sealed_are_told_when_there_are_more(tmp_path, monkeypatch, capfd):
+    """And not after each unit; all of them are sealed at the end."""
+    real, values = os.rename, values_of(*range(12))
+    with BackgroundWriter(encode_text, target=TarShards(tmp_path, shard_samples=4), backend="thread") as writer:
+        with monkeypatch.context() as patch:
+
+            def rename(*args):
+                raise PermissionError(13, "no new names here")
+
+            patch.setattr(os, "rename", rename)
+            for name in list(values)[:6]:
+                writer.submit(name, values[name])
+                writer.flush()
+            assert capfd.readouterr().err.count("cannot be sealed yet") == 1
+        assert os.rename is real
+        for name in list(values)[6:]:
+            writer.submit(name, values[name])
+            writer.flush()
+    check_whole(tmp_path, values)
+
+
 def test_what_cannot_be_taken_over_keeps_nobody_from_storing(tmp_path, monkeypatch, capfd):
     """It is said, and the next one does it."""
     writer = BackgroundWriter(encode_text, target=TarShards(tmp_path), backend="thread", max_workers=1)
@@ -677,6 +698,17 @@ def test_a_part_that_somebody_removes_takes_no_later_sample_with_it(tmp_path):
         writer.submit("b", "two")
     assert [name for one in tar_of(tmp_path) for name in tar_names(tmp_path / one)] == ["b.txt"]
     assert {one.record.name for one in verify(tmp_path).damaged} == {"a"}
+
+
+def test_a_directory_that_is_removed_is_made_again(tmp_path):
+    """With what is stored later."""
+    out = tmp_path / "out"
+    with BackgroundWriter(encode_text, target=TarShards(out), backend="thread", max_workers=1) as writer:
+        writer.submit("a", "one")
+        writer.flush()
+        shutil.rmtree(out)
+        writer.submit("b", "two")
+    assert [name for one in tar_of(out) for name in tar_names(out / one)] == ["b.txt"]
 
 
 def test_parts_without_any_record_left_keep_what_is_whole(tmp_path):

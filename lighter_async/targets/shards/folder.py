@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from lighter_async.files import name_part, remove, sync_folder
 from lighter_async.locks.flock import OPEN, NoLocks, is_at, own, try_lock
@@ -17,6 +18,8 @@ from lighter_async.targets.shards.shard import Shard, round_up
 from lighter_async.targets.shards.walk import samples_in
 
 __all__ = ["Ends", "ShardFolder"]
+
+_PARTS_AT_A_TIME = 64
 
 Ends = Callable[[Sequence[str]], "dict[str, int] | None"]
 """Where the last recorded sample of each of some shards ends; None if nothing at all is recorded."""
@@ -57,7 +60,7 @@ class ShardFolder:
             except FileExistsError:
                 continue
             except FileNotFoundError:
-                os.makedirs(self.root)  # somebody has removed the directory
+                os.makedirs(self.root, exist_ok=True)  # somebody has removed the directory
                 continue
             try:
                 # One that takes parts over may have found it before it was locked, and removes it then.
@@ -101,31 +104,38 @@ class ShardFolder:
         One that cannot be read or changed stays as it is, which is said on stderr.
 
         Args:
-            ends: Asked for each part once nobody else can write to it.
+            ends: Asked for parts that nobody else can write to any more.
 
         Raises:
             OSError: The directory, or what is recorded, cannot be read.
         """
-        sealed = []
-        for shard in self._parts_of_the_dead():
+        sealed: list[str] = []
+        parts = self._parts_of_the_dead()
+        # Many at a time, since all records are read to find where they end; but each of them is open.
+        while some := list(islice(parts, _PARTS_AT_A_TIME)):
             try:
-                recorded = ends([shard.name])
-                try:
-                    if self._restore(shard, recorded):
-                        self.seal(shard)
-                        sealed.append(shard.name)
-                    else:
-                        remove(os.path.join(self.root, index_name(shard.name)))
-                        shard.remove()
-                except OSError as error:
-                    notify(
-                        f"{shard.path!r}, which a worker that died has left, cannot be sealed yet "
-                        f"({type(error).__name__}: {error}); what is recorded in it is kept, and the next writer that "
-                        "opens the directory seals it"
-                    )
+                recorded = ends([shard.name for shard in some])
+                sealed += [shard.name for shard in some if self._take_over(shard, recorded)]
             finally:
-                shard.close()
+                for shard in some:
+                    shard.close()
         return sealed
+
+    def _take_over(self, shard: Shard, recorded: dict[str, int] | None) -> bool:
+        """Seal one part, or remove it if nothing in it was settled; returns whether it is sealed."""
+        try:
+            if self._restore(shard, recorded):
+                self.seal(shard)
+                return True
+            remove(os.path.join(self.root, index_name(shard.name)))
+            shard.remove()
+        except OSError as error:
+            notify(
+                f"{shard.path!r}, which a worker that died has left, cannot be sealed yet "
+                f"({type(error).__name__}: {error}); what is recorded in it is kept, and the next writer that opens "
+                "the directory seals it"
+            )
+        return False
 
     def _parts_of_the_dead(self) -> Iterator[Shard]:
         for file in sorted(os.listdir(self.root)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -98,6 +99,7 @@ class ShardLane(Lane):
     _sealed: list[str] = field(default_factory=list)  # that was not told yet
     _is_listed: bool = True
     _headers: Headers | None = None
+    _unsealable: int = 0  # full shards, when they could not be sealed
 
     @property
     def is_full(self) -> bool:  # type: ignore[override]
@@ -106,8 +108,8 @@ class ShardLane(Lane):
 
     @property
     def wants_seal(self) -> bool:  # type: ignore[override]
-        """Whether a shard is full."""
-        return bool(self._full) or (self._shard is not None and self.limits.is_full(self._shard))
+        """Whether more shards are full than there were when they could not be sealed."""
+        return self._count_full() > self._unsealable
 
     def recover(self, ends: Callable[[Sequence[str]], dict[str, int]]) -> None:
         self._is_recorded, self._headers = True, None
@@ -200,8 +202,9 @@ class ShardLane(Lane):
             raise
         outcomes: list[Outcome | BaseException] = []
         for one in self._waiting:
-            if one.error is not None or one.shard is None:
-                outcomes.append(one.error or OSError("it was not written"))
+            if one.error is not None or one.shard is None or one.shard.descriptor < 0:
+                gone = FileNotFoundError(errno.ENOENT, "somebody has removed the shard that it was written to")
+                outcomes.append(one.error or gone)
                 continue
             places = one.places()
             one.shard.index.add(places, one.end)
@@ -215,8 +218,7 @@ class ShardLane(Lane):
         return self._seal_all(list(self._own()))
 
     def seal_full(self) -> Sequence[str]:
-        is_full = self._shard is not None and self.limits.is_full(self._shard)
-        return self._seal_all(list(self._own() if is_full else self._full))
+        return self._seal_all(list(self._own() if self._count_full() > len(self._full) else self._full))
 
     def _seal_all(self, shards: Sequence[Shard]) -> Sequence[str]:
         failed: OSError | None = None
@@ -231,6 +233,7 @@ class ShardLane(Lane):
                 self._is_listed = True
             except OSError as error:
                 failed = failed or error
+        self._unsealable = self._count_full()
         if failed is not None:
             raise failed
         sealed, self._sealed = self._sealed, []
@@ -245,8 +248,11 @@ class ShardLane(Lane):
         for shard in self._own():
             if shard.settled:
                 shard.close()
-            else:
+                continue
+            try:
                 shard.remove()
+            except OSError:
+                pass  # the next writer that opens the directory does
         self._full, self._shard = [], None
 
     def _write(self) -> None:
@@ -310,6 +316,10 @@ class ShardLane(Lane):
                 shard.drop_unsettled()
                 for one in written:
                     one.error = error
+
+    def _count_full(self) -> int:
+        is_full = self._shard is not None and self.limits.is_full(self._shard)
+        return len(self._full) + is_full
 
     def _own(self) -> list[Shard]:
         return self._full if self._shard is None else [*self._full, self._shard]

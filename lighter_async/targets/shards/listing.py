@@ -62,6 +62,7 @@ def list_shards(root: str, replace: Callable[[str, bytes], None]) -> None:
     Raises:
         OSError: It cannot be written.
     """
+    os.makedirs(os.path.join(root, RESERVED_PREFIX), exist_ok=True)  # somebody may have removed it
     with alone_in(os.path.join(root, _MARK)):
         known = _listed(root)
         shards = sorted(name for name in os.listdir(root) if is_shard(name))
