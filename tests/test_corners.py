@@ -228,7 +228,7 @@ def test_a_retry_takes_no_other_rank_s_sample_for_its_own(tmp_path, monkeypatch)
         return write(*arguments, **options)
 
     monkeypatch.setattr(local, "write_part", flaky)
-    monkeypatch.setattr("lighter_async.manifest.log.monotonic", iter(range(0, 1000, 20)).__next__)
+    monkeypatch.setattr("lighter_async.manifest.other_ranks.monotonic", iter(range(0, 1000, 20)).__next__)
     background.submit("a", "of rank 1", origin=Origin([1]))
     with pytest.raises(Exception, match="another rank of this run has stored"):
         background.close()

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 from pathlib import Path
 
@@ -118,6 +119,21 @@ def test_our_own_writers_need_no_torch_in_a_helper(tmp_path, writer):
             assert not [one.path for one in helper.memory_maps() if "torch" in one.path]
     assert service.stats().written == 9
     assert len(read(tmp_path)) == 9
+
+
+UNUSED = """
+    import sys, numpy, msgspec, xxhash, deflate, isal
+    before = set(sys.modules)  # what others import is theirs
+    import lighter_async.workers.process.helper
+    unused = "asyncio difflib hashlib logging lzma PIL secrets shutil ssl tempfile torch zipfile"
+    print(sorted(set(unused.split()) & (set(sys.modules) - before)))
+"""
+
+
+def test_a_helper_imports_nothing_that_takes_long_and_that_it_may_never_use():
+    """Each helper would pay for compressors, hashes, logging and archives before its first sample."""
+    done = run_script(textwrap.dedent(UNUSED))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
 
 
 def test_files_are_those_of_threads(tmp_path):

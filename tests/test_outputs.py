@@ -231,7 +231,7 @@ def test_a_redelivered_sample_is_stored_where_earlier_ones_are_kept(tmp_path, du
 KILLED = """
     import os, signal, sys
     from lighter_async import BackgroundWriter, LocalTarget, Origin
-    from tests.test_outputs import BOTH, batch_of
+    from test_outputs import BOTH, batch_of
     folder, fatal, added, *names = sys.argv[1:]
     class Killing(LocalTarget):
         def publish(self, temporary, name, **options):
@@ -249,7 +249,8 @@ KILLED = """
 def be_killed_at(folder, file, names, *, added=0):
     """A job stores samples, and is killed when it is about to give a file its name."""
     script = [sys.executable, "-c", textwrap.dedent(KILLED)]
-    done = subprocess.run([*script, str(folder), file, str(added), *names], timeout=120)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # of this module's imports
+    done = subprocess.run([*script, str(folder), file, str(added), *names], timeout=120, env=environment)
     assert done.returncode == -signal.SIGKILL
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from lighter_async.manifest.records import Records
 from lighter_async.names import with_suffix
 from lighter_async.options import whole_number
 from lighter_async.same import check_same, fingerprint_of
-from lighter_async.store import Source
+from lighter_async.store import Source, source_of
 from lighter_async.types import Origin, Run
 
 __all__ = ["StoredSeries"]
@@ -28,7 +29,7 @@ class StoredSeries:
     """The samples of one series that earlier runs have stored, and those that this run has come by.
 
     Args:
-        where: Where they are stored, and what reads them.
+        where: Where they are stored, and what reads them; or a directory of files.
         writer: The writer's name.
         key: The key of the output.
         suffix: The writer's suffix, with which a name may end or not.
@@ -38,7 +39,7 @@ class StoredSeries:
 
     def __init__(
         self,
-        where: Source,
+        where: Source | str | os.PathLike[str],
         *,
         writer: str,
         key: str,
@@ -46,6 +47,7 @@ class StoredSeries:
         named: bool = False,
         manifest: Manifest | None = None,
     ) -> None:
+        where = where if isinstance(where, Source) else source_of(where)
         manifest = read_manifest(where.directory) if manifest is None else manifest
         self._manifest: Manifest | None = manifest  # kept until `check`, since it is large
         self._where = where
