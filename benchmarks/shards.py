@@ -1,10 +1,10 @@
-"""Storing many small samples: a file for each, `TarShards`, webdataset's `ShardWriter`, and `tarfile`.
+"""Storing many small tensors as `.pt`: a file for each, `TarShards`, webdataset's `ShardWriter`, and `tarfile`.
 
-All store the same bytes, in turns, in one folder that is removed at the end, since some file systems are slow for a
+All store the same tensors, in turns, in one folder that is removed at the end, since some file systems are slow for a
 while after files were removed. What is measured ends when everything is stored, sealed shards included; the last two
 store in the loop itself.
 
-    python benchmarks/shards.py [--samples 20000] [--bytes 1536] [--rounds 5] [--folder .] [--json FILE]
+    python benchmarks/shards.py [--samples 20000] [--elements 384] [--rounds 5] [--folder .] [--json FILE]
 """
 
 from __future__ import annotations
@@ -22,23 +22,18 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import torch
 from measure import Plan, folder_in, installed, settle, spread, take_turns
 
-from lighter_async import BackgroundWriter, LocalTarget, TarShards, encoder
+from lighter_async import BackgroundWriter, LocalTarget, TarShards
 
 _BATCH = 64
-
-
-@encoder(suffix=".bin")
-def encode_plainly(value: bytes) -> bytes:
-    """The bytes themselves."""
-    return value
 
 
 def ours(make: Callable[[Path], Any], backend: Any, durability: Any, folder: Path, batches: Sequence[Any]) -> float:
     """With one worker beside the loop."""
     target = make(folder, durability=durability)  # type: ignore[call-arg]
-    writer = BackgroundWriter(encode_plainly, target=target, backend=backend, max_workers=1)
+    writer = BackgroundWriter("tensor", target=target, backend=backend, max_workers=1)
     writer.start()
     settle()
     began = perf_counter()
@@ -57,7 +52,7 @@ def webdataset_writer(folder: Path, batches: Sequence[Any]) -> float:
     with webdataset.ShardWriter(f"{folder}/shard-%06d.tar", maxsize=1 << 30, verbose=0) as writer:
         for names, values in batches:
             for name, value in zip(names, values, strict=True):
-                writer.write({"__key__": name, "bin": value})
+                writer.write({"__key__": name, "pth": value.clone()})  # of a row alone, it would save the whole batch
     return perf_counter() - began
 
 
@@ -68,9 +63,12 @@ def plain_tarfile(folder: Path, batches: Sequence[Any]) -> float:
     with tarfile.open(folder / "shard.tar", "w") as writer:
         for names, values in batches:
             for name, value in zip(names, values, strict=True):
-                info = tarfile.TarInfo(f"{name}.bin")
-                info.size = len(value)
-                writer.addfile(info, io.BytesIO(value))
+                content = io.BytesIO()
+                torch.save(value.clone(), content)
+                info = tarfile.TarInfo(f"{name}.pt")
+                info.size = content.tell()
+                content.seek(0)
+                writer.addfile(info, content)
     return perf_counter() - began
 
 
@@ -83,13 +81,13 @@ def file_system(folder: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=20_000)
-    parser.add_argument("--bytes", type=int, default=1536)
+    parser.add_argument("--elements", type=int, default=384, help="of each tensor, float32")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=Path())
     parser.add_argument("--json", help="where to write the figures")
     options = parser.parse_args()
     batches = [
-        ([f"{number:08}" for number in range(start, start + _BATCH)], [os.urandom(options.bytes)] * _BATCH)
+        ([f"{number:08}" for number in range(start, start + _BATCH)], torch.rand(_BATCH, options.elements))
         for start in range(0, options.samples, _BATCH)
     ]
     ways: dict[str, Callable[[Path, Sequence[Any]], float]] = {}
@@ -108,7 +106,9 @@ def main() -> None:
         rounds, others = take_turns(calls, options.rounds, "shards", Plan("full" if options.rounds > 1 else "smoke"))
         kind = file_system(folder)
     print(f"{platform.platform()}, Python {platform.python_version()}, {kind}, {os.cpu_count()} cores")
-    print(f"{len(batches) * _BATCH} samples of {options.bytes} bytes; others used {others['median']:.0%} of a core")
+    print(
+        f"{len(batches) * _BATCH} samples of {options.elements} float32; others used {others['median']:.0%} of a core"
+    )
     figures: dict[str, Any] = {"others": others, "file_system": kind}
     for title in ways:
         per_s = spread(len(batches) * _BATCH / one[title][0] for one in rounds)
