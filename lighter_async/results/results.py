@@ -184,7 +184,7 @@ class Results(Mapping[str, Any]):
             if self._chosen is not None and not isinstance(self._chosen, Encoder):
                 return self._chosen(bytes(data))
             encoder = self._encoder or self._find_encoder(record)
-            return encoder.decode(data, shape=record.shape, trust=self._trust)
+            return encoder.decode(data, shape=record.shape, dtype=record.dtype, trust=self._trust)
         except Exception as error:
             raise self._error(record, "not decoded", describe(error)) from error
 

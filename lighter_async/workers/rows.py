@@ -41,6 +41,11 @@ def write_rows(work: Work, lane: Lane) -> Result | None:
         names = unit.batch.names[unit.start : unit.stop]
         filling = _Filling(encoded, with_checksums=work.job.session.log is not None)
         items = RowItems(names, output.suffix, EncodedRows(encoded.nbytes, filling.fill))
+        if work.job.takes_arrays:
+            if (origin := unit.batch.origin) is None or origin.indices is None:
+                return None
+            indices = origin.indices[unit.start : unit.stop]
+            items = RowItems(items.names, items.suffix, items.encoded, indices, origin.loader, (rows.dtype, rows.shape))
         placed: PlacedRows | None = lane.put_rows(items)
     except Exception:
         return None
