@@ -1,7 +1,7 @@
 """numpy's file format, as far as files are made of rows of one dtype and shape.
 
-Version 1.0 of https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html: a header, padded so that the first
-dimension may grow in place, and then the elements in C order.
+Version 1.0 of https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html: a header, padded so that the
+first dimension may grow in place, and then the elements in C order.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def run_replay(
         0 if all are written, 1 if not, or if an error is not valid, 2 if nothing was tried: there is no such directory,
         or none of the writers is known.
     """
-    directory, store = source_of(where)
+    directory, store, _ = source_of(where)
     if not directory.is_dir():
         return refuse(f"there is no directory {str(directory)!r}; give the one that the results were written to")
     try:

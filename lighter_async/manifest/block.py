@@ -54,7 +54,7 @@ class Head(NamedTuple):
 
     @property
     def is_array(self) -> bool:
-        """Whether `object` holds all samples of the series, so that its name is their key: each is known by its place."""
+        """Whether `object` holds the whole series, whose key is its name: each sample is known by its place."""
         return self.has_offsets and self.object == self.key
 
 
@@ -187,7 +187,9 @@ class Block:
             return None
         head = self.head
         size = self.line_sizes[self._line(row)] if head.is_even else self.sizes[row]
-        return Place(file, self.offsets.values[row] if head.has_offsets else 0, size, self.xxh3[8 * row : 8 * row + 8].hex())
+        return Place(
+            file, self.offsets.values[row] if head.has_offsets else 0, size, self.xxh3[8 * row : 8 * row + 8].hex()
+        )
 
     def record(self, row: int) -> Record:
         """All that is known of a sample."""
@@ -231,6 +233,11 @@ class Block:
             return np.empty(0, np.int64)
         view = self.indices.view()
         return view if self.alive is None else view[self.alive]
+
+    def offset_column(self) -> NDArray[Any]:
+        """Where the samples that count begin in their object; empty where each is a file of its own."""
+        view = self.offsets.view()
+        return view if self.alive is None or not self.head.has_offsets else view[self.alive]
 
     def number_column(self) -> NDArray[Any] | None:
         """The numbers that all samples are named after; None if they have names of their own."""

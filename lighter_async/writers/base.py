@@ -281,7 +281,9 @@ def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
         return None
 
 
-def _keywords_of(decode: Callable[..., Any] | None, names: Iterable[str] = ("shape", "dtype", "trust")) -> tuple[str, ...]:
+def _keywords_of(
+    decode: Callable[..., Any] | None, names: Iterable[str] = ("shape", "dtype", "trust")
+) -> tuple[str, ...]:
     """The names for which a decoder has keyword parameters."""
     if decode is None:
         return ()
