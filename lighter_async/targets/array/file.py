@@ -25,6 +25,7 @@ from lighter_async.targets.array.recorded import Recorded
 __all__ = ["ArrayFile"]
 
 _NO_ALLOCATING = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS, errno.ENODEV})
+_BLOCK = 512  # bytes, as `st_blocks` counts
 
 
 @dataclass(eq=False)
@@ -208,20 +209,25 @@ class ArrayFile:
         size = layout.offset(rows)
         if not rows:
             return
-        allocate = getattr(os, "posix_fallocate", None)
+        # Asked first, since some file systems fill the disk before they say that there is too little room.
+        if size - getattr(os.fstat(descriptor), "st_blocks", 0) * _BLOCK > shutil.disk_usage(self.root).free:
+            raise self._full(layout, rows, errno.ENOSPC)
         try:
-            if allocate is not None:
-                return allocate(descriptor, 0, size)  # type: ignore[no-any-return]
+            if hasattr(os, "posix_fallocate"):
+                return os.posix_fallocate(descriptor, 0, size)
         except OSError as error:
             if error.errno not in _NO_ALLOCATING:
-                free = shutil.disk_usage(self.root).free
-                raise OSError(
-                    error.errno,
-                    f"{os.strerror(error.errno or 0)}: {rows:,} rows ({layout}) need {size:,} bytes, and {free:,} are "
-                    "free; make room, or choose another path",
-                    self.part,
-                ) from error
+                raise self._full(layout, rows, error.errno or errno.EIO) from error
         os.ftruncate(descriptor, size)
+
+    def _full(self, layout: Layout, rows: int, number: int) -> OSError:
+        free = shutil.disk_usage(self.root).free
+        return OSError(
+            number,
+            f"{os.strerror(number)}: {rows:,} rows ({layout}) need {layout.offset(rows):,} bytes, and {free:,} are "
+            "free; make room, or choose another path",
+            self.part,
+        )
 
     def _is_mine_alone(self, descriptor: int) -> bool:
         """Whether nobody else writes to a part; it is locked then."""

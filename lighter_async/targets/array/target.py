@@ -125,14 +125,8 @@ class ArrayTarget:
             run: Which run, and which of its ranks.
             directory: The folder that the array lies in for that run. None: as for this target.
         """
-        made = ArrayTarget(self.path, self.rows)
+        made = type(self)(self.path, self.rows)
         made._folder = self._folder.of_run(replace(run, key=self.object, numbered=True), directory)
-        return made
-
-    def of_rows(self, rows: int | Sequence[int]) -> ArrayTarget:
-        """The same target with so many rows, which is not open; arguments as of the class."""
-        made = ArrayTarget(self.path, rows)
-        made._folder = self._folder
         return made
 
     def store(self) -> Store:
