@@ -102,7 +102,10 @@ def parse(data: bytes | memoryview) -> Header:
 
 @lru_cache(1024)
 def _parse(data: bytes) -> Header:
-    shape, is_fortran, dtype = numpy_format.read_array_header_1_0(io.BytesIO(data[len(_MAGIC) :]))
+    try:
+        shape, is_fortran, dtype = numpy_format.read_array_header_1_0(io.BytesIO(data[len(_MAGIC) :]))
+    except Exception as error:  # it is read as Python's source, which may fail in many ways
+        raise ValueError(f"its header is not valid ({type(error).__name__}: {error})") from error
     if is_fortran or dtype.hasobject or any(size < 0 for size in shape):
         raise ValueError("it holds objects, or its elements are not in C order")
     return Header(dtype, tuple(shape), len(data))

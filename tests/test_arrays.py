@@ -209,7 +209,9 @@ def test_a_sample_without_an_index_is_refused_at_once(tmp_path):
 def test_a_row_that_is_not_there_is_refused_at_once(tmp_path):
     """Where it is known how many there are."""
     with BackgroundWriter(target=ArrayTarget(tmp_path / "a.npy", 3), max_workers=1) as writer:
-        with pytest.raises(ValueError, match="sample 'd' has index 3, which is its row, and rows of this array are 0 to"):
+        with pytest.raises(
+            ValueError, match="sample 'd' has index 3, which is its row, and rows of this array are 0 to"
+        ):
             writer.submit_batch(list("abcd"), rows(4), origin=Origin(range(4)))
         writer.submit_batch(None, rows(3), origin=Origin(range(3)))
     assert np.array_equal(np.load(tmp_path / "a.npy"), rows(3))
@@ -302,7 +304,9 @@ def test_a_target_that_cannot_be_is_refused(path, rows, error, text):
 
 def test_a_full_disk_shows_at_the_first_sample(tmp_path):
     """As an error that says how much is needed; nothing is left of the array."""
-    with pytest.raises(WriteError, match=r"1,000,000,000,000 rows .* need 32,000,000,000,128 bytes, and [\d,]+ are free"):
+    with pytest.raises(
+        WriteError, match=r"1,000,000,000,000 rows .* need 32,000,000,000,128 bytes, and [\d,]+ are free"
+    ):
         write(ArrayTarget(tmp_path / "a.npy", 10**12), rows(1), [0])
     assert [path.name for path in tmp_path.iterdir()] == [".lighter-async"]
 

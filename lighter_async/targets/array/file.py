@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import xxhash
 
-from lighter_async.files import sync_folder
+from lighter_async.files import remove, sync_folder
 from lighter_async.locks import alone_in, unlink_from_copies
 from lighter_async.locks.flock import OPEN, NoLocks, own, try_lock, try_share
 from lighter_async.names import RESERVED_PREFIX
@@ -21,6 +21,7 @@ from lighter_async.npy import LONGEST_HEADER, header, numpy_dtype, parse
 from lighter_async.store import UNSEALED
 from lighter_async.targets.array.part import Kind, Layout, Part, write_at
 from lighter_async.targets.array.recorded import Recorded
+from lighter_async.targets.local import LocalTarget
 
 __all__ = ["ArrayFile"]
 
@@ -38,6 +39,7 @@ class ArrayFile:
         rows: How many there are to be; None if that shows in the end.
         is_synced: Whether what is settled outlives a loss of power.
         recorded: Which rows are recorded.
+        files: Writes files beside it.
     """
 
     root: str
@@ -45,6 +47,7 @@ class ArrayFile:
     rows: int | None
     is_synced: bool
     recorded: Recorded
+    files: LocalTarget
     _lacking: object = field(default=None, init=False)  # the records' state when rows were lacking
 
     @property
@@ -71,26 +74,17 @@ class ArrayFile:
         with self._alone():
             for path in (self.part, self.path):
                 unlink_from_copies(path)
-                try:
-                    descriptor = own.open(os.open, path, OPEN)
-                except FileNotFoundError:
-                    continue
-                is_new = False
-                break
+                if os.path.lexists(path):
+                    break
             else:
                 path = self.part
-                descriptor = own.open(os.open, path, OPEN | os.O_CREAT | os.O_EXCL, 0o666)
-                is_new = True
+                self._begin(kind, sample)
+            descriptor = own.open(os.open, path, OPEN)
             try:
                 layout = self._prepare(descriptor, path, kind, sample)
-                if self.is_synced and (is_new or path != self.part):
-                    os.fsync(descriptor)
-                    sync_folder(self.root)
                 self._share(descriptor)
             except BaseException:
                 own.close(descriptor)
-                if is_new:
-                    os.unlink(path)
                 raise
         return Part(self.part, descriptor, layout)
 
@@ -156,21 +150,34 @@ class ArrayFile:
         self._lacking = state
         return None
 
-    def _prepare(self, descriptor: int, path: str, kind: Kind, sample: str) -> Layout:
-        """Make of a file, which may be empty, one that rows can be written to."""
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "something that is no file lies in the place of an array; remove it", path)
+    def _begin(self, kind: Kind, sample: str) -> None:
+        """Make a part without rows."""
         dtype, shape = numpy_dtype(kind[0]), kind[1]
         if not dtype.itemsize or 0 in shape:
             raise ValueError(f"sample {sample!r:.200} has shape {shape} and no elements, so it cannot be a row")
         length = self.rows or 0
-        if not status.st_size:
-            start = header(dtype, (length, *shape))
-            layout = Layout(dtype, shape, len(start))
-            self._allocate(descriptor, layout, length)  # before anything is written
-            write_at(descriptor, [start], 0)
-            return layout
+        start = header(dtype, (length, *shape))
+        temporary, descriptor = self.files.write(self.name, [memoryview(start)])
+        try:
+            try:
+                self._allocate(descriptor, Layout(dtype, shape, len(start)), length)
+                if self.is_synced:
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.rename(temporary, self.part)
+        except BaseException:
+            remove(temporary)
+            raise
+        if self.is_synced:
+            sync_folder(self.root)
+
+    def _prepare(self, descriptor: int, path: str, kind: Kind, sample: str) -> Layout:
+        """Make of the array that is there a part that rows of a kind can be written to."""
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "something that is no file lies in the place of an array; remove it", path)
+        dtype, shape, length = numpy_dtype(kind[0]), kind[1], self.rows or 0
         try:
             found = parse(os.pread(descriptor, LONGEST_HEADER, 0))
         except ValueError as error:
@@ -185,6 +192,8 @@ class ArrayFile:
             )
         if path != self.part:
             os.rename(path, self.part)  # before anything of it is changed
+            if self.is_synced:
+                sync_folder(self.root)
         if self.rows is None and there and not self.recorded.has_any() and self._is_mine_alone(descriptor):
             # Of a run that begins anew it is not known how many there will be.
             os.ftruncate(descriptor, layout.begin)

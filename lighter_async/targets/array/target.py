@@ -147,7 +147,8 @@ class ArrayTarget:
         try:
             root = os.path.abspath(self.directory)
             recorded = Recorded(root, self.object, self.if_exists)
-            self._file = ArrayFile(root, self.object, self._count, self.durability == "fsync", recorded)
+            is_synced = self.durability == "fsync"
+            self._file = ArrayFile(root, self.object, self._count, is_synced, recorded, self._folder)
             if self.if_exists == "skip":
                 self._earlier = EarlierRows(root, self.object, self.run.id)
             if not self._is_copy:
