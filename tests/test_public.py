@@ -16,6 +16,8 @@ PACKAGE = Path(lighter_async.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 PUBLIC = [
+    "ArrayTarget",
+    "ArrayWriter",
     "AsyncBackgroundWriter",
     "BackendUnavailableError",
     "BackgroundWriter",
@@ -178,6 +180,7 @@ def test_importing_and_writing_texts_needs_neither_torch_nor_lightning(tmp_path)
 BELOW = {
     "errors": set(),
     "block": set(),
+    "npy": set(),
     "notices": set(),
     "tracebacks": {"errors"},
     "types": {"errors"},
@@ -191,7 +194,7 @@ BELOW = {
     "store": {"below", "errors", "files", "names"},
     "interrupts": set(),
     "same": {"below", "errors", "locks", "manifest", "names", "staging"},
-    "writers": {"block", "files", "names", "errors"},
+    "writers": {"block", "files", "names", "npy", "errors"},
     "manifest": {
         "below",
         "errors",
@@ -208,6 +211,7 @@ BELOW = {
     },
     "targets": {
         "below",
+        "block",
         "errors",
         "files",
         "forks",
@@ -216,6 +220,7 @@ BELOW = {
         "manifest",
         "names",
         "notices",
+        "npy",
         "runs",
         "store",
         "types",
@@ -225,6 +230,7 @@ BELOW = {
     "session": {"errors", "manifest", "notices", "targets", "writers"},
     "workers": {
         "below",
+        "block",
         "forks",
         "interrupts",
         "limits",
@@ -264,7 +270,7 @@ ABOVE = {
     "aio": {*BELOW},
     "callback": {*BELOW},
     "resume": {"errors", "manifest", "names", "same", "store", "targets"},
-    "results": {"errors", "manifest", "store", "writers"},
+    "results": {"errors", "manifest", "npy", "store", "writers"},
     "cli": {*BELOW, "aio", "callback"},
     "testing": {*BELOW},
 }
