@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from lighter_async.block import Block
+from lighter_async.block import Block, Rows
 from lighter_async.errors import WriteError
 from lighter_async.pickle_by_value import dumps, loads
 from lighter_async.service import BackgroundWriter
@@ -87,9 +87,12 @@ class EncoderContract:
             assert is_equal(self._decode(encoder, one, value), self._decode(encoder, other, value))
 
     def _decode(self, encoder: Encoder, data: bytes, value: Any) -> Any:
-        shape = getattr(value, "shape", None)
+        shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+        known: dict[str, Any] = {"shape": None if shape is None else tuple(shape)}
+        if dtype is not None:
+            known["dtype"] = str(dtype).removeprefix("torch.")
         decode: Any = getattr(encoder, "decode")  # noqa: B009 - which not every version of it has
-        return decode(data, **{"shape": None if shape is None else tuple(shape), **self.decodes_with})
+        return decode(data, **known, **self.decodes_with)
 
     # Values and bytes
 
@@ -151,6 +154,22 @@ class EncoderContract:
                 if parts is not None:
                     self.check_same(encoder, b"".join(parts), self.encode(encoder, value), value)
             assert block.memory.tobytes() == before
+
+    def test_rows_give_the_bytes_of_each(self, encoder: Encoder, values: Sequence[Any]) -> None:
+        """Of tensors, and of arrays, of one dtype and shape, which `encode_rows` does not leave to `encode`."""
+        found = [(value, rows) for value in map(_staged, values) if (rows := _rows(value)) is not None]
+        if not getattr(encoder, "takes_rows", False) or not found:
+            pytest.skip("it takes no rows" if found else "none of the values is a dense tensor or an array")
+        for value, rows in found:
+            before = rows.memory.tobytes()
+            encoded = encoder.encode_rows(rows)
+            if encoded is None:
+                continue
+            out = np.full((len(rows.memory), encoded.nbytes), 0xAA, np.uint8)
+            encoded.fill(out)
+            for row in out:
+                self.check_same(encoder, row.tobytes(), self.encode(encoder, value), value)
+            assert rows.memory.tobytes() == before
 
     def test_decoding_gives_the_value_back(self, encoder: Encoder, values: Sequence[Any]) -> None:
         """As `expected` has it."""
@@ -238,6 +257,16 @@ def _staged(value: Any) -> Any:
 
         return value.contiguous() if isinstance(value, torch.Tensor) else value
     return value
+
+
+def _rows(value: Any) -> Rows | None:
+    """The same value three times, as a writer hands a part of a batch to `encode_rows`; None of other values."""
+    if (block := _block(value)) is not None:
+        return Rows(block.dtype, block.shape, np.tile(block.memory, (3, 1)), True)
+    if type(value) is np.ndarray and not value.dtype.hasobject and value.nbytes:
+        memory = np.frombuffer(value.tobytes(), np.uint8)
+        return Rows(str(value.dtype), value.shape, np.tile(memory, (3, 1)), False)
+    return None
 
 
 def _block(value: Any) -> Block | None:
