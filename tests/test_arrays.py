@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from arrays_script import ROWS, WHOLE, check_whole, store, values_of
+from arrays_script import ROWS, WHOLE, check_whole, store
 from harness import DEADLINE
 from lightning_models import both_packages, lightning_warnings, make_trainer
 from torch.utils.data import DataLoader
@@ -493,6 +493,30 @@ def test_a_flipped_byte_is_found_and_computed_again(tmp_path, capsys):
     assert np.array_equal(np.load(path), rows(6))
     assert verify(path).findings == []
     assert list(pending(range(6), path)) == []
+
+
+def test_replay_writes_what_was_kept_to_its_row(tmp_path, capsys):
+    """Once there is room; a key that leads elsewhere is refused."""
+    path = tmp_path / "a.npy"
+    with open(path.with_name("a.npy.part"), "wb") as file:
+        file.write(b"in the way")
+    with pytest.raises(WriteError):
+        write(ArrayTarget(path, 3), rows(3), range(3), ["x", "y", "z"], on_error="continue")
+    path.with_name("a.npy.part").unlink()
+    assert main(["replay", str(path)]) == 0
+    assert "3 of 3 values are written" in capsys.readouterr().out
+    assert np.array_equal(np.load(path), rows(3))
+    assert np.array_equal(open_results(path)["y"], rows(3)[1])
+    assert list(pending(range(3), path)) == []
+
+    with pytest.raises(WriteError):
+        write(ArrayTarget(path, 4), rows(1), [0], on_error="continue", resume=True)
+    (error,) = (tmp_path / ".lighter-async/quarantine").glob("*/error.json")
+    error.write_text(error.read_text().replace('"a.npy"', '"../b.npy"'))
+    capsys.readouterr()
+    assert main(["replay", str(tmp_path)]) == 1
+    assert "'../b.npy'" in capsys.readouterr().err
+    assert not (tmp_path.parent / "b.npy").exists()
 
 
 def test_an_index_under_another_name_is_pending(tmp_path):
