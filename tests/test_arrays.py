@@ -36,7 +36,7 @@ from lighter_async import (
     read_manifest,
 )
 from lighter_async.cli import main
-from lighter_async.manifest.verify import drop, verify
+from lighter_async.manifest.verify import verify
 from lighter_async.npy import header, parse
 from lighter_async.targets import Features, features_of
 
@@ -233,11 +233,12 @@ def test_two_samples_of_one_row_or_of_one_name_are_refused(tmp_path):
 @pytest.mark.parametrize("other", [torch.ones(2, 8, dtype=torch.float64), torch.ones(2, 9)], ids=["dtype", "shape"])
 def test_another_dtype_or_shape_is_an_error_that_names_both(tmp_path, other):
     """And the sample; the others are stored."""
+    writer = BackgroundWriter(target=ArrayTarget(tmp_path / "a.npy"), backend="thread", max_workers=1)
+    writer.submit_batch(["a", "b"], rows(2), origin=Origin([0, 1]))
+    writer.flush()
+    writer.submit_batch(["c", "d"], other, origin=Origin([2, 3]))
     with pytest.raises(WriteError) as raised:
-        with BackgroundWriter(target=ArrayTarget(tmp_path / "a.npy"), backend="thread", max_workers=1) as writer:
-            writer.submit_batch(["a", "b"], rows(2), origin=Origin([0, 1]))
-            writer.flush()
-            writer.submit_batch(["c", "d"], other, origin=Origin([2, 3]))
+        writer.close()
     assert [failure.name for failure in raised.value.failures] == ["c", "d"]
     text = str(raised.value.failures[0].cause)
     assert f"sample 'c' is {str(other.dtype).removeprefix('torch.')} of shape ({other.shape[1]},)" in text
@@ -249,7 +250,7 @@ def test_an_array_of_other_rows_is_not_touched(tmp_path):
     """Another dtype, another length, or no array at all: the error says the way out."""
     write(ArrayTarget(tmp_path / "a.npy", 4), rows(4), range(4))
     before = (tmp_path / "a.npy").read_bytes()
-    with pytest.raises(WriteError, match="float64 of shape .* remove it .* choose another path"):
+    with pytest.raises(WriteError, match=r"float64 of shape .* remove it .* choose another path"):
         write(ArrayTarget(tmp_path / "a.npy", 4), rows(1).astype(np.float64), [0])
     with pytest.raises(WriteError, match="is there, and has 4 rows, not 5; remove it, or choose another path"):
         write(ArrayTarget(tmp_path / "a.npy", 5), rows(1), [0])
@@ -337,7 +338,7 @@ def test_an_array_gets_its_name_when_it_is_complete(tmp_path):
         writer.submit_batch(None, rows(2, first=4), origin=Origin([4, 5]))
         writer.flush(seal=True)
         assert np.array_equal(np.load(tmp_path / "a.npy"), rows(6))
-    assert [one for one in read_manifest(tmp_path).sealed] == ["a.npy"]
+    assert list(read_manifest(tmp_path).sealed) == ["a.npy"]
     assert {path.name for path in tmp_path.iterdir()} == {"a.npy", ".lighter-async"}
 
 
@@ -424,9 +425,9 @@ def test_a_complete_array_is_mapped(tmp_path):
     assert isinstance(array, np.memmap)
     assert not array.flags.writeable
     assert np.array_equal(array, rows(5))
+    with BackgroundWriter("text", tmp_path / "texts") as writer:
+        writer.submit("a", "text")
     with pytest.raises(TypeError, match="no mask"):
-        with BackgroundWriter("text", tmp_path / "texts") as writer:
-            writer.submit("a", "text")
         _ = open_results(tmp_path / "texts").mask
 
 
@@ -793,9 +794,9 @@ def test_a_callback_says_that_an_array_is_overwritten(package, tmp_path):
     data = DataLoader(torch.arange(6.0), 4)
     first = ArrayWriter(tmp_path / "e.npy", "embedding", durability="fsync", max_workers=1)
     make_trainer(package, first).predict(model_of(package), data, return_predictions=False)
+    again = make_trainer(package, ArrayWriter(tmp_path / "e.npy", "embedding", max_workers=1))
     with pytest.warns(UserWarning, match=r"e\.npy already exists"):
-        writer = ArrayWriter(tmp_path / "e.npy", "embedding", max_workers=1)
-        make_trainer(package, writer).predict(model_of(package), data, return_predictions=False)
+        again.predict(model_of(package), data, return_predictions=False)
     refuses = ArrayWriter(tmp_path / "e.npy", "embedding", if_exists="error", max_workers=1)
     with pytest.raises(FileExistsError, match=r"e\.npy.* is there"):
         make_trainer(package, refuses).predict(model_of(package), data, return_predictions=False)
@@ -865,3 +866,93 @@ def test_headers_of_anybodys_are_not_trusted(data):
     """What is no header, or one of objects, is a ValueError."""
     with pytest.raises(ValueError):  # noqa: PT011 - in the words of whoever finds it
         parse(data)
+
+
+# Lines that others may have written
+
+
+def line_of(**changes):
+    """A line of three rows, with some fields changed."""
+    output = {
+        "writer": "row",
+        "key": "a.npy",
+        "object": "a.npy",
+        "offset": {"start": 128, "step": 32},
+        "bytes": 32,
+        "xxh3": "0" * 48,
+        "shape": [8],
+        "dtype": "float32",
+    }
+    about = {"samples": 3, "names": {"start": 0, "step": 1}, "outputs": [output], "index": {"start": 0, "step": 1}}
+    output.update({name: value for name, value in changes.items() if name in output})
+    about.update({name: value for name, value in changes.items() if name in about})
+    return json.dumps({**about, "rank": 0, "loader": 0, "batch": None, "time": 1.0, "run": "r"}, separators=(",", ":"))
+
+
+def manifest_of(folder, *lines):
+    (folder / ".lighter-async").mkdir()
+    (folder / ".lighter-async/manifest-0.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    return read_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "offsets"),
+    [
+        ({}, [128, 160, 192]),
+        ({"offset": [128, 160, 192]}, [128, 160, 192]),
+        ({"offset": {"start": 192, "step": -32}}, [192, 160, 128]),
+        ({"offset": {"start": 2**62, "step": 32}}, [2**62, 2**62 + 32, 2**62 + 64]),
+        ({"offset": {"start": 0, "step": 32}}, None),
+        ({"offset": {"start": -64, "step": 32}}, None),
+        ({"offset": {"start": 64, "step": -32}}, None),
+        ({"offset": {"start": 2**63 - 1, "step": 1}}, None),
+        ({"offset": {"start": 2**62, "step": 2**62}}, None),
+        ({"offset": {"start": 2**64, "step": 1}}, None),
+        ({"offset": {"start": 128.5, "step": 1}}, None),
+        ({"offset": {"start": 128}}, None),
+        ({"samples": 2**20, "xxh3": ""}, None),
+        ({"samples": 2**20}, None),
+        ({"object": "../a.npy"}, None),
+        ({"object": None}, None),
+    ],
+)
+def test_offsets_that_no_writer_gives_are_not_read(tmp_path, changes, offsets):
+    """Spans are whole numbers from 1 on that fit, and as many as there are checksums."""
+    manifest = manifest_of(tmp_path, line_of(**changes))
+    assert [record.offset for record in manifest.records] == (offsets or [])
+    assert manifest.torn == (offsets is None)
+
+
+@pytest.mark.parametrize("offset", [160, 0, -1, 2**63, "160", None, True])
+def test_a_row_is_taken_back_by_its_place(tmp_path, offset):
+    """Whatever its name was; another place, or none that can be, takes back nothing."""
+    dropped = {"dropped": "7", "file": "a.npy", "run": "r", "time": 2.0, "seen": None, "series": ["row", "a.npy"]}
+    manifest = manifest_of(tmp_path, line_of(), json.dumps({**dropped, "offset": offset}))
+    assert [record.index for record in manifest.records] == ([0, 2] if offset == 160 else [0, 1, 2])
+    assert manifest.torn == (offset not in (160, 0) or offset is True)
+
+
+def test_a_later_record_of_a_row_takes_the_place_of_an_earlier_one(tmp_path):
+    """Though the sample has another name."""
+    later = line_of(samples=1, names=["x"], index=[1], offset=[160], xxh3="1" * 16)
+    manifest = manifest_of(tmp_path, line_of(), later)
+    assert [(record.name, record.index) for record in manifest.records] == [("0", 0), ("x", 1), ("2", 2)]
+
+
+@pytest.mark.parametrize("first", [0, 2**50])
+def test_an_array_that_a_line_makes_up_is_not_read_beyond_its_file(tmp_path, first):
+    """Nor is room made for as many rows as a line says."""
+    (tmp_path / "a.npy").write_bytes(header(np.dtype("f4"), (10**15, 8)) + bytes(96))
+    begin = '{"format":2,"run":"r","writer":"row","key":"a.npy","suffix":"","rank":0,"world_size":1,"resume":false,'
+    begin += '"numbered":true,"since":1,"boot":"","time":1.0,"sequence":1}'
+    manifest_of(tmp_path, begin, line_of(offset={"start": 128 + first * 32, "step": 32}))
+    results = open_results(tmp_path / "a.npy")
+    for read in (results.to_array, lambda: results.mask):
+        with pytest.raises(ReadError, match="it has 224 bytes, and"):
+            read()
+    with pytest.raises(ReadError):
+        results.at(1)
+    (tmp_path / "a.npy").rename(tmp_path / "a.npy.part")
+    with BackgroundWriter(target=ArrayTarget(tmp_path / "a.npy"), resume=True, backend="thread"):
+        pass
+    assert (tmp_path / "a.npy.part").exists()

@@ -70,11 +70,13 @@ def stored_rows(blocks: Sequence[Block], store: Store) -> StoredRows | None:
     rows, rest = np.divmod(offsets - found.nbytes, _row_bytes(found))
     last = int(rows.max())
     size = found.nbytes + (last + 1) * _row_bytes(found)
+    size = max(size, found.nbytes + found.shape[0] * _row_bytes(found))
     if rest.any() or int(rows.min()) < 0 or size > data.size:
         raise _error(name, store, "wrong size", f"it has {data.size} bytes, and its rows end at byte {size}")
     mask = np.zeros(max(found.shape[0], last + 1), np.bool_)
     mask[rows] = True
-    return StoredRows(data[found.nbytes : size].view(found.dtype).reshape(last + 1, *found.shape[1:]), mask)
+    end = found.nbytes + (last + 1) * _row_bytes(found)
+    return StoredRows(data[found.nbytes : end].view(found.dtype).reshape(last + 1, *found.shape[1:]), mask)
 
 
 def _row_bytes(found: Header) -> int:

@@ -143,10 +143,13 @@ class ArrayFile:
             return None
         count = layout.rows_in(size)
         rows = self.recorded.rows(layout)
-        is_there = np.zeros(count, np.bool_)
-        is_there[rows[(rows >= 0) & (rows < count)]] = True
-        if is_there.all():
-            return layout
+        rows = rows[(rows >= 0) & (rows < count)]
+        # Compared first: of a file that somebody has made, room is made for no more rows than are recorded.
+        if len(rows) >= count:
+            is_there = np.zeros(count, np.bool_)
+            is_there[rows] = True
+            if is_there.all():
+                return layout
         self._lacking = state
         return None
 
