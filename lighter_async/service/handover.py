@@ -19,6 +19,7 @@ __all__ = ["HandOver"]
 
 # Samples up to this many bytes together are one unit of work, so that tiny ones do not each pay a hand-over.
 _UNIT_BYTES = 256 * 1024
+_UNIT_BYTES_OF_ROWS = 1 << 20  # which are one write, whatever their number
 
 
 class HandOver:
@@ -140,7 +141,8 @@ class HandOver:
         per = 1
         if not self._one_by_one:
             share = -(-count // self._max_workers)
-            per = max(1, min(share, _UNIT_BYTES * count // max(1, batch.nbytes)))
+            most = _UNIT_BYTES if self._arrays is None else _UNIT_BYTES_OF_ROWS
+            per = max(1, min(share, most * count // max(1, batch.nbytes)))
         return [Unit(batch, start, min(start + per, count)) for start in range(0, count, per)]
 
 
