@@ -127,7 +127,8 @@ def main() -> None:
         }
         print(
             f"  {way:30} {figures[way]['rows_per_s'] / 1e3:8.0f} ({min(counted) / 1e3:.0f} to {max(counted) / 1e3:.0f})"
-            f"  {figures[way]['to_bare']:.2f} ({min(ratios):.2f} to {max(ratios):.2f})  {processor:6.2f} us of CPU a row"
+            f"  {figures[way]['to_bare']:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            f"  {processor:6.2f} us of CPU a row"
         )
     if options.json:
         Path(options.json).write_text(json.dumps(figures, indent=1))

@@ -151,6 +151,24 @@ def test_a_share_of_every_second_row_is_a_line_of_equal_distances(tmp_path):
     assert [record.offset for record in read_manifest(tmp_path).records] == list(range(128, 128 + 6400, 64))
 
 
+@pytest.mark.parametrize(("step", "writes"), [(1, 1), (2, 50), (-1, 50)])
+def test_rows_that_follow_each_other_are_one_write(tmp_path, monkeypatch, step, writes):
+    """Of the whole unit; those at a distance are one each."""
+    sizes = []
+    pwrite = os.pwrite
+
+    def counting(descriptor, data, place):
+        sizes.append(len(data))
+        return pwrite(descriptor, data, place)
+
+    with BackgroundWriter(target=ArrayTarget(tmp_path / "a.npy", 100), backend="thread", max_workers=1) as writer:
+        monkeypatch.setattr(os, "pwrite", counting)
+        writer.submit_batch(None, rows(50), origin=Origin(range(100)[::step][:50]))
+        writer.flush()
+        monkeypatch.undo()
+    assert sizes == [50 * 32 // writes] * writes
+
+
 def test_single_samples_and_nowait_take_an_index_too(tmp_path):
     """And so does the asyncio face."""
     with BackgroundWriter(target=ArrayTarget(tmp_path / "a.npy"), max_workers=1) as writer:

@@ -77,7 +77,7 @@ def _rows_of_rows(rows: Rows) -> EncodedRows:
     def fill(out: NDArray[np.uint8]) -> None:
         out[:] = rows.memory
 
-    return EncodedRows(rows.memory.shape[1], fill)
+    return EncodedRows(rows.memory.shape[1], fill, rows.memory)
 
 
 def decode_row(

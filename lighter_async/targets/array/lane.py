@@ -88,8 +88,10 @@ class ArrayLane(Lane):
         return None
 
     def put_rows(self, items: RowItems) -> PlacedRows | None:
-        size, count = items.encoded.nbytes, len(items.names)
-        if self.earlier is not None or items.indices is None or items.kind is None or size * count > _MOST_COPIED:
+        size, count, memory = items.encoded.nbytes, len(items.names), items.encoded.memory
+        if self.earlier is not None or items.indices is None or items.kind is None:
+            return None
+        if memory is None and size * count > _MOST_COPIED:
             return None
         rows = _progression(self.rows_of(items.indices, items.loader, items.names))
         if rows is None:
@@ -97,17 +99,17 @@ class ArrayLane(Lane):
         part = self._part_for(items.kind, items.names[0])
         if size != part.layout.row_bytes:
             return None
-        if self._buffer.size < size * count:
-            self._buffer = np.empty(size * count, np.uint8)
-        data = self._buffer[: size * count]
-        items.encoded.fill(data.reshape(count, size))
+        if memory is None:
+            if self._buffer.size < size * count:
+                self._buffer = np.empty(size * count, np.uint8)
+            memory = self._buffer[: size * count].reshape(count, size)
+            items.encoded.fill(memory)
         offset = part.layout.offset(rows[0])
         if rows.step == 1:
-            write_at(part.descriptor, [data.data], offset)
+            write_at(part.descriptor, [memory.data], offset)
         else:
-            view = data.data
-            for number, row in enumerate(rows):
-                write_at(part.descriptor, [view[number * size : (number + 1) * size]], part.layout.offset(row))
+            for data, row in zip(memory, rows, strict=True):
+                write_at(part.descriptor, [data.data], part.layout.offset(row))
         if self.file.is_synced:
             part.sync()
         return PlacedRows(self.file.name, offset, rows.step * size)
