@@ -18,7 +18,7 @@ from skimage import data
 from lighter_async import BackgroundWriter, encoder, writer_registry
 
 
-@writer_registry.register("npy")
+@writer_registry.register("spectrum")
 @encoder(suffix=".npy")
 def encode_npy(value: torch.Tensor) -> memoryview:
     """What `numpy.load` reads back.
@@ -33,7 +33,7 @@ def encode_npy(value: torch.Tensor) -> memoryview:
 def main(directory: Path) -> None:
     names = ["camera", "coins", "moon", "page"]
     photographs = [torch.from_numpy(getattr(data, name)()) for name in names]
-    with BackgroundWriter("npy", directory) as writer:
+    with BackgroundWriter("spectrum", directory) as writer:
         # The samples of a batch may differ in shape; here each is a photograph's spectrum.
         writer.submit_batch(names, [torch.fft.rfft2(photograph.float()).abs() for photograph in photographs])
     print(f"{writer.stats().written} files of {writer.stats().bytes_written / 1e6:.1f} MB in {directory}")

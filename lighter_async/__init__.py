@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 # The public names, by the module that each is in.
 _ROOMS = {
     "aio": ["AsyncBackgroundWriter"],
-    "callback": ["BaseWriter", "FileWriter"],
+    "callback": ["ArrayWriter", "BaseWriter", "FileWriter"],
     "errors": [
         "BackendUnavailableError",
         "ClosedError",
@@ -34,7 +34,7 @@ _ROOMS = {
     "results": ["Results", "open_results"],
     "resume": ["PendingSampler", "pending"],
     "service": ["BackgroundWriter"],
-    "targets": ["LocalTarget", "PathTarget", "TarShards", "Target"],
+    "targets": ["ArrayTarget", "LocalTarget", "PathTarget", "TarShards", "Target"],
     "types": ["Origin", "Run", "WriterStats"],
     "writers": [
         "Encoder",
@@ -53,6 +53,7 @@ __all__ = sorted(_ROOM_OF)
 
 if TYPE_CHECKING:  # the same once more, as type checkers read it; a test compares the two
     from lighter_async.aio import AsyncBackgroundWriter as AsyncBackgroundWriter
+    from lighter_async.callback import ArrayWriter as ArrayWriter
     from lighter_async.callback import BaseWriter as BaseWriter
     from lighter_async.callback import FileWriter as FileWriter
     from lighter_async.errors import BackendUnavailableError as BackendUnavailableError
@@ -77,6 +78,7 @@ if TYPE_CHECKING:  # the same once more, as type checkers read it; a test compar
     from lighter_async.resume import PendingSampler as PendingSampler
     from lighter_async.resume import pending as pending
     from lighter_async.service import BackgroundWriter as BackgroundWriter
+    from lighter_async.targets import ArrayTarget as ArrayTarget
     from lighter_async.targets import LocalTarget as LocalTarget
     from lighter_async.targets import PathTarget as PathTarget
     from lighter_async.targets import Target as Target

@@ -51,7 +51,10 @@ class EncodedRows:
         nbytes: The size of each.
         fill: Writes them into an array of shape ``(samples, nbytes)``, uint8, whose rows are contiguous. It may be
             called again.
+        memory: The same bytes where they lie already: of that shape, one row behind the other, not to be changed. None
+            where they have to be made.
     """
 
     nbytes: int
     fill: Callable[[NDArray[np.uint8]], None]
+    memory: NDArray[np.uint8] | None = None

@@ -16,7 +16,7 @@ from torch.utils.data import DistributedSampler
 from lighter_async.errors import DuplicateNameError
 from lighter_async.manifest import Loader, Manifest, read_manifest
 from lighter_async.manifest.adopt import lengths_of, number_name, stored
-from lighter_async.manifest.block import Block
+from lighter_async.manifest.block import NAMES, Block
 from lighter_async.manifest.indices import IndexSet
 from lighter_async.manifest.line import LARGEST
 from lighter_async.manifest.reader import Series
@@ -53,7 +53,7 @@ def pending(
 
     Args:
         dataset: Anything with a length.
-        directories: Where the results are: what the writers were given, paths or their `LocalTarget`. Of several, a
+        directories: Where the results are: what the writers were given, paths or targets. Of several, a
             sample is pending that is missing in one of them.
         loader: The number of the data loader, of several.
         writer: Look at the samples of this writer alone, such as ``"tensor"``, where several store in one directory.
@@ -80,11 +80,11 @@ def pending(
         if len(names) != count:
             raise ValueError(f"Length mismatch: {count} samples and {len(names)} names; every sample has one")
     done = np.ones(count, np.bool_)
-    for directory, store in [source_of(one) for one in directories]:
+    for directory, store, key in [source_of(one) for one in directories]:
         wait_until_free(directory)
         manifest = read_manifest(directory)
         _warn_of_missing_files(manifest, store)
-        series = stored(manifest, store, writer=writer)
+        series = stored(manifest, store, writer=writer, key=key)
         for one, records in series.items():
             done &= _done(manifest, one, records, dataset, loader, names)
         if not series:
@@ -118,7 +118,10 @@ def _done(
         for block in records.blocks
     ):
         check_same(manifest, series, loader, dataset)
-        return IndexSet(records.indices(loader)).flags(count)
+        done = IndexSet(records.indices(loader)).flags(count)
+        if names is not None and any(block.head.is_array and block.head.numbered == NAMES for block in records.blocks):
+            done &= _have_names(names, np.flatnonzero(done).tolist(), count, records, loader)
+        return done
     if names is not None:
         return _are_stored(names, count, records)
     mine = fingerprint_of(dataset)
@@ -139,6 +142,27 @@ def _done(
             stacklevel=3,
         )
     return IndexSet(records.where(lambda block: block.head.run in same).indices(loader)).flags(count)
+
+
+def _have_names(
+    names: Sequence[str] | Callable[[int], str], indices: list[int], count: int, records: Records, loader: int
+) -> NDArray[np.bool_]:
+    """Which of some rows are recorded under the names that their items have now, or by their numbers alone."""
+    found = np.zeros(count, np.bool_)
+    other: tuple[int, str, str] | None = None
+    for index, known in zip(indices, records.names_at(loader, indices), strict=True):
+        name = name_of(names(index) if callable(names) else names[index], "one of the names")
+        found[index] = known == name or (known is not None and known.isdecimal())
+        if not found[index] and other is None:
+            other = index, name, str(known)
+    if other is not None:
+        warnings.warn(
+            f"the data set has changed: item {other[0]} is {other[1]!r} now, and its row is that of {other[2]!r}; it "
+            "counts as pending, and so do all items whose rows have other names",
+            UserWarning,
+            stacklevel=4,
+        )
+    return found
 
 
 def _are_stored(names: Sequence[str] | Callable[[int], str], count: int, records: Records) -> NDArray[np.bool_]:

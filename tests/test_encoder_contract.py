@@ -9,6 +9,7 @@ import torch
 from lighter_async import encoder as make_encoder
 from lighter_async import write_image_2d, write_image_3d, write_tensor, write_text
 from lighter_async.testing import EncoderContract
+from lighter_async.writers.array import write_npy, write_row
 from lighter_async.writers.image import to_pixels
 from lighter_async.writers.pt_archive import _without_identifier
 
@@ -42,6 +43,61 @@ class TestTensor(EncoderContract):
     @pytest.fixture
     def refused_values(self):
         return [torch.ones(2, 3).to_mkldnn()]
+
+
+def as_numpy(value):
+    return value.resolve_conj().resolve_neg().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+
+
+class TestNumpyFile(EncoderContract):
+    """What `numpy.save` writes."""
+
+    wrong_options = (OTHER,)
+
+    @pytest.fixture
+    def encoder(self):
+        return write_npy
+
+    @pytest.fixture
+    def values(self):
+        dtypes = (torch.float16, torch.float64, torch.int64, torch.uint8, torch.uint16)
+        tensors = [noise(3, 4, dtype=dtype) for dtype in dtypes]
+        views = [noise(4, 6).t(), noise(8, 8)[::2, 1:3], torch.tensor(1.5), torch.zeros(0, 3), torch.tensor([True])]
+        arrays = [np.arange(6).reshape(2, 3)[:, ::2], np.array(["a", "bc"]), np.ones(3, ">f4"), np.float32(3)]
+        return [*tensors, *views, *arrays, np.ones(2, [("a", "f4"), ("b", "i2")]), np.zeros((2, 3), order="F")]
+
+    @pytest.fixture
+    def refused_values(self):
+        sparse, objects = noise(2, 3).to_sparse(), np.array([None, "a"])
+        return [noise(2, dtype=torch.bfloat16), sparse, torch.ones(2, 3).to_mkldnn(), objects, [1, 2], "text", 3.0]
+
+    def expected(self, value):
+        return as_numpy(value)
+
+
+class TestRow(TestNumpyFile):
+    """The elements alone, whose dtype and shape are recorded."""
+
+    @pytest.fixture
+    def encoder(self):
+        return write_row
+
+    @pytest.fixture
+    def values(self):
+        arrays = [np.arange(6).reshape(2, 3)[:, ::2], np.array(["a", "bc"]), np.ones(3, ">f4"), np.float32(3)]
+        return [noise(3, 4), noise(4, 6).t(), torch.tensor(1.5), torch.zeros(0, 3), *arrays]
+
+    @pytest.fixture
+    def refused_values(self):
+        return [noise(2, dtype=torch.bfloat16), noise(2, 3).to_sparse(), np.ones(2, [("a", "f4")]), [1, 2]]
+
+    @pytest.mark.parametrize("known", [{}, {"dtype": "float32"}, {"shape": (3,)}])
+    def test_what_is_not_known_is_not_guessed(self, encoder, known):
+        """A row without its dtype and shape is no array."""
+        with pytest.raises(TypeError, match="not recorded"):
+            encoder.decode(b"x" * 12, **known)
+        with pytest.raises(ValueError, match="are no array"):
+            encoder.decode(b"x" * 12, dtype="float32", shape=(4,))
 
 
 class TestText(EncoderContract):

@@ -16,6 +16,8 @@ PACKAGE = Path(lighter_async.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 PUBLIC = [
+    "ArrayTarget",
+    "ArrayWriter",
     "AsyncBackgroundWriter",
     "BackendUnavailableError",
     "BackgroundWriter",
@@ -178,6 +180,7 @@ def test_importing_and_writing_texts_needs_neither_torch_nor_lightning(tmp_path)
 BELOW = {
     "errors": set(),
     "block": set(),
+    "npy": set(),
     "notices": set(),
     "tracebacks": {"errors"},
     "types": {"errors"},
@@ -191,7 +194,7 @@ BELOW = {
     "store": {"below", "errors", "files", "names"},
     "interrupts": set(),
     "same": {"below", "errors", "locks", "manifest", "names", "staging"},
-    "writers": {"block", "files", "names", "errors"},
+    "writers": {"block", "files", "names", "npy", "errors"},
     "manifest": {
         "below",
         "errors",
@@ -217,6 +220,7 @@ BELOW = {
         "manifest",
         "names",
         "notices",
+        "npy",
         "runs",
         "store",
         "types",
@@ -266,7 +270,7 @@ ABOVE = {
     "aio": {*BELOW},
     "callback": {*BELOW},
     "resume": {"errors", "manifest", "names", "same", "store", "targets"},
-    "results": {"errors", "manifest", "store", "writers"},
+    "results": {"errors", "manifest", "npy", "store", "writers"},
     "cli": {*BELOW, "aio", "callback"},
     "testing": {*BELOW},
 }

@@ -222,7 +222,7 @@ CASES = {
     "tensor in a dict": Case(lambda shape: {"a": wide(shape), "b": [wide(shape)]}, NO_IMAGE, stack=None),
 }
 
-SHAPES = {"tensor": (3, 4, 5), "image_2d": (3, 4, 5), "image_3d": (3, 2, 4, 5), "text": (3, 4, 5)}
+SHAPES = {"tensor": (3, 4, 5), "image_2d": (3, 4, 5), "image_3d": (3, 2, 4, 5), "text": (3, 4, 5), "npy": (3, 4, 5)}
 WAYS = ["directly", "submit", "submit_batch"]
 
 
@@ -383,6 +383,49 @@ def test_a_text_file_holds_the_string_of_the_value(tmp_path, writer, way, name):
     assert content == str(value)
 
 
+def without_numpy(value):
+    """How a value is refused that a file of numpy's cannot hold; None of one that it can."""
+    if isinstance(value, np.ndarray):
+        return (TypeError, "an array of objects is pickled") if value.dtype.hasobject else None
+    if isinstance(value, np.generic):
+        return None
+    if not isinstance(value, torch.Tensor):
+        return TypeError, rf"a tensor or a numpy array can be written here, not {type(value).__name__}"
+    if value.is_meta:
+        return NO_DATA
+    if value.is_nested:
+        return TypeError, "not a nested tensor; write its parts one by one"
+    if value.is_quantized:
+        return TypeError, r"no quantised arrays .* write tensor\.dequantize\(\)"
+    if value.layout is not torch.strided:
+        return TypeError, r"one dense array, not a torch\.\w+ tensor; write tensor\.to_dense\(\)"
+    name = str(value.dtype).removeprefix("torch.")
+    return None if hasattr(np, name) or name == "bool" else (TypeError, f"a numpy file cannot hold '{name}'; convert")
+
+
+@tried("npy")
+def test_a_numpy_file_is_what_numpy_saves(tmp_path, writer, way, name):
+    """The same bytes; what numpy does not have is refused with the remedy."""
+    case = CASES[name]
+    value = case.make(SHAPES[writer])
+    refusal = without_numpy(value)
+    if refusal is not None:
+        if way == "directly" and name == "meta":
+            refusal = NotImplementedError, "Cannot copy out of meta tensor; no data!"
+        check_refused(refusal, writer, way, case, value, tmp_path)
+        return
+    content = write(writer, way, case, value, tmp_path)
+    # Stacked, an array is in the machine's byte order.
+    plain = case.stack(value)[1] if way == "submit_batch" and isinstance(value, np.ndarray) else value
+    if isinstance(value, torch.Tensor):
+        plain = value.detach().resolve_conj().resolve_neg().contiguous().as_subclass(torch.Tensor).numpy()
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(plain, order="C"))
+    assert content == buffer.getvalue()
+    loaded = np.load(io.BytesIO(content))
+    assert writer_registry.get(writer).decode(content).tobytes() == loaded.tobytes()
+
+
 @pytest.mark.parametrize("writer", SHAPES)
 def test_helpers_make_of_every_value_what_threads_make_of_it(tmp_path, writer):
     """The same pixels, bits, texts and refusals, all of them in one batch."""
@@ -411,13 +454,15 @@ def test_helpers_make_of_every_value_what_threads_make_of_it(tmp_path, writer):
         elif writer == "text":
             # The sizes of jagged tensors are numbered by the process that they are in.
             assert re.sub(rb"\bj\d+\b", b"j", one) == re.sub(rb"\bj\d+\b", b"j", other), names[number]
+        elif writer == "npy":
+            assert one == other, names[number]
         else:
             loaded = torch.load(io.BytesIO(other), weights_only=cases[names[number]].weights_only)
             check_same(loaded, values[number])
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("writer", ["tensor", "text"])
+@pytest.mark.parametrize("writer", ["tensor", "text", "npy"])
 @pytest.mark.parametrize("make", [torch.zeros, np.zeros], ids=["torch", "numpy"])
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0, 5), (0, 4, 5)], ids=str)
 def test_values_without_dimensions_or_elements_are_stored(tmp_path, shape, make, writer, way):
@@ -427,6 +472,9 @@ def test_values_without_dimensions_or_elements_are_stored(tmp_path, shape, make,
     content = write(writer, way, Case(make, stack=lambda value: stack([value, value])), value, tmp_path)
     if writer == "text":
         assert content.decode() == str(value)
+    elif writer == "npy":
+        loaded = np.load(io.BytesIO(content))
+        assert (loaded.shape, loaded.tolist()) == (value.shape, value.tolist())
     else:
         check_same(torch.load(io.BytesIO(content), weights_only=make is torch.zeros), value)
 

@@ -58,7 +58,7 @@ class AsyncBackgroundWriter:
 
     def __init__(
         self,
-        writer: str | Callable[..., Any] | Mapping[str, Any] = "tensor",
+        writer: str | Callable[..., Any] | Mapping[str, Any] | None = None,
         directory: str | os.PathLike[str] | Target | None = None,
         *,
         target: Target | None = None,
@@ -84,7 +84,7 @@ class AsyncBackgroundWriter:
         """
         await self._hand_over([name], self._steps.plan_sample(value), origin)
 
-    async def submit_batch(self, names: Sequence[str], values: Any, *, origin: Origin | None = None) -> None:
+    async def submit_batch(self, names: Sequence[str] | None, values: Any, *, origin: Origin | None = None) -> None:
         """Hand a batch over, which is copied as a whole. Awaits while there is no room for all of it.
 
         Args:
@@ -103,7 +103,7 @@ class AsyncBackgroundWriter:
         """As `submit`, but copies on the event loop, and raises `QueueFullError` where that would wait."""
         self._writer.submit_nowait(name, value, origin=origin)
 
-    def submit_batch_nowait(self, names: Sequence[str], values: Any, *, origin: Origin | None = None) -> None:
+    def submit_batch_nowait(self, names: Sequence[str] | None, values: Any, *, origin: Origin | None = None) -> None:
         """As `submit_batch`, but copies on the event loop, and raises `QueueFullError` where that would wait."""
         self._writer.submit_batch_nowait(names, values, origin=origin)
 
@@ -178,7 +178,7 @@ class AsyncBackgroundWriter:
                 raise
             attach(error, exception)
 
-    async def _hand_over(self, names: Sequence[str], plan: Plan, origin: Origin | None) -> None:
+    async def _hand_over(self, names: Sequence[str] | None, plan: Plan, origin: Origin | None) -> None:
         began = perf_counter()
         waited = self._waiting
         try:
@@ -215,7 +215,7 @@ class AsyncBackgroundWriter:
                     del self._watches[loop]
                     watch.close()
 
-    async def _tried(self, names: Sequence[str], plan: Plan, origin: Origin | None) -> bool:
+    async def _tried(self, names: Sequence[str] | None, plan: Plan, origin: Origin | None) -> bool:
         copies = len(plan.sources) + len(plan.loose)
         if plan.nbytes + plan.other_bytes + copies * _BYTES_PER_COPY <= _COPIED_ON_THE_LOOP:
             return self._steps.try_submit(names, plan, origin)

@@ -1,6 +1,7 @@
 """The Lightning callbacks: the only part that knows Lightning."""
 
+from lighter_async.callback.array_writer import ArrayWriter
 from lighter_async.callback.base_writer import BaseWriter
 from lighter_async.callback.file_writer import FileWriter
 
-__all__ = ["BaseWriter", "FileWriter"]
+__all__ = ["ArrayWriter", "BaseWriter", "FileWriter"]

@@ -83,6 +83,10 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
         """Whether predictions of an earlier run may be replaced, which causes a warning."""
         return True
 
+    def replaced(self) -> Path | None:
+        """What there is of predictions that may be replaced; None if there is nothing."""
+        return self.path if _holds_files(self.path) else None
+
     @property
     def state_key(self) -> str:
         """Lightning's key for this callback's state, unique so that a trainer takes several callbacks."""
@@ -101,10 +105,10 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
         if stage != "predict" or self._path is None:
             return
         failure: OSError | None = None
-        exists = False
+        replaced: Path | None = None
         if trainer.is_global_zero:
             self._run_id = secrets.token_hex(6)
-            exists = self.replaces and _holds_files(self.path)
+            replaced = self.replaced() if self.replaces else None
             failure = self._prepare()
         # Rank 0's, since a path with a date or a random part may differ between ranks.
         self.path, self._run_id, self._since, failure = trainer.strategy.broadcast(
@@ -124,9 +128,9 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
                 "storage, or the path is a relative one and their working directories differ; choose an absolute path "
                 "on a file system that all nodes mount"
             )
-        if exists:
+        if replaced is not None:
             warnings.warn(
-                f"{self.path} already exists, existing predictions will be overwritten.", UserWarning, stacklevel=2
+                f"{replaced} already exists, existing predictions will be overwritten.", UserWarning, stacklevel=2
             )
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:

@@ -23,10 +23,11 @@ from lighter_async.options import CallbackOptions, Options, as_attributes, docum
 from lighter_async.same import fingerprint_of
 from lighter_async.service import BackgroundWriter
 from lighter_async.session import stored_as
-from lighter_async.store import source_of
-from lighter_async.targets import Target, directory_of
+from lighter_async.store import UNSEALED, OneObject, source_of
+from lighter_async.targets import Target, arrays_target, directory_of
 from lighter_async.targets.local import wait_until_free
 from lighter_async.types import Run, WriterStats
+from lighter_async.writers import resolve_writer
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -91,7 +92,7 @@ class FileWriter(BaseWriter):
             )
         super().__init__(path_of(directory if target is None else target))
         self._target = target
-        self.options = Options.of("FileWriter", options)
+        self.options = Options.of(type(self).__name__, options)
         self.value_key: Any = dict(value_key) if isinstance(value_key, Mapping) else value_key
         self.name_key = name_key
         self.writer_fn = writer_fn
@@ -118,6 +119,18 @@ class FileWriter(BaseWriter):
         below = directory_of(self._target)
         if_exists = self.options.if_exists if below is None else below.if_exists
         return if_exists in (None, "overwrite") and not self.options.resume
+
+    def replaced(self) -> Path | None:
+        """What there is of predictions that may be replaced; None if there is nothing."""
+        if isinstance(self._target, OneObject):
+            array = self.path / self._target.object
+            return array if array.exists() or array.with_name(array.name + UNSEALED).exists() else None
+        return super().replaced()
+
+    @property
+    def _is_named(self) -> bool:
+        """Whether samples are known by names of the user's; those in an array are known by their indices."""
+        return self.name_key is not None and arrays_target(self._target) is None
 
     def stats(self) -> WriterStats:
         """Counts of the prediction run in progress, or of the last one.
@@ -163,10 +176,10 @@ class FileWriter(BaseWriter):
             pl_module.allow_zero_length_dataloader_with_multiple_devices = True
             # Before the workers start, since their lines do not belong to an earlier run.
             wait_until_free(self.path)
-            outputs = stored_as(self._writer.writer, run.key)
             below = directory_of(self._writer.target)
             assert below is not None  # else there were no records to resume from
-            stored = StoredSamples(source_of(below), outputs, named=self.name_key is not None)
+            outputs = stored_as(self._writer.writer, below.run.key)
+            stored = StoredSamples(source_of(below), outputs, named=self._is_named)
             if trainer.is_global_zero:
                 stored.adopt()
             self._stored = stored
@@ -180,6 +193,10 @@ class FileWriter(BaseWriter):
             by_index_only=self.options.resume,
             stored=self._stored,
         )
+        self._start()
+
+    def _start(self) -> None:
+        assert self._writer is not None
         self._writer.start()
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
@@ -214,7 +231,7 @@ class FileWriter(BaseWriter):
         if self.options.manifest and trainer.is_global_zero and self._path is not None:
             self._writer._describe(
                 [Loader(length_of(dataset), fingerprint_of(dataset)) for dataset in datasets],
-                named=self.name_key is not None,
+                named=self._is_named,
             )
 
     def _report_stored(self, trainer: Any, stored: StoredSamples, datasets: Sequence[Any]) -> None:
@@ -332,12 +349,18 @@ class FileWriter(BaseWriter):
             self._stats = self._writer.stats()
             self._writer = None
 
+    @staticmethod
+    def _given(options: Options, local_ranks: int) -> CallbackOptions:
+        """The options of the writer below, which shares the cores with those of other ranks on this machine."""
+        given = options.of_callback()
+        given["max_workers"] = default_workers(local_ranks) if options.max_workers is None else options.max_workers
+        return given
+
     def _background_writer(self, *, local_ranks: int, run: Run) -> BackgroundWriter:
-        given = self.options.of_callback()
-        given["max_workers"] = (
-            default_workers(local_ranks) if self.options.max_workers is None else self.options.max_workers
-        )
+        given = self._given(self.options, local_ranks)
         writer: Any = self.value_key if isinstance(self.value_key, dict) else self.writer_fn
+        if writer is None and arrays_target(self._target) is None:
+            writer = resolve_writer(self.writer_fn)  # type: ignore[arg-type] # which says what is missing
         if self._target is None:
             return BackgroundWriter(writer, self.path, run=run, **given)
         return BackgroundWriter(writer, target_of_rank(self._target, run, self._path), **given)

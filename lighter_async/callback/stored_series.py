@@ -59,13 +59,16 @@ class StoredSeries:
         self._records.prepare()  # now, and not when the loop hands its first batch over
         self._suffix = suffix
         self._stems = {name.removesuffix(suffix) for name in self._records.names()} if named else set()
-        # Records of other outputs whose files a sample of this series could replace.
+        # Records of other outputs whose files a sample of this series could replace; a row of an array replaces none.
         self._others = Records(
             [
                 block
                 for series, counted in manifest.counted().items()
                 for block in counted.blocks
-                if series != self._series and block.is_known and _may_be_equal(suffix, block.head.suffix)
+                if where.key is None
+                and series != self._series
+                and block.is_known
+                and _may_be_equal(suffix, block.head.suffix)
             ]
         )
         # The names that this run has come by, with their items where these are known.

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from lighter_async.cli.replay_choice import of_runs_that_count, still_to_write
-from lighter_async.cli.replay_writers import Writers, is_registered, writer_named
+from lighter_async.cli.replay_writers import Writers, array_of, is_registered, writer_named
 from lighter_async.cli.steps import step
 from lighter_async.cli.words import printable, refuse, say
 from lighter_async.errors import LighterAsyncError, WriteError, describe
@@ -47,7 +47,7 @@ def run_replay(
         0 if all are written, 1 if not, or if an error is not valid, 2 if nothing was tried: there is no such directory,
         or none of the writers is known.
     """
-    directory, store = source_of(where)
+    directory, store, key = source_of(where)
     if not directory.is_dir():
         return refuse(f"there is no directory {str(directory)!r}; give the one that the results were written to")
     try:
@@ -58,6 +58,7 @@ def run_replay(
             kept_in(directory, skipped=invalid.append),
             key=lambda one: (order.get(one.about["run"], 0), float(one.about["time"])),
         )
+        kept = [one for one in kept if key in (None, one.about["key"]) and _is_valid(one, invalid)]
     except (LighterAsyncError, OSError, ValueError, KeyError) as error:
         return refuse(f"what is in quarantine below {str(directory)!r} cannot be read: {describe(error)}")
     for text in invalid:
@@ -92,7 +93,7 @@ def run_replay(
         for text in unknown:
             say(f"{text}; its values stay. {_WAY_OUT}")
         kept = [one for one in kept if one.about["writer"] in writers]
-        target = LocalTarget(where) if isinstance(where, (str, os.PathLike)) else where
+        target = LocalTarget(directory) if isinstance(where, (str, os.PathLike)) else where
         code = _replay(target, store, kept, manifest, lambda one: writers[one.about["writer"]], trust=trust)
     return 1 if invalid or unknown else code
 
@@ -139,6 +140,16 @@ def _replay(
         )
     print(f"{written} of {_values(len(todo) + len(refused))} written; {len(failed)} still in quarantine")
     return 1 if failed else 0
+
+
+def _is_valid(one: Kept, invalid: list[str]) -> bool:
+    """Whether it is told where a value would be stored; else that is noted."""
+    try:
+        array_of(one)
+    except LighterAsyncError as error:
+        invalid.append(f"{one.folder} is left out, for its error is not valid: {error}")
+        return False
+    return True
 
 
 def _unknown(name: str, error: Exception, *, given: bool) -> str:

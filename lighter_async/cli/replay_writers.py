@@ -8,13 +8,14 @@ from typing import Any
 
 from lighter_async.errors import LighterAsyncError, describe
 from lighter_async.manifest import Manifest
+from lighter_async.names import check_name
 from lighter_async.service import BackgroundWriter
-from lighter_async.targets import DirectoryTarget, LocalTarget, TarShards, has_shards
-from lighter_async.types import Origin, Run
+from lighter_async.targets import ArrayTarget, DirectoryTarget, LocalTarget, TarShards, has_shards
+from lighter_async.types import Durability, Origin, Run
 from lighter_async.workers import Kept, NeedsTrustError
 from lighter_async.writers import Encoder, Outputs, PathFunction, first_series, resolve_writer, writer_registry
 
-__all__ = ["Writers", "is_registered", "named", "series_of", "writer_named"]
+__all__ = ["Writers", "array_of", "is_registered", "named", "series_of", "writer_named"]
 
 
 class Writers:
@@ -74,14 +75,19 @@ class Writers:
         # A run without a manifest is not to get one that knows these values alone.
         recorded = earlier is not None
         is_function = isinstance(resolve_writer(one_named), PathFunction)
-        target = self._target
-        if isinstance(target, LocalTarget) and self._lies_in_shards(one) and not is_function:
-            target = TarShards(target.directory)
-        target = target.of_run(run)
-        target.if_exists = "overwrite"
         # As the run had it; a function's files are its own affair.
         is_synced = "fsync" in (about.get("durability"), earlier.durability if earlier is not None else None)
-        target.durability = "fsync" if is_synced and not is_function else "rename"
+        durability: Durability = "fsync" if is_synced and not is_function else "rename"
+        target: Any
+        if (array := array_of(one)) is not None:
+            target = ArrayTarget(self._target.directory / array, durability=durability, run=run)
+        else:
+            target = self._target
+            if isinstance(target, LocalTarget) and self._lies_in_shards(one) and not is_function:
+                target = TarShards(target.directory)
+            target = target.of_run(run)
+            target.if_exists = "overwrite"
+            target.durability = durability
         background = BackgroundWriter(
             one_named,
             target=target,
@@ -106,6 +112,21 @@ class Writers:
         open_, self._open = self._open, None
         if open_ is not None:
             open_[1].close()
+
+
+def array_of(one: Kept) -> str | None:
+    """The file name of the array that a sample is to be a row of; None of one that is a file of its own.
+
+    Raises:
+        LighterAsyncError: What its error says is no such name.
+    """
+    key = str(one.about["key"])
+    if one.about["writer"] != "row" or not key.endswith(".npy"):
+        return None
+    check_name(key)
+    if "/" in key:
+        raise LighterAsyncError(f"its key, {key!r:.200}, is no name of an array")
+    return key
 
 
 def writer_named(name: str, *, given: bool) -> Any:

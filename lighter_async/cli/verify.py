@@ -14,6 +14,7 @@ from lighter_async.cli.steps import step
 from lighter_async.cli.words import counted, printable, say
 from lighter_async.errors import LighterAsyncError
 from lighter_async.manifest.verify import Report, drop, is_in_use, verify
+from lighter_async.store import source_of
 from lighter_async.workers.quarantine import kept_in
 
 __all__ = ["run_verify"]
@@ -35,7 +36,7 @@ def run_verify(directory: Path, *, as_json: bool, repair: bool, workers: int | N
         a writer is at work in what is to be repaired.
     """
     console = Console(stderr=True)
-    if repair and is_in_use(directory):
+    if repair and is_in_use(source_of(directory).directory):
         say(
             f"a writer is at work in {directory}, and may be storing what --repair would drop; wait until it has "
             "ended, or leave --repair out"

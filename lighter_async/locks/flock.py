@@ -13,7 +13,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["OPEN", "NoLocks", "above_standard", "is_at", "own", "try_lock", "unlock", "warn_of"]
+__all__ = ["OPEN", "NoLocks", "above_standard", "is_at", "own", "try_lock", "try_share", "unlock", "warn_of"]
 
 # How lock files are opened. No link is followed, and a pipe in a lock's place holds nobody up: others may write to the
 # directory.
@@ -51,10 +51,19 @@ def try_lock(descriptor: int, path: str) -> None:
         BlockingIOError: Somebody else has it.
         NoLocks: The file system has none, which was warned of.
     """
-    if fcntl is None:
-        return
+    if fcntl is not None:
+        _flock(descriptor, path, fcntl.LOCK_EX)
+
+
+def try_share(descriptor: int, path: str) -> None:
+    """As `try_lock`, with a lock that several may have at once, while nobody has locked the file."""
+    if fcntl is not None:
+        _flock(descriptor, path, fcntl.LOCK_SH)
+
+
+def _flock(descriptor: int, path: str, kind: int) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         raise
     except OSError as error:

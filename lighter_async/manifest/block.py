@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lighter_async.manifest.entry import Record
-from lighter_async.manifest.keys import key_in_series, key_of, keys_of, keys_of_numbers
+from lighter_async.manifest.keys import key_in_series, key_of, keys_of, keys_of_numbers, keys_of_places
 from lighter_async.manifest.line import LARGEST, Output, Samples, Span
 from lighter_async.names import with_suffix
 from lighter_async.store import Place
@@ -51,6 +51,11 @@ class Head(NamedTuple):
     has_index: bool
     has_offsets: bool
     is_even: bool
+
+    @property
+    def is_array(self) -> bool:
+        """Whether `object` holds the whole series, whose key is its name: each sample is known by its place."""
+        return self.has_offsets and self.object == self.key
 
 
 class Ints:
@@ -111,7 +116,7 @@ class Block:
         self.numbers = Ints()
         self.indices = Ints()
         self.sizes: array[int] = array("q")
-        self.offsets: array[int] = array("q")
+        self.offsets = Ints()
         self.xxh3 = bytearray()  # of eight bytes each
         # One entry for each line
         self.starts: array[int] = array("q")
@@ -144,7 +149,7 @@ class Block:
         if isinstance(output.bytes, list):
             self.sizes.extend(output.bytes)
         if output.offset is not None:
-            self.offsets.extend(output.offset)
+            self.offsets.extend(output.offset, line.samples)
         self.xxh3 += bytes.fromhex(output.xxh3)
         self.starts.append(self.count)
         self.batches.append(_NONE if line.batch is None else line.batch)
@@ -196,7 +201,9 @@ class Block:
             return None
         head = self.head
         size = self.line_sizes[self._line(row)] if head.is_even else self.sizes[row]
-        return Place(file, self.offsets[row] if head.has_offsets else 0, size, self.xxh3[8 * row : 8 * row + 8].hex())
+        return Place(
+            file, self.offsets.values[row] if head.has_offsets else 0, size, self.xxh3[8 * row : 8 * row + 8].hex()
+        )
 
     def record(self, row: int) -> Record:
         """All that is known of a sample."""
@@ -218,7 +225,7 @@ class Block:
             head.run,
             head.writer,
             head.key,
-            self.offsets[row] if head.has_offsets else 0,
+            self.offsets.values[row] if head.has_offsets else 0,
         )
 
     def rows(self) -> NDArray[np.int64]:
@@ -240,6 +247,11 @@ class Block:
             return np.empty(0, np.int64)
         view = self.indices.view()
         return view if self.alive is None else view[self.alive]
+
+    def offset_column(self) -> NDArray[Any]:
+        """Where the samples that count begin in their object; empty where each is a file of its own."""
+        view = self.offsets.view()
+        return view if self.alive is None or not self.head.has_offsets else view[self.alive]
 
     def number_column(self) -> NDArray[Any] | None:
         """The numbers that all samples are named after; None if they have names of their own."""
@@ -273,6 +285,8 @@ class Block:
         head = self.head
         if head.object is not None and not head.has_offsets:
             return np.full(self.count, key_of(head.object), np.uint64)
+        if head.is_array and head.object is not None:
+            return keys_of_places(head.object, self.offsets.view())
         if head.suffix is None:  # an object with others, or no known file: samples are told apart by name and series
             return np.fromiter(
                 (key_in_series(self.name(row), self.series) for row in range(self.count)), np.uint64, self.count

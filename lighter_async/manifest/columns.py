@@ -203,6 +203,12 @@ def _is_whole(numbers: list[Any] | Span, count: int) -> bool:
     return len(numbers) == count
 
 
+def _least(numbers: list[int] | Span, count: int) -> int:
+    if isinstance(numbers, Span):
+        return min(numbers.start, numbers.start + numbers.step * (count - 1))
+    return min(numbers, default=0)
+
+
 def _is_sound(output: Output, names: list[str] | Span, count: int) -> bool:
     """Whether a part lies below the directory, and is said of each sample, or of none."""
     sizes, offsets = output.bytes, output.offset
@@ -224,9 +230,9 @@ def _is_sound(output: Output, names: list[str] | Span, count: int) -> bool:
     return (
         sizes is not None
         and (isinstance(sizes, int) or len(sizes) == count)
-        and (offsets is None or len(offsets) == count)
+        and (offsets is None or _is_whole(offsets, count))
         and (output.object is None or offsets is not None or count == 1)
         and (offsets is None or output.object is not None)
-        and (offsets is None or min(offsets, default=0) > 0)  # an object that holds several begins with a header
+        and (offsets is None or _least(offsets, count) > 0)  # an object that holds several begins with a header
         and "/" not in (output.suffix or "")
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from lighter_async.manifest.line import Config, Loader, Output, Samples
+from lighter_async.manifest.line import Config, Loader, Output, Samples, as_span
 from lighter_async.names import with_suffix
 from lighter_async.store import Place
 from lighter_async.types import Durability
@@ -57,6 +57,11 @@ class Record:
         """As `RunRecord.series`."""
         return self.writer, self.key
 
+    @property
+    def is_in_array(self) -> bool:
+        """Whether its file holds all samples of its series, so that it is known by its place there."""
+        return self.offset > 0 and self.file == self.key
+
 
 def place_of(record: Record) -> Place | None:
     """Where a sample lies; None of a function ``(path, value)``, of whose files nothing is recorded."""
@@ -77,6 +82,7 @@ class Dropped:
         seen: The size, time of change in nanoseconds and number of the file that was found damaged: as long as it lies
             there, it is nobody's.
         series: The writer and the key of a sample that lies in a file with others; None of one that is the whole file.
+        offset: Where it lies in the file, if it is known by its place; else 0.
     """
 
     name: str
@@ -85,6 +91,7 @@ class Dropped:
     run: str = ""
     seen: tuple[int, ...] | None = None
     series: tuple[str, str] | None = None
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +191,7 @@ def samples_of(records: Sequence[Record]) -> Samples:
         first.key,
         suffix=suffix if is_usual else None,
         object=None if is_usual else first.file,
-        offset=[one.offset for one in records] if is_part else None,
+        offset=as_span([one.offset for one in records]) if is_part else None,
         bytes=None if first.file is None else [one.bytes or 0 for one in records],
         xxh3="".join([one.xxh3 or "" for one in records]),
         shape=None if first.shape is None else list(first.shape),

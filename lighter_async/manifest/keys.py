@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lighter_async.manifest.line import LARGEST
 from lighter_async.names import with_suffixes
 
-__all__ = ["key_in_series", "key_of", "keys_of", "keys_of_numbers"]
+__all__ = ["key_in_series", "key_of", "keys_of", "keys_of_numbers", "keys_of_places"]
 
 _CHUNK = 1 << 14
 _SEED = int.from_bytes(os.urandom(8), "little")  # so that nobody can choose a name whose key is that of another one
@@ -33,6 +33,11 @@ def key_of(file: str) -> int:
 def key_in_series(name: str, series: tuple[str, str]) -> int:
     """The key of a sample that lies in an object with others, or of whose files nothing is known."""
     return _hash("\0".join((name, *series)))
+
+
+def keys_of_places(object: str, offsets: NDArray[Any]) -> NDArray[np.uint64]:
+    """The keys of samples that are known by their places in an object, as the rows of an array are."""
+    return keys_of_numbers(offsets, f"\0{object}")
 
 
 def keys_of(files: Sequence[str], suffix: str = "") -> NDArray[np.uint64]:

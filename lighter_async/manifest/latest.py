@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lighter_async.manifest.block import Block
 from lighter_async.manifest.entry import Dropped
-from lighter_async.manifest.keys import key_in_series, key_of
+from lighter_async.manifest.keys import key_in_series, key_of, keys_of_places
 
 __all__ = ["Drop", "keep_latest"]
 
@@ -78,6 +78,8 @@ def keep_latest(blocks: Sequence[Block], drops: Sequence[Drop], sequences: Mappi
 
 
 def _key_of_dropped(entry: Dropped) -> int:
+    if entry.offset and entry.file is not None:
+        return int(keys_of_places(entry.file, np.array([entry.offset]))[0])
     return key_of(entry.file or "") if entry.series is None else key_in_series(entry.name, entry.series)
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "Span",
     "Stored",
     "StoredRows",
+    "as_span",
     "checksum",
     "encode",
     "rows_lines",
@@ -90,7 +91,7 @@ class Output(msgspec.Struct, omit_defaults=True, gc=False):
     key: str
     suffix: str | None = None
     object: str | None = None
-    offset: list[_Count] | None = None
+    offset: list[_Count] | Span | None = None
     bytes: _Count | list[_Count] | None = None
     xxh3: str = ""
     shape: _Shape | None = None
@@ -259,7 +260,7 @@ def _output(some: Sequence[Stored], number: int, series: OutputName, kind: Kind)
     sizes = listed[0] if listed.count(listed[0]) == len(listed) else listed
     if first.object is None:
         return Output(series.writer, series.key, series.suffix, None, None, sizes, xxh3, shape, dtype)
-    offset = [one.offsets[number] for one in some]
+    offset = as_span([one.offsets[number] for one in some])
     return Output(series.writer, series.key, None, first.object, offset, sizes, xxh3, shape, dtype)
 
 
@@ -310,7 +311,8 @@ def rows_lines(
 
     def line(some: range) -> bytes:
         places = range(stored.start + some.start, stored.start + some.stop)
-        offsets = [stored.offset + stored.stride * number for number in some]
+        first = stored.offset + stored.stride * some.start
+        offsets = Span(first, stored.stride) if len(some) > 1 else [first]
         xxh3 = stored.xxh3[_HEX * some.start : _HEX * some.stop]
         about = Output(output.writer, output.key, None, stored.object, offsets, stored.nbytes, xxh3, shape, dtype)
         named = _names_of(names, list(some)) if len(some) > 1 else [names[some.start]]
@@ -350,7 +352,13 @@ def _names_of(names: Sequence[str], positions: list[int]) -> list[str] | Span:
 
 
 def _numbers_of(indices: Sequence[int], positions: list[int]) -> list[int] | Span:
-    numbers = [int(indices[position]) for position in positions]
+    if type(indices) is range and positions and positions[-1] - positions[0] == len(positions) - 1 > 1:
+        return Span(indices[positions[0]], indices.step)
+    return as_span([int(indices[position]) for position in positions])
+
+
+def as_span(numbers: list[int]) -> list[int] | Span:
+    """Numbers as a span, if they lie at equal distances."""
     if len(numbers) > 2:
         start, step = numbers[0], numbers[1] - numbers[0]
         if step and numbers == list(range(start, start + step * len(numbers), step)):

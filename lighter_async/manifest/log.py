@@ -250,7 +250,8 @@ class ManifestLog:
         lines = []
         for one, seen in records:
             series = one.series if one.offset else None
-            lines.append(dropped_line(one.name, one.file, one.run, now, seen, series=series))
+            offset = one.offset if one.is_in_array else 0
+            lines.append(dropped_line(one.name, one.file, one.run, now, seen, series=series, offset=offset))
         self._write("".join(lines).encode())
 
     def ends_of(self, objects: Sequence[str]) -> dict[str, int]:

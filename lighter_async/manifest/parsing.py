@@ -136,7 +136,10 @@ def _dropped(fields: dict[str, Any]) -> Dropped | None:
         if not type(writer) is type(key) is str:
             return None
         series = writer, key
-    return Dropped(name, file, time, run, None if seen is None else tuple(seen), series)
+    offset = fields.get("offset", 0)
+    if not _is_count(offset):
+        return None
+    return Dropped(name, file, time, run, None if seen is None else tuple(seen), series, offset)
 
 
 def _loaders(fields: dict[str, Any]) -> Loaders | None:

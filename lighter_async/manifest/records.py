@@ -144,6 +144,22 @@ class Records(Sequence[Record]):
         known = [block for block in self.blocks if block.is_known]
         return [record for record in self._of_keys(files, known, Block.file_keys) if record.file in files]
 
+    def at_places(self, places: Collection[tuple[str, int]]) -> list[Record]:
+        """The records of what lies at some places: in an object, from an offset on."""
+        objects = {object for object, _ in places}
+        found = [record for record in self._of_arrays(places) if (record.file, record.offset) in places]
+        others = Records([block for block in self.blocks if not block.head.is_array])
+        return found + [record for record in others.of_files(objects) if (record.file, record.offset) in places]
+
+    def _of_arrays(self, places: Collection[tuple[str, int]]) -> Iterator[Record]:
+        offsets = np.array(sorted({offset for _, offset in places}), np.int64)
+        for block in self.blocks:
+            if block.head.is_array:
+                hits = np.isin(block.offsets.view(), offsets)
+                if block.alive is not None:
+                    hits &= block.alive
+                yield from map(block.record, np.flatnonzero(hits).tolist())
+
     @staticmethod
     def _of_keys(
         texts: Collection[str], blocks: Iterable[Block], keys_in: Callable[[Block], NDArray[np.uint64]]

@@ -72,6 +72,7 @@ def dropped_line(
     seen: Sequence[int] | None,
     *,
     series: tuple[str, str] | None = None,
+    offset: int = 0,
 ) -> str:
     """The line that takes back what an earlier line says of a sample.
 
@@ -82,10 +83,13 @@ def dropped_line(
         time: Seconds since the epoch.
         seen: None if there was no file.
         series: The writer and the key of a sample that lies in a file with others, which stay.
+        offset: Where it lies in the file, if it is known by its place.
     """
     about: dict[str, Any] = {"dropped": name, "file": file, "run": run, "time": round(time, 3), "seen": seen}
     if series is not None:
         about["series"] = series
+    if offset:
+        about["offset"] = offset
     return json.dumps(about, separators=(",", ":")) + "\n"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lighter_async.manifest.columns import names_in, records_in
 from lighter_async.manifest.entry import Entry
-from lighter_async.manifest.line import OutputName, Samples
+from lighter_async.manifest.line import OutputName, Samples, Span
 from lighter_async.manifest.parsing import encoded_text, parse
 from lighter_async.manifest.reader import lines_in, manifest_files
 from lighter_async.types import Run
@@ -61,5 +61,14 @@ def _ends_in(entry: Entry | None) -> Iterator[tuple[int, str]]:
     """The end of the last sample of each object that a line tells of, and the object."""
     for output in entry.outputs if isinstance(entry, Samples) else ():
         if output.object is not None and output.offset is not None and output.bytes is not None:
-            sizes = output.bytes if isinstance(output.bytes, list) else [output.bytes] * len(output.offset)
-            yield max(map(sum, zip(output.offset, sizes, strict=False)), default=0), output.object
+            offsets: list[int] | Span = output.offset
+            sizes = output.bytes
+            if isinstance(offsets, Span):
+                first, last = offsets.start, offsets.start + offsets.step * (entry.samples - 1)  # type: ignore[union-attr]
+                if isinstance(sizes, int):
+                    yield max(first, last) + sizes, output.object
+                    continue
+                offsets = [first + offsets.step * number for number in range(len(sizes))]
+            if isinstance(sizes, int):
+                sizes = [sizes] * len(offsets)
+            yield max(map(sum, zip(offsets, sizes, strict=False)), default=0), output.object

@@ -113,7 +113,7 @@ def verify(
     not recorded yet is reported as extra.
 
     Args:
-        where: What the writer was given: the directory, or its `LocalTarget`.
+        where: What the writer was given: the directory, the path of an array, or the target.
         workers: Files that are read at once. By default two per core.
         begin: Called with the number of files before they are read; what it returns is called after each of them.
 
@@ -123,8 +123,8 @@ def verify(
         TypeError: It is neither a path nor a target that stores below a directory.
         ValueError: It is a URL.
     """
-    root, store = source_of(where)
-    manifest = read_manifest(root)
+    root, store, key = source_of(where)
+    manifest = _read(root, key)
     if not manifest.runs and not manifest.records:
         if not root.is_dir():
             raise FileNotFoundError(f"there is no directory {os.fspath(root)!r}")
@@ -133,6 +133,8 @@ def verify(
             f"as {RESERVED_PREFIX}/manifest-RANK.jsonl, unless manifest=False, into the directory that the writer was "
             "given"
         )
+    if key is not None and not manifest.records and key not in {run.key for run in manifest.runs}:
+        raise FileNotFoundError(f"nothing is recorded of an array {key!r} in {os.fspath(root)!r}")
     report = Report(root, store, manifest, in_use=is_in_use(root))
     tick = begin(_known(manifest)) if begin is not None else _nothing
     damaged = []
@@ -140,12 +142,12 @@ def verify(
         if finding is not None:
             damaged.append(finding)
         tick()
-    extra = _not_recorded(manifest, store.objects())
+    extra = _not_recorded(manifest, store.objects()) if key is None else set()
     at_work: set[str] = set()
     for _ in range(_LOOKS if damaged or extra else 0):
         # Asked before the manifest is read, so that what a writer recorded before it ended is read.
         at_work = set(held_by(os.path.join(root, RESERVED_PREFIX)))
-        before, report.manifest = report.manifest, read_manifest(root)
+        before, report.manifest = report.manifest, _read(root, key)
         damaged, settled = _look_again(store, damaged, before, report.manifest)
         if settled:
             break
@@ -161,6 +163,14 @@ def verify(
         report.findings += _unknown(report, extra)
     report.findings.sort(key=lambda one: one.file)
     return report
+
+
+def _read(root: Path, key: str | None) -> Manifest:
+    """What is recorded, of one series or of all."""
+    manifest = read_manifest(root)
+    if key is not None:
+        manifest.records = manifest.records.where(lambda block: block.head.key == key)
+    return manifest
 
 
 def drop(report: Report) -> list[OSError]:
@@ -183,9 +193,7 @@ def drop(report: Report) -> list[OSError]:
             log.drop([(record, _seen(store, record)) for record in damaged if record.rank == rank])
         finally:
             log.close()
-    files = {record.file for record in damaged if record.file is not None}
-    known = report.manifest.records.of_files(files | {file.removesuffix(UNSEALED) for file in files})
-    shared = {record.file for record in known if record.offset}
+    shared = {block.head.object for block in report.manifest.records.blocks if block.head.has_offsets}
     failed = []
     for record in damaged:
         place = place_of(record)
@@ -280,8 +288,8 @@ def _look_again(
     store: Store, damaged: Sequence[Finding], before: Manifest, now: Manifest
 ) -> tuple[list[Finding], bool]:
     """What is still damaged according to a newer manifest, and whether that says the same of each as the one before."""
-    sought = {one.file for one in damaged}
-    known = {(record.file, record.offset): record for record in now.records.of_files(sought)}
+    sought = {(one.file, one.record.offset) for one in damaged if one.record is not None}
+    known = {(record.file, record.offset): record for record in now.records.at_places(sought)}
     latest = [known.get((one.record.file, one.record.offset)) for one in damaged if one.record is not None]
     settled = all(one.record == record for one, record in zip(damaged, latest, strict=True))
     again = [record for record in latest if record is not None]

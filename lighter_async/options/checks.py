@@ -10,12 +10,13 @@ from typing import Any
 from lighter_async.errors import shown
 from lighter_async.targets import LocalTarget, Target, directory_of, features_of
 from lighter_async.types import Durability, IfExists, OnError, Run
-from lighter_async.writers import PathFunction
+from lighter_async.writers import Encoder, PathFunction, Writer
 
 __all__ = [
     "at_least_one",
     "check_path_function",
     "check_records",
+    "check_rows_writer",
     "config_of",
     "one_of",
     "seconds",
@@ -92,6 +93,18 @@ def check_path_function(writer: PathFunction, target: Target) -> None:
         )
 
 
+def check_rows_writer(writer: Writer, target: Target) -> None:
+    """
+    Raises:
+        ValueError: The writer makes something else than rows of an array.
+    """
+    if not isinstance(writer, Encoder) or not writer.is_built_in or (writer.name, writer.suffix) != ("row", ""):
+        raise ValueError(
+            f"{type(target).__name__} stores tensors and arrays as rows of one array, so its writer is 'row', not "
+            f"{writer.name!r}; leave the writer out, or choose another target"
+        )
+
+
 def check_records(target: Target, *, manifest: bool, resume: bool, run_config: Any, on_error: OnError) -> None:
     """
     Raises:
@@ -112,6 +125,8 @@ def check_records(target: Target, *, manifest: bool, resume: bool, run_config: A
                 f"{type(target).__name__} has none; give a directory"
             )
         return
+    if not manifest and features_of(target).takes_arrays:
+        raise ValueError("which rows of an array are there is known by the manifest alone; leave manifest at True")
     if resume and not manifest:
         raise ValueError("resume=True goes on from the manifest; leave manifest at True")
     if resume and below.if_exists != "overwrite":

@@ -40,7 +40,7 @@ def open_results(
     that `pending` counts as done. The manifest is read once; each value is read from its file when it is asked for.
 
     Args:
-        where: What the writer was given: the directory, or its `LocalTarget`.
+        where: What the writer was given: the directory, the path of an array, or the target.
         writer: The writer's name, such as ``"tensor"``, where several have stored in the directory.
         key: The key, which of a `FileWriter` is its ``value_key``, likewise.
         decode: Makes a value of a file's bytes, in place of the writer's own decoder; an `Encoder` stands for its
@@ -56,7 +56,8 @@ def open_results(
         TypeError: An option is of another type, or a target in the directory's place keeps no records.
         LighterAsyncError: A later version of this package has written the manifest.
     """
-    directory, store = source_of(where)
+    directory, store, one = source_of(where)
+    key = key if one is None else one
     if decode is not None and not callable(decode):
         raise TypeError(f"decode is a function from bytes to a value, or an Encoder, not {shown(decode)}")
     manifest = read_manifest(directory)

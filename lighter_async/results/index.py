@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lighter_async.manifest import Manifest, Record
+from lighter_async.manifest.block import NAMES, Block
 from lighter_async.manifest.records import Records
 
 __all__ = ["Index"]
@@ -41,6 +42,11 @@ class Index:
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self._records)
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The records, as columns."""
+        return self._records.blocks
 
     def names(self) -> Iterator[str]:
         """The names, in the order."""
@@ -104,6 +110,8 @@ class Index:
 def _are_names_distinct(records: Records) -> bool:
     """Whether each name is there once for certain, since the record of a file replaces earlier ones of that file."""
     heads = [block.head for block in records.blocks]
+    if any(head.is_array for head in heads):  # where places are distinct
+        return all(head.numbered != NAMES for head in heads) or len({head.run for head in heads}) == 1
     if all(head.suffix is None for head in heads):
         return all(head.object is None or head.has_offsets for head in heads)
     return len({head.suffix for head in heads}) == 1

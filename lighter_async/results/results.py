@@ -14,6 +14,7 @@ from lighter_async.errors import ReadError, describe, shown
 from lighter_async.manifest import Record, checksum
 from lighter_async.manifest.entry import place_of
 from lighter_async.results.index import Index
+from lighter_async.results.rows import stored_rows
 from lighter_async.store import Store
 from lighter_async.writers import Encoder
 from lighter_async.writers.registry import encoder_of
@@ -123,11 +124,16 @@ class Results(Mapping[str, Any]):
     def to_array(self) -> NDArray[Any]:
         """All values in one numpy array, row by row in this mapping's order, which is the data set's.
 
+        Of an `ArrayTarget` the file is mapped where it is complete: nothing is read or compared before it is looked at.
+        Where it is not, the rows that are there are given, which `mask` tells.
+
         Raises:
             ValueError: There are none, or one has another shape or dtype than the first; it is named.
             TypeError: A value is no array of numbers; it is named.
             ReadError: As for names.
         """
+        if self._chosen is None and (stored := stored_rows(self._index.blocks, self._store)) is not None:
+            return stored.to_array()
         rows: NDArray[Any] | None = None
         first = ""
         for number, record in enumerate(self._index):
@@ -143,6 +149,21 @@ class Results(Mapping[str, Any]):
         if rows is None:
             raise ValueError(f"nothing is stored in {self._store.location!r}, so the array's shape is not known")
         return rows
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """Which rows of an array are stored: shape (rows,), bool. ``results.to_array()`` has those that are.
+
+        Raises:
+            TypeError: The samples are not the rows of one array.
+            ReadError: Its file is gone, or is not as recorded.
+        """
+        stored = stored_rows(self._index.blocks, self._store)
+        if stored is None:
+            raise TypeError(
+                f"{self!r} are not the rows of an array that an ArrayTarget has stored, so they have no mask"
+            )
+        return stored.mask
 
     def to_pandas(self) -> Any:
         """The records as a pandas `DataFrame`, a row each, in this mapping's order; columns as of `Record`.
@@ -184,7 +205,7 @@ class Results(Mapping[str, Any]):
             if self._chosen is not None and not isinstance(self._chosen, Encoder):
                 return self._chosen(bytes(data))
             encoder = self._encoder or self._find_encoder(record)
-            return encoder.decode(data, shape=record.shape, trust=self._trust)
+            return encoder.decode(data, shape=record.shape, dtype=record.dtype, trust=self._trust)
         except Exception as error:
             raise self._error(record, "not decoded", describe(error)) from error
 

@@ -10,7 +10,7 @@ from lighter_async.interrupts import uninterrupted
 from lighter_async.ledger import Ledger, Reservation
 from lighter_async.names import Numbers
 from lighter_async.service.lifecycle import Lifecycle
-from lighter_async.service.names_and_indices import check_indices, own_names, own_origin
+from lighter_async.service.names_and_indices import check_indices, claim_rows, own_names, own_origin, rows_of
 from lighter_async.service.setup import Setup
 from lighter_async.staging import Plan, StagingPool
 from lighter_async.types import Backend, Batch, Origin, Unit
@@ -19,6 +19,7 @@ __all__ = ["HandOver"]
 
 # Samples up to this many bytes together are one unit of work, so that tiny ones do not each pay a hand-over.
 _UNIT_BYTES = 256 * 1024
+_UNIT_BYTES_OF_ROWS = 1 << 20  # which are one write, whatever their number
 
 
 class HandOver:
@@ -33,6 +34,7 @@ class HandOver:
 
     def __init__(self, setup: Setup, pool: StagingPool, ledger: Ledger, lifecycle: Lifecycle) -> None:
         self._target = setup.target
+        self._arrays = setup.arrays
         self._suffixes = setup.suffixes
         self._one_by_one = setup.one_by_one
         self._max_workers = setup.max_workers
@@ -40,11 +42,11 @@ class HandOver:
         self._ledger = ledger
         self._lifecycle = lifecycle
 
-    def submit(self, names: Sequence[str], plan: Plan, timeout: float | None, origin: Origin | None) -> None:
+    def submit(self, names: Sequence[str] | None, plan: Plan, timeout: float | None, origin: Origin | None) -> None:
         """Hand over what was planned, all or none of it.
 
         Args:
-            names: One per sample.
+            names: One per sample; None where the target knows samples by their indices.
             plan: What is copied.
             timeout: Seconds to wait for space. None waits without limit, and 0 not at all.
             origin: Where the samples come from.
@@ -64,6 +66,11 @@ class HandOver:
                 "use submit_nowait() there"
             )
         count, ledger = plan.count, self._ledger
+        rows: Sequence[int] | None = None
+        if self._arrays is not None:
+            names, rows, origin = rows_of(names, count, origin, self._arrays)
+        elif names is None:
+            raise TypeError("names are a sequence with a name per sample; an ArrayTarget does without")
         names, files = own_names(names, count, self._suffixes, self._target)
         if origin is not None:
             check_indices(origin, count)
@@ -71,7 +78,7 @@ class HandOver:
             with uninterrupted():
                 ledger.check_open()
             return
-        if origin is not None:
+        if origin is not None and rows is None:
             origin = own_origin(origin)
         nbytes = self._pool.bytes_of(plan)
         reservation = Reservation(count, nbytes)
@@ -82,7 +89,7 @@ class HandOver:
             if not ledger.try_reserve(reservation):
                 ledger.reserve(reservation, timeout)
             try:
-                self._enqueue(backend, names, files, plan, nbytes, origin)
+                self._enqueue(backend, names, files, plan, nbytes, origin, rows)
             except _Taken as taken:
                 raise taken.interruption from None
             except BaseException:
@@ -97,6 +104,7 @@ class HandOver:
         plan: Plan,
         nbytes: int,
         origin: Origin | None,
+        rows: Sequence[int] | None,
     ) -> None:
         ledger = self._ledger
         try:
@@ -109,7 +117,9 @@ class HandOver:
             backend.prepare(batch)
             # Last, so that a batch whose copy fails can be handed over again under the same names.
             if (claims := self._lifecycle.claims) is not None:  # else closed meanwhile, as accept will say
-                if len(self._suffixes) > 1:
+                if rows is not None:
+                    claim_rows(claims, rows, names)
+                elif len(self._suffixes) > 1:
                     claims.claim(files, [*names] * len(self._suffixes))
                 elif isinstance(names, Numbers):
                     claims.claim_numbers(names.range, self._suffixes[0])
@@ -131,7 +141,8 @@ class HandOver:
         per = 1
         if not self._one_by_one:
             share = -(-count // self._max_workers)
-            per = max(1, min(share, _UNIT_BYTES * count // max(1, batch.nbytes)))
+            most = _UNIT_BYTES if self._arrays is None else _UNIT_BYTES_OF_ROWS
+            per = max(1, min(share, most * count // max(1, batch.nbytes)))
         return [Unit(batch, start, min(start + per, count)) for start in range(0, count, per)]
 
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from lighter_async.errors import shown
-from lighter_async.names import Numbers, check_names, with_suffixes
+from lighter_async.names import Claims, Numbers, check_names, with_suffixes
 from lighter_async.options import whole_number
-from lighter_async.targets import Target
+from lighter_async.targets import ArraysTarget, Target
 from lighter_async.types import Origin
 
-__all__ = ["check_indices", "own_names", "own_origin"]
+__all__ = ["check_indices", "claim_rows", "own_names", "own_origin", "rows_of"]
 
 
 def own_names(
@@ -96,3 +96,54 @@ def own_origin(origin: Origin) -> Origin:
     if not is_usual or max(own, default=0) >= 1 << 63 or min(own, default=0) < -(1 << 63):
         own = [whole_number(one, f"the index of sample {position}") for position, one in enumerate(own)]
     return Origin(own if type(own) is range else tuple(own), loader, batch)
+
+
+_ROW = " (row)"  # what rows are claimed as, beside names
+
+
+def rows_of(
+    names: Sequence[str] | None, count: int, origin: Origin | None, target: ArraysTarget
+) -> tuple[Sequence[str], Sequence[int], Origin | None]:
+    """The rows of a batch's samples in an array, with names for those that have none, and their origin as our own.
+
+    Args:
+        names: One per sample, as the caller has given them; None names samples by their rows.
+        count: How many samples there are.
+        origin: Where they come from.
+        target: Has the array.
+
+    Raises:
+        ValueError: Their indices are not known, or there are no such rows, or not an index for each sample.
+        TypeError: As `own_origin`.
+    """
+    if not count:
+        return (names or ()), (), None
+    if origin is None or origin.indices is None:
+        first = "a sample without a name" if names is None or not len(names) else f"sample {shown(names[0])}"
+        raise ValueError(
+            f"{first} has no index in the data set, which is its row in an array; hand samples over with "
+            "origin=Origin(indices)"
+        )
+    check_indices(origin, count)
+    origin = own_origin(origin)
+    assert origin.indices is not None
+    rows = target.rows_of(origin.indices, origin.loader, names if names is not None and len(names) == count else None)
+    if names is None:
+        names = Numbers(rows) if isinstance(rows, range) else list(map(str, rows))
+    return names, rows, origin
+
+
+def claim_rows(claims: Claims, rows: Sequence[int], names: Sequence[str]) -> None:
+    """Take the rows of a batch's samples for this run, and their names if these are not the rows; all or none.
+
+    Raises:
+        DuplicateNameError: One of them is taken already.
+    """
+    if isinstance(rows, range) and isinstance(names, Numbers) and rows == names.range and rows.step > 0:
+        claims.claim_numbers(rows, _ROW)
+        return
+    texts = [f"{row}{_ROW}" for row in rows]
+    if all(text == name + _ROW for text, name in zip(texts, names, strict=True)):
+        claims.claim(texts, names)
+    else:
+        claims.claim([*texts, *names], [*names, *names])

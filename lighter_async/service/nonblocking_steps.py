@@ -43,7 +43,7 @@ class Steps:
         """
         return self._pool.plan_batch(values)
 
-    def try_submit(self, names: Sequence[str], plan: Plan, origin: Origin | None) -> bool:
+    def try_submit(self, names: Sequence[str] | None, plan: Plan, origin: Origin | None) -> bool:
         """Hand over what was planned; returns whether there was space for it.
 
         Raises:

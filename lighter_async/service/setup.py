@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lighter_async.limits import MOST_QUEUED
-from lighter_async.options import Options, check_path_function, check_records, target_of
+from lighter_async.options import Options, check_path_function, check_records, check_rows_writer, target_of
 from lighter_async.staging import StagingPool
-from lighter_async.targets import Target, directory_of
+from lighter_async.targets import Target, arrays_target, directory_of
 from lighter_async.workers import Patience, choose_backend
 from lighter_async.writers import PathFunction, outputs_of, resolve_writer
 
@@ -21,7 +21,7 @@ class Setup:
 
     Args:
         writer: A registered name, an `Encoder`, a path function, or where one is, as ``"module:attribute"``; or a dict
-            of these, one for each output.
+            of these, one for each output. None is ``"tensor"``, or ``"row"`` for a target that stores rows of an array.
         directory: Where the files go, or a target.
         target: Another way to say it.
         options: The writer's options.
@@ -35,6 +35,7 @@ class Setup:
         writer: Makes bytes, or a file, of a value.
         target: Where the bytes go.
         directory: The same, if it is a directory of files; else None.
+        arrays: The same, if samples are rows of an array; else None.
         suffixes: What the names of the files of a sample end in, one for each of its outputs.
         max_workers: Samples that are written at once.
         queue_size: Samples that may be queued or being written.
@@ -47,16 +48,21 @@ class Setup:
 
     def __init__(
         self,
-        writer: str | Callable[..., Any] | Mapping[str, Any],
+        writer: str | Callable[..., Any] | Mapping[str, Any] | None,
         directory: str | os.PathLike[str] | Target | None,
         target: Target | None,
         options: Options,
     ) -> None:
         self.options = options
-        self.writer = resolve_writer(writer, options.writer_options)
         self.target = target_of(
             directory, target, if_exists=options.if_exists, durability=options.durability, run=options.run
         )
+        self.arrays = arrays_target(self.target)
+        if writer is None:
+            writer = "tensor" if self.arrays is None else "row"
+        self.writer = resolve_writer(writer, options.writer_options)
+        if self.arrays is not None:
+            check_rows_writer(self.writer, self.target)
         check_records(
             self.target,
             manifest=options.manifest,

@@ -41,9 +41,10 @@ class BackgroundWriter:
     Nothing is started, and no file or thread exists, before the first sample or ``with``.
 
     Args:
-        writer: A registered name (``"tensor"``, ``"image_2d"``, ``"image_3d"``, ``"text"``), an `Encoder`, or a
-            function ``(path, value)``, plain or ``async def``; or where one is, as ``"module:attribute"``. Or a dict
-            with a registered name or an encoder for each output of a sample, whose value is a dict then.
+        writer: A registered name (``"tensor"``, ``"image_2d"``, ``"image_3d"``, ``"text"``, ``"npy"``), an `Encoder`,
+            or a function ``(path, value)``, plain or ``async def``; or where one is, as ``"module:attribute"``. Or a
+            dict with a registered name or an encoder for each output of a sample, whose value is a dict then. None is
+            ``"tensor"``, or ``"row"`` where the target is an `ArrayTarget`.
         directory: Where the files go. Made if it does not exist. A target may stand in its place.
         target: Another way to say it: where the bytes go.
         {options}
@@ -55,7 +56,7 @@ class BackgroundWriter:
 
     def __init__(
         self,
-        writer: str | Callable[..., Any] | Mapping[str, Any] = "tensor",
+        writer: str | Callable[..., Any] | Mapping[str, Any] | None = None,
         directory: str | os.PathLike[str] | Target | None = None,
         *,
         target: Target | None = None,
@@ -103,12 +104,13 @@ class BackgroundWriter:
         self._handover.submit([name], self._pool.plan_sample(value), timeout, origin)
 
     def submit_batch(
-        self, names: Sequence[str], values: Any, *, timeout: float | None = None, origin: Origin | None = None
+        self, names: Sequence[str] | None, values: Any, *, timeout: float | None = None, origin: Origin | None = None
     ) -> None:
         """Hand a batch over, which is copied as a whole. Waits while there is no room for all of it.
 
         Args:
-            names: One per sample, as in `submit`; a list, or an array of texts.
+            names: One per sample, as in `submit`; a list, or an array of texts. For an `ArrayTarget`, which knows
+                samples by their indices, they may be None.
             values: A tensor or array with a batch dimension, of shape ``(len(names), ...)`` and any dtype, or a
                 sequence of samples, which may differ in shape. Of several outputs a dict with one of these for each.
             timeout: Seconds to wait for room. None waits without limit.
@@ -126,7 +128,7 @@ class BackgroundWriter:
         """As `submit`, but raises `QueueFullError` at once where that would wait."""
         self._handover.submit([name], self._pool.plan_sample(value), 0, origin)
 
-    def submit_batch_nowait(self, names: Sequence[str], values: Any, *, origin: Origin | None = None) -> None:
+    def submit_batch_nowait(self, names: Sequence[str] | None, values: Any, *, origin: Origin | None = None) -> None:
         """As `submit_batch`, but raises `QueueFullError` at once where that would wait."""
         self._handover.submit(names, self._pool.plan_batch(values), 0, origin)
 

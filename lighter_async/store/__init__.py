@@ -1,6 +1,6 @@
 """The reading side of a target: where stored samples lie, and what can be asked about them there."""
 
-from lighter_async.store.base import Finding, Identity, Place, Readable, Store
+from lighter_async.store.base import Finding, Identity, OneObject, Place, Readable, Store
 from lighter_async.store.directory import SHARD_LISTING, UNSEALED, DirectoryStore
 from lighter_async.store.source import Source, source_of
 
@@ -10,6 +10,7 @@ __all__ = [
     "DirectoryStore",
     "Finding",
     "Identity",
+    "OneObject",
     "Place",
     "Readable",
     "Source",

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
-__all__ = ["Finding", "Identity", "Place", "Readable", "Store"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Finding", "Identity", "OneObject", "Place", "Readable", "Store"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,14 @@ class Store(Protocol):
         """
         ...
 
+    def mapped(self, name: str) -> NDArray[np.uint8]:
+        """All bytes of an object, sealed or not, as read-only memory that is read from the file when it is looked at.
+
+        Raises:
+            OSError: It is gone, or none that may be read.
+        """
+        ...
+
     def remove(self, name: str) -> None:
         """Remove an object that holds one sample alone; it may be gone already.
 
@@ -137,3 +148,14 @@ class Readable(Protocol):
     def store(self) -> Store:
         """What reads the samples; it need not be open."""
         ...
+
+
+@runtime_checkable
+class OneObject(Readable, Protocol):
+    """What stores all of its samples in one object of the directory, as an array does.
+
+    Attributes:
+        object: The object's name, which is also the key of its samples' series.
+    """
+
+    object: str

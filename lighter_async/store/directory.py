@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from lighter_async.below import open_below, open_with_status_below, remove_below, walk_below
 from lighter_async.errors import ReadError
@@ -120,6 +121,15 @@ class DirectoryStore:
             return _checksum(descriptor, 0, None)
         finally:
             os.close(descriptor)
+
+    def mapped(self, name: str) -> NDArray[np.uint8]:
+        """As `Store.mapped`. A file that somebody makes shorter meanwhile ends the process that looks at it."""
+        try:
+            descriptor = open_below(self._root, name)
+        except FileNotFoundError:
+            descriptor = open_below(self._root, name + UNSEALED)
+        with open(descriptor, "rb") as file:
+            return np.memmap(file, np.uint8, "r")
 
     def remove(self, name: str) -> None:
         """As `Store.remove`."""

@@ -8,10 +8,13 @@ from typing import NamedTuple
 
 from lighter_async.errors import shown
 from lighter_async.files import local_path
-from lighter_async.store.base import Readable, Store
-from lighter_async.store.directory import DirectoryStore
+from lighter_async.store.base import OneObject, Readable, Store
+from lighter_async.store.directory import UNSEALED, DirectoryStore
 
 __all__ = ["Source", "source_of"]
+
+
+_ARRAYS = ".npy", f".npy{UNSEALED}"
 
 
 class Source(NamedTuple):
@@ -20,10 +23,12 @@ class Source(NamedTuple):
     Attributes:
         directory: Where what is stored is recorded.
         store: What reads the samples.
+        key: The key of the one series that is meant, where all of its samples lie in one object; None means all.
     """
 
     directory: Path
     store: Store
+    key: str | None = None
 
 
 def source_of(where: str | os.PathLike[str] | Readable) -> Source:
@@ -31,7 +36,7 @@ def source_of(where: str | os.PathLike[str] | Readable) -> Source:
 
     Args:
         where: What the writer was given: a path, whose samples are files below it, or a target, which says itself what
-            reads them.
+            reads them. A path that ends in ``.npy``, and is no folder, is an array's, whose records lie beside it.
 
     Raises:
         TypeError: It is neither, or a target without records, of which nothing can be found again.
@@ -39,7 +44,11 @@ def source_of(where: str | os.PathLike[str] | Readable) -> Source:
     """
     if isinstance(where, (str, os.PathLike)):
         directory = local_path(where)
+        if directory.name.endswith(_ARRAYS) and not directory.is_dir():
+            return Source(directory.parent, DirectoryStore(directory.parent), directory.name.removesuffix(UNSEALED))
         return Source(directory, DirectoryStore(directory))
+    if isinstance(where, OneObject):
+        return Source(where.directory, where.store(), where.object)
     if isinstance(where, Readable):
         return Source(where.directory, where.store())
     raise TypeError(

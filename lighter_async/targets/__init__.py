@@ -1,12 +1,15 @@
 """Targets: where bytes live."""
 
+from lighter_async.targets.array import ArrayTarget
 from lighter_async.targets.base import (
+    ArraysTarget,
     DirectoryTarget,
     Features,
     LaneTarget,
     PathTarget,
     SharedTarget,
     Target,
+    arrays_target,
     descriptors_of,
     directory_of,
     features_of,
@@ -18,6 +21,8 @@ from lighter_async.targets.local import LocalTarget
 from lighter_async.targets.shards import TarShards, has_shards
 
 __all__ = [
+    "ArrayTarget",
+    "ArraysTarget",
     "DirectoryTarget",
     "Features",
     "Item",
@@ -33,6 +38,7 @@ __all__ = [
     "SharedTarget",
     "TarShards",
     "Target",
+    "arrays_target",
     "descriptors_of",
     "directory_of",
     "features_of",

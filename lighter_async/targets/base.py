@@ -13,6 +13,7 @@ from lighter_async.targets.lane import Item, Lane
 from lighter_async.types import Durability, IfExists, Run
 
 __all__ = [
+    "ArraysTarget",
     "DirectoryTarget",
     "EachByItself",
     "Features",
@@ -21,6 +22,7 @@ __all__ = [
     "PathTarget",
     "SharedTarget",
     "Target",
+    "arrays_target",
     "descriptors_of",
     "directory_of",
     "features_of",
@@ -91,10 +93,13 @@ class Features:
         has_paths: It has a `path` for each sample, which a function ``(path, value)`` can write to.
         has_directory: It stores below a directory of this machine, and is a `DirectoryTarget`: what is stored is
             recorded there, so that a run can be resumed and verified, and helper processes pay.
+        takes_arrays: It stores tensors and arrays of one dtype and shape as rows, by the samples' indices in the data
+            set, and is an `ArraysTarget`. Its writer is ``"row"``.
     """
 
     has_paths: bool = False
     has_directory: bool = False
+    takes_arrays: bool = False
 
 
 @runtime_checkable
@@ -177,6 +182,24 @@ class DirectoryTarget(LaneTarget, SharedTarget, Readable, Protocol):
         ...
 
 
+@runtime_checkable
+class ArraysTarget(LaneTarget, Protocol):
+    """A target that stores samples as the rows of an array."""
+
+    def rows_of(self, indices: Sequence[int], loader: int, names: Sequence[str] | None = None) -> Sequence[int]:
+        """The rows of some samples; a range if their indices are one.
+
+        Args:
+            indices: In the data set.
+            loader: Of which data loader.
+            names: The samples', for messages.
+
+        Raises:
+            ValueError: There are no such rows.
+        """
+        ...
+
+
 class EachByItself(Lane):
     """The lane of a target that stores each part of a sample by itself.
 
@@ -220,6 +243,11 @@ def directory_of(target: object) -> DirectoryTarget | None:
             "lighter_async.store.DirectoryStore(self.directory)"
         )
     return cast(DirectoryTarget, target)
+
+
+def arrays_target(target: object) -> ArraysTarget | None:
+    """A target as one that stores rows of an array; None if it does not."""
+    return target if isinstance(target, ArraysTarget) and target.features.takes_arrays else None
 
 
 def descriptors_of(target: Target) -> tuple[int, ...]:

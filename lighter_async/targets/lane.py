@@ -34,10 +34,20 @@ class Item(msgspec.Struct, frozen=True):
     Attributes:
         name: As it was handed over.
         parts: At least one. They are stored together: all of them or none.
+
+    The others are given to targets that take arrays (`Features.takes_arrays`), and to no others:
+
+    Attributes:
+        index: In the data set.
+        loader: Of which data loader.
+        kind: The value's dtype, by its name, and shape; None if it is no plain tensor or array.
     """
 
     name: str
     parts: Sequence[Part]
+    index: int | None = None
+    loader: int = 0
+    kind: tuple[str, tuple[int, ...]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +70,17 @@ class RowItems(msgspec.Struct, frozen=True):
         names: As they were handed over.
         suffix: The output's, as of `Part`.
         encoded: Their bytes.
+        indices: As of `Item`, of each; None for a target that takes no arrays.
+        loader: As of `Item`.
+        kind: As of `Item`, of each.
     """
 
     names: Sequence[str]
     suffix: str
     encoded: EncodedRows
+    indices: Sequence[int] | None = None
+    loader: int = 0
+    kind: tuple[str, tuple[int, ...]] | None = None
 
 
 class PlacedRows(msgspec.Struct, frozen=True):

@@ -87,9 +87,12 @@ class EncoderContract:
             assert is_equal(self._decode(encoder, one, value), self._decode(encoder, other, value))
 
     def _decode(self, encoder: Encoder, data: bytes, value: Any) -> Any:
-        shape = getattr(value, "shape", None)
+        shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+        known: dict[str, Any] = {"shape": None if shape is None else tuple(shape)}
+        if dtype is not None:
+            known["dtype"] = str(dtype).removeprefix("torch.")
         decode: Any = getattr(encoder, "decode")  # noqa: B009 - which not every version of it has
-        return decode(data, **{"shape": None if shape is None else tuple(shape), **self.decodes_with})
+        return decode(data, **known, **self.decodes_with)
 
     # Values and bytes
 
@@ -152,25 +155,23 @@ class EncoderContract:
                     self.check_same(encoder, b"".join(parts), self.encode(encoder, value), value)
             assert block.memory.tobytes() == before
 
-    def test_rows_give_the_bytes_of_their_tensors(self, encoder: Encoder, values: Sequence[Any]) -> None:
-        """Those that `encode_rows` does not leave to `encode`, wherever the bytes are wanted."""
-        values = [_staged(value) for value in values]
-        blocks = [(value, block) for value in values if (block := _block(value)) is not None]
-        if not encoder.takes_rows or not blocks:
-            pytest.skip("it takes no rows" if blocks else "none of the values is a dense tensor")
-        encoder.learn(encoder.share({(block.dtype, block.shape): block.memory.nbytes for _, block in blocks}))
-        for value, block in blocks:
-            other = block.memory[::-1].copy() if block.dtype != "bool" else block.memory
-            rows = Rows(block.dtype, block.shape, np.stack([block.memory, other, block.memory]), is_tensor=True)
+    def test_rows_give_the_bytes_of_each(self, encoder: Encoder, values: Sequence[Any]) -> None:
+        """Of tensors, and of arrays, of one dtype and shape, which `encode_rows` does not leave to `encode`."""
+        found = [(value, rows) for value in map(_staged, values) if (rows := _rows(value)) is not None]
+        if not encoder.takes_rows or not found:
+            pytest.skip("it takes no rows" if found else "none of the values is a dense tensor or an array")
+        kinds = {(rows.dtype, rows.shape): rows.memory.shape[1] for _, rows in found if rows.is_tensor}
+        encoder.learn(encoder.share(kinds))
+        for value, rows in found:
             before = rows.memory.tobytes()
             encoded = encoder.encode_rows(rows)
             if encoded is None:
                 continue
-            around = np.full((3, encoded.nbytes + 20), 7, np.uint8)
+            around = np.full((len(rows.memory), encoded.nbytes + 20), 7, np.uint8)
             for _ in range(2):
                 encoded.fill(around[:, 10:-10])
-            for row in (0, 2):
-                self.check_same(encoder, around[row, 10:-10].tobytes(), self.encode(encoder, value), value)
+            for row in around[:, 10:-10]:
+                self.check_same(encoder, row.tobytes(), self.encode(encoder, value), value)
             assert rows.memory.tobytes() == before
             assert (around[:, :10] == 7).all() and (around[:, -10:] == 7).all(), "it wrote beside its rows"  # noqa: PT018
 
@@ -260,6 +261,16 @@ def _staged(value: Any) -> Any:
 
         return value.contiguous() if isinstance(value, torch.Tensor) else value
     return value
+
+
+def _rows(value: Any) -> Rows | None:
+    """The same value three times, as a writer hands a part of a batch to `encode_rows`; None of other values."""
+    if (block := _block(value)) is not None:
+        return Rows(block.dtype, block.shape, np.tile(block.memory, (3, 1)), True)
+    if type(value) is np.ndarray and not value.dtype.hasobject and value.nbytes:
+        memory = np.frombuffer(value.tobytes(), np.uint8)
+        return Rows(str(value.dtype), value.shape, np.tile(memory, (3, 1)), False)
+    return None
 
 
 def _block(value: Any) -> Block | None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 from urllib.parse import quote
 
+from msgspec.structs import replace
+
 from lighter_async.targets import (
     Features,
     Item,
@@ -194,7 +196,7 @@ class _FaultyLane(Lane):
         first, *others = item.parts
         fault = self._target.next_fault(first.file)
         parts = [Part(first.file, first.suffix, _prepared(fault, first.data)), *others]
-        stored = self._lane.put(Item(item.name, parts), redelivered=redelivered)
+        stored = self._lane.put(replace(item, parts=parts), redelivered=redelivered)
         after = fault if fault is not None and fault.when == "after" else None
         if stored is None:
             self._waiting.append(after)

@@ -18,7 +18,9 @@ def files_of(outputs: Sequence[Output], name: str) -> list[str]:
     return [with_suffix(name, output.suffix) for output in outputs]
 
 
-def encode_sample(outputs: Sequence[Output], files: Sequence[str], unit: Unit, index: int) -> Item:
+def encode_sample(
+    outputs: Sequence[Output], files: Sequence[str], unit: Unit, index: int, *, takes_arrays: bool = False
+) -> Item:
     """The bytes of each of a sample's outputs.
 
     Args:
@@ -26,6 +28,7 @@ def encode_sample(outputs: Sequence[Output], files: Sequence[str], unit: Unit, i
         files: As `files_of` gives them.
         unit: Has the sample.
         index: Its number in the batch.
+        takes_arrays: Whether the target is to know its index in the data set, and its dtype and shape.
 
     Raises:
         Exception: What an encoder raises, or the device that the value comes from.
@@ -40,7 +43,14 @@ def encode_sample(outputs: Sequence[Output], files: Sequence[str], unit: Unit, i
         if data is None:
             data = encoder.encode(staged.value(index, output.key))
         parts.append(Part(file, output.suffix, data))
-    return Item(unit.batch.names[index], parts)
+    name = unit.batch.names[index]
+    if not takes_arrays:
+        return Item(name, parts)
+    origin = unit.batch.origin
+    kind = staged.kind(index, outputs[0].key)
+    if origin is None or origin.indices is None:
+        return Item(name, parts, None, 0, kind)
+    return Item(name, parts, origin.indices[index], origin.loader, kind)
 
 
 def ready(unit: Unit) -> Staged:

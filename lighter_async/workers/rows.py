@@ -40,12 +40,18 @@ def write_rows(work: Work, lane: Lane) -> Result | None:
             return None
         names = unit.batch.names[unit.start : unit.stop]
         filling = _Filling(encoded, with_checksums=work.job.session.log is not None)
-        items = RowItems(names, output.suffix, EncodedRows(encoded.nbytes, filling.fill))
+        items = RowItems(names, output.suffix, EncodedRows(encoded.nbytes, filling.fill, encoded.memory))
+        if work.job.takes_arrays:
+            if (origin := unit.batch.origin) is None or origin.indices is None:
+                return None
+            indices = origin.indices[unit.start : unit.stop]
+            items = RowItems(items.names, items.suffix, items.encoded, indices, origin.loader, (rows.dtype, rows.shape))
         placed: PlacedRows | None = lane.put_rows(items)
     except Exception:
         return None
     if placed is None:
         return None
+    filling.finish()
     work.result.encode_seconds += filling.seconds
     work.result.store_seconds += perf_counter() - began - filling.seconds
     stored = StoredRows(
@@ -66,6 +72,16 @@ class _Filling:
     def fill(self, out: NDArray[np.uint8]) -> None:
         began = perf_counter()
         self._encoded.fill(out)
-        if self._with_checksums:
-            self.checksums = [xxh3_64_hexdigest(row) for row in out]
+        self._take_checksums(out)
         self.seconds += perf_counter() - began
+
+    def finish(self) -> None:
+        """Take the checksums of bytes that a lane has stored as they lay."""
+        if self._encoded.memory is not None and not self.checksums:
+            began = perf_counter()
+            self._take_checksums(self._encoded.memory)
+            self.seconds += perf_counter() - began
+
+    def _take_checksums(self, rows: NDArray[np.uint8]) -> None:
+        if self._with_checksums:
+            self.checksums = [xxh3_64_hexdigest(row) for row in rows]

@@ -254,7 +254,8 @@ class Work:
 
     def _put_alone(self, lane: Lane, one: Stored, *, redelivered: bool = False) -> Outcome:
         outputs, name = self.job.outputs, self.unit.batch.names[one.index]
-        item = encode_sample(outputs, files_of(outputs, name), self.unit, one.index)
+        files, takes_arrays = files_of(outputs, name), self.job.takes_arrays
+        item = encode_sample(outputs, files, self.unit, one.index, takes_arrays=takes_arrays)
         outcome = lane.put(item, redelivered=redelivered or self._is_redelivered(one))
         if outcome is not None:
             return outcome

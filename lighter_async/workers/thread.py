@@ -95,6 +95,8 @@ class ThreadBackend(UnitQueue):
         # Not those of threads that hang, which may still write: the next writer that opens the target takes them over.
         with self._lock:
             lanes, self._lanes = self._lanes, []
+        if seal and not lanes and self._job.takes_arrays:
+            lanes = [self._job.session.lane(0)]  # nothing was left to do but to give the array its name
         for lane in lanes:
             if seal:
                 self._job.session.seal(lane)

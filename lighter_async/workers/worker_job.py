@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from lighter_async.errors import WriteError
 from lighter_async.session import Session
+from lighter_async.targets import features_of
 from lighter_async.workers.patience import Patience
 from lighter_async.workers.quarantine import Quarantine
 from lighter_async.writers import Output, Writer, outputs_of
@@ -23,6 +24,7 @@ class Job:
         patience: Which errors are tried again, and for how long.
         quarantine: Where values that could not be written are kept; None if they are not kept.
         outputs: What is stored of each sample; none of a function ``(path, value)``.
+        takes_arrays: Whether the target is to know samples' indices, dtypes and shapes.
     """
 
     writer: Writer
@@ -30,9 +32,11 @@ class Job:
     patience: Patience = field(default_factory=Patience)
     quarantine: Quarantine | None = None
     outputs: tuple[Output, ...] = field(init=False)
+    takes_arrays: bool = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "outputs", outputs_of(self.writer))
+        object.__setattr__(self, "takes_arrays", features_of(self.session.target).takes_arrays)
 
     def failure(self, name: str, error: BaseException, attempts: int) -> WriteError:
         """The failure of one sample."""

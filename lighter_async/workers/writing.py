@@ -83,7 +83,7 @@ def _encode_and_put(work: Work, index: int) -> None:
         return
     began = perf_counter()
     try:
-        item = encode_sample(job.outputs, files, unit, index)
+        item = encode_sample(job.outputs, files, unit, index, takes_arrays=job.takes_arrays)
     finally:
         encoded = perf_counter()
         result.encode_seconds += encoded - began

@@ -58,8 +58,8 @@ class Encoder:
         templates: What `encode_block` needs for some kinds of tensor, and only this process can make.
         check: ``(**options)``, called when options are given; raises if one has a value that it may not have.
         decode: ``(bytes) -> value``, the inverse, which `open_results` calls. It also gets the encoder's options for
-            which it has parameters, and likewise ``shape``, the value's shape if that is recorded (else None), and
-            ``trust``, whether the user trusts everybody who can write to the directory.
+            which it has parameters, and likewise ``shape`` and ``dtype``, the value's if they are recorded (else None),
+            and ``trust``, whether the user trusts everybody who can write to the directory.
 
     Raises:
         TypeError: It is not a plain function, or a `functools.partial` gives it arguments that it does not take.
@@ -144,12 +144,20 @@ class Encoder:
         """
         return None if self._encode_rows is None else self._encode_rows(rows)
 
-    def decode(self, data: bytes | memoryview, *, shape: tuple[int, ...] | None = None, trust: bool = False) -> Any:
+    def decode(
+        self,
+        data: bytes | memoryview,
+        *,
+        shape: tuple[int, ...] | None = None,
+        dtype: str | None = None,
+        trust: bool = False,
+    ) -> Any:
         """The value of a file's bytes.
 
         Args:
             data: The file's content. The value may go on using its memory.
             shape: The value's shape, if it was a tensor or an array and that is known.
+            dtype: The name of its dtype, without ``torch.``, likewise.
             trust: Whether code that the bytes name may run, as unpickling does.
 
         Raises:
@@ -161,7 +169,7 @@ class Encoder:
                 f"encoder {self.name!r} has no decoder; make it with Encoder(..., decode=FUNCTION) or "
                 "@encoder(..., decode=FUNCTION), a function (bytes) -> value"
             )
-        known = {"shape": shape, "trust": trust}
+        known = {"shape": shape, "dtype": dtype, "trust": trust}
         if not self.is_built_in and not isinstance(data, bytes):
             data = bytes(data)  # many libraries take nothing else
         return self.decoder(data, **{name: known[name] for name in self._context})
@@ -273,7 +281,9 @@ def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
         return None
 
 
-def _keywords_of(decode: Callable[..., Any] | None, names: Iterable[str] = ("shape", "trust")) -> tuple[str, ...]:
+def _keywords_of(
+    decode: Callable[..., Any] | None, names: Iterable[str] = ("shape", "dtype", "trust")
+) -> tuple[str, ...]:
     """The names for which a decoder has keyword parameters."""
     if decode is None:
         return ()
@@ -324,11 +334,11 @@ def encoder(
     """Make an `Encoder` from a function ``(value) -> bytes``.
 
     ```python
-    @writer_registry.register("npy")
-    @encoder(suffix=".npy")
-    def encode_npy(value):
+    @writer_registry.register("npz")
+    @encoder(suffix=".npz")
+    def encode_npz(value):
         buffer = io.BytesIO()
-        numpy.save(buffer, value.numpy())
+        numpy.savez_compressed(buffer, value=value.numpy())
         return buffer.getbuffer()
     ```
 

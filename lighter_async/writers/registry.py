@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from lighter_async.errors import shown
+from lighter_async.writers.array import write_npy, write_row
 from lighter_async.writers.base import Encoder
 from lighter_async.writers.image import write_image_2d, write_image_3d
 from lighter_async.writers.tensor import write_tensor
@@ -67,6 +68,8 @@ writer_registry.register("tensor")(write_tensor)
 writer_registry.register("image_2d")(write_image_2d)
 writer_registry.register("image_3d")(write_image_3d)
 writer_registry.register("text")(write_text)
+writer_registry.register("npy")(write_npy)
+writer_registry.register("row")(write_row)
 
 
 def encoder_of(name: str, file: str) -> Encoder | None:

@@ -1,0 +1,110 @@
+"""The callback that writes all predictions as rows of one array, in the background."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from lighter_async.callback.dataset_indices import length_of
+from lighter_async.callback.file_writer import FileWriter
+from lighter_async.callback.target_of_ranks import target_of_rank
+from lighter_async.options import CallbackOptions, as_attributes, documented
+from lighter_async.service import BackgroundWriter
+from lighter_async.targets import ArrayTarget
+from lighter_async.types import Run
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["ArrayWriter"]
+
+
+@as_attributes(CallbackOptions)
+@documented(CallbackOptions)
+class ArrayWriter(FileWriter):
+    """Writes one value per predicted sample as a row of one ``.npy`` file, in the background.
+
+    Row i is the sample with index i in the data set; of several data loaders the rows go on one after the other. All of
+    them have the dtype and shape of the first one. Until every row is stored the file is called ``NAME.npy.part``;
+    `open_results` reads it then, too. Indices have to be known, as they are for loaders of map-style data sets of whose
+    items `predict_step` returns a sample each. See `ArrayTarget`, and `FileWriter` for all else.
+
+    Args:
+        path: Where the array goes, ending in ``.npy``. Its folder is made if it does not exist.
+        value_key: The entry of the outputs to write: a tensor or array with a batch dimension, or a sequence of these.
+        name_key: The entry of the outputs that names the samples, for the records. They are known by their indices.
+        sigterm_grace: As of `FileWriter`.
+        return_predictions: As of `FileWriter`.
+        {options}
+
+    Raises:
+        ValueError: An option is out of range, or the path does not end in ``.npy``.
+        TypeError: `value_key` is no text, or an option is of a wrong type.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        value_key: str,
+        name_key: str | None = None,
+        *,
+        sigterm_grace: float | None = 25.0,
+        return_predictions: bool | None = None,
+        **options: Unpack[CallbackOptions],
+    ) -> None:
+        if not isinstance(value_key, str):
+            raise TypeError(
+                f"value_key is the one entry that becomes a row, not {type(value_key).__name__}; of several outputs "
+                "each takes an ArrayWriter of its own"
+            )
+        self._rows: list[int] | None = None
+        self._run: Run | None = None
+        self._local_ranks = 1
+        super().__init__(
+            ArrayTarget(path),
+            value_key,
+            "row",
+            name_key,
+            sigterm_grace=sigterm_grace,
+            return_predictions=return_predictions,
+            **options,
+        )
+
+    @property
+    def replaces(self) -> bool:
+        return self.options.if_exists in (None, "overwrite") and not self.options.resume
+
+    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
+        """Start the workers, now that Lightning knows how many rows there will be."""
+        if self._writer is not None and self._outputs is not None and self._run is not None:
+            lengths = [length_of(dataset) for dataset in self._outputs.datasets]
+            known: list[int] = [length for length in lengths if length is not None]
+            if len(known) == len(lengths) and any(known):
+                self._rows = known
+                self._writer = self._background_writer(local_ranks=self._local_ranks, run=self._run)
+            self._writer.start()
+        super().on_predict_start(trainer, pl_module)
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Close the writer."""
+        if self._writer is not None and stage == "predict":
+            self._writer.start()  # where nothing was left to do, which may be all but the array's name
+        super().teardown(trainer, pl_module, stage)
+        self._rows = self._run = None
+
+    def _start(self) -> None:
+        return
+
+    def _background_writer(self, *, local_ranks: int, run: Run) -> BackgroundWriter:
+        self._local_ranks, self._run = local_ranks, run
+        given, target = self.options, self._target
+        assert isinstance(target, ArrayTarget)
+        target = ArrayTarget(
+            target.path,
+            self._rows,
+            if_exists=given.if_exists or "overwrite",
+            durability=given.durability or "rename",
+        )
+        options = self._given(replace(given, if_exists=None, durability=None), local_ranks)
+        return BackgroundWriter("row", target_of_rank(target, run, self._path), **options)
