@@ -61,6 +61,14 @@ class Session:
         """Those of some samples that this rank has recorded in this run already, and their bytes."""
         return {} if self.log is None else self.log.recorded(names)
 
+    def restore_record(self) -> None:
+        """Write the record anew if somebody has removed it, since a helper that replaces a dead one reads it."""
+        if self.log is not None:
+            try:
+                self.log.restore_if_removed()
+            except OSError as error:
+                notify(f"the manifest {self.log.path!r} was removed, and cannot be written anew: {describe(error)}")
+
     def recover(self, lane: Lane) -> None:
         """Cut off what a lane has settled and what could not be recorded. A failure is told on stderr.
 

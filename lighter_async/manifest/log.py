@@ -88,6 +88,8 @@ class ManifestLog:
         # The lines that a new manifest begins with, if this one is removed meanwhile.
         self._beginning = b""
         self._begun: Begun | None = None
+        # Where the last sample ends that this very log has recorded in an object: the manifest may be removed.
+        self._ends: dict[str, int] = {}
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in self.__dict__.items() if name != "_lock"} | {"_descriptor": -1}
@@ -96,12 +98,15 @@ class ManifestLog:
         self.__dict__.update(state, _lock=Lock())
 
     def open(self) -> None:
-        """Open the file, which is made if there is none.
+        """Open the file. If there is none, it is made, and begins as the run's does.
 
         Raises:
             OSError: It cannot be opened.
         """
         self._open()
+        if self._beginning and os.fstat(self._descriptor).st_size == 0:
+            with self._lock:
+                self._put(self._beginning)
 
     def begin(self, since: int) -> Begun:
         """Open the file, and write this run's header; returns the run's place among those of the directory.
@@ -204,6 +209,10 @@ class ManifestLog:
                 other_kinds=other_kinds,
             )
         )
+        for one in stored:
+            if one.object is not None and one.nbytes is not None:
+                sizes = one.nbytes, *(nbytes for nbytes, _ in one.others)
+                self._note_end(one.object, max(map(sum, zip(one.offsets, sizes, strict=True))))
 
     def append_rows(self, stored: StoredRows, names: Sequence[str], kind: Kind, origin: Origin | None) -> None:
         """Write the lines of samples of one batch that lie in one object at equal distances.
@@ -219,6 +228,11 @@ class ManifestLog:
         """
         (output,) = self.outputs
         self._write(rows_lines(stored, names, kind, origin or _UNKNOWN, run=self.run, output=output, time=time()))
+        last = stored.offset + stored.stride * (len(names) - 1)
+        self._note_end(stored.object, max(stored.offset, last) + stored.nbytes)
+
+    def _note_end(self, object: str, end: int) -> None:
+        self._ends[object] = max(end, self._ends.get(object, 0))
 
     def seal(self, objects: Sequence[str]) -> None:
         """Write that objects have their final names.
@@ -228,6 +242,8 @@ class ManifestLog:
         """
         now = time()
         self._write("".join(sealed_line(one, self.run.id, now) for one in objects).encode())
+        for one in objects:
+            self._ends.pop(one, None)
 
     def adopt(self, records: Sequence[Record]) -> None:
         """Write the lines of samples that earlier runs have stored, but not recorded.
@@ -255,12 +271,27 @@ class ManifestLog:
         self._write("".join(lines).encode())
 
     def ends_of(self, objects: Sequence[str]) -> dict[str, int]:
-        """As `so_far.ends_of`, in this directory."""
-        return ends_of(self.directory, objects)
+        """As `so_far.ends_of`, in this directory; and what this log has recorded itself, wherever that is by now."""
+        ends = ends_of(self.directory, objects)
+        for one in objects:
+            if one in self._ends:
+                ends[one] = max(self._ends[one], ends.get(one, 0))
+        return ends
 
     def recorded(self, names: Collection[str]) -> dict[str, int]:
         """Those of some samples that this rank of this run has recorded, with all of their outputs; and their bytes."""
         return recorded(self.path, self.run, self.outputs, names)
+
+    def restore_if_removed(self) -> None:
+        """Write the manifest anew if somebody has removed it, before another process is to read what is recorded.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        with self._lock:
+            if self._descriptor >= 0 and self._begun is not None and not self._is_there():
+                self._reopen()
+                self._put(self._beginning)
 
     def close(self) -> None:
         """Let go of the file. It may be called again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from lighter_async.files import name_part, remove, write_part
 from lighter_async.locks import alone_in
@@ -20,6 +21,8 @@ __all__ = ["restore"]
 def restore(descriptor: int, path: str, *, lock: str, store: Store) -> None:
     """Put what a removed manifest said of samples that are there into a new one, unless another writer has.
 
+    Of a new one that another writer has begun meanwhile, the lines follow: they are the later ones.
+
     Nothing is done for one that was moved away, together with the files that it tells of, nor where the directory is
     gone, too.
 
@@ -34,22 +37,39 @@ def restore(descriptor: int, path: str, *, lock: str, store: Store) -> None:
     """
     if os.fstat(descriptor).st_nlink > 0:
         return
-    is_of_use = any(is_record for _, is_record in _still_true(descriptor, store))
+    first = next((line for line, is_record in _still_true(descriptor, store) if is_record), None)
     folder = os.path.dirname(path)
-    if not is_of_use or not os.path.isdir(os.path.dirname(folder)):
+    if first is None or not os.path.isdir(os.path.dirname(folder)):
         return
     os.makedirs(folder, exist_ok=True)
     with alone_in(lock):
-        if os.path.lexists(path):
+        begun = os.path.lexists(path)
+        if begun and _has_line(path, first):
             return
         temporary, fresh = write_part(path, [])
         try:
             with open(fresh, "wb") as file:
                 file.writelines(line for line, _ in _still_true(descriptor, store))
-            name_part(temporary, path, replace=False)
+                if begun:
+                    with _reading(path) as there:
+                        while data := there.read(1 << 20):
+                            file.write(data)
+            # Who has the one that was begun open finds it gone after each line, and writes the line again.
+            name_part(temporary, path, replace=begun)
         except BaseException:
             remove(temporary)
             raise
+
+
+def _has_line(path: str, line: bytes) -> bool:
+    with _reading(path) as file:
+        return line in file
+
+
+def _reading(path: str) -> BinaryIO:
+    """Open a file to read it, and no link or pipe in its place."""
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    return os.fdopen(os.open(path, flags), "rb")
 
 
 def _still_true(descriptor: int, store: Store) -> Iterator[tuple[bytes, bool]]:

@@ -233,7 +233,15 @@ class Work:
     def _settle(self, lane: Lane) -> None:
         waiting, self._waiting = self._waiting, []
         # Each has as long as a sample that is stored by itself.
-        outcomes = lane.settle(lambda position: self._on_progress(waiting[position].index))
+        try:
+            outcomes = lane.settle(lambda position: self._on_progress(waiting[position].index))
+        except Abandoned:
+            raise
+        except BaseException as error:  # as when there is no memory; what lanes expect, they return
+            lane.leave()
+            for one in waiting:
+                self.fail(one.index, error)
+            return
         for one, outcome in zip(waiting, outcomes, strict=True):
             self.begin(one.index)
             try:

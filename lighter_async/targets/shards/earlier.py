@@ -27,11 +27,13 @@ class Earlier:
         root: The directory.
         run: The id of the run that stores now.
         if_exists: What becomes of a sample that an earlier run has stored.
+        key: The run's, for samples of another key are of another series.
     """
 
     root: str
     run: str
     if_exists: IfExists
+    key: str = ""
 
     def __post_init__(self) -> None:
         self._lock = Lock()
@@ -76,7 +78,7 @@ class Earlier:
         return sorted({run.suffix for run in self._manifest.runs})
 
     def _is_of(self, record: Record, file: str) -> bool:
-        if record.run == self.run or record.file is None:
+        if record.run == self.run or record.file is None or not self._is_of_series(record, file):
             return False
         suffixes = {run.suffix for run in self._manifest.runs if run.run == record.run and run.series == record.series}
         if file not in {record.name + suffix for suffix in suffixes} and not (
@@ -84,6 +86,13 @@ class Earlier:
         ):
             return False
         return DirectoryStore(os.path.abspath(self.root)).has(record.file)
+
+    def _is_of_series(self, record: Record, file: str) -> bool:
+        """Whether a record has the run's key, or that of the output that a file is of."""
+        if record.key == self.key:
+            return True
+        beginning = f"{self.key}." if self.key else ""
+        return record.key.startswith(beginning) and f".{record.key.removeprefix(beginning)}." in file
 
 
 def _named(records: Records, name: str) -> Iterator[Record]:

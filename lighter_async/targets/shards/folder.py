@@ -13,7 +13,14 @@ from lighter_async.names import RESERVED_PREFIX
 from lighter_async.notices import notify
 from lighter_async.store import UNSEALED
 from lighter_async.targets.local import LocalTarget
-from lighter_async.targets.shards.listing import index_name, is_shard, list_shards, numbers_of, shard_name
+from lighter_async.targets.shards.listing import (
+    index_name,
+    is_shard,
+    list_shards,
+    numbers_of,
+    shard_name,
+    shards_recorded,
+)
 from lighter_async.targets.shards.shard import Shard, round_up
 from lighter_async.targets.shards.walk import samples_in
 
@@ -145,8 +152,15 @@ class ShardFolder:
             path = os.path.join(self.root, file)
             try:
                 descriptor = own.open(os.open, path, OPEN)
-            except OSError:
-                continue  # it is sealed meanwhile, or is a link
+            except FileNotFoundError:
+                continue  # it is sealed meanwhile
+            except OSError as error:
+                if not os.path.islink(path):
+                    notify(
+                        f"{path!r}, which a worker that died may have left, cannot be opened ({type(error).__name__}: "
+                        f"{error}); it stays as it is, and what is recorded in it is read there"
+                    )
+                continue
             # Only where a lock tells that its worker is gone; and it may have sealed it before it went.
             if self._lock(descriptor, name) and is_at(descriptor, path):
                 yield Shard(name, path, descriptor)
@@ -183,7 +197,9 @@ class ShardFolder:
 
     def _next_number(self, lane: int) -> int:
         if lane not in self._numbers:
-            taken = (numbers_of(one.removesuffix(UNSEALED)) for one in os.listdir(self.root))
+            there = [one.removesuffix(UNSEALED) for one in os.listdir(self.root)]
+            # Also of shards that somebody has removed: their records would tell of another one of the name.
+            taken = [numbers_of(one) for one in (*there, *shards_recorded(self.root, self.rank, lane))]
             self._numbers[lane] = max((one[2] for one in taken if one and one[:2] == (self.rank, lane)), default=-1)
         self._numbers[lane] += 1
         return self._numbers[lane]

@@ -14,15 +14,17 @@ from typing import Any
 from lighter_async.below import read_below
 from lighter_async.locks import alone_in
 from lighter_async.locks.flock import OPEN
+from lighter_async.manifest.reader import lines_in, manifest_files
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.store import SHARD_LISTING
 from lighter_async.targets.shards.index import samples_listed
 from lighter_async.targets.shards.walk import samples_in
 
-__all__ = ["has_shards", "index_name", "is_shard", "list_shards", "numbers_of", "shard_name"]
+__all__ = ["has_shards", "index_name", "is_shard", "list_shards", "numbers_of", "shard_name", "shards_recorded"]
 
 _SHARD = re.compile(r"shard-([0-9]{5,9})-([0-9]{3,9})-([0-9]{6,18})\.tar")
 _LARGEST = 256 << 20
+_SHARD_IN_LINE = re.compile(rb"shard-[0-9]{5,}-[0-9]{3,}-[0-9]{6,}\.tar")
 _MARK = f"{RESERVED_PREFIX}/shards"
 
 
@@ -47,6 +49,17 @@ def numbers_of(name: str) -> tuple[int, int, int] | None:
     return (int(found[1]), int(found[2]), int(found[3])) if found else None
 
 
+def shards_recorded(root: str, rank: int, lane: int) -> set[str]:
+    """The shards of one lane that the records tell of, whether they are there or not."""
+    beginning = f"shard-{rank:05d}-{lane:03d}-".encode()
+    found: set[str] = set()
+    for path in manifest_files(root):
+        for line in lines_in(path):
+            if beginning in line:
+                found.update(name.decode() for name in _SHARD_IN_LINE.findall(line) if name.startswith(beginning))
+    return found
+
+
 def index_name(shard: str) -> str:
     """What the index of a shard is called."""
     return f"{shard.removesuffix('.tar')}.idx"
@@ -65,12 +78,31 @@ def list_shards(root: str, replace: Callable[[str, bytes], None]) -> None:
     os.makedirs(os.path.join(root, RESERVED_PREFIX), exist_ok=True)  # somebody may have removed it
     with alone_in(os.path.join(root, _MARK)):
         known = _listed(root)
+        if not known:
+            _check_is_listing(root)
         shards = sorted(name for name in os.listdir(root) if is_shard(name))
         if list(known) == shards:
             return
         entries = [known[name] if name in known else _entry(root, name) for name in shards]
         listing = {"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": [one for one in entries if one]}
         replace(SHARD_LISTING, json.dumps(listing, indent=1).encode())
+
+
+def _check_is_listing(root: str) -> None:
+    """See that what lies in the place of the list is an earlier list, or nothing.
+
+    Raises:
+        FileExistsError: It is something else.
+    """
+    try:
+        listing = json.loads(read_below(root, SHARD_LISTING, _LARGEST))
+    except (OSError, ValueError, RecursionError):
+        return  # there is none, or it is damaged
+    if not isinstance(listing, dict) or "shardlist" not in listing:
+        raise FileExistsError(
+            f"{os.path.join(root, SHARD_LISTING)!r} is no list of shards, and lies where that has to; move it away, or "
+            "choose another directory"
+        )
 
 
 def _listed(root: str) -> dict[str, dict[str, Any]]:

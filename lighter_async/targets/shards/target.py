@@ -163,7 +163,7 @@ class TarShards:
         root = os.path.abspath(self.directory)
         self._shards = ShardFolder(root, self.run.rank, self.durability == "fsync", self._folder)
         if self.if_exists != "overwrite":
-            self._earlier = Earlier(root, self.run.id, self.if_exists)
+            self._earlier = Earlier(root, self.run.id, self.if_exists, self.run.key)
         if self._is_copy:
             return  # the process that this one works for has done it
         try:

@@ -80,7 +80,13 @@ class ProcessBackend:
         # All below: guarded by _lock.
         self._schedule = Schedule(job, self._transport, self._outbox, capacity, records)
         self._helpers = HelperProcesses(self._transport, max_workers, job.patience.write_timeout)
-        self._replacement = HelperReplacement(self._transport, self._schedule, self._helpers, may_move=move is not None)
+        self._replacement = HelperReplacement(
+            self._transport,
+            self._schedule,
+            self._helpers,
+            may_move=move is not None,
+            before_launch=job.session.restore_record,
+        )
         self._arrivals: Arrivals | None = None
         self._stopping = False
 

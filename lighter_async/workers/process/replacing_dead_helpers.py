@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from lighter_async.types import Unit
 from lighter_async.workers.process.death_limits import ATTEMPTS, DeathLimits
@@ -22,6 +23,7 @@ class HelperReplacement:
         schedule: What is to be done.
         helpers: The processes.
         may_move: Whether threads can do what helpers never get to; without them it fails.
+        before_launch: Called before another helper is started.
 
     Attributes:
         limits: How often helpers have died, and may.
@@ -30,11 +32,20 @@ class HelperReplacement:
         moving: What is still to be moved, in units of one batch each.
     """
 
-    def __init__(self, transport: Transport, schedule: Schedule, helpers: HelperProcesses, *, may_move: bool) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        schedule: Schedule,
+        helpers: HelperProcesses,
+        *,
+        may_move: bool,
+        before_launch: Callable[[], None],
+    ) -> None:
         self._transport = transport
         self._schedule = schedule
         self._helpers = helpers
         self._may_move = may_move
+        self._before_launch = before_launch
         self.limits = DeathLimits()
         self.broken: BaseException | None = None
         self.given_up: BaseException | None = None
@@ -70,6 +81,7 @@ class HelperReplacement:
             cause = self.limits.died_at_start(status, has_other_way=has_other_way) or cause
         if cause is None and self.given_up is None:
             try:
+                self._before_launch()
                 self._helpers.launch(helper)
             except OSError as error:
                 if any(self._helpers.members):
