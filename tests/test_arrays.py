@@ -36,6 +36,7 @@ from lighter_async import (
     read_manifest,
 )
 from lighter_async.cli import main
+from lighter_async.locks.flock import NoLocks
 from lighter_async.manifest.verify import verify
 from lighter_async.npy import header, parse
 from lighter_async.targets import Features, features_of
@@ -514,6 +515,22 @@ def test_a_flipped_byte_is_found_and_computed_again(tmp_path, capsys):
     assert list(pending(range(6), path)) == []
 
 
+def test_a_row_that_is_being_replaced_is_not_damaged(tmp_path):
+    """While the run that writes it is open, and has not recorded it."""
+    path = tmp_path / "a.npy"
+    write(ArrayTarget(path, 6), rows(6), range(6))
+    with BackgroundWriter(target=ArrayTarget(path, 6), backend="thread", max_workers=1) as writer:
+        writer.submit_batch(None, rows(1, first=9), origin=Origin([1]))
+        writer.flush()
+        with open(tmp_path / "a.npy.part", "r+b") as file:
+            file.seek(128 + 3 * 32)
+            file.write(b"\xff")
+        (finding,) = verify(path).findings
+        assert (finding.trouble, finding.record.index) == ("being replaced", 3)
+    (finding,) = verify(path).findings
+    assert finding.trouble == "wrong checksum"
+
+
 def test_replay_writes_what_was_kept_to_its_row(tmp_path, capsys):
     """Once there is room; a key that leads elsewhere is refused."""
     path = tmp_path / "a.npy"
@@ -630,6 +647,25 @@ def test_an_array_that_lacks_only_its_name_gets_it_when_it_is_opened(tmp_path):
     with BackgroundWriter(target=ArrayTarget(tmp_path / "a.npy", ROWS), resume=True):
         pass
     check_whole(tmp_path)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_without_locks_the_records_decide(tmp_path, monkeypatch, known):
+    """On a file system that has none: the array gets its name when all of its rows are recorded."""
+
+    def missing(descriptor, path):
+        raise NoLocks
+
+    for name in ("try_lock", "try_share"):
+        monkeypatch.setattr(f"lighter_async.targets.array.file.{name}", missing)
+    with BackgroundWriter(target=ArrayTarget(tmp_path / "a.npy", 6 if known else None), backend="thread") as writer:
+        writer.submit_batch(None, rows(3, first=3), origin=Origin([3, 4, 5]))
+        writer.flush(seal=True)
+        assert (tmp_path / "a.npy.part").exists()
+        writer.submit_batch(None, rows(3), origin=Origin([0, 1, 2]))
+    assert np.array_equal(np.load(tmp_path / "a.npy"), rows(6))
+    write(ArrayTarget(tmp_path / "a.npy", 6 if known else None), rows(6, first=9), range(6))
+    assert np.array_equal(np.load(tmp_path / "a.npy"), rows(6, first=9))
 
 
 def test_close_by_leaves_a_part(tmp_path):

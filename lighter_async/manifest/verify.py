@@ -279,6 +279,8 @@ def _compare(store: Store, record: Record) -> Finding | None:
 def _of_writer_at_work(store: Store, finding: Finding, since: int) -> Finding:
     """A damaged file that is as new as a run at work is that run's, which records it in a moment."""
     identity = store.identity(finding.file)
+    if identity is None and finding.record is not None and finding.record.is_in_array:
+        identity = store.identity(finding.file + UNSEALED)
     if finding.trouble not in ("wrong size", "wrong checksum") or identity is None or identity.changed < since:
         return finding
     return Finding(finding.file, "being replaced", "a writer at work has stored it anew", finding.record)
