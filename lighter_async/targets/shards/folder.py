@@ -14,6 +14,7 @@ from lighter_async.notices import notify
 from lighter_async.store import UNSEALED
 from lighter_async.targets.local import LocalTarget
 from lighter_async.targets.shards.listing import index_name, is_shard, list_shards, numbers_of, shard_name
+from lighter_async.targets.shards.removed import removed_shards
 from lighter_async.targets.shards.shard import Shard, round_up
 from lighter_async.targets.shards.walk import samples_in
 
@@ -183,7 +184,9 @@ class ShardFolder:
 
     def _next_number(self, lane: int) -> int:
         if lane not in self._numbers:
-            taken = (numbers_of(one.removesuffix(UNSEALED)) for one in os.listdir(self.root))
+            # Also those of removed shards: earlier records, and readers that are open, tell of these names.
+            names = [*os.listdir(self.root), *removed_shards(self.root)]
+            taken = (numbers_of(one.removesuffix(UNSEALED)) for one in names)
             self._numbers[lane] = max((one[2] for one in taken if one and one[:2] == (self.rank, lane)), default=-1)
         self._numbers[lane] += 1
         return self._numbers[lane]
