@@ -15,7 +15,7 @@ from lighter_async.forks import Descriptors
 from lighter_async.interrupts import run_handlers
 from lighter_async.locks import alone_in, boot_id, unlink_from_copies, warn_of
 from lighter_async.manifest.columns import record_lines
-from lighter_async.manifest.entry import Record
+from lighter_async.manifest.entry import Loaders, Record, RunRecord
 from lighter_async.manifest.line import Config, Kind, Loader, OutputName, Stored, StoredRows, rows_lines, sample_lines
 from lighter_async.manifest.other_ranks import OtherRanks
 from lighter_async.manifest.reader import latest_sequence
@@ -136,6 +136,36 @@ class ManifestLog:
         """
         for one in self.outputs:
             self._begin_with(loaders_line(self.run, one, loaders, named=named))
+
+    def mirror(self, runs: Sequence[RunRecord], loaders: Sequence[Loaders]) -> None:
+        """Write the headers of another directory's runs, so that what is adopted of these counts here as it does there.
+
+        Args:
+            runs: This rank's.
+            loaders: Over which data sets they went.
+
+        Raises:
+            OSError: They could not be written, or not all.
+        """
+        lines = []
+        for one in runs:
+            run = Run(one.run, one.rank, one.world_size, one.key, numbered=one.numbered)
+            lines.append(
+                header_line(
+                    run,
+                    Begun(one.sequence, one.since, one.beside),
+                    OutputName(one.writer, one.key, one.suffix),
+                    resume=one.resume,
+                    durability=self._durability,
+                    config=one.config,
+                    boot=one.boot,
+                    time=one.time,
+                )
+            )
+        for about in loaders:
+            series = OutputName(about.writer, about.key)
+            lines.append(loaders_line(Run(about.run), series, about.loaders, named=about.named))
+        self._write("".join(lines).encode())
 
     def _begin_with(self, line: str) -> None:
         self._write(line.encode())
