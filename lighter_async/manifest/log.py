@@ -149,7 +149,7 @@ class ManifestLog:
         """
         lines = []
         for one in runs:
-            run = Run(one.run, one.rank, one.world_size, one.key, numbered=one.numbered)
+            run = Run(id=one.run, rank=one.rank, world_size=one.world_size, key=one.key, numbered=one.numbered)
             lines.append(
                 header_line(
                     run,
@@ -164,7 +164,7 @@ class ManifestLog:
             )
         for about in loaders:
             series = OutputName(about.writer, about.key)
-            lines.append(loaders_line(Run(about.run), series, about.loaders, named=about.named))
+            lines.append(loaders_line(Run(id=about.run), series, about.loaders, named=about.named))
         self._write("".join(lines).encode())
 
     def _begin_with(self, line: str) -> None:

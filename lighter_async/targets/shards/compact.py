@@ -8,7 +8,7 @@ whoever opens the directory next does what is left to do.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 

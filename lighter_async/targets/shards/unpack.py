@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import combinations, groupby
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lighter_async.errors import InvalidNameError, LighterAsyncError, ReadError, describe
 from lighter_async.manifest import Manifest, ManifestLog, Record, checksum, read_manifest
@@ -96,6 +99,8 @@ def unpack(
             raise LighterAsyncError(
                 f"{to!r} holds results of other runs ({', '.join(sorted(foreign))}) than {root!r}; choose a new one"
             )
+        suffixes = {(run.run, run.series): run.suffix for run in manifest.runs}
+        _check_files(in_shards, known.records.blocks, suffixes)
         work = _Work(DirectoryStore(root), target, manifest, known)
         work.result.others = sum(len(one) for one in counted.values()) - sum(map(len, in_shards))
         try:
@@ -103,8 +108,9 @@ def unpack(
             tick = begin(sum(map(len, in_shards))) if begin is not None else None
             for sample in _samples_in(in_shards):
                 work.store(sample)
-                for _ in sample if tick is not None else ():
-                    tick()
+                if tick is not None:
+                    for _ in sample:
+                        tick()
             work.record()
         finally:
             work.close()
@@ -115,6 +121,33 @@ def unpack(
 
 def _is_in_shard(block: Block) -> bool:
     return block.head.object is not None and block.head.has_offsets
+
+
+def _check_files(blocks: Sequence[Block], there: Sequence[Block], suffixes: dict[tuple[str, Series], str]) -> None:
+    """Refuse two series whose files would have one name, as a directory of files could not have held them either.
+
+    Args:
+        blocks: What is in shards.
+        there: What is recorded of files.
+        suffixes: Those of the runs' series.
+
+    Raises:
+        ValueError: There is a sample that both have.
+    """
+    of_suffix: dict[str, dict[Series, list[NDArray[np.uint64]]]] = {}
+    for block, suffix in (
+        *((block, suffixes[block.head.run, block.series]) for block in blocks),
+        *((block, block.head.suffix) for block in there if block.head.suffix is not None),
+    ):
+        of_suffix.setdefault(suffix, {}).setdefault(block.series, []).append(block.name_keys()[block.rows()])
+    for suffix, of_series in of_suffix.items():
+        for one, other in combinations(sorted(of_series), 2):
+            if len(np.intersect1d(np.concatenate(of_series[one]), np.concatenate(of_series[other]))):
+                raise ValueError(
+                    f"samples of one name are stored with writer={one[0]!r}, key={one[1]!r} and with "
+                    f"writer={other[0]!r}, key={other[1]!r}, and both would be files that end in {suffix!r}; choose one "
+                    "of them, and a directory of its own for the other"
+                )
 
 
 def _samples_in(blocks: Sequence[Block]) -> Iterator[list[Record]]:
@@ -148,7 +181,7 @@ class _Work:
         self._known = known
         self._there: dict[Series, Records] = {}
         for series in {block.series for block in known.records.blocks}:
-            self._there[series] = known.records.where(lambda block, series=series: block.series == series)
+            self._there[series] = Records([block for block in known.records.blocks if block.series == series])
         self._suffixes = {(run.run, run.series): run.suffix for run in manifest.runs}
         self._logs: dict[int, ManifestLog] = {}
         self._waiting: list[Record] = []  # stored, to be recorded
