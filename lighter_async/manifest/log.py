@@ -14,7 +14,7 @@ from lighter_async.files import sync_folder
 from lighter_async.forks import Descriptors
 from lighter_async.interrupts import run_handlers
 from lighter_async.locks import alone_in, boot_id, unlink_from_copies, warn_of
-from lighter_async.manifest.columns import record_lines
+from lighter_async.manifest.columns import record_lines, whole_sample_lines
 from lighter_async.manifest.entry import Loaders, Record, RunRecord
 from lighter_async.manifest.line import Config, Kind, Loader, OutputName, Stored, StoredRows, rows_lines, sample_lines
 from lighter_async.manifest.other_ranks import OtherRanks
@@ -266,6 +266,17 @@ class ManifestLog:
             OSError: They could not be written, or not all.
         """
         self._write(b"".join(record_lines(records)))
+
+    def adopt_samples(self, samples: Sequence[Sequence[Record]]) -> None:
+        """As `adopt`, of samples with several outputs, of which a crash records all or none.
+
+        Args:
+            samples: As of `whole_sample_lines`.
+
+        Raises:
+            OSError: They could not be written, or not all.
+        """
+        self._write(b"".join(whole_sample_lines(samples)))
 
     def drop(self, records: Sequence[tuple[Record, Sequence[int] | None]]) -> None:
         """Write that samples which were recorded are to be computed again.

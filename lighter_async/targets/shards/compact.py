@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from typing import TypeAlias
 
 import xxhash
 
@@ -127,6 +127,10 @@ def _manifest_of(root: str) -> Manifest:
     return manifest
 
 
+_Listed: TypeAlias = "tuple[list[tuple[str, int, int]], int]"
+"""The name, offset and size of each member of a sample, and where the sample ends."""
+
+
 class _Damaged(Exception):
     """A sample that is not as it is recorded."""
 
@@ -204,7 +208,7 @@ class _Work:
     def _rewrite(self, one: Contents) -> None:
         """Copy what is needed of a shard and record it; the shard is removed once that is sealed."""
         shard = self._part_for(one) if one.needed else None
-        moved: list[Record] = []
+        moved: list[list[Record]] = []
         if shard is not None:
             try:
                 moved, listed = self._copy(one, shard)
@@ -216,11 +220,10 @@ class _Work:
                 shard.index.add(members, end)
                 shard.settled = end
         past = one.past_records()
-        for rank in sorted({record.rank for record in (*moved, *past)}):
+        for rank in sorted({record.rank for record in (*(sample[0] for sample in moved), *past)}):
             log = self._log(rank)
             try:
-                # Neighbours that are alike share a line: outputs lie side by side, and are recorded each by itself.
-                log.adopt(sorted([record for record in moved if record.rank == rank], key=lambda one: one.series))
+                log.adopt_samples([sample for sample in moved if sample[0].rank == rank])
                 log.drop([(record, None) for record in past if record.rank == rank])
             finally:
                 log.close()
@@ -263,28 +266,28 @@ class _Work:
         self._done.freed += sum(one.nbytes for one in self._replaced)
         self._replaced = []
 
-    def _copy(self, one: Contents, shard: Shard) -> tuple[list[Record], list[tuple[list[tuple[str, int, int]], int]]]:
+    def _copy(self, one: Contents, shard: Shard) -> tuple[list[list[Record]], list[_Listed]]:
         """Copy the members that are needed; returns their new records, and what the index says of each sample.
 
         Raises:
             _Damaged: One is not as it is recorded.
             OSError: They cannot be written.
         """
-        moved: list[Record] = []
-        listed: list[tuple[list[tuple[str, int, int]], int]] = []
+        moved: list[list[Record]] = []
+        listed: list[_Listed] = []
         descriptor = open_below(self._root, one.shard)
         try:
             names = {member.offset: member.name for sample in samples_in(descriptor) for member in sample.members}
-            for _, sample in groupby(one.records(), key=lambda record: (record.name, record.run, record.rank)):
-                records = list(sample)
-                members = []
+            for records in one.records():
+                sample, members = [], []
                 for following, record in zip(range(len(records) - 1, -1, -1), records, strict=True):
                     name = names.get(record.offset) or self._name_of(record)
                     headers = self._headers_of(record)
                     offset = _copy_member(descriptor, record, shard, headers.make(name, record.bytes or 0, following))
                     members.append((name, offset, record.bytes or 0))
-                    moved.append(replace(record, file=shard.name, offset=offset))
+                    sample.append(replace(record, file=shard.name, offset=offset))
                 shard.append([], 1)
+                moved.append(sample)
                 listed.append((members, shard.end))
         finally:
             os.close(descriptor)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from lighter_async.targets.shards.header import BLOCK, END
 from lighter_async.targets.shards.listing import is_shard
 from lighter_async.targets.shards.walk import samples_in
 
-__all__ = ["Contents", "survey"]
+__all__ = ["Contents", "recorded_samples", "survey"]
 
 _AT_A_TIME = 64  # shards that are sought in the records
 
@@ -30,7 +31,7 @@ class Contents:
     Attributes:
         shard: Its name.
         nbytes: Its size.
-        samples: How many samples lie in it.
+        samples: How many samples lie in it of which something is needed.
         needed: Members that records tell of which count.
         unneeded: The other members.
         needed_bytes: Of the members that are needed, with their headers.
@@ -54,10 +55,9 @@ class Contents:
         """The bytes that are free once it is rewritten, or removed."""
         return self.nbytes - self.needed_bytes - (len(END) if self.needed else 0)
 
-    def records(self) -> list[Record]:
-        """What is recorded of the members that are needed, in the order in which they lie."""
-        found = [block.record(row) for block in self._blocks for row in block.rows().tolist()]
-        return sorted(found, key=lambda one: one.offset)
+    def records(self) -> Iterator[list[Record]]:
+        """What is recorded of the members that are needed: those of each sample, in the order in which they lie."""
+        return recorded_samples(self._blocks)
 
     def past_records(self) -> list[Record]:
         """The records that no later one has replaced, but whose runs count no longer."""
@@ -95,6 +95,20 @@ def survey(root: str, manifest: Manifest) -> Iterator[Contents | str]:
         yield _contents(root, name, counting.get(name, []), past.get(name, [])) if name in told else name
 
 
+def recorded_samples(blocks: Iterable[Block]) -> Iterator[list[Record]]:
+    """The records that count of a shard's samples, with all outputs of each, in the order in which they lie.
+
+    Args:
+        blocks: Those that tell of the shard.
+    """
+    records = [block.record(row) for block in blocks for row in block.rows().tolist()]
+    records.sort(key=lambda one: one.offset)
+    for _, outputs in groupby(
+        records, key=lambda one: (one.name, one.run, one.rank, one.loader, one.index, one.batch, one.time)
+    ):
+        yield list(outputs)
+
+
 def _contents(root: str, name: str, blocks: Sequence[Block], past: Sequence[Block]) -> Contents:
     descriptor = open_below(root, name)
     try:
@@ -108,13 +122,11 @@ def _contents(root: str, name: str, blocks: Sequence[Block], past: Sequence[Bloc
             sizes.update(zip(offsets[rows].tolist(), lengths[rows].tolist(), strict=True))
         found.needed = len(sizes)
         for sample in samples_in(descriptor):
-            found.samples += 1
-            for member in sample.members:
-                if sizes.pop(member.offset, None) is not None:
-                    found.needed_bytes += member.end - member.begin
-                else:
-                    found.unneeded += 1
-                    found.is_foreign |= not member.is_recorded
+            kept = [member for member in sample.members if sizes.pop(member.offset, None) is not None]
+            found.samples += len(kept) > 0
+            found.needed_bytes += sum(member.end - member.begin for member in kept)
+            found.unneeded += len(sample.members) - len(kept)
+            found.is_foreign |= len(kept) < len(sample.members) and not sample.members[0].is_recorded
     finally:
         os.close(descriptor)
     # Behind a header that is damaged.

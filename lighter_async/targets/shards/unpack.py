@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations, groupby
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from lighter_async.names import with_suffix
 from lighter_async.store import DirectoryStore
 from lighter_async.targets.lane import Item, Part
 from lighter_async.targets.local import LocalTarget
+from lighter_async.targets.shards.survey import recorded_samples
 from lighter_async.types import Run
 
 __all__ = ["Unpacked", "unpack"]
@@ -145,8 +146,8 @@ def _check_files(blocks: Sequence[Block], there: Sequence[Block], suffixes: dict
             if len(np.intersect1d(np.concatenate(of_series[one]), np.concatenate(of_series[other]))):
                 raise ValueError(
                     f"samples of one name are stored with writer={one[0]!r}, key={one[1]!r} and with "
-                    f"writer={other[0]!r}, key={other[1]!r}, and both would be files that end in {suffix!r}; choose one "
-                    "of them, and a directory of its own for the other"
+                    f"writer={other[0]!r}, key={other[1]!r}, and both would be files that end in {suffix!r}; choose "
+                    "one of them, and a directory of its own for the other"
                 )
 
 
@@ -156,10 +157,7 @@ def _samples_in(blocks: Sequence[Block]) -> Iterator[list[Record]]:
     for block in blocks:
         of_shard.setdefault(block.head.object or "", []).append(block)
     for shard in sorted(of_shard):
-        records = [block.record(row) for block in of_shard[shard] for row in block.rows().tolist()]
-        records.sort(key=lambda one: one.offset)
-        for _, outputs in groupby(records, key=lambda one: (one.name, one.run, one.rank)):
-            yield list(outputs)
+        yield from recorded_samples(of_shard[shard])
 
 
 class _Work:
@@ -184,7 +182,7 @@ class _Work:
             self._there[series] = Records([block for block in known.records.blocks if block.series == series])
         self._suffixes = {(run.run, run.series): run.suffix for run in manifest.runs}
         self._logs: dict[int, ManifestLog] = {}
-        self._waiting: list[Record] = []  # stored, to be recorded
+        self._waiting: list[list[Record]] = []  # stored, to be recorded
 
     def mirror(self, series: set[Series]) -> None:
         """Record the runs that have stored these series, as far as they are not."""
@@ -215,15 +213,15 @@ class _Work:
             return
         self.result.stored += len(outputs)
         self.result.nbytes += sum(one.bytes or 0 for one in outputs)
-        self._waiting += [replace(one, file=file, offset=0) for one, file in zip(outputs, files, strict=True)]
+        self._waiting.append([replace(one, file=file, offset=0) for one, file in zip(outputs, files, strict=True)])
         if len(self._waiting) >= _TOGETHER:
             self.record()
 
     def record(self) -> None:
         """Record what is stored."""
         waiting, self._waiting = self._waiting, []
-        for rank in sorted({one.rank for one in waiting}):
-            self._log(rank).adopt(sorted([one for one in waiting if one.rank == rank], key=lambda one: one.series))
+        for rank in sorted({one[0].rank for one in waiting}):
+            self._log(rank).adopt_samples([one for one in waiting if one[0].rank == rank])
 
     def close(self) -> None:
         """Let go of the records."""
