@@ -236,7 +236,7 @@ class _Work:
         if shard is not None and (
             group != self._group
             or shard.end + one.needed_bytes + 2 * BLOCK > nbytes
-            or (shard.samples + one.samples > samples and shard.end > 0)
+            or shard.samples + one.kept > samples
         ):
             self._finish_part()
         if self._shard is None:

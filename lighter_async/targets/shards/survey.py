@@ -31,7 +31,8 @@ class Contents:
     Attributes:
         shard: Its name.
         nbytes: Its size.
-        samples: How many samples lie in it of which something is needed.
+        samples: How many samples lie in it.
+        kept: Of how many of them something is needed.
         needed: Members that records tell of which count.
         unneeded: The other members.
         needed_bytes: Of the members that are needed, with their headers.
@@ -42,6 +43,7 @@ class Contents:
     shard: str
     nbytes: int
     samples: int = 0
+    kept: int = 0
     needed: int = 0
     unneeded: int = 0
     needed_bytes: int = 0
@@ -123,7 +125,8 @@ def _contents(root: str, name: str, blocks: Sequence[Block], past: Sequence[Bloc
         found.needed = len(sizes)
         for sample in samples_in(descriptor):
             kept = [member for member in sample.members if sizes.pop(member.offset, None) is not None]
-            found.samples += len(kept) > 0
+            found.samples += 1
+            found.kept += len(kept) > 0
             found.needed_bytes += sum(member.end - member.begin for member in kept)
             found.unneeded += len(sample.members) - len(kept)
             found.is_foreign |= len(kept) < len(sample.members) and not sample.members[0].is_recorded
@@ -131,5 +134,6 @@ def _contents(root: str, name: str, blocks: Sequence[Block], past: Sequence[Bloc
         os.close(descriptor)
     # Behind a header that is damaged.
     found.samples += len(sizes)
+    found.kept += len(sizes)
     found.needed_bytes += sum(BLOCK + size + -size % BLOCK for size in sizes.values())
     return found
