@@ -1,5 +1,6 @@
 """Shards are rewritten without what nobody needs, and their samples are made files of."""
 
+import errno
 import json
 import os
 import shutil
@@ -260,6 +261,44 @@ def test_what_cannot_be_known_is_left(tmp_path, capsys):
     assert main(["compact", str(tmp_path)]) == 0
     assert f"left {shards[0]}" in capsys.readouterr().out
     assert tar_of(tmp_path) == shards
+
+
+def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, capsys):
+    """What was copied until then is cut off again, and the next one does all of it."""
+    store(tmp_path, values_of(*range(6)), max_workers=1, unit=6)
+    store(tmp_path, values_of(1), resume=True, max_workers=1)
+    before, files = identities(tmp_path), names_in(tmp_path, "")
+    written = []
+
+    def write(descriptor, pieces, place, real=os.pwritev):
+        written.append(place)
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, "no space left")
+        return real(descriptor, pieces, place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwritev", write)
+        assert main(["compact", str(tmp_path)]) == 1
+    assert "no space left" in capsys.readouterr().err
+    assert (identities(tmp_path), names_in(tmp_path, "")) == (before, files)
+    assert main(["compact", str(tmp_path)]) == 0
+    check_whole(tmp_path, values_of(*range(6)))
+
+
+def test_a_shard_that_is_a_link_is_told(tmp_path, capsys):
+    """No link is followed, and the other shards are rewritten."""
+    store(
+        tmp_path / "a", values_of(*range(6)), max_workers=1, unit=3, target=TarShards(tmp_path / "a", shard_samples=3)
+    )
+    store(tmp_path / "a", values_of(1, 4), resume=True, max_workers=1)
+    first, second, _ = tar_of(tmp_path / "a")
+    (tmp_path / "a" / first).rename(tmp_path / "elsewhere")
+    (tmp_path / "a" / first).symlink_to(tmp_path / "elsewhere")
+    assert main(["compact", str(tmp_path / "a")]) == 1
+    told = capsys.readouterr()
+    assert f"left {first}: it cannot be read" in told.err
+    assert f"rewrote {second}" in told.out
+    assert (tmp_path / "a" / first).is_symlink()
 
 
 def test_files_of_their_own_are_not_touched(tmp_path):

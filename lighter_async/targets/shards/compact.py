@@ -184,9 +184,14 @@ class _Work:
 
     def close(self) -> None:
         """Let go of a part that was not finished, which the next one to open the directory does."""
-        if self._shard is not None:
-            self._shard.drop_unsettled()
-            self._shard.close()
+        shard, self._shard = self._shard, None
+        if shard is None:
+            return
+        shard.drop_unsettled()
+        if shard.settled:
+            shard.close()
+        else:
+            shard.remove()
 
     def _to_rewrite(self) -> list[Contents]:
         found = []
@@ -194,6 +199,8 @@ class _Work:
             self._done.checked += 1
             if isinstance(one, str):
                 self._done.unknown.append(one)
+            elif one.trouble:
+                self._done.damaged.append((one.shard, one.trouble))
             elif one.is_foreign:
                 self._done.unknown.append(one.shard)
             elif one.unneeded or not one.needed:

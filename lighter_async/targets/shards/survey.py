@@ -38,6 +38,7 @@ class Contents:
         needed_bytes: Of the members that are needed, with their headers.
         is_foreign: Whether it holds members that were stored without a manifest, so that nothing is known of them.
         series: Those of the members that are needed.
+        trouble: Why it cannot be read; empty if it can.
     """
 
     shard: str
@@ -49,6 +50,7 @@ class Contents:
     needed_bytes: int = 0
     is_foreign: bool = False
     series: frozenset[Series] = frozenset()
+    trouble: str = ""
     _blocks: Sequence[Block] = ()
     _past: Sequence[Block] = ()
 
@@ -77,7 +79,7 @@ def survey(root: str, manifest: Manifest) -> Iterator[Contents | str]:
         manifest: What is recorded there.
 
     Raises:
-        OSError: A shard cannot be opened or read.
+        OSError: The directory cannot be listed, or the records cannot be read.
     """
     current = manifest.current_runs()
     known = {run.run for run in manifest.runs}
@@ -112,28 +114,35 @@ def recorded_samples(blocks: Iterable[Block]) -> Iterator[list[Record]]:
 
 
 def _contents(root: str, name: str, blocks: Sequence[Block], past: Sequence[Block]) -> Contents:
-    descriptor = open_below(root, name)
+    found = Contents(name, 0, series=frozenset(block.series for block in blocks), _blocks=blocks, _past=past)
     try:
-        found = Contents(name, os.fstat(descriptor).st_size, _blocks=blocks, _past=past)
-        found.series = frozenset(block.series for block in blocks)
-        sizes: dict[int, int] = {}
-        for block in blocks:
-            rows = block.rows()
-            lengths = block.column(block.line_sizes) if block.head.is_even else np.frombuffer(block.sizes, np.int64)
-            offsets = np.frombuffer(block.offsets, np.int64)
-            sizes.update(zip(offsets[rows].tolist(), lengths[rows].tolist(), strict=True))
-        found.needed = len(sizes)
-        for sample in samples_in(descriptor):
-            kept = [member for member in sample.members if sizes.pop(member.offset, None) is not None]
-            found.samples += 1
-            found.kept += len(kept) > 0
-            found.needed_bytes += sum(member.end - member.begin for member in kept)
-            found.unneeded += len(sample.members) - len(kept)
-            found.is_foreign |= len(kept) < len(sample.members) and not sample.members[0].is_recorded
-    finally:
-        os.close(descriptor)
+        descriptor = open_below(root, name)
+        try:
+            _look_into(descriptor, found, blocks)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        found.trouble = f"it cannot be read ({error})"
+    return found
+
+
+def _look_into(descriptor: int, found: Contents, blocks: Sequence[Block]) -> None:
+    found.nbytes = os.fstat(descriptor).st_size
+    sizes: dict[int, int] = {}
+    for block in blocks:
+        rows = block.rows()
+        lengths = block.column(block.line_sizes) if block.head.is_even else np.frombuffer(block.sizes, np.int64)
+        offsets = np.frombuffer(block.offsets, np.int64)
+        sizes.update(zip(offsets[rows].tolist(), lengths[rows].tolist(), strict=True))
+    found.needed = len(sizes)
+    for sample in samples_in(descriptor):
+        found.samples += 1
+        kept = [member for member in sample.members if sizes.pop(member.offset, None) is not None]
+        found.kept += len(kept) > 0
+        found.needed_bytes += sum(member.end - member.begin for member in kept)
+        found.unneeded += len(sample.members) - len(kept)
+        found.is_foreign |= len(kept) < len(sample.members) and not sample.members[0].is_recorded
     # Behind a header that is damaged.
     found.samples += len(sizes)
     found.kept += len(sizes)
     found.needed_bytes += sum(BLOCK + size + -size % BLOCK for size in sizes.values())
-    return found
