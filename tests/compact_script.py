@@ -16,14 +16,14 @@ from lighter_async.targets.shards.compact import compact
 from lighter_async.targets.shards.unpack import unpack
 
 
-def store_again(folder, names):
-    """Store some samples once more, as a run that goes on."""
+def store_again(folder, names, *, resume=True):
+    """Store some samples once more, as a run that goes on, or one that begins anew."""
     with BackgroundWriter(
         {"low": encode_text, "up": encode_upper},
         target=shards_script.target(folder),
         backend="thread",
         max_workers=1,
-        resume=True,
+        resume=resume,
     ) as writer:
         values = [{"low": value_of(name), "up": value_of(name)} for name in names]
         writer.submit_batch(names, values, origin=Origin([NAMES.index(name) for name in names]))
@@ -46,6 +46,29 @@ def kill_while_compacting(root, torn):
         check_readable(folder, set(NAMES))
         compact(folder)
         check_whole(folder)
+        shutil.rmtree(folder)
+        if not killed:
+            return at
+
+
+def kill_while_removing(root, torn):
+    """The same where a later run has begun anew: nothing that it has not stored counts."""
+    left, names = root / "left", NAMES[3:6]
+    shards_script.store(left)
+    store_again(left, names, resume=False)
+    at = 0
+    while True:
+        at += 1
+        folder = root / f"{at}"
+        shutil.copytree(left, folder)
+        killed, _ = in_a_process(lambda folder, tell: compact(folder), folder, at, torn)
+        assert verify(folder).is_sound
+        assert list(open_results(folder, writer="encode_text")) == names
+        if at % 2:
+            shards_script.recover(folder)
+            assert verify(folder).is_sound
+        compact(folder)
+        check_whole(folder, names)
         shutil.rmtree(folder)
         if not killed:
             return at
@@ -80,5 +103,5 @@ def kill_while_unpacking(root, torn):
 
 
 if __name__ == "__main__":
-    job = {"compacting": kill_while_compacting, "unpacking": kill_while_unpacking}[sys.argv[2]]
-    print(job(Path(sys.argv[1]), sys.argv[3] == "torn"))
+    jobs = {"compacting": kill_while_compacting, "removing": kill_while_removing, "unpacking": kill_while_unpacking}
+    print(jobs[sys.argv[2]](Path(sys.argv[1]), sys.argv[3] == "torn"))

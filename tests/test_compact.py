@@ -328,7 +328,9 @@ def test_a_state_that_was_put_back_keeps_its_shards(tmp_path):
     check_whole(tmp_path / "b", values)
 
 
-@pytest.mark.parametrize(("job", "torn"), [("compacting", "whole"), ("compacting", "torn"), ("unpacking", "torn")])
+@pytest.mark.parametrize(
+    ("job", "torn"), [("compacting", "whole"), ("compacting", "torn"), ("removing", "torn"), ("unpacking", "torn")]
+)
 def test_killed_at_any_of_its_changes_it_loses_nothing(tmp_path, job, torn):
     """Each sample is readable by its record, and the next one does what is left to do."""
     script = Path(__file__).with_name("compact_script.py")
@@ -340,7 +342,7 @@ def test_killed_at_any_of_its_changes_it_loses_nothing(tmp_path, job, torn):
         env={**os.environ, "PYTHONPATH": str(script.parents[1])},
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 40
+    assert int(done.stdout) >= 20
 
 
 # Unpacking
