@@ -53,6 +53,8 @@ def make_parser() -> OptionParser:
     _add_verify(commands)
     _add_replay(commands)
     _add_manifest(commands)
+    _add_compact(commands)
+    _add_unpack(commands)
     return parser
 
 
@@ -270,6 +272,47 @@ def _run_manifest(options: argparse.Namespace) -> int:
     from lighter_async.cli.manifest import run_manifest
 
     return run_manifest(options.directory, options.output)
+
+
+def _add_compact(commands: argparse._SubParsersAction[OptionParser]) -> None:
+    compact = commands.add_parser(
+        "compact",
+        help="rewrite tar shards without what nobody needs any more",
+        description="Rewrite tar shards that hold samples which were dropped, were stored again later, or are of runs "
+        "that count no longer, since a later one began without resume=True. It may be ended at any moment, and be run "
+        "again. The exit status is 0 if all was done, 1 if a shard was left since a sample in it is damaged, 2 if "
+        "nothing was tried, as while a writer is at work.",
+    )
+    compact.add_argument("directory", type=_directory, metavar="DIR", help="where the shards are")
+    compact.add_argument("--dry-run", action="store_true", help="change nothing, and say what would be done")
+    compact.set_defaults(run=_run_compact)
+
+
+def _run_compact(options: argparse.Namespace) -> int:
+    from lighter_async.cli.compact import run_compact
+
+    return run_compact(options.directory, dry_run=options.dry_run)
+
+
+def _add_unpack(commands: argparse._SubParsersAction[OptionParser]) -> None:
+    unpack = commands.add_parser(
+        "unpack",
+        help="make files of the samples of tar shards",
+        description="Store the samples of tar shards as a file each, with records, as if they had been written so. Run "
+        "again, it goes on with what is missing. The exit status is 0 if all are there, 1 if some are damaged or "
+        "cannot be stored, 2 if nothing was tried.",
+    )
+    unpack.add_argument("directory", type=_directory, metavar="DIR", help="where the shards are")
+    unpack.add_argument("out", type=_directory, metavar="OUT", help="where the files go; it must not lie in DIR")
+    unpack.add_argument("--writer", metavar="NAME", help="only what this writer has stored (default: all)")
+    unpack.add_argument("--key", metavar="KEY", help="only what was stored with this key (default: all)")
+    unpack.set_defaults(run=_run_unpack)
+
+
+def _run_unpack(options: argparse.Namespace) -> int:
+    from lighter_async.cli.unpack import run_unpack
+
+    return run_unpack(options.directory, options.out, writer=options.writer, key=options.key)
 
 
 def _count(text: str) -> int:

@@ -16,7 +16,7 @@ from lighter_async.manifest.entry import Record, samples_of
 from lighter_async.manifest.line import LARGEST, Output, Samples, Span, encode, short_lines
 from lighter_async.names import check_name, check_names, with_suffix, with_suffixes
 
-__all__ = ["Columns", "names_in", "record_lines", "records_in"]
+__all__ = ["Columns", "names_in", "record_lines", "records_in", "whole_sample_lines"]
 
 _TOGETHER = 1024  # lines of one sample each
 _MOST_RANKS = 1_000_000_000  # whose manifests have names that are read
@@ -177,6 +177,16 @@ def record_lines(records: Sequence[Record]) -> Iterator[bytes]:
     """Records as lines: of those that are alike and stand together as one."""
     for _, alike in groupby(records, _likeness):
         yield from short_lines(list(alike), lambda some: encode(samples_of(some)))
+
+
+def whole_sample_lines(samples: Sequence[Sequence[Record]]) -> Iterator[bytes]:
+    """As `record_lines`, with all outputs of a sample in one line, so that a torn line says nothing of any of them.
+
+    Args:
+        samples: The records of each one's outputs, which have index, loader, batch, time, rank and run in common.
+    """
+    for _, alike in groupby(samples, lambda sample: [_likeness(one) for one in sample]):
+        yield from short_lines(list(alike), lambda some: encode(samples_of(*zip(*some, strict=True))))
 
 
 def _likeness(record: Record) -> tuple[object, ...]:

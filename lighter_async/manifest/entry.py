@@ -180,13 +180,26 @@ class Sealed:
 Entry: TypeAlias = "Samples | Record | Dropped | RunRecord | Loaders | Sealed"
 
 
-def samples_of(records: Sequence[Record]) -> Samples:
-    """A line of samples that are alike, but for their names, indices, sizes, checksums and offsets."""
+def samples_of(records: Sequence[Record], *others: Sequence[Record]) -> Samples:
+    """A line of samples that are alike, but for their names, indices, sizes, checksums and offsets.
+
+    Args:
+        records: Those of their first outputs.
+        others: Those of each other output, as many and in the same order.
+    """
+    first = records[0]
+    outputs = [_output_of(records), *map(_output_of, others)]
+    index = None if first.index is None else [one.index or 0 for one in records]
+    names = [one.name for one in records]
+    return Samples(len(records), names, outputs, index, first.rank, first.loader, first.batch, first.time, first.run)
+
+
+def _output_of(records: Sequence[Record]) -> Output:
     first = records[0]
     suffix = None if first.file is None else first.file.removeprefix(first.name)
     is_usual = suffix is not None and with_suffix(first.name, suffix) == first.file and not first.offset
     is_part = first.file is not None and not is_usual and (first.offset > 0 or len(records) > 1)
-    output = Output(
+    return Output(
         first.writer,
         first.key,
         suffix=suffix if is_usual else None,
@@ -197,6 +210,3 @@ def samples_of(records: Sequence[Record]) -> Samples:
         shape=None if first.shape is None else list(first.shape),
         dtype=first.dtype,
     )
-    index = None if first.index is None else [one.index or 0 for one in records]
-    names = [one.name for one in records]
-    return Samples(len(records), names, [output], index, first.rank, first.loader, first.batch, first.time, first.run)

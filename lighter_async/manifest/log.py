@@ -14,8 +14,8 @@ from lighter_async.files import sync_folder
 from lighter_async.forks import Descriptors
 from lighter_async.interrupts import run_handlers
 from lighter_async.locks import alone_in, boot_id, unlink_from_copies, warn_of
-from lighter_async.manifest.columns import record_lines
-from lighter_async.manifest.entry import Record
+from lighter_async.manifest.columns import record_lines, whole_sample_lines
+from lighter_async.manifest.entry import Loaders, Record, RunRecord
 from lighter_async.manifest.line import Config, Kind, Loader, OutputName, Stored, StoredRows, rows_lines, sample_lines
 from lighter_async.manifest.other_ranks import OtherRanks
 from lighter_async.manifest.reader import latest_sequence
@@ -142,6 +142,36 @@ class ManifestLog:
         for one in self.outputs:
             self._begin_with(loaders_line(self.run, one, loaders, named=named))
 
+    def mirror(self, runs: Sequence[RunRecord], loaders: Sequence[Loaders]) -> None:
+        """Write the headers of another directory's runs, so that what is adopted of these counts here as it does there.
+
+        Args:
+            runs: This rank's.
+            loaders: Over which data sets they went.
+
+        Raises:
+            OSError: They could not be written, or not all.
+        """
+        lines = []
+        for one in runs:
+            run = Run(id=one.run, rank=one.rank, world_size=one.world_size, key=one.key, numbered=one.numbered)
+            lines.append(
+                header_line(
+                    run,
+                    Begun(one.sequence, one.since, one.beside),
+                    OutputName(one.writer, one.key, one.suffix),
+                    resume=one.resume,
+                    durability=self._durability,
+                    config=one.config,
+                    boot=one.boot,
+                    time=one.time,
+                )
+            )
+        for about in loaders:
+            series = OutputName(about.writer, about.key)
+            lines.append(loaders_line(Run(id=about.run), series, about.loaders, named=about.named))
+        self._write("".join(lines).encode())
+
     def _begin_with(self, line: str) -> None:
         self._write(line.encode())
         self._beginning += line.encode()
@@ -252,6 +282,17 @@ class ManifestLog:
             OSError: They could not be written, or not all.
         """
         self._write(b"".join(record_lines(records)))
+
+    def adopt_samples(self, samples: Sequence[Sequence[Record]]) -> None:
+        """As `adopt`, of samples with several outputs, of which a crash records all or none.
+
+        Args:
+            samples: As of `whole_sample_lines`.
+
+        Raises:
+            OSError: They could not be written, or not all.
+        """
+        self._write(b"".join(whole_sample_lines(samples)))
 
     def drop(self, records: Sequence[tuple[Record, Sequence[int] | None]]) -> None:
         """Write that samples which were recorded are to be computed again.

@@ -21,6 +21,7 @@ from lighter_async.targets.shards.listing import (
     shard_name,
     shards_recorded,
 )
+from lighter_async.targets.shards.removed import removed_shards
 from lighter_async.targets.shards.shard import Shard, round_up
 from lighter_async.targets.shards.walk import samples_in
 
@@ -197,9 +198,10 @@ class ShardFolder:
 
     def _next_number(self, lane: int) -> int:
         if lane not in self._numbers:
-            there = [one.removesuffix(UNSEALED) for one in os.listdir(self.root)]
-            # Also of shards that somebody has removed: their records would tell of another one of the name.
-            taken = [numbers_of(one) for one in (*there, *shards_recorded(self.root, self.rank, lane))]
+            names = [one.removesuffix(UNSEALED) for one in os.listdir(self.root)]
+            # Also those of removed shards: records, and readers that are open, tell of these names.
+            names += [*removed_shards(self.root), *shards_recorded(self.root, self.rank, lane)]
+            taken = [numbers_of(one) for one in names]
             self._numbers[lane] = max((one[2] for one in taken if one and one[:2] == (self.rank, lane)), default=-1)
         self._numbers[lane] += 1
         return self._numbers[lane]

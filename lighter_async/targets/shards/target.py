@@ -22,6 +22,7 @@ from lighter_async.targets.shards.earlier import Earlier
 from lighter_async.targets.shards.folder import ShardFolder
 from lighter_async.targets.shards.keys import encoded_name
 from lighter_async.targets.shards.lane import Limits, ShardLane
+from lighter_async.targets.shards.removed import finish_removals, wait_until_compacted
 from lighter_async.types import Durability, IfExists, Run
 
 __all__ = ["TarShards"]
@@ -29,6 +30,7 @@ __all__ = ["TarShards"]
 _LONGEST_COMPONENT = 255  # bytes, as file systems have it: shards are unpacked there
 _LONGEST_NAME = 4000  # bytes
 _SHOWN = 5  # samples that an error names
+_SECONDS_FOR_COMPACTING = 600.0
 _OF_NO_WORKER = 999  # the lane of `put`, beyond those of workers
 
 
@@ -156,11 +158,19 @@ class TarShards:
 
         Raises:
             NotADirectoryError: There is a file where the directory, or a folder above it, should be.
-            TimeoutError: Helpers of a process that has died have been at work here for ten minutes.
+            TimeoutError: Helpers of a process that has died, or ``lighter-async compact``, have been at work here for
+                ten minutes.
             OSError: The directory cannot be made or written to, or what was left cannot be read or changed.
         """
         self._folder.open()
         root = os.path.abspath(self.directory)
+        if not self._is_copy:
+            try:
+                # Behind our own lock, which compacting looks for once it has its own.
+                wait_until_compacted(root, timeout=_SECONDS_FOR_COMPACTING)
+            except BaseException:
+                self._folder.close()
+                raise
         self._shards = ShardFolder(root, self.run.rank, self.durability == "fsync", self._folder)
         if self.if_exists != "overwrite":
             self._earlier = Earlier(root, self.run.id, self.if_exists, self.run.key)
@@ -168,6 +178,7 @@ class TarShards:
             return  # the process that this one works for has done it
         try:
             self._shards.take_over(self._recorded_ends)
+            finish_removals(root)
             self._shards.list_shards()
         except BaseException:
             self.close()
