@@ -132,7 +132,7 @@ def _look_into(descriptor: int, found: Contents, blocks: Sequence[Block]) -> Non
     for block in blocks:
         rows = block.rows()
         lengths = block.column(block.line_sizes) if block.head.is_even else np.frombuffer(block.sizes, np.int64)
-        offsets = np.frombuffer(block.offsets, np.int64)
+        offsets = block.offsets.view()
         sizes.update(zip(offsets[rows].tolist(), lengths[rows].tolist(), strict=True))
     found.needed = len(sizes)
     for sample in samples_in(descriptor):
