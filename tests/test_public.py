@@ -300,7 +300,7 @@ WITHIN = {
         "other_ranks": {"entry", "reader"},
         "so_far": {"columns", "entry", "line", "parsing", "reader"},
         "restoring": {"columns", "entry", "line", "parsing", "reader"},
-        "log": {"columns", "entry", "line", "other_ranks", "reader", "restoring", "run_lines", "so_far"},
+        "log": {"columns", "entry", "line", "other_ranks", "parsing", "reader", "restoring", "run_lines", "so_far"},
         "verify": {"adopt", "block", "entry", "log", "reader"},
     },
     "names": {"checks": set(), "number_ranges": set(), "used_names": {"number_ranges"}, "claims": {"used_names"}},

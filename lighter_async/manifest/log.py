@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from functools import partial
 from threading import Lock
 from time import time
@@ -14,10 +15,11 @@ from lighter_async.files import sync_folder
 from lighter_async.forks import Descriptors
 from lighter_async.interrupts import run_handlers
 from lighter_async.locks import alone_in, boot_id, unlink_from_copies, warn_of
-from lighter_async.manifest.columns import record_lines, whole_sample_lines
+from lighter_async.manifest.columns import record_lines, records_in, whole_sample_lines
 from lighter_async.manifest.entry import Loaders, Record, RunRecord
 from lighter_async.manifest.line import Config, Kind, Loader, OutputName, Stored, StoredRows, rows_lines, sample_lines
 from lighter_async.manifest.other_ranks import OtherRanks
+from lighter_async.manifest.parsing import parse_samples
 from lighter_async.manifest.reader import latest_sequence
 from lighter_async.manifest.restoring import restore
 from lighter_async.manifest.run_lines import dropped_line, header_line, loaders_line, sealed_line
@@ -353,11 +355,27 @@ class ManifestLog:
             self._put(lines)
             # Checked after the write: a manifest that is removed later is restored with these lines.
             while not self._is_there():
-                self._reopen()
-                # The new manifest may have these lines already; lines that are there twice do no harm.
-                self._put(self._beginning + lines)
+                try:
+                    self._reopen()
+                    # The new manifest may have these lines already; lines that are there twice do no harm.
+                    self._put(self._beginning + lines)
+                except BaseException:
+                    self._take_back(lines)
+                    raise
             if self._is_synced:
                 os.fdatasync(self._descriptor)
+
+    def _take_back(self, lines: bytes) -> None:
+        """Say in a removed manifest, of which a new one may be made yet, that samples will be cut off their objects."""
+        said = [entry for line in lines.splitlines() if (entry := parse_samples(line)) is not None]
+        records = [one for entry in said for one in records_in(entry) if one.offset]
+        now, dropped = time(), []
+        for one in records:
+            offset = one.offset if one.is_in_array else 0
+            dropped.append(dropped_line(one.name, one.file, one.run, now, None, series=one.series, offset=offset))
+        if dropped:
+            with suppress(OSError):
+                self._put("".join(dropped).encode())
 
     def _put(self, lines: bytes) -> None:
         data = b"\n" + lines if self._torn else lines
