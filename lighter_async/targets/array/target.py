@@ -11,11 +11,11 @@ from typing import Any
 from lighter_async.files import local_path
 from lighter_async.names import RESERVED_PREFIX, check_name
 from lighter_async.notices import notify
-from lighter_async.store import Store
 from lighter_async.targets.array.file import ArrayFile
 from lighter_async.targets.array.lane import ArrayLane
 from lighter_async.targets.array.recorded import EarlierRows, Recorded
 from lighter_async.targets.base import Features
+from lighter_async.targets.in_folder import InFolder
 from lighter_async.targets.lane import Lane
 from lighter_async.targets.local import LocalTarget
 from lighter_async.types import Durability, IfExists, Run, launched_run
@@ -23,7 +23,7 @@ from lighter_async.types import Durability, IfExists, Run, launched_run
 __all__ = ["ArrayTarget"]
 
 
-class ArrayTarget:
+class ArrayTarget(InFolder):
     """Stores all samples of a run in one ``.npy`` file: row i is the sample with index i in the data set.
 
     Samples are tensors or arrays of one dtype and shape, those of the first one that is stored. Until all rows are
@@ -62,17 +62,10 @@ class ArrayTarget:
         self.object = _checked_name(place)
         self.rows = _checked_rows(rows)
         run = replace(run or launched_run() or Run(), key=self.object, numbered=True)
-        self._folder = LocalTarget(place.parent, if_exists=if_exists, durability=durability, run=run)
-        self._is_copy = False
-        self._reset()
+        super().__init__(LocalTarget(place.parent, if_exists=if_exists, durability=durability, run=run))
 
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy in another process opens for itself; it has the absolute path then.
-        return {"_folder": self._folder, "object": self.object, "rows": self.rows, "_is_copy": True}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._reset()
+    def _kept(self) -> dict[str, Any]:
+        return {"object": self.object, "rows": self.rows}
 
     def _reset(self) -> None:
         self._file: ArrayFile | None = None
@@ -84,39 +77,9 @@ class ArrayTarget:
         return self._folder.directory / self.object
 
     @property
-    def directory(self) -> Path:
-        """The directory that it lies in, and its records."""
-        return self._folder.directory
-
-    @property
-    def if_exists(self) -> IfExists:
-        """What becomes of a row that an earlier run has recorded."""
-        return self._folder.if_exists
-
-    @property
-    def durability(self) -> Durability:
-        """What is stored outlives the end of any process, or a loss of power, too."""
-        return self._folder.durability
-
-    @property
-    def run(self) -> Run:
-        """Which rank of which run stores here; its key is the array's name."""
-        return self._folder.run
-
-    @property
-    def since(self) -> int | None:
-        """When the run began, in nanoseconds, by the file system's clock; None until it is open."""
-        return self._folder.since
-
-    @property
     def location(self) -> str:
         """The array's path, without links, so that two ways to one array are one location."""
         return os.path.join(self._folder.location, self.object)
-
-    @property
-    def descriptors(self) -> tuple[int, ...]:
-        """What helpers are to inherit, so that the directory's lock is held until they have ended, too."""
-        return self._folder.descriptors
 
     def of_run(self, run: Run, directory: str | os.PathLike[str] | None = None) -> ArrayTarget:
         """The same target for one rank of a run, which is not open.
@@ -128,10 +91,6 @@ class ArrayTarget:
         made = type(self)(self.path, self.rows)
         made._folder = self._folder.of_run(replace(run, key=self.object, numbered=True), directory)
         return made
-
-    def store(self) -> Store:
-        """What reads the rows back, whether the target is open or not."""
-        return self._folder.store()
 
     def open(self) -> None:
         """Make and lock the folder, and give an array its name of which a run has stored all rows and died then.

@@ -98,7 +98,7 @@ def _check_is_listing(root: str) -> None:
         listing = json.loads(read_below(root, SHARD_LISTING, _LARGEST))
     except (OSError, ValueError, RecursionError):
         return  # there is none, or it is damaged
-    if not isinstance(listing, dict) or "shardlist" not in listing:
+    if isinstance(listing, dict) and "shardlist" not in listing:
         raise FileExistsError(
             f"{os.path.join(root, SHARD_LISTING)!r} is no list of shards, and lies where that has to; move it away, or "
             "choose another directory"

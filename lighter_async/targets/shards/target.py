@@ -6,15 +6,14 @@ import copy
 import os
 from collections.abc import Sequence
 from itertools import islice
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from lighter_async.errors import InvalidNameError, NameTakenError
 from lighter_async.manifest import ManifestLog, Record
 from lighter_async.manifest.reader import manifest_files
-from lighter_async.store import Store
 from lighter_async.targets.base import Features
+from lighter_async.targets.in_folder import InFolder
 from lighter_async.targets.lane import Item, Lane, Part
 from lighter_async.targets.local import LocalTarget
 from lighter_async.targets.shards.clashes import clashes_of, is_last_of
@@ -34,7 +33,7 @@ _SECONDS_FOR_COMPACTING = 600.0
 _OF_NO_WORKER = 999  # the lane of `put`, beyond those of workers
 
 
-class TarShards:
+class TarShards(InFolder):
     """Stores samples in tar files, many in each: shards in the layout of WebDataset.
 
     Each worker appends to a shard of its own, ``shard-RANK-WORKER-NUMBER.tar``, which is called so once it is full, at
@@ -73,69 +72,18 @@ class TarShards:
         durability: Durability = "rename",
         run: Run | None = None,
     ) -> None:
-        self._folder = LocalTarget(directory, if_exists=if_exists, durability=durability, run=run)
         self.shard_bytes = _at_least_one("shard_bytes", shard_bytes)
         self.shard_samples = None if shard_samples is None else _at_least_one("shard_samples", shard_samples)
-        self._is_copy = False
-        self._reset()
+        super().__init__(LocalTarget(directory, if_exists=if_exists, durability=durability, run=run))
 
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy in another process opens for itself; it has the absolute path then.
-        kept = {name: self.__dict__[name] for name in ("_folder", "shard_bytes", "shard_samples")}
-        return {**kept, "_is_copy": True}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._reset()
+    def _kept(self) -> dict[str, Any]:
+        return {"shard_bytes": self.shard_bytes, "shard_samples": self.shard_samples}
 
     def _reset(self) -> None:
         self._lock = Lock()
         self._lane: ShardLane | None = None  # of `put`
         self._shards: ShardFolder | None = None
         self._earlier: Earlier | None = None
-
-    @property
-    def directory(self) -> Path:
-        """The directory."""
-        return self._folder.directory
-
-    @property
-    def if_exists(self) -> IfExists:
-        """What becomes of a sample that an earlier run has recorded."""
-        return self._folder.if_exists
-
-    @if_exists.setter
-    def if_exists(self, if_exists: IfExists) -> None:
-        self._folder.if_exists = if_exists
-
-    @property
-    def durability(self) -> Durability:
-        """What is stored outlives the end of any process, or a loss of power, too."""
-        return self._folder.durability
-
-    @durability.setter
-    def durability(self, durability: Durability) -> None:
-        self._folder.durability = durability
-
-    @property
-    def run(self) -> Run:
-        """Which rank of which run stores here."""
-        return self._folder.run
-
-    @property
-    def since(self) -> int | None:
-        """When the run began, in nanoseconds, by the file system's clock; None until it is open."""
-        return self._folder.since
-
-    @property
-    def location(self) -> str:
-        """The directory's real path, so that two ways to one directory are one location."""
-        return self._folder.location
-
-    @property
-    def descriptors(self) -> tuple[int, ...]:
-        """What helpers are to inherit, so that the directory's lock is held until they have ended, too."""
-        return self._folder.descriptors
 
     def of_run(self, run: Run, directory: str | os.PathLike[str] | None = None) -> TarShards:
         """The same target for one rank of a run, which is not open.
@@ -148,10 +96,6 @@ class TarShards:
         made._folder = self._folder.of_run(run, directory)
         made._is_copy = False  # none in a helper, as those that are pickled
         return made
-
-    def store(self) -> Store:
-        """What reads the samples back, whether the target is open or not."""
-        return self._folder.store()
 
     def open(self) -> None:
         """Make and lock the directory, and seal what workers of processes that died have left, as far as it is stored.
