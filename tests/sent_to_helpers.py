@@ -4,10 +4,11 @@ The tests' own modules would do, but they import torch, pytest and hypothesis, i
 """
 
 import os
+import signal
 import threading
 import time
 
-from lighter_async import LocalTarget
+from lighter_async import ArrayTarget, LocalTarget
 
 
 def encode_unless_it_fails(value):
@@ -80,3 +81,33 @@ def _make_deadly(how, home):
             os._exit(9)
         raise LookupError("cannot be made again")
     return DeadlyToMake(how)
+
+
+class Dying(ArrayTarget):
+    """Its helpers die: one after a row was written and before it was recorded, for each file of a folder."""
+
+    deaths = ""
+
+    def __setstate__(self, state):
+        self.deaths = state.pop("deaths")
+        super().__setstate__(state)
+
+    def __getstate__(self):
+        return {**super().__getstate__(), "deaths": self.deaths}
+
+    def lane(self, number):
+        lane = super().lane(number)
+        put_rows = lane.put_rows
+
+        def put(items):
+            placed = put_rows(items)
+            for file in os.listdir(self.deaths):
+                try:
+                    os.unlink(os.path.join(self.deaths, file))
+                except FileNotFoundError:
+                    continue
+                os.kill(os.getpid(), signal.SIGKILL)
+            return placed
+
+        lane.put_rows = put
+        return lane

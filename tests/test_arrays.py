@@ -5,7 +5,6 @@ import io
 import json
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ import torch
 from arrays_script import ROWS, WHOLE, check_whole, store
 from harness import DEADLINE
 from lightning_models import both_packages, lightning_warnings, make_trainer
+from sent_to_helpers import Dying
 from torch.utils.data import DataLoader
 
 from lighter_async import (
@@ -583,44 +583,24 @@ def in_a_process(*arguments):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL")
-@pytest.mark.parametrize("torn", ["whole", "torn"])
-@pytest.mark.parametrize("job", ["store", "store_growing", "store_over"])
+@pytest.mark.parametrize(
+    ("job", "torn"),
+    [
+        ("store", "torn"),
+        pytest.param("store", "whole", marks=pytest.mark.long),
+        *(
+            pytest.param(job, torn, marks=pytest.mark.long)
+            for job in ("store_growing", "store_over")
+            for torn in ("whole", "torn")
+        ),
+    ],
+)
 def test_a_job_that_is_killed_at_any_change_goes_on(tmp_path, job, torn):
     """Before each write, rename and so on, or in the middle of it: what was told is there, the rest is computed."""
     with in_a_process(tmp_path, job, torn) as process:
         out, err = process.communicate(timeout=100)
     assert process.returncode == 0, err
     assert int(out) > 12
-
-
-class Dying(ArrayTarget):
-    """Its helpers die: one after a row was written and before it was recorded, for each file of a folder."""
-
-    deaths = ""
-
-    def __setstate__(self, state):
-        self.deaths = state.pop("deaths")
-        super().__setstate__(state)
-
-    def __getstate__(self):
-        return {**super().__getstate__(), "deaths": self.deaths}
-
-    def lane(self, number):
-        lane = super().lane(number)
-        put_rows = lane.put_rows
-
-        def put(items):
-            placed = put_rows(items)
-            for file in os.listdir(self.deaths):
-                try:
-                    os.unlink(os.path.join(self.deaths, file))
-                except FileNotFoundError:
-                    continue
-                os.kill(os.getpid(), signal.SIGKILL)
-            return placed
-
-        lane.put_rows = put
-        return lane
 
 
 @pytest.mark.parametrize("durability", ["rename", "fsync"])

@@ -329,7 +329,13 @@ def test_a_state_that_was_put_back_keeps_its_shards(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("job", "torn"), [("compacting", "whole"), ("compacting", "torn"), ("removing", "torn"), ("unpacking", "torn")]
+    ("job", "torn"),
+    [
+        ("compacting", "torn"),
+        pytest.param("compacting", "whole", marks=pytest.mark.long),
+        pytest.param("removing", "torn", marks=pytest.mark.long),
+        pytest.param("unpacking", "torn", marks=pytest.mark.long),
+    ],
 )
 def test_killed_at_any_of_its_changes_it_loses_nothing(tmp_path, job, torn):
     """Each sample is readable by its record, and the next one does what is left to do."""

@@ -440,8 +440,15 @@ def test_a_shard_of_somebody_elses_is_not_replaced(tmp_path):
 # What goes wrong
 
 
-@pytest.mark.parametrize("job", ["storing", "taking over"])
-@pytest.mark.parametrize("torn", ["whole", "torn"])
+@pytest.mark.parametrize(
+    ("job", "torn"),
+    [
+        ("storing", "torn"),
+        ("taking over", "whole"),
+        pytest.param("storing", "whole", marks=pytest.mark.long),
+        pytest.param("taking over", "torn", marks=pytest.mark.long),
+    ],
+)
 def test_a_job_that_is_killed_at_any_of_its_changes_goes_on(tmp_path, job, torn):
     """What was told as stored is there, and at the end each sample is there once; the same of one that takes over."""
     script = Path(__file__).with_name("shards_script.py")

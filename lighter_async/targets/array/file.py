@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -222,7 +221,7 @@ class ArrayFile:
         if not rows:
             return
         # Asked first, since some file systems fill the disk before they say that there is too little room.
-        if size - getattr(os.fstat(descriptor), "st_blocks", 0) * _BLOCK > shutil.disk_usage(self.root).free:
+        if size - getattr(os.fstat(descriptor), "st_blocks", 0) * _BLOCK > _free_bytes(self.root):
             raise self._full(layout, rows, errno.ENOSPC)
         try:
             if hasattr(os, "posix_fallocate"):
@@ -233,7 +232,7 @@ class ArrayFile:
         os.ftruncate(descriptor, size)
 
     def _full(self, layout: Layout, rows: int, number: int) -> OSError:
-        free = shutil.disk_usage(self.root).free
+        free = _free_bytes(self.root)
         return OSError(
             number,
             f"{os.strerror(number)}: {rows:,} rows ({layout}) need {layout.offset(rows):,} bytes, and {free:,} are "
@@ -267,3 +266,9 @@ class ArrayFile:
     @property
     def _lock_path(self) -> str:
         return os.path.join(self.root, RESERVED_PREFIX, f"array-{xxhash.xxh3_64_hexdigest(os.fsencode(self.name))}")
+
+
+def _free_bytes(folder: str) -> int:
+    """What a file system has left for files of whoever asks."""
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
