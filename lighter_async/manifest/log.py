@@ -15,13 +15,12 @@ from lighter_async.files import sync_folder
 from lighter_async.forks import Descriptors
 from lighter_async.interrupts import run_handlers
 from lighter_async.locks import alone_in, boot_id, unlink_from_copies, warn_of
-from lighter_async.manifest.columns import record_lines, records_in, whole_sample_lines
+from lighter_async.manifest.columns import record_lines, whole_sample_lines
 from lighter_async.manifest.entry import Loaders, Record, RunRecord
 from lighter_async.manifest.line import Config, Kind, Loader, OutputName, Stored, StoredRows, rows_lines, sample_lines
 from lighter_async.manifest.other_ranks import OtherRanks
-from lighter_async.manifest.parsing import parse_samples
 from lighter_async.manifest.reader import latest_sequence
-from lighter_async.manifest.restoring import restore
+from lighter_async.manifest.restoring import lines_that_take_back, restore
 from lighter_async.manifest.run_lines import dropped_line, header_line, loaders_line, sealed_line
 from lighter_async.manifest.so_far import ends_of, recorded
 from lighter_async.names import RESERVED_PREFIX
@@ -367,15 +366,9 @@ class ManifestLog:
 
     def _take_back(self, lines: bytes) -> None:
         """Say in a removed manifest, of which a new one may be made yet, that samples will be cut off their objects."""
-        said = [entry for line in lines.splitlines() if (entry := parse_samples(line)) is not None]
-        records = [one for entry in said for one in records_in(entry) if one.offset]
-        now, dropped = time(), []
-        for one in records:
-            offset = one.offset if one.is_in_array else 0
-            dropped.append(dropped_line(one.name, one.file, one.run, now, None, series=one.series, offset=offset))
-        if dropped:
+        if dropped := lines_that_take_back(lines):
             with suppress(OSError):
-                self._put("".join(dropped).encode())
+                self._put(dropped)
 
     def _put(self, lines: bytes) -> None:
         data = b"\n" + lines if self._torn else lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from time import time
 from typing import BinaryIO
 
 from lighter_async.files import name_part, remove, write_part
@@ -11,11 +12,12 @@ from lighter_async.locks import alone_in
 from lighter_async.manifest.columns import record_lines, records_in
 from lighter_async.manifest.entry import Record
 from lighter_async.manifest.line import Samples
-from lighter_async.manifest.parsing import parse
+from lighter_async.manifest.parsing import parse, parse_samples
 from lighter_async.manifest.reader import lines_of
+from lighter_async.manifest.run_lines import dropped_line
 from lighter_async.store import Store
 
-__all__ = ["restore"]
+__all__ = ["lines_that_take_back", "restore"]
 
 
 def restore(descriptor: int, path: str, *, lock: str, store: Store) -> None:
@@ -59,6 +61,16 @@ def restore(descriptor: int, path: str, *, lock: str, store: Store) -> None:
         except BaseException:
             remove(temporary)
             raise
+
+
+def lines_that_take_back(lines: bytes) -> bytes:
+    """The lines that take back what others say of samples in objects with others."""
+    said = [entry for line in lines.splitlines() if (entry := parse_samples(line)) is not None]
+    now, dropped = time(), []
+    for one in [one for entry in said for one in records_in(entry) if one.offset]:
+        offset = one.offset if one.is_in_array else 0
+        dropped.append(dropped_line(one.name, one.file, one.run, now, None, series=one.series, offset=offset))
+    return "".join(dropped).encode()
 
 
 def _has_line(path: str, line: bytes) -> bool:
