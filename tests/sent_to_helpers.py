@@ -99,8 +99,8 @@ class Dying(ArrayTarget):
         lane = super().lane(number)
         put_rows = lane.put_rows
 
-        def put(items):
-            placed = put_rows(items)
+        def put(items, on_progress):
+            placed = put_rows(items, on_progress)
             for file in os.listdir(self.deaths):
                 try:
                     os.unlink(os.path.join(self.deaths, file))

@@ -6,10 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from lighter_async import BackgroundWriter, Encoder, Origin, TarShards, WriteError, open_results, read_manifest
+from lighter_async import (
+    BackgroundWriter,
+    Encoder,
+    LocalTarget,
+    Origin,
+    TarShards,
+    WriteError,
+    open_results,
+    read_manifest,
+)
 from lighter_async.block import EncodedRows
 from lighter_async.manifest import ManifestLog
 from lighter_async.manifest.verify import verify
+from lighter_async.targets.file_lanes import FileLane
 from lighter_async.targets.shards.lane import ShardLane
 from lighter_async.writers import write_tensor
 
@@ -32,8 +42,8 @@ def rows_put(monkeypatch):
     """The number of samples of each call of `put_rows` that has stored them."""
     counts, put_rows = [], ShardLane.put_rows
 
-    def counting(lane, items):
-        placed = put_rows(lane, items)
+    def counting(lane, items, on_progress):
+        placed = put_rows(lane, items, on_progress)
         if placed is not None:
             counts.append(len(items.names))
         return placed
@@ -192,3 +202,40 @@ def test_an_encoder_that_fails_on_rows_is_asked_for_each_sample(tmp_path):
         with BackgroundWriter(picky, TarShards(tmp_path), backend="thread", max_workers=1) as writer:
             writer.submit_batch(["a", "b", "c"], batch_of(3, 4))
     assert sorted(record.name for record in read_manifest(tmp_path).records) == ["a", "c"]
+
+
+def test_files_are_made_at_once_and_stored_by_themselves(tmp_path, monkeypatch):
+    """One that cannot be stored fails alone; the others, their records and their bytes are as one by one."""
+    publish = LocalTarget.publish
+
+    def refuse_one(target, temporary, name, **options):
+        if name == "b/2.pt":
+            os.unlink(temporary)
+            raise OSError(22, "not this one")
+        return publish(target, temporary, name, **options)
+
+    names = [f"b/{number}" for number in range(6)]
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalTarget, "publish", refuse_one)
+        with pytest.raises(WriteError, match=r"failed on 'b/2'.*not this one") as raised:
+            store(LocalTarget(tmp_path / "rows"), [(names, batch_of(6, 5))], backend="thread")
+    assert [failure.name for failure in raised.value.failures] == ["b/2"]
+    monkeypatch.setattr(FileLane, "takes_rows", False)
+    store(LocalTarget(tmp_path / "single"), [(names, batch_of(6, 5))], backend="thread")
+    left = [name for name in names if name != "b/2"]
+    assert sorted(open_results(tmp_path / "rows")) == left
+    for name in left:
+        assert (tmp_path / f"rows/{name}.pt").read_bytes() == (tmp_path / f"single/{name}.pt").read_bytes()
+    assert not (tmp_path / "rows/b/2.pt").exists()
+    assert records_in(tmp_path / "rows") == [one for one in records_in(tmp_path / "single") if one[0] != "b/2"]
+    assert verify(tmp_path / "rows").is_sound
+
+
+def test_earlier_files_are_kept_where_that_is_asked_for(tmp_path):
+    """In a unit with some that are there and some that are not."""
+    store(LocalTarget(tmp_path), [(["a", "c"], batch_of(2, 5))], backend="thread")
+    target = LocalTarget(tmp_path, if_exists="skip")
+    stats = store(target, [(["a", "b", "c", "d"], batch_of(4, 5, first=100))], backend="thread")
+    assert (stats.written, stats.skipped) == (2, 2)
+    assert torch.equal(torch.load(tmp_path / "a.pt"), batch_of(2, 5)[0])
+    assert torch.equal(torch.load(tmp_path / "b.pt"), batch_of(4, 5, first=100)[1])

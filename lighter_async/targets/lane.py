@@ -148,13 +148,20 @@ class Lane(ABC):
     takes_rows: bool = False
     """Whether `put_rows` may be called."""
 
-    def put_rows(self, items: RowItems) -> PlacedRows | None:
+    def put_rows(
+        self, items: RowItems, on_progress: Callable[[int], None]
+    ) -> PlacedRows | Sequence[Outcome | BaseException] | None:
         """Store several samples whose bytes are of equal size, at once; all of them or none.
 
         Called with nothing else waiting to be settled. After this what is stored outlives the process, and is recorded.
 
+        Args:
+            items: The samples.
+            on_progress: Called with the number of each that is stored by itself, before it is. It may raise.
+
         Returns:
-            Where they were stored; None if nothing was done, and they are to be `put` one by one.
+            Where they were stored, all of them; or for each what `put` would have returned or raised, if each is stored
+            by itself. None if nothing was done, and they are to be `put`.
 
         Raises:
             OSError: They cannot be stored. Nothing is left behind, and they will be `put` one by one.

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_hexdigest
 
 from lighter_async.block import EncodedRows
-from lighter_async.manifest import StoredRows
+from lighter_async.manifest import Stored, StoredRows
+from lighter_async.names import with_suffixes
 from lighter_async.targets import Lane, PlacedRows, RowItems
 from lighter_async.types import Result
 from lighter_async.workers.encoding import ready
@@ -46,14 +47,24 @@ def write_rows(work: Work, lane: Lane) -> Result | None:
                 return None
             indices = origin.indices[unit.start : unit.stop]
             items = RowItems(items.names, items.suffix, items.encoded, indices, origin.loader, (rows.dtype, rows.shape))
-        placed: PlacedRows | None = lane.put_rows(items)
+        placed = lane.put_rows(items, lambda number: work.begin(unit.start + number))
     except Exception:
         return None
     if placed is None:
         return None
+    work.job.patience.note_space_available()
     filling.finish()
     work.result.encode_seconds += filling.seconds
     work.result.store_seconds += perf_counter() - began - filling.seconds
+    if not isinstance(placed, PlacedRows):
+        files = with_suffixes(names, output.suffix)
+        checksums = filling.checksums or [""] * len(files)
+        work.take_outcomes(
+            lane,
+            [Stored(unit.start + number, file, encoded.nbytes, checksums[number]) for number, file in enumerate(files)],
+            placed,
+        )
+        return work.settle()
     stored = StoredRows(
         unit.start, encoded.nbytes, "".join(filling.checksums), placed.object, placed.offset, placed.stride
     )

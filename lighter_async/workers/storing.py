@@ -242,7 +242,20 @@ class Work:
             for one in waiting:
                 self.fail(one.index, error)
             return
-        for one, outcome in zip(waiting, outcomes, strict=True):
+        self.take_outcomes(lane, waiting, outcomes)
+
+    def take_outcomes(self, lane: Lane, tried: Sequence[Stored], outcomes: Sequence[Outcome | BaseException]) -> None:
+        """Count what became of some samples; those that failed and may be stored after all are tried once more.
+
+        Args:
+            lane: Where they were put.
+            tried: The samples.
+            outcomes: What became of each.
+        """
+        for one, outcome in zip(tried, outcomes, strict=True):
+            if outcome is True:
+                self.stored.append(one)
+                continue
             self.begin(one.index)
             try:
                 if isinstance(outcome, BaseException):

@@ -87,7 +87,7 @@ class ArrayLane(Lane):
         self._waiting.append(placed)
         return None
 
-    def put_rows(self, items: RowItems) -> PlacedRows | None:
+    def put_rows(self, items: RowItems, on_progress: Callable[[int], None]) -> PlacedRows | None:
         size, count, memory = items.encoded.nbytes, len(items.names), items.encoded.memory
         if self.earlier is not None or items.indices is None or items.kind is None:
             return None

@@ -155,7 +155,7 @@ class ShardLane(Lane):
 
     takes_rows = True
 
-    def put_rows(self, items: RowItems) -> PlacedRows | None:
+    def put_rows(self, items: RowItems, on_progress: Callable[[int], None]) -> PlacedRows | None:
         names = member_names(items.names, items.suffix)
         size = items.encoded.nbytes
         stride = BLOCK + size + -size % BLOCK
