@@ -23,6 +23,7 @@ __all__ = [
     "set_aside",
     "sync_folder",
     "temporary_token",
+    "write_at",
     "write_part",
 ]
 
@@ -181,6 +182,30 @@ def _write_all(descriptor: int, parts: Sequence[memoryview]) -> None:
             parts = _behind(parts, written)
 
 
+def write_at(descriptor: int, pieces: Sequence[bytes | memoryview], place: int) -> int:
+    """Write pieces one behind the other from a place of a file on, all of them; returns where they end.
+
+    Args:
+        descriptor: Of the file.
+        pieces: What to write.
+        place: Where, in bytes.
+
+    Raises:
+        OSError: They could not be written, or not all. What the file holds from the place on is not known then.
+    """
+    parts: Sequence[memoryview] = [memoryview(one).cast("B") for one in pieces if memoryview(one).nbytes]
+    if len(parts) > _PARTS_PER_WRITE or not hasattr(os, "pwritev"):
+        parts = [memoryview(b"".join(parts))] if parts else []
+    while parts:
+        # A write may be short (2 GiB, a disk that has just filled up): the next one goes on, or tells why not.
+        written = os.pwritev(descriptor, parts, place) if len(parts) > 1 else os.pwrite(descriptor, parts[0], place)
+        if not written:
+            raise OSError(errno.EIO, "nothing was written")
+        place += written
+        parts = _behind(parts, written)
+    return place
+
+
 def _behind(parts: Sequence[memoryview], written: int) -> Sequence[memoryview]:
     """What is left of some parts when bytes of them were written.
 
@@ -190,6 +215,8 @@ def _behind(parts: Sequence[memoryview], written: int) -> Sequence[memoryview]:
     while whole < len(parts) and written >= parts[whole].nbytes:
         written -= parts[whole].nbytes
         whole += 1
+    if whole == len(parts):
+        return []
     return [parts[whole][written:], *parts[whole + 1 :]]
 
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import xxhash
 
-from lighter_async.files import remove, sync_folder
+from lighter_async.files import remove, sync_folder, write_at
 from lighter_async.locks import alone_in, unlink_from_copies
 from lighter_async.locks.flock import OPEN, NoLocks, own, try_lock, try_share
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.npy import LONGEST_HEADER, header, numpy_dtype, parse
 from lighter_async.store import UNSEALED
-from lighter_async.targets.array.part import Kind, Layout, Part, write_at
+from lighter_async.targets.array.part import Kind, Layout, Part
 from lighter_async.targets.array.recorded import Recorded
 from lighter_async.targets.local import LocalTarget
 

@@ -9,16 +9,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lighter_async.files import write_at
 from lighter_async.targets.array.file import ArrayFile
-from lighter_async.targets.array.part import Kind, Part, write_at
+from lighter_async.targets.array.part import Kind, Part
 from lighter_async.targets.array.recorded import EarlierRows
 from lighter_async.targets.lane import Item, Lane, Outcome, Placed, PlacedRows, RowItems
 
 __all__ = ["ArrayLane"]
 
-_MOST_COPIED = (
-    4 << 20
-)  # bytes of a unit that are gathered to be written at once; larger samples are written as they lie
+_MOST_COPIED = 4 << 20  # bytes of a unit that are gathered for one write; larger samples are written as they lie
 _MOST_WAITING = 256  # samples
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import math
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from lighter_async.locks.flock import is_at, own
 from lighter_async.npy import numpy_dtype
+from lighter_async.targets.open_part import OpenPart
 
-__all__ = ["Kind", "Layout", "Part", "write_at"]
+__all__ = ["Kind", "Layout", "Part"]
 
 Kind: TypeAlias = "tuple[str, tuple[int, ...]]"
 """The name of a dtype, and a shape."""
@@ -56,56 +53,11 @@ class Layout:
 
 
 @dataclass(slots=True, eq=False)
-class Part:
+class Part(OpenPart):
     """An open part, which nobody seals as long as it is.
 
     Attributes:
-        path: Where it lies.
-        descriptor: Of the open file.
         layout: Of its rows.
     """
 
-    path: str
-    descriptor: int
     layout: Layout
-
-    @property
-    def is_there(self) -> bool:
-        """Whether it is still where it was: else somebody has removed it, or the directory."""
-        try:
-            return is_at(self.descriptor, self.path)
-        except OSError:
-            return False
-
-    def sync(self) -> None:
-        """Have what is written on the disk.
-
-        Raises:
-            OSError: It may not be there.
-        """
-        getattr(os, "fdatasync", os.fsync)(self.descriptor)
-
-    def close(self) -> None:
-        """Let go of it. It may be called again."""
-        descriptor, self.descriptor = self.descriptor, -1
-        own.close(descriptor)
-
-    def __del__(self) -> None:
-        self.close()  # of a lane that nobody has closed
-
-
-def write_at(descriptor: int, pieces: Sequence[memoryview | bytes], place: int) -> None:
-    """Write pieces one behind the other, all of them.
-
-    Raises:
-        OSError: They could not be written, or not all. What is written of them is recorded nowhere.
-    """
-    for piece in pieces:
-        left = memoryview(piece).cast("B") if memoryview(piece).nbytes else memoryview(b"")
-        while left:
-            # A write may be short (2 GiB, a disk that has just filled up): the next one goes on, or tells why not.
-            written = os.pwrite(descriptor, left, place)
-            if not written:
-                raise OSError(errno.EIO, "nothing was written")
-            place += written
-            left = left[written:]

@@ -77,7 +77,7 @@ class ShardFolder:
                     if not os.path.lexists(os.path.join(self.root, name)):
                         if self.is_synced:
                             sync_folder(self.root)
-                        return Shard(name, path, descriptor)
+                        return Shard(path, descriptor, name)
                     os.unlink(path)
             except BaseException:
                 own.close(descriptor)
@@ -164,7 +164,7 @@ class ShardFolder:
                 continue
             # Only where a lock tells that its worker is gone; and it may have sealed it before it went.
             if self._lock(descriptor, name) and is_at(descriptor, path):
-                yield Shard(name, path, descriptor)
+                yield Shard(path, descriptor, name)
             else:
                 own.close(descriptor)
 
