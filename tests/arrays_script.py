@@ -3,31 +3,14 @@
 Run as a program: ``arrays_script.py FOLDER JOB TORN``, or ``arrays_script.py FOLDER rank RANK`` for one of two ranks.
 """
 
-import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
-import shards_script
-from shards_script import in_a_process
+from killing import at_each_change
 
 from lighter_async import ArrayTarget, BackgroundWriter, Origin, Run, open_results, pending, read_manifest
 from lighter_async.manifest.verify import verify
-
-shards_script.CHANGES = (*shards_script.CHANGES, "posix_fallocate")
-
-
-class Killer(shards_script.Killer):
-    """Tears no header, since the first bytes of a page are written at once."""
-
-    def _write_half(self, real, name, descriptor, data, *place):
-        if bytes(data if not name.endswith("v") else data[0]).startswith(b"\x93NUMPY"):
-            real(descriptor, data, *place)
-        else:
-            super()._write_half(real, name, descriptor, data, *place)
-
-
-shards_script.Killer = Killer
 
 ROWS = 14
 UNITS = [range(4), range(4, 5), range(10, 14), range(5, 10, 2), range(6, 10, 2)]
@@ -94,18 +77,13 @@ def check_whole(folder, whole=WHOLE):
 
 def kill(job, root, torn):
     """Kill it at each change; then the same job goes on with what is missing."""
-    at = 0
-    while True:
-        at += 1
-        folder = root / f"{at}"
-        folder.mkdir()
-        killed, told = in_a_process(job, folder, at, torn)
+
+    def check(_at, folder, told):
         check_readable(folder, told)
         job(folder, resume=True)
         check_whole(folder)
-        if not killed:
-            return at
-        shutil.rmtree(folder)
+
+    return at_each_change(job, root, torn, check)
 
 
 def kill_over(job, root, torn):
@@ -113,12 +91,8 @@ def kill_over(job, root, torn):
     before = root / "before"
     before.mkdir()
     store(before)
-    at = 0
-    while True:
-        at += 1
-        folder = root / f"{at}"
-        shutil.copytree(before, folder)
-        killed, told = in_a_process(job, folder, at, torn)
+
+    def check(_at, folder, told):
         if (folder / "a.npy").exists():
             found = np.load(folder / "a.npy", mmap_mode="r")
             assert np.array_equal(found, WHOLE) or np.array_equal(found, values_of(range(ROWS), 1))
@@ -126,9 +100,8 @@ def kill_over(job, root, torn):
         job(folder, resume=True)
         check_whole(folder, values_of(range(ROWS), int(has_begun)))
         assert has_begun or not told
-        if not killed:
-            return at
-        shutil.rmtree(folder)
+
+    return at_each_change(job, root, torn, check, left=before)
 
 
 def store_share(folder, rank):

@@ -3,12 +3,12 @@
 Run as a program: ``compact_script.py FOLDER JOB TORN``.
 """
 
-import shutil
 import sys
 from pathlib import Path
 
 import shards_script
-from shards_script import NAMES, check_readable, check_whole, encode_text, encode_upper, in_a_process, value_of
+from killing import at_each_change
+from shards_script import NAMES, check_readable, check_whole, encode_text, encode_upper, value_of
 
 from lighter_async import BackgroundWriter, Origin, open_results, pending, read_manifest
 from lighter_async.manifest.verify import verify
@@ -29,26 +29,26 @@ def store_again(folder, names, *, resume=True):
         writer.submit_batch(names, values, origin=Origin([NAMES.index(name) for name in names]))
 
 
+def compact_one(folder, tell):
+    """Compact it."""
+    compact(folder)
+
+
 def kill_while_compacting(root, torn):
     """Kill it at each change; a writer, and then another compaction, do what is left to do."""
     left = root / "left"
     shards_script.store(left)
     store_again(left, NAMES[2:6])
     store_again(left, NAMES[5:7])
-    at = 0
-    while True:
-        at += 1
-        folder = root / f"{at}"
-        shutil.copytree(left, folder)
-        killed, _ = in_a_process(lambda folder, tell: compact(folder), folder, at, torn)
+
+    def check(at, folder, _told):
         if at % 2:
             shards_script.recover(folder)
         check_readable(folder, set(NAMES))
         compact(folder)
         check_whole(folder)
-        shutil.rmtree(folder)
-        if not killed:
-            return at
+
+    return at_each_change(compact_one, root, torn, check, left=left)
 
 
 def kill_while_removing(root, torn):
@@ -56,12 +56,8 @@ def kill_while_removing(root, torn):
     left, names = root / "left", NAMES[3:6]
     shards_script.store(left)
     store_again(left, names, resume=False)
-    at = 0
-    while True:
-        at += 1
-        folder = root / f"{at}"
-        shutil.copytree(left, folder)
-        killed, _ = in_a_process(lambda folder, tell: compact(folder), folder, at, torn)
+
+    def check(at, folder, _told):
         assert verify(folder).is_sound
         assert list(open_results(folder, writer="encode_text")) == names
         if at % 2:
@@ -69,9 +65,8 @@ def kill_while_removing(root, torn):
             assert verify(folder).is_sound
         compact(folder)
         check_whole(folder, names)
-        shutil.rmtree(folder)
-        if not killed:
-            return at
+
+    return at_each_change(compact_one, root, torn, check, left=left)
 
 
 def kill_while_unpacking(root, torn):
@@ -80,13 +75,10 @@ def kill_while_unpacking(root, torn):
     shards_script.store(left)
     expected = {f"{name}.low.txt": value_of(name) for name in NAMES}
     expected.update({f"{name}.up.up": value_of(name).upper() for name in NAMES})
-    at = 0
-    while True:
-        at += 1
-        out = root / f"{at}"
-        killed, _ = in_a_process(lambda out, tell: unpack(left, out), out, at, torn)
+
+    def check(_at, out, _told):
         found = {file.name: file.read_text() for file in out.glob("case*")}
-        assert found.items() <= expected.items() or not killed
+        assert found.items() <= expected.items()
         recorded = [record.file for record in read_manifest(out).records]
         done = unpack(left, out)
         assert done.kept == len(recorded)
@@ -97,9 +89,8 @@ def kill_while_unpacking(root, torn):
         assert list(pending(range(len(NAMES)), out, names=NAMES)) == []
         for writer in ("encode_text", "encode_upper"):
             assert list(open_results(out, writer=writer)) == NAMES
-        shutil.rmtree(out)
-        if not killed:
-            return at
+
+    return at_each_change(lambda out, tell: unpack(left, out), root, torn, check)
 
 
 if __name__ == "__main__":

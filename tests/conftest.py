@@ -6,7 +6,9 @@ import compileall
 import contextlib
 import gc
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -111,6 +113,21 @@ def _leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
     if found:
         _end(orphans())
         pytest.fail("the test left behind\n  " + "\n  ".join(sorted(found)), pytrace=False)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    if mount is None or os.getuid():
+        pytest.skip("mounting is not allowed")
+    command = [mount, "-t", "tmpfs", "-o", "size=1m", "none", folder]
+    if subprocess.run(command, capture_output=True, timeout=30).returncode:
+        pytest.skip("mounting is not allowed")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True, timeout=30)
 
 
 def _threads() -> dict[object, str]:

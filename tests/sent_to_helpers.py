@@ -7,8 +7,9 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
-from lighter_async import ArrayTarget, LocalTarget
+from lighter_async import ArrayTarget, LocalTarget, encoder
 
 
 def encode_unless_it_fails(value):
@@ -16,6 +17,16 @@ def encode_unless_it_fails(value):
     if fails(value):
         raise ValueError("no way to write it")
     return value.encode()
+
+
+@encoder(suffix=".txt", decode=bytes.decode)
+def encode_text_and_die_once(value):
+    """The text itself; a worker that meets the fatal one for the first time is killed by it."""
+    text, _, marker = value.partition("|")
+    if marker and not os.path.exists(marker):
+        Path(marker).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return text.encode()
 
 
 def fails(value):

@@ -10,14 +10,14 @@ import signal
 import subprocess
 import sys
 import tarfile
-import threading
 from pathlib import Path
+
+from killing import at_each_change
 
 from lighter_async import BackgroundWriter, Origin, TarShards, encoder, open_results, pending, read_manifest
 from lighter_async.manifest.verify import verify
 from lighter_async.targets.shards.keys import name_of_key, split_member
 
-CHANGES = ("pwrite", "pwritev", "write", "writev", "ftruncate", "rename", "replace", "link", "unlink", "fsync", "open")
 NAMES = [f"case.{number}" for number in range(14)]
 UNITS = [NAMES[:4], NAMES[4:5], NAMES[5:10], NAMES[10:]]
 
@@ -36,37 +36,6 @@ def encode_upper(value):
 
 def value_of(name):
     return f"value of {name} " * (1 + int(name.split(".")[1]) * 7 % 50)
-
-
-class Killer:
-    """Kills this process at one of its changes to the disk, or in the middle of it."""
-
-    def __init__(self, at, torn):
-        self.at, self.torn, self.count = at, torn, 0
-        self.write = os.write
-        self._lock = threading.Lock()
-        for name in CHANGES:
-            setattr(os, name, self._wrapped(name, getattr(os, name)))
-
-    def _wrapped(self, name, real):
-        def call(*arguments, **options):
-            if name != "open" or arguments[1] & os.O_CREAT:
-                with self._lock:
-                    self.count += 1
-                    if self.count == self.at:
-                        if self.torn and "write" in name:
-                            self._write_half(real, name, *arguments)
-                        elif self.torn:
-                            real(*arguments, **options)
-                        os.kill(os.getpid(), signal.SIGKILL)
-            return real(*arguments, **options)
-
-        return call
-
-    def _write_half(self, real, name, descriptor, data, *place):
-        data = b"".join(data) if name.endswith("v") else bytes(data)
-        half = data[: len(data) // 2]
-        real(descriptor, [half] if name.endswith("v") else half, *place)
 
 
 def target(folder):
@@ -95,25 +64,6 @@ def recover(folder, tell=lambda names: None):
     one = target(folder)
     one.open()
     one.close()
-
-
-def in_a_process(job, folder, at=0, torn=False):
-    """Run a job in a process of its own; returns whether it was killed, and the samples that it said were stored."""
-    told = folder.with_suffix(".told")
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            with open(told, "ab", buffering=0) as file:
-                killer = Killer(at, torn)
-                job(folder, lambda names: killer.write(file.fileno(), f"{json.dumps(names)}\n".encode()))
-            status = 0
-        finally:
-            os._exit(status)
-    _, status = os.waitpid(child, 0)
-    assert status in (0, signal.SIGKILL), status
-    lines = told.read_text().splitlines() if told.exists() else []
-    return status != 0, {name for line in lines for name in json.loads(line)}
 
 
 def check_readable(folder, told):
@@ -166,18 +116,13 @@ def check_whole(folder, names=NAMES):
 
 def kill_while_storing(root, torn):
     """Kill it at each change; then the same job goes on with what is missing."""
-    at = 0
-    while True:
-        at += 1
-        folder = root / f"{at}"
-        folder.mkdir()
-        killed, told = in_a_process(store, folder, at, torn)
+
+    def check(_at, folder, told):
         check_readable(folder, told)
         store(folder, resume=True)
         check_whole(folder)
-        shutil.rmtree(folder)
-        if not killed:
-            return at
+
+    return at_each_change(store, root, torn, check)
 
 
 def kill_while_taking_over(root, torn):
@@ -186,21 +131,17 @@ def kill_while_taking_over(root, torn):
     left.mkdir()
     _leave_parts(left)
     told = {record.name for record in read_manifest(left).records}
-    at = 0
-    while True:
-        at += 1
-        folder = root / f"{at}"
-        shutil.copytree(left, folder)
-        killed, _ = in_a_process(recover, folder, at, torn)
+
+    def check(_at, folder, _told):
         check_readable(folder, told)
         recover(folder)
         check_whole(folder, sorted(told))
         store(folder, resume=True)
         check_whole(folder)
-        shutil.rmtree(folder)
-        if not killed:
-            shutil.rmtree(left)
-            return at
+
+    changes = at_each_change(recover, root, torn, check, left=left)
+    shutil.rmtree(left)  # with the dead process's lock
+    return changes
 
 
 def _leave_parts(folder):

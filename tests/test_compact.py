@@ -5,11 +5,10 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
+from killing import run_kills
 from test_shards import check_whole, encode_text, encode_upper, names_in, store, tar_names, tar_of, values_of
 
 from lighter_async import BackgroundWriter, LocalTarget, Origin, Run, TarShards, open_results, pending, read_manifest
@@ -339,16 +338,7 @@ def test_a_state_that_was_put_back_keeps_its_shards(tmp_path):
 )
 def test_killed_at_any_of_its_changes_it_loses_nothing(tmp_path, job, torn):
     """Each sample is readable by its record, and the next one does what is left to do."""
-    script = Path(__file__).with_name("compact_script.py")
-    done = subprocess.run(
-        [sys.executable, script, tmp_path, job, torn],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        env={**os.environ, "PYTHONPATH": str(script.parents[1])},
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 20
+    assert run_kills("compact_script.py", tmp_path, job, torn) >= 20
 
 
 # Unpacking

@@ -1,10 +1,7 @@
 """Errors that pass and errors that last, a full disk, and writers that hang."""
 
 import contextlib
-import os
-import shutil
 import signal
-import subprocess
 import threading
 import time
 from pathlib import Path
@@ -440,21 +437,6 @@ def _interrupt(process, said, expected):
     while time.monotonic() < end and not any(expected in line for line in said):
         time.sleep(0.005)
     return any(expected in line for line in said)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of one megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    if mount is None or os.getuid():
-        pytest.skip("mounting is not allowed")
-    command = [mount, "-t", "tmpfs", "-o", "size=1m", "none", folder]
-    if subprocess.run(command, capture_output=True, timeout=30).returncode:
-        pytest.skip("mounting is not allowed")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True, timeout=30)
 
 
 @both_backends

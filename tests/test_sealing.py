@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 
@@ -27,6 +26,7 @@ from lighter_async.session import Session
 from lighter_async.types import Batch, Unit
 from lighter_async.workers.worker_job import Job
 from lighter_async.workers.writing import fail_unit
+from tests.sent_to_helpers import encode_text_and_die_once
 from tests.volumes import ENDING, HEADER, SmallVolumes, UnsealableVolumes, VolumeLane, Volumes
 
 
@@ -34,16 +34,6 @@ from tests.volumes import ENDING, HEADER, SmallVolumes, UnsealableVolumes, Volum
 def encode_text(value):
     """The text itself."""
     return value.encode()
-
-
-@encoder(suffix=".txt", decode=bytes.decode)
-def encode_text_and_die_once(value):
-    """The text itself; a worker that meets the fatal one for the first time is killed by it."""
-    text, _, marker = value.partition("|")
-    if marker and not os.path.exists(marker):
-        Path(marker).touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return text.encode()
 
 
 @pytest.fixture(params=["thread", "process"])

@@ -5,6 +5,11 @@ from harness import AsyncHarness, HelperHarness, HelperPathHarness, MemoryTarget
 from service_contract import ServiceContract
 
 
+@pytest.fixture(autouse=True)
+def _one_worker_by_default():
+    """The machine's own number, as users have it."""
+
+
 class TestThreadsOnFolder(ServiceContract):
     """An encoder in threads, storing in a local folder."""
 

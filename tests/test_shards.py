@@ -16,7 +16,9 @@ import pytest
 import pytorch_lightning
 import replayable
 import torch
+from killing import run_kills
 from lightning_models import lightning_warnings, predict
+from sent_to_helpers import encode_text_and_die_once
 
 from lighter_async import (
     AsyncBackgroundWriter,
@@ -108,34 +110,9 @@ def encode_upper(value):
     return value.upper().encode()
 
 
-@encoder(suffix=".txt", decode=bytes.decode)
-def encode_text_and_die_once(value):
-    """The text itself; a worker that meets the fatal one for the first time is killed by it."""
-    text, _, marker = value.partition("|")
-    if marker and not os.path.exists(marker):
-        Path(marker).touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return text.encode()
-
-
 @pytest.fixture(params=["thread", "process"])
 def backend(request):
     return request.param
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of one megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    if mount is None or os.getuid():
-        pytest.skip("mounting is not allowed")
-    command = [mount, "-t", "tmpfs", "-o", "size=1m", "none", folder]
-    if subprocess.run(command, capture_output=True, timeout=30).returncode:
-        pytest.skip("mounting is not allowed")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True, timeout=30)
 
 
 def names_in(folder, ending):
@@ -451,16 +428,7 @@ def test_a_shard_of_somebody_elses_is_not_replaced(tmp_path):
 )
 def test_a_job_that_is_killed_at_any_of_its_changes_goes_on(tmp_path, job, torn):
     """What was told as stored is there, and at the end each sample is there once; the same of one that takes over."""
-    script = Path(__file__).with_name("shards_script.py")
-    done = subprocess.run(
-        [sys.executable, script, tmp_path, job, torn],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env={**os.environ, "PYTHONPATH": str(script.parents[1])},
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 15
+    assert run_kills("shards_script.py", tmp_path, job, torn) >= 15
 
 
 def test_a_helper_that_dies_leaves_no_sample_out_and_none_twice(tmp_path):

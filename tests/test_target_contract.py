@@ -13,6 +13,11 @@ from lighter_async import LocalTarget
 from lighter_async.testing import TargetContract
 
 
+@pytest.fixture(autouse=True)
+def _one_worker_by_default():
+    """The machine's own number, as users have it."""
+
+
 class OnFolder(TargetContract):
     takes_run = True
     refused_names = ("x" * 300, f"{'f' * 300}/x", "/".join(["deep"] * 2000))

@@ -21,7 +21,7 @@ from lighter_async.manifest.line import Config, Kind, Loader, OutputName, Stored
 from lighter_async.manifest.other_ranks import OtherRanks
 from lighter_async.manifest.reader import latest_sequence
 from lighter_async.manifest.restoring import lines_that_take_back, restore
-from lighter_async.manifest.run_lines import dropped_line, header_line, loaders_line, sealed_line
+from lighter_async.manifest.run_lines import dropped_lines, header_line, loaders_line, mirrored_lines, sealed_line
 from lighter_async.manifest.so_far import ends_of, recorded
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.notices import notify
@@ -153,25 +153,7 @@ class ManifestLog:
         Raises:
             OSError: They could not be written, or not all.
         """
-        lines = []
-        for one in runs:
-            run = Run(id=one.run, rank=one.rank, world_size=one.world_size, key=one.key, numbered=one.numbered)
-            lines.append(
-                header_line(
-                    run,
-                    Begun(one.sequence, one.since, one.beside),
-                    OutputName(one.writer, one.key, one.suffix),
-                    resume=one.resume,
-                    durability=self._durability,
-                    config=one.config,
-                    boot=one.boot,
-                    time=one.time,
-                )
-            )
-        for about in loaders:
-            series = OutputName(about.writer, about.key)
-            lines.append(loaders_line(Run(id=about.run), series, about.loaders, named=about.named))
-        self._write("".join(lines).encode())
+        self._write(mirrored_lines(runs, loaders, durability=self._durability).encode())
 
     def _begin_with(self, line: str) -> None:
         self._write(line.encode())
@@ -299,18 +281,12 @@ class ManifestLog:
         """Write that samples which were recorded are to be computed again.
 
         Args:
-            records: Each with what `dropped_line` is to say of its file.
+            records: Each with what `dropped_lines` is to say of its file.
 
         Raises:
             OSError: That could not be written, or not all.
         """
-        now = time()
-        lines = []
-        for one, seen in records:
-            series = one.series if one.offset else None
-            offset = one.offset if one.is_in_array else 0
-            lines.append(dropped_line(one.name, one.file, one.run, now, seen, series=series, offset=offset))
-        self._write("".join(lines).encode())
+        self._write(dropped_lines(records, time()).encode())
 
     def ends_of(self, objects: Sequence[str]) -> dict[str, int]:
         """As `so_far.ends_of`, in this directory; and what this log has recorded itself, wherever that is by now."""

@@ -14,7 +14,7 @@ from lighter_async.manifest.entry import Record
 from lighter_async.manifest.line import Samples
 from lighter_async.manifest.parsing import parse, parse_samples
 from lighter_async.manifest.reader import lines_of
-from lighter_async.manifest.run_lines import dropped_line
+from lighter_async.manifest.run_lines import dropped_lines
 from lighter_async.store import Store
 
 __all__ = ["lines_that_take_back", "restore"]
@@ -66,11 +66,7 @@ def restore(descriptor: int, path: str, *, lock: str, store: Store) -> None:
 def lines_that_take_back(lines: bytes) -> bytes:
     """The lines that take back what others say of samples in objects with others."""
     said = [entry for line in lines.splitlines() if (entry := parse_samples(line)) is not None]
-    now, dropped = time(), []
-    for one in [one for entry in said for one in records_in(entry) if one.offset]:
-        offset = one.offset if one.is_in_array else 0
-        dropped.append(dropped_line(one.name, one.file, one.run, now, None, series=one.series, offset=offset))
-    return "".join(dropped).encode()
+    return dropped_lines([(one, None) for entry in said for one in records_in(entry) if one.offset], time()).encode()
 
 
 def _has_line(path: str, line: bytes) -> bool:

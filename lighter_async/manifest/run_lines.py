@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from lighter_async.manifest.entry import Loaders, Record, RunRecord
 from lighter_async.manifest.line import FORMAT, Config, Loader, OutputName
 from lighter_async.runs import Begun
 from lighter_async.types import Durability, Run
 
-__all__ = ["dropped_line", "header_line", "loaders_line", "sealed_line"]
+__all__ = ["dropped_lines", "header_line", "loaders_line", "mirrored_lines", "sealed_line"]
 
 
 def header_line(
@@ -64,7 +65,46 @@ def loaders_line(run: Run, series: OutputName, loaders: Sequence[Loader], *, nam
     return json.dumps(about, separators=(",", ":")) + "\n"
 
 
-def dropped_line(
+def mirrored_lines(runs: Sequence[RunRecord], loaders: Sequence[Loaders], *, durability: Durability) -> str:
+    """The lines with which runs of another directory, and what they said of their data sets, are told here.
+
+    Args:
+        runs: This rank's.
+        loaders: Over which data sets they went.
+        durability: Of what is recorded here.
+    """
+    lines = []
+    for one in runs:
+        run = Run(id=one.run, rank=one.rank, world_size=one.world_size, key=one.key, numbered=one.numbered)
+        lines.append(
+            header_line(
+                run,
+                Begun(one.sequence, one.since, one.beside),
+                OutputName(one.writer, one.key, one.suffix),
+                resume=one.resume,
+                durability=durability,
+                config=one.config,
+                boot=one.boot,
+                time=one.time,
+            )
+        )
+    for about in loaders:
+        series = OutputName(about.writer, about.key)
+        lines.append(loaders_line(Run(id=about.run), series, about.loaders, named=about.named))
+    return "".join(lines)
+
+
+def dropped_lines(records: Sequence[tuple[Record, Sequence[int] | None]], time: float) -> str:
+    """The lines that take back samples which were recorded, each with what `_dropped_line` is to say of its file."""
+    lines = []
+    for one, seen in records:
+        series = one.series if one.offset else None
+        offset = one.offset if one.is_in_array else 0
+        lines.append(_dropped_line(one.name, one.file, one.run, time, seen, series=series, offset=offset))
+    return "".join(lines)
+
+
+def _dropped_line(
     name: str,
     file: str | None,
     run: str,
