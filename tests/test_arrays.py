@@ -412,6 +412,20 @@ def test_rows_of_an_earlier_run_are_kept_refused_or_replaced(tmp_path, if_exists
     assert np.array_equal(np.load(tmp_path / "a.npy"), expected)
 
 
+def test_rows_that_are_superseded_are_not_kept(tmp_path):
+    """With if_exists="skip": a run that began anew has said that they are old, so the array lacks them."""
+    write(ArrayTarget(tmp_path / "a.npy", 4), rows(4), range(4))
+    write(ArrayTarget(tmp_path / "a.npy", 4), rows(1, first=10), range(1))
+    stats = write(ArrayTarget(tmp_path / "a.npy", 4, if_exists="skip"), rows(2, first=20), range(2)).stats()
+    assert (stats.written, stats.skipped) == (1, 1)
+    assert not (tmp_path / "a.npy").exists()
+    assert open_results(tmp_path / "a.npy").mask.tolist() == [True, True, False, False]
+    write(ArrayTarget(tmp_path / "a.npy", 4, if_exists="skip"), rows(4, first=30), range(4))
+    expected = np.concatenate([rows(1, first=10), rows(1, first=21), rows(2, first=32)])
+    assert np.array_equal(np.load(tmp_path / "a.npy"), expected)
+    assert open_results(tmp_path / "a.npy").mask.all()
+
+
 def test_a_copy_that_shares_the_file_stays_as_it_was(tmp_path):
     """As ``cp -al`` makes one."""
     write(ArrayTarget(tmp_path / "a.npy"), rows(3), range(3))

@@ -20,6 +20,8 @@ from lighter_async import (
     Origin,
     Run,
     WriteError,
+    open_results,
+    pending,
     read_manifest,
 )
 from lighter_async.cli import main
@@ -300,6 +302,16 @@ def test_a_skipped_sample_is_recorded_by_its_own_run_alone(tmp_path):
     before = samples_of(tmp_path)
     store(tmp_path, ["a"], text="second", indices=[0], if_exists="skip")
     assert samples_of(tmp_path) == before
+
+
+def test_a_run_that_keeps_what_there_is_adds_to_it(tmp_path):
+    """What it skips, and what it was not given, counts on, as for a run that resumes; not what has been superseded."""
+    store(tmp_path, ["a", "b"], text="first", indices=[0, 1])
+    store(tmp_path, ["b", "c"], text="second", indices=[1, 2])
+    store(tmp_path, ["c", "d"], text="third", indices=[2, 3], if_exists="skip")
+    results = open_results(tmp_path)
+    assert {name: results[name] for name in results} == {"b": "second b", "c": "second c", "d": "third d"}
+    assert list(pending(range(5), tmp_path, names=list("abcde"))) == [0, 4]
 
 
 # Lines that are not whole

@@ -393,6 +393,17 @@ def test_what_earlier_runs_have_recorded_is_left_out(tmp_path, backend):
     assert (writer.stats().skipped, writer.stats().written) == (0, 1)
 
 
+def test_what_is_kept_is_among_the_results_and_what_is_superseded_is_stored_anew(tmp_path, backend):
+    """With if_exists="skip"."""
+    out = tmp_path / "out"
+    store(out, {"a": "1", "b": "1"}, backend=backend)
+    store(out, {"b": "2", "c": "2"}, backend=backend)
+    writer = store(out, {"a": "3", "c": "3"}, target=TarShards(out, if_exists="skip"), backend=backend)
+    assert (writer.stats().skipped, writer.stats().written) == (1, 1)
+    results = open_results(out, decode=encode_text)
+    assert {name: results[name] for name in results} == {"a": "3", "b": "2", "c": "2"}
+
+
 def test_what_earlier_runs_have_recorded_is_an_error(tmp_path, backend):
     """With if_exists="error"; the others are stored."""
     store(tmp_path, values_of(1, 2))

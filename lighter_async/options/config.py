@@ -85,7 +85,8 @@ class Options:
     if_exists: Annotated[
         IfExists | None,
         """What becomes of a file of an earlier run under a sample's name: ``"overwrite"`` it, as by default, ``"skip"``
-        the sample, or fail it with an ``"error"``. A function ``(path, value)`` decides that for itself.""",
+        the sample (the results that count then are those of earlier runs, and what is added), or fail it with an
+        ``"error"``. A function ``(path, value)`` decides that for itself.""",
     ] = None
     durability: Annotated[
         Durability | None,

@@ -76,7 +76,8 @@ def _make_job(setup: Setup) -> Job:
         directory,
         target.run,
         stored_as(setup.writer, target.run.key),
-        resume=options.resume,
+        # A run that keeps what earlier ones have stored adds to that.
+        resume=options.resume or target.if_exists == "skip",
         durability=target.durability,
         config=options.run_config,
         store=target.store(),

@@ -14,7 +14,6 @@ from lighter_async.manifest import Manifest, read_manifest
 from lighter_async.manifest.block import Block
 from lighter_async.manifest.reader import manifest_files
 from lighter_async.targets.array.part import Layout
-from lighter_async.types import IfExists
 
 __all__ = ["EarlierRows", "Recorded"]
 
@@ -26,12 +25,10 @@ class Recorded:
     Attributes:
         root: The directory that the array lies in.
         name: The array's file name, which is the key of its series.
-        if_exists: With ``"skip"`` rows of earlier runs count, too, though the run does not resume.
     """
 
     root: str
     name: str
-    if_exists: IfExists
 
     def state(self) -> tuple[tuple[str, int], ...]:
         """Something that changes when anything is recorded."""
@@ -51,15 +48,12 @@ class Recorded:
         return {block.head.run for block in blocks} - {run}
 
     def _blocks(self, manifest: Manifest) -> list[Block]:
-        if self.if_exists == "skip":
-            return _of_array(self.name, manifest.records.blocks)
-        counted = manifest.counted(key=self.name).values()
-        return _of_array(self.name, [block for records in counted for block in records.blocks])
+        return _counted(self.name, manifest)
 
 
 @dataclass(eq=False)
 class EarlierRows:
-    """The rows that earlier runs have recorded, which are read when they are first asked for.
+    """The rows that earlier runs have recorded and that count, which are read when they are first asked for.
 
     Attributes:
         root: The directory that the array lies in.
@@ -84,9 +78,14 @@ class EarlierRows:
 
     @cached_property
     def _places(self) -> NDArray[np.int64]:
-        blocks = _of_array(self.name, read_manifest(self.root).records.blocks)
+        blocks = _counted(self.name, read_manifest(self.root))
         found = [block.offset_column() for block in blocks if block.head.run != self.run]
         return np.sort(np.concatenate([*found, np.empty(0, np.int64)]).astype(np.int64))
+
+
+def _counted(name: str, manifest: Manifest) -> list[Block]:
+    counted = manifest.counted(key=name).values()
+    return _of_array(name, [block for records in counted for block in records.blocks])
 
 
 def _of_array(name: str, blocks: list[Block]) -> list[Block]:

@@ -105,7 +105,7 @@ class ArrayTarget(InFolder):
         self._folder.open()
         try:
             root = os.path.abspath(self.directory)
-            recorded = Recorded(root, self.object, self.if_exists)
+            recorded = Recorded(root, self.object)
             is_synced = self.durability == "fsync"
             self._file = ArrayFile(root, self.object, self._count, is_synced, recorded, self._folder)
             if self.if_exists == "skip":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
@@ -12,6 +12,7 @@ import numpy as np
 
 from lighter_async.manifest import Manifest, Record, read_manifest
 from lighter_async.manifest.keys import key_of
+from lighter_async.manifest.reader import Series
 from lighter_async.manifest.records import Records
 from lighter_async.store import DirectoryStore
 from lighter_async.types import IfExists
@@ -74,12 +75,18 @@ class Earlier:
         return read_manifest(self.root)
 
     @cached_property
+    def _counted(self) -> Mapping[Series, Collection[str]]:
+        return self._manifest.current_runs()
+
+    @cached_property
     def _suffixes(self) -> list[str]:
         return sorted({run.suffix for run in self._manifest.runs})
 
     def _is_of(self, record: Record, file: str) -> bool:
         if record.run == self.run or record.file is None or not self._is_of_series(record, file):
             return False
+        if self.if_exists == "skip" and record.run not in self._counted.get(record.series, ()):
+            return False  # a run that has begun anew since has superseded it
         suffixes = {run.suffix for run in self._manifest.runs if run.run == record.run and run.series == record.series}
         if file not in {record.name + suffix for suffix in suffixes} and not (
             record.name == file and any(map(file.endswith, suffixes))

@@ -12,6 +12,7 @@ import numpy as np
 from lighter_async.below import open_below
 from lighter_async.manifest import Manifest, Record
 from lighter_async.manifest.block import Block
+from lighter_async.manifest.reader import Series
 from lighter_async.manifest.so_far import ends_of
 from lighter_async.targets.shards.header import BLOCK, END
 from lighter_async.targets.shards.listing import is_shard
@@ -20,8 +21,6 @@ from lighter_async.targets.shards.walk import samples_in
 __all__ = ["Contents", "recorded_samples", "survey"]
 
 _AT_A_TIME = 64  # shards that are sought in the records
-
-Series = tuple[str, str]
 
 
 @dataclass(eq=False)

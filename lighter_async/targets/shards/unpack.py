@@ -14,6 +14,7 @@ from lighter_async.errors import InvalidNameError, LighterAsyncError, ReadError,
 from lighter_async.manifest import Manifest, ManifestLog, Record, checksum, read_manifest
 from lighter_async.manifest.block import Block
 from lighter_async.manifest.entry import place_of
+from lighter_async.manifest.reader import Series
 from lighter_async.manifest.records import Records
 from lighter_async.manifest.verify import is_in_use, why_empty
 from lighter_async.names import with_suffix
@@ -26,8 +27,6 @@ from lighter_async.types import Run
 __all__ = ["Unpacked", "unpack"]
 
 _TOGETHER = 512  # samples that are recorded at a time
-
-Series = tuple[str, str]
 
 
 @dataclass
