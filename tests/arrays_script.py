@@ -1,6 +1,7 @@
 """Jobs that store to an array and are killed at each of their changes to the disk in turn, and what they leave.
 
-Run as a program: ``arrays_script.py FOLDER JOB TORN``, or ``arrays_script.py FOLDER rank RANK`` for one of two ranks.
+Run as a program: ``arrays_script.py FOLDER JOB TORN [NAME]``, or ``arrays_script.py FOLDER rank RANK [NAME]`` for one
+of two ranks. The array is called a.npy unless a name is given.
 """
 
 import sys
@@ -12,6 +13,7 @@ from killing import at_each_change
 from lighter_async import ArrayTarget, BackgroundWriter, Origin, Run, open_results, pending, read_manifest
 from lighter_async.manifest.verify import verify
 
+NAME = sys.argv[4] if len(sys.argv) > 4 else "a.npy"
 ROWS = 14
 UNITS = [range(4), range(4, 5), range(10, 14), range(5, 10, 2), range(6, 10, 2)]
 
@@ -26,12 +28,23 @@ def values_of(rows, version=0):
 WHOLE = values_of(range(ROWS))
 
 
+def array_at(path):
+    """The array there, as its own package reads it."""
+    if path.suffix == ".npy":
+        return np.load(path, mmap_mode="r")
+    import zarr
+
+    array = zarr.open_array(path, mode="r")
+    assert array.nchunks_initialized == array.nchunks
+    return array[:]
+
+
 def store(folder, tell=lambda rows: None, *, rows=ROWS, version=0, durability="rename", **options):
     """Store all rows, unit by unit."""
-    target = ArrayTarget(folder / "a.npy", rows, durability=durability)
+    target = ArrayTarget(folder / NAME, rows, durability=durability, chunk_rows=5 if NAME.endswith("zarr") else None)
     left = None
     if options.get("resume"):
-        left = set(pending(range(ROWS), folder / "a.npy"))
+        left = set(pending(range(ROWS), folder / NAME))
     with BackgroundWriter(target=target, backend="thread", max_workers=1, **options) as writer:
         for unit in UNITS:
             some = unit if left is None else [row for row in unit if row in left]
@@ -55,10 +68,10 @@ def check_readable(folder, told):
     """What was said to be stored is recorded, and all that is recorded can be read."""
     records = read_manifest(folder).records
     assert told <= {record.index for record in records}
-    if (folder / "a.npy").exists():
-        assert np.array_equal(np.load(folder / "a.npy", mmap_mode="r"), WHOLE)
+    if (folder / NAME).exists():
+        assert np.array_equal(array_at(folder / NAME), WHOLE)
     if records:
-        results = open_results(folder / "a.npy")
+        results = open_results(folder / NAME)
         for record in records:
             assert np.array_equal(results.at(record.index), values_of([record.index])[0])
         assert np.array_equal(results.to_array(), WHOLE[np.flatnonzero(results.mask)])
@@ -67,9 +80,9 @@ def check_readable(folder, told):
 
 def check_whole(folder, whole=WHOLE):
     """Every row is there, and nothing beside the array."""
-    assert {path.name for path in folder.iterdir()} == {"a.npy", ".lighter-async"}
-    assert np.array_equal(np.load(folder / "a.npy", mmap_mode="r"), whole)
-    results = open_results(folder / "a.npy")
+    assert {path.name for path in folder.iterdir()} == {NAME, ".lighter-async"}
+    assert np.array_equal(array_at(folder / NAME), whole)
+    results = open_results(folder / NAME)
     assert results.mask.all()
     assert len(results.mask) == len(results) == ROWS
     assert verify(folder).findings == []
@@ -93,8 +106,8 @@ def kill_over(job, root, torn):
     store(before)
 
     def check(_at, folder, told):
-        if (folder / "a.npy").exists():
-            found = np.load(folder / "a.npy", mmap_mode="r")
+        if (folder / NAME).exists():
+            found = array_at(folder / NAME)
             assert np.array_equal(found, WHOLE) or np.array_equal(found, values_of(range(ROWS), 1))
         has_begun = len({run.run for run in read_manifest(folder).runs}) == 2
         job(folder, resume=True)
@@ -107,7 +120,7 @@ def kill_over(job, root, torn):
 def store_share(folder, rank):
     """Store one rank's share of the rows, as a distributed sampler gives them out."""
     run = Run(id="one", rank=rank, world_size=2)
-    with BackgroundWriter(target=ArrayTarget(folder / "a.npy", run=run), max_workers=2) as writer:
+    with BackgroundWriter(target=ArrayTarget(folder / NAME, run=run), max_workers=2) as writer:
         print("ready", flush=True)
         sys.stdin.readline()
         mine = range(rank, ROWS, 2)

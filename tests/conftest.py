@@ -94,6 +94,7 @@ def _leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
     }
     before = {kind: set(look()) for kind, look in looks.items()}
     yield
+    _end_threads_of_zarr()
     if request.node.stash.get(_FAILED, False):
         _end(orphans())
         return
@@ -128,6 +129,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting is not allowed")
     yield folder
     subprocess.run(["umount", "-l", folder], check=True, timeout=30)
+
+
+def _end_threads_of_zarr() -> None:
+    """It keeps those that it has started, for the next array."""
+    if "zarr" in sys.modules:
+        from zarr.core.sync import cleanup_resources
+
+        cleanup_resources()
 
 
 def _threads() -> dict[object, str]:

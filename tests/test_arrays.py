@@ -307,7 +307,7 @@ def test_what_does_not_go_with_an_array_is_refused(tmp_path, arguments, options,
 @pytest.mark.parametrize(
     ("path", "rows", "error", "text"),
     [
-        ("a.zarr", None, ValueError, "zarr arrays are not written; choose a path such as"),
+        ("a.hdf5", None, ValueError, "stored as .npy or .zarr, and .* ends otherwise; choose a path such as"),
         ("a.txt", None, ValueError, "'a.txt' ends otherwise"),
         ("s3://bucket/a.npy", None, ValueError, "is a URL"),
         ("a.npy", 0, ValueError, "rows is at least 1"),

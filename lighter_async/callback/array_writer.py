@@ -23,23 +23,24 @@ __all__ = ["ArrayWriter"]
 @as_attributes(CallbackOptions)
 @documented(CallbackOptions)
 class ArrayWriter(FileWriter):
-    """Writes one value per predicted sample as a row of one ``.npy`` file, in the background.
+    """Writes one value per predicted sample as a row of one array, ``.npy`` or ``.zarr``, in the background.
 
     Row i is the sample with index i in the data set; of several data loaders the rows go on one after the other. All of
-    them have the dtype and shape of the first one. Until every row is stored the file is called ``NAME.npy.part``;
+    them have the dtype and shape of the first one. Until every row is stored they lie in ``NAME.npy.part``;
     `open_results` reads it then, too. Indices have to be known, as they are for loaders of map-style data sets of whose
     items `predict_step` returns a sample each. See `ArrayTarget`, and `FileWriter` for all else.
 
     Args:
-        path: Where the array goes, ending in ``.npy``. Its folder is made if it does not exist.
+        path: Where the array goes, ending in ``.npy`` or ``.zarr``. Its folder is made if there is none.
         value_key: The entry of the outputs to write: a tensor or array with a batch dimension, or a sequence of these.
         name_key: The entry of the outputs that names the samples, for the records. They are known by their indices.
+        chunk_rows: As of `ArrayTarget`.
         sigterm_grace: As of `FileWriter`.
         return_predictions: As of `FileWriter`.
         {options}
 
     Raises:
-        ValueError: An option is out of range, or the path does not end in ``.npy``.
+        ValueError: An option is out of range, or the path ends in neither ``.npy`` nor ``.zarr``.
         TypeError: `value_key` is no text, or an option is of a wrong type.
     """
 
@@ -49,6 +50,7 @@ class ArrayWriter(FileWriter):
         value_key: str,
         name_key: str | None = None,
         *,
+        chunk_rows: int | None = None,
         sigterm_grace: float | None = 25.0,
         return_predictions: bool | None = None,
         **options: Unpack[CallbackOptions],
@@ -62,7 +64,7 @@ class ArrayWriter(FileWriter):
         self._run: Run | None = None
         self._local_ranks = 1
         super().__init__(
-            ArrayTarget(path),
+            ArrayTarget(path, chunk_rows=chunk_rows),
             value_key,
             "row",
             name_key,
@@ -105,6 +107,7 @@ class ArrayWriter(FileWriter):
             self._rows,
             if_exists=given.if_exists or "overwrite",
             durability=given.durability or "rename",
+            chunk_rows=target.chunk_rows,
         )
         options = self._given(replace(given, if_exists=None, durability=None), local_ranks)
         return BackgroundWriter("row", target_of_rank(target, run, self._path), **options)

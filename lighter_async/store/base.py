@@ -119,8 +119,16 @@ class Store(Protocol):
         """
         ...
 
+    def beginning(self, name: str) -> tuple[bytes, int]:
+        """As much of an object, sealed or not, as tells which array it holds, in numpy's format; and its size.
+
+        Raises:
+            OSError: It is gone, or none that may be read.
+        """
+        ...
+
     def mapped(self, name: str) -> NDArray[np.uint8]:
-        """All bytes of an object, sealed or not, as read-only memory that is read from the file when it is looked at.
+        """All bytes of an object, sealed or not, as read-only memory; of a file it is read when it is looked at.
 
         Raises:
             OSError: It is gone, or none that may be read.

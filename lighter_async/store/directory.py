@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from lighter_async.below import open_below, open_with_status_below, remove_below, walk_below
 from lighter_async.errors import ReadError
 from lighter_async.names import RESERVED_PREFIX
+from lighter_async.npy import LONGEST_HEADER
 from lighter_async.store.base import Finding, Identity, Place
+from lighter_async.store.zarr_rows import ZARR, ZarrRows, row_begin
 
 __all__ = ["SHARD_LISTING", "UNSEALED", "DirectoryStore"]
 
@@ -45,6 +47,8 @@ class DirectoryStore:
 
     def read(self, place: Place) -> bytes | memoryview:
         """As `Store.read`. A large sample comes as a view of writable memory."""
+        if place.object.endswith(ZARR) and (row := self._row_of_zarr(place)) is not None:
+            return row
         descriptor, status = self._open(place)
         try:
             with io.FileIO(descriptor) as file:
@@ -71,6 +75,8 @@ class DirectoryStore:
 
     def stat(self, place: Place) -> int:
         """As `Store.stat`: a file's size."""
+        if place.object.endswith(ZARR) and (rows := self._zarr(place)) is not None:
+            return rows.nbytes
         descriptor, status = self._open(place)
         os.close(descriptor)
         return status.st_size
@@ -78,6 +84,9 @@ class DirectoryStore:
     def compare(self, place: Place) -> Finding | None:
         """As `Store.compare`, without having all of a large sample in memory."""
         try:
+            if place.object.endswith(ZARR) and (row := self._row_of_zarr(place)) is not None:
+                found = xxhash.xxh3_64_hexdigest(row)
+                return _wrong_checksum(place, found)
             descriptor, status = self._open_raw(place)
             try:
                 if not _fits(place, status.st_size):
@@ -87,11 +96,21 @@ class DirectoryStore:
                 os.close(descriptor)
         except OSError as error:
             return self._why_unreadable(place, error)
-        return None if found == place.checksum else Finding("wrong checksum", f"{found} instead of {place.checksum}")
+        except ReadError as error:
+            return Finding(error.trouble, error.detail)
+        return _wrong_checksum(place, found)
 
     def objects(self, *, into: Callable[[str], bool] | None = None) -> Iterator[str]:
         """As `Store.objects`: the files, but for this package's own, and for the list and the indices of shards."""
-        for folder, files in walk_below(self._root, but=RESERVED_PREFIX, into=into):
+        arrays = []
+
+        def into_folder(folder: str) -> bool:
+            if folder.endswith(ZARR) and row_begin(os.path.join(self._root, folder)) is not None:
+                arrays.append(folder)
+                return False
+            return into is None or into(folder)
+
+        for folder, files in walk_below(self._root, but=RESERVED_PREFIX, into=into_folder):
             shards = {file.removesuffix(UNSEALED).removesuffix(".tar") for file in files if file.startswith("shard-")}
             for file in files:
                 if file == SHARD_LISTING and not folder:
@@ -100,6 +119,7 @@ class DirectoryStore:
                     continue
                 if not file.startswith(RESERVED_PREFIX):
                     yield f"{folder}/{file}" if folder else file
+        yield from arrays
 
     def has(self, name: str) -> bool:
         """As `Store.has`."""
@@ -122,14 +142,31 @@ class DirectoryStore:
         finally:
             os.close(descriptor)
 
-    def mapped(self, name: str) -> NDArray[np.uint8]:
-        """As `Store.mapped`. A file that somebody makes shorter meanwhile ends the process that looks at it."""
+    def beginning(self, name: str) -> tuple[bytes, int]:
+        """As `Store.beginning`."""
+        if name.endswith(ZARR) and (rows := _zarr_at(os.path.join(self._root, name))) is not None:
+            return rows.header, rows.nbytes
+        descriptor = self._open_array(name)
         try:
-            descriptor = open_below(self._root, name)
-        except FileNotFoundError:
-            descriptor = open_below(self._root, name + UNSEALED)
-        with open(descriptor, "rb") as file:
+            return os.pread(descriptor, LONGEST_HEADER, 0), os.fstat(descriptor).st_size
+        finally:
+            os.close(descriptor)
+
+    def mapped(self, name: str) -> NDArray[np.uint8]:
+        """As `Store.mapped`. A file that somebody makes shorter meanwhile ends the process that looks at it.
+
+        A zarr array is read as a whole, since its chunks are compressed.
+        """
+        if name.endswith(ZARR) and (rows := _zarr_at(os.path.join(self._root, name))) is not None:
+            return rows.as_file()
+        with open(self._open_array(name), "rb") as file:
             return np.memmap(file, np.uint8, "r")
+
+    def _open_array(self, name: str) -> int:
+        try:
+            return open_below(self._root, name)
+        except FileNotFoundError:
+            return open_below(self._root, name + UNSEALED)
 
     def remove(self, name: str) -> None:
         """As `Store.remove`."""
@@ -137,6 +174,24 @@ class DirectoryStore:
             remove_below(self._root, name)
         except (FileNotFoundError, NotADirectoryError):
             pass
+
+    def _zarr(self, place: Place) -> ZarrRows | None:
+        """The sealed zarr array that a row lies in; None if it does not, or not yet."""
+        try:
+            return _zarr_at(os.path.join(self._root, place.object))
+        except OSError as error:
+            raise self._read_error(place, Finding("unreadable", str(error))) from error
+
+    def _row_of_zarr(self, place: Place) -> memoryview | None:
+        rows = self._zarr(place)
+        if rows is None:
+            return None
+        if not _fits(place, rows.nbytes):
+            raise self._read_error(place, _wrong_size(place, rows.nbytes))
+        try:
+            return rows.read(place.offset, place.bytes)
+        except OSError as error:
+            raise self._read_error(place, Finding("unreadable", str(error))) from error
 
     def _open(self, place: Place) -> tuple[int, os.stat_result]:
         try:
@@ -189,6 +244,18 @@ def _checksum(descriptor: int, offset: int, size: int | None) -> str:
         if left is not None:
             left -= len(data)
     return state.hexdigest()
+
+
+def _zarr_at(path: str) -> ZarrRows | None:
+    """The zarr array at a path; None if there is no folder with one, such as where it is a part still."""
+    try:
+        return None if os.path.islink(path) else ZarrRows(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _wrong_checksum(place: Place, found: str) -> Finding | None:
+    return None if found == place.checksum else Finding("wrong checksum", f"{found} instead of {place.checksum}")
 
 
 def _fits(place: Place, size: int) -> bool:

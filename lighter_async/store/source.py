@@ -10,11 +10,9 @@ from lighter_async.errors import shown
 from lighter_async.files import local_path
 from lighter_async.store.base import OneObject, Readable, Store
 from lighter_async.store.directory import UNSEALED, DirectoryStore
+from lighter_async.store.zarr_rows import ZARR, row_begin
 
 __all__ = ["Source", "source_of"]
-
-
-_ARRAYS = ".npy", f".npy{UNSEALED}"
 
 
 class Source(NamedTuple):
@@ -36,7 +34,8 @@ def source_of(where: str | os.PathLike[str] | Readable) -> Source:
 
     Args:
         where: What the writer was given: a path, whose samples are files below it, or a target, which says itself what
-            reads them. A path that ends in ``.npy``, and is no folder, is an array's, whose records lie beside it.
+            reads them. A path that ends in ``.npy`` or ``.zarr``, and is no folder of samples, is an array's, whose
+            records lie beside it.
 
     Raises:
         TypeError: It is neither, or a target without records, of which nothing can be found again.
@@ -44,8 +43,9 @@ def source_of(where: str | os.PathLike[str] | Readable) -> Source:
     """
     if isinstance(where, (str, os.PathLike)):
         directory = local_path(where)
-        if directory.name.endswith(_ARRAYS) and not directory.is_dir():
-            return Source(directory.parent, DirectoryStore(directory.parent), directory.name.removesuffix(UNSEALED))
+        name = directory.name.removesuffix(UNSEALED)
+        if name.endswith((".npy", ZARR)) and (not directory.is_dir() or row_begin(directory) is not None):
+            return Source(directory.parent, DirectoryStore(directory.parent), name)
         return Source(directory, DirectoryStore(directory))
     if isinstance(where, OneObject):
         return Source(where.directory, where.store(), where.object)

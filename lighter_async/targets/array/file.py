@@ -18,6 +18,7 @@ from lighter_async.locks.flock import OPEN, NoLocks, own, try_lock, try_share
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.npy import LONGEST_HEADER, header, numpy_dtype, parse
 from lighter_async.store import UNSEALED
+from lighter_async.targets.array.form import Form
 from lighter_async.targets.array.part import Kind, Layout, Part
 from lighter_async.targets.array.recorded import Recorded
 from lighter_async.targets.local import LocalTarget
@@ -39,6 +40,7 @@ class ArrayFile:
         is_synced: Whether what is settled outlives a loss of power.
         recorded: Which rows are recorded.
         files: Writes files beside it.
+        form: What a complete array is.
     """
 
     root: str
@@ -47,6 +49,7 @@ class ArrayFile:
     is_synced: bool
     recorded: Recorded
     files: LocalTarget
+    form: Form
     _lacking: object = field(default=None, init=False)  # the records' state when rows were lacking
 
     @property
@@ -71,21 +74,30 @@ class ArrayFile:
             OSError: It cannot be made, as on a full disk.
         """
         with self._alone():
-            for path in (self.part, self.path):
-                unlink_from_copies(path)
-                if os.path.lexists(path):
-                    break
-            else:
-                path = self.part
-                self._begin(kind, sample)
-            descriptor = own.open(os.open, path, OPEN)
+            path = self._found(kind, sample)
             try:
-                layout = self._prepare(descriptor, path, kind, sample)
-                self._share(descriptor)
+                descriptor = own.open(os.open, path, OPEN)
+                try:
+                    layout = self._prepare(descriptor, path, kind, sample)
+                    self.form.remove(self.path)
+                    self._share(descriptor)
+                except BaseException:
+                    own.close(descriptor)
+                    raise
             except BaseException:
-                own.close(descriptor)
+                if path not in (self.part, self.path):
+                    remove(path)
                 raise
         return Part(self.part, descriptor, layout)
+
+    def _found(self, kind: Kind, sample: str) -> str:
+        """The part, or what can be made one; if there is none, it is begun."""
+        for path in (self.part, self.path):
+            unlink_from_copies(path)
+            if os.path.lexists(path):
+                return path if path == self.part else self.form.as_part(path)
+        self._begin(kind, sample)
+        return self.part
 
     def seal(self, *, only_known: bool = False) -> bool:
         """Give the array its name, if all of its rows are recorded and nobody writes to it; returns whether it was.
@@ -96,7 +108,7 @@ class ArrayFile:
         Raises:
             OSError: It stays a part, and may be sealed later.
         """
-        if not os.path.lexists(self.part):
+        if not os.path.lexists(self.part) or self._is_being_sealed():
             return False
         with self._alone():
             try:
@@ -108,15 +120,27 @@ class ArrayFile:
                 if layout is None:
                     return False
                 rows = layout.rows_in(os.fstat(descriptor).st_size)
-                write_at(descriptor, [header(layout.dtype, (rows, *layout.shape), layout.begin)], 0)
-                os.ftruncate(descriptor, layout.offset(rows))
-                os.fsync(descriptor)
-                os.rename(self.part, self.path)
+                self.form.seal(descriptor, layout, rows, part=self.part, path=self.path)
             finally:
                 own.close(descriptor)
             if self.is_synced:
                 sync_folder(self.root)
         return True
+
+    def _is_being_sealed(self) -> bool:
+        """Whether somebody is at it, which may take long: all rows are recorded then, so nothing is left to do."""
+        try:
+            descriptor = own.open(os.open, self.part, OPEN)
+        except OSError:
+            return False
+        try:
+            # Together with those that write. Whoever seals and is kept from it by this look is followed by us.
+            self._share(descriptor)
+        except BlockingIOError:
+            return True
+        finally:
+            own.close(descriptor)
+        return False
 
     def _if_complete(self, descriptor: int, only_known: bool) -> Layout | None:
         """The layout of a part of which all rows are recorded; None if some are not, or may be written just now."""
@@ -155,6 +179,7 @@ class ArrayFile:
     def _begin(self, kind: Kind, sample: str) -> None:
         """Make a part without rows."""
         dtype, shape = numpy_dtype(kind[0]), kind[1]
+        self.form.check(dtype)
         if not dtype.itemsize or 0 in shape:
             raise ValueError(f"sample {sample!r:.200} has shape {shape} and no elements, so it cannot be a row")
         length = self.rows or 0
@@ -176,21 +201,21 @@ class ArrayFile:
 
     def _prepare(self, descriptor: int, path: str, kind: Kind, sample: str) -> Layout:
         """Make of the array that is there a part that rows of a kind can be written to."""
-        status = os.fstat(descriptor)
+        status, shown = os.fstat(descriptor), self.part if path == self.part else self.path
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "something that is no file lies in the place of an array; remove it", path)
         dtype, shape, length = numpy_dtype(kind[0]), kind[1], self.rows or 0
         try:
             found = parse(os.pread(descriptor, LONGEST_HEADER, 0))
         except ValueError as error:
-            raise ValueError(f"{path!r} is there, and {error}; remove it, or choose another path") from error
+            raise ValueError(f"{shown!r} is there, and {error}; remove it, or choose another path") from error
         layout = Layout(found.dtype, found.shape[1:], found.nbytes)
         if not found.shape or not layout.is_of(kind):
             raise self.of_other_kind(layout, kind, sample)
         there = found.shape[0]
         if self.rows is not None and there not in (0, self.rows):
             raise ValueError(
-                f"{path!r} is there, and has {there:,} rows, not {self.rows:,}; remove it, or choose another path"
+                f"{shown!r} is there, and has {there:,} rows, not {self.rows:,}; remove it, or choose another path"
             )
         if path != self.part:
             os.rename(path, self.part)  # before anything of it is changed

@@ -11,9 +11,12 @@ from typing import Any
 from lighter_async.files import local_path
 from lighter_async.names import RESERVED_PREFIX, check_name
 from lighter_async.notices import notify
+from lighter_async.store.zarr_rows import ZARR
 from lighter_async.targets.array.file import ArrayFile
+from lighter_async.targets.array.form import Form, Npy
 from lighter_async.targets.array.lane import ArrayLane
 from lighter_async.targets.array.recorded import EarlierRows, Recorded
+from lighter_async.targets.array.zarr import Zarr, check_installed, scratch_of
 from lighter_async.targets.base import Features
 from lighter_async.targets.in_folder import InFolder
 from lighter_async.targets.lane import Lane
@@ -24,16 +27,18 @@ __all__ = ["ArrayTarget"]
 
 
 class ArrayTarget(InFolder):
-    """Stores all samples of a run in one ``.npy`` file: row i is the sample with index i in the data set.
+    """Stores all samples of a run in one array, of numpy's or zarr's: row i is the sample with index i in the data set.
 
     Samples are tensors or arrays of one dtype and shape, those of the first one that is stored. Until all rows are
-    there the file is called ``NAME.npy.part``. It lies where it is to be, so that nothing is copied at the end. What is
-    recorded of it stands in ``.lighter-async`` beside it, under its name as the key, so several arrays, and files, may
-    share a folder. `open_results` gives rows, names and the mask of rows that are there. See docs/arrays.md.
+    there they lie in ``NAME.npy.part``, which becomes the ``.npy`` file where it lies, so that nothing is copied at the
+    end. For ``.zarr`` they lie in a file of the same kind, ``NAME.zarr.part``, from which whole chunks are written in
+    the end (zarr's third format, compressed as zarr does by default): that takes room for both. What is recorded stands
+    in ``.lighter-async`` beside it, under its name as the key, so several arrays, and files, may share a folder.
+    `open_results` gives rows, names and the mask of rows that are there. See docs/arrays.md.
 
     Args:
-        path: Where, ending in ``.npy``. The folder is made if it does not exist. A relative path is below the working
-            directory of the moment `open` is called.
+        path: Where, ending in ``.npy`` or ``.zarr``. The folder is made if it does not exist. A relative path is below
+            the working directory of the moment `open` is called.
         rows: How many there will be: then the disk keeps room for them from the first sample on, and the array is
             complete when all are stored. Of several data loaders a list with the length of each data set; their rows go
             on one after the other. None: the array grows, and is complete when no row before the last one is missing.
@@ -41,9 +46,10 @@ class ArrayTarget(InFolder):
             ``"skip"`` leaves the sample out, and with ``"error"`` an array of another run is refused when it is opened.
         durability: ``"rename"``: what is stored outlives the end of any process. ``"fsync"``: a loss of power, too.
         run: Which of several ranks stores here. Its `key` is replaced by the array's name.
+        chunk_rows: How many rows a chunk of a ``.zarr`` array has. None: as many as make 4 MiB.
 
     Raises:
-        ValueError: The path is a URL or does not end in ``.npy``, or an option is none of its values.
+        ValueError: The path is a URL or ends in neither ``.npy`` nor ``.zarr``, or an option is none of its values.
         TypeError: `rows` is no whole number, nor a list of them.
     """
 
@@ -57,15 +63,17 @@ class ArrayTarget(InFolder):
         if_exists: IfExists = "overwrite",
         durability: Durability = "rename",
         run: Run | None = None,
+        chunk_rows: int | None = None,
     ) -> None:
         place = local_path(path)
         self.object = _checked_name(place)
+        self.chunk_rows = _checked_chunk_rows(chunk_rows, self.object)
         self.rows = _checked_rows(rows)
         run = replace(run or launched_run() or Run(), key=self.object, numbered=True)
         super().__init__(LocalTarget(place.parent, if_exists=if_exists, durability=durability, run=run))
 
     def _kept(self) -> dict[str, Any]:
-        return {"object": self.object, "rows": self.rows}
+        return {"object": self.object, "rows": self.rows, "chunk_rows": self.chunk_rows}
 
     def _reset(self) -> None:
         self._file: ArrayFile | None = None
@@ -88,7 +96,7 @@ class ArrayTarget(InFolder):
             run: Which run, and which of its ranks.
             directory: The folder that the array lies in for that run. None: as for this target.
         """
-        made = type(self)(self.path, self.rows)
+        made = type(self)(self.path, self.rows, chunk_rows=self.chunk_rows)
         made._folder = self._folder.of_run(replace(run, key=self.object, numbered=True), directory)
         return made
 
@@ -97,8 +105,10 @@ class ArrayTarget(InFolder):
 
         Raises:
             NotADirectoryError: There is a file where the folder, or one above it, should be.
-            IsADirectoryError: There is a folder where the array should be.
-            FileExistsError: There is an array of another run, and ``if_exists="error"``.
+            IsADirectoryError: There is a folder where the array should be, which is none of ours.
+            FileExistsError: There is an array of another run, and ``if_exists="error"``; or a file where a ``.zarr``
+                array should be.
+            ImportError: zarr is needed, and not installed.
             TimeoutError: Helpers of a process that has died have been at work here for ten minutes.
             OSError: The folder cannot be made or written to.
         """
@@ -107,7 +117,12 @@ class ArrayTarget(InFolder):
             root = os.path.abspath(self.directory)
             recorded = Recorded(root, self.object)
             is_synced = self.durability == "fsync"
-            self._file = ArrayFile(root, self.object, self._count, is_synced, recorded, self._folder)
+            form: Form = Npy()
+            if self.object.endswith(ZARR):
+                if not self._is_copy:
+                    check_installed()
+                form = Zarr(scratch_of(root, self.object), self.chunk_rows, recorded, self._folder)
+            self._file = ArrayFile(root, self.object, self._count, is_synced, recorded, self._folder, form)
             if self.if_exists == "skip":
                 self._earlier = EarlierRows(root, self.object, self.run.id)
             if not self._is_copy:
@@ -117,8 +132,9 @@ class ArrayTarget(InFolder):
             raise
 
     def _check_what_is_there(self, file: ArrayFile) -> None:
-        if os.path.isdir(file.path):
-            raise IsADirectoryError(f"{file.path!r} is a folder, so no array can lie there; choose another path")
+        if why := file.form.is_other(file.path):
+            kind = IsADirectoryError if os.path.isdir(file.path) else FileExistsError
+            raise kind(f"{file.path!r} {why}; choose another path")
         is_there = os.path.lexists(file.path), os.path.lexists(file.part)
         if not any(is_there):
             return
@@ -213,9 +229,11 @@ class ArrayTarget(InFolder):
 
 def _checked_name(path: Path) -> str:
     name = path.name
-    if path.suffix != ".npy" or name.startswith(RESERVED_PREFIX):
-        what = "zarr arrays are not written" if path.suffix == ".zarr" else f"{os.fspath(path)!r:.500} ends otherwise"
-        raise ValueError(f"an array is stored as a .npy file, and {what}; choose a path such as 'embeddings.npy'")
+    if path.suffix not in (".npy", ZARR) or name.startswith(RESERVED_PREFIX):
+        raise ValueError(
+            f"an array is stored as .npy or .zarr, and {os.fspath(path)!r:.500} ends otherwise; choose a path such as "
+            "'embeddings.npy'"
+        )
     check_name(name)
     return name
 
@@ -234,3 +252,15 @@ def _checked_rows(rows: int | Sequence[int] | None) -> int | tuple[int, ...] | N
     if not sum(some):
         raise ValueError(f"rows is at least 1, not {rows!r:.100}")
     return rows if isinstance(rows, int) else tuple(some)
+
+
+def _checked_chunk_rows(count: int | None, name: str) -> int | None:
+    if count is None:
+        return None
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise TypeError(f"chunk_rows is a whole number, not {count!r:.100}")
+    if count < 1:
+        raise ValueError(f"chunk_rows is at least 1, not {count}")
+    if not name.endswith(ZARR):
+        raise ValueError(f"chunk_rows is for .zarr arrays; {name!r:.200} has no chunks")
+    return count
