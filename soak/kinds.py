@@ -1,4 +1,4 @@
-"""What a job that is killed stores: a file for each sample, tar shards, or the rows of an array; and what lies there."""
+"""What a job that is killed stores: a file for each sample, tar shards or rows of an array; and what lies there."""
 
 from __future__ import annotations
 
