@@ -33,8 +33,8 @@ bench-quick: .venv-bench/.made
 bench-memory: .venv/.demo
 	$(BIN)/python benchmarks/memory.py
 
-# Kills, full disks, failing targets and forks, over both backends, and the table in docs/reliability.md: a quarter of an
-# hour. Mounting its small file system takes root; elsewhere those two runs are left out, and the table says so.
+# Kills, full disks, failing targets and forks, over both backends, and the table in docs/reliability.md: twenty
+# minutes. Mounting its small file system takes root; elsewhere those two runs are left out, and the table says so.
 soak: .venv/.dev
 	$(BIN)/python soak/run.py --page docs/reliability.md
 

@@ -1,6 +1,6 @@
 """Every fault run over both backends, and what they found.
 
-    python soak/run.py [--minutes 15] [--only kills,forks] [--backend process] [--seed 1] [--json FILE] [--page FILE]
+    python soak/run.py [--minutes 20] [--only kills,forks] [--backend process] [--seed 1] [--json FILE] [--page FILE]
 
 Prints a line per round, and the table at the end; the exit status is 1 if anything was not as promised.
 """
@@ -34,7 +34,7 @@ from tally import Tally, between_markers, table
 ROOT = Path(__file__).parent.parent
 
 # By name: the run, its rounds and samples for each backend, and its share of the time. What one leaves, the next have.
-RUNS: dict[str, tuple[Callable[..., Tally], int, dict[str, int], float]] = {
+RUNS: dict[str, tuple[Callable[..., Tally], int, dict[str, Any], float]] = {
     "crowd": (crowd, 1, {"samples": 100_000}, 1.0),
     "forks": (forks, 20, {"samples": 120}, 0.7),
     "too_large": (too_large, 20, {"samples": 60}, 0.7),
@@ -46,14 +46,16 @@ RUNS: dict[str, tuple[Callable[..., Tally], int, dict[str, int], float]] = {
     "clocks": (clocks, 10, {"samples": 60}, 0.7),
     "containers": (containers, 10, {"samples": 60}, 0.5),
     "without_locks": (without_locks, 10, {"samples": 60}, 0.5),
-    "kills": (kills, 200, {"samples": 300}, 9.0),
+    "kills": (kills, 200, {"samples": 300}, 7.0),
+    "kills_shards": (kills, 200, {"samples": 300, "kinds": ["shards"], "ranks": 2}, 5.0),
+    "kills_arrays": (kills, 200, {"samples": 300, "kinds": ["rows", "growing rows"], "ranks": 2}, 5.0),
 }
 BACKENDS = ("process", "thread")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=15.0, help="after so long no run begins another round")
+    parser.add_argument("--minutes", type=float, default=20.0, help="after so long no run begins another round")
     parser.add_argument("--only", default=",".join(RUNS), help="these runs alone, with commas between them")
     parser.add_argument("--backend", choices=BACKENDS, help="this one alone")
     parser.add_argument("--seed", type=int, default=1, help="decides when what happens")
@@ -97,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(
     run: Callable[..., Tally],
     rounds: int,
-    sizes: dict[str, int],
+    sizes: dict[str, Any],
     backend: str,
     folder: Path,
     seed: int,

@@ -4,25 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
-__all__ = ["index_of", "look", "same", "torn_of", "value"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["content", "index_of", "look", "row", "same", "torn_of", "value"]
 
 _SEED = 20
 _MANIFEST = ".lighter-async"
+_COLUMNS = 4096
 
 
-def value(index: int, largest: int = 1 << 20) -> torch.Tensor:
+def content(index: int, largest: int = 1 << 20) -> NDArray[np.uint8]:
     """The sample of an index: bytes, most often a few, at times up to `largest`."""
     random = np.random.default_rng([_SEED, index])
     size = int(2 ** random.uniform(0, np.log2(largest)))
-    return torch.from_numpy(random.integers(0, 256, size, dtype=np.uint8))
+    return random.integers(0, 256, size, dtype=np.uint8)
+
+
+def row(index: int) -> NDArray[np.float32]:
+    """The row of an index in an array: 16 KiB, since all rows are alike."""
+    return np.random.default_rng([_SEED, index]).random(_COLUMNS, np.float32)
+
+
+def value(index: int, largest: int = 1 << 20) -> torch.Tensor:
+    """The content of an index as a tensor."""
+    import torch  # here, so that jobs without tensors start in a third of the time
+
+    return torch.from_numpy(content(index, largest))
 
 
 def same(path: Path, index: int, largest: int = 1 << 20) -> bool:
     """Whether a ``.pt`` file holds the sample of an index, whole and with nothing beside it."""
+    import torch
+
     try:
         return torch.equal(torch.load(path, weights_only=True), value(index, largest))
     except Exception:

@@ -13,11 +13,11 @@ DOCUMENTS = [
     ROOT / name
     for name in (
         *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md"),
-        *("docs/design.md", "docs/targets.md", "docs/arrays.md"),
+        *("docs/design.md", "docs/targets.md", "docs/arrays.md", "docs/neighbours.md"),
     )
 ]
-# Its examples need readers that are run in processes of their own: `test_shards_readers.py`.
-PAGES = [*DOCUMENTS, ROOT / "docs" / "shards.md"]
+# Their examples need readers that are run in processes of their own: `test_shards_readers.py`.
+PAGES = [*DOCUMENTS, ROOT / "docs" / "shards.md", ROOT / "docs" / "training_from_shards.md"]
 EXAMPLES = [
     pytest.param(code, id=f"{document.name}-{number}")
     for document in DOCUMENTS

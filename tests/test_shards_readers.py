@@ -133,9 +133,10 @@ def test_wids_reads_them_by_index(tmp_path):
     check(read_with(WIDS, str(out), str(tmp_path / "cache"), cwd=tmp_path), short)
 
 
-def test_the_examples_of_the_page_run(tmp_path):
+@pytest.mark.parametrize("name", ["shards.md", "training_from_shards.md"])
+def test_the_examples_of_a_page_run(name, tmp_path):
     """One after the other, in an empty folder."""
-    page = Path(__file__).parents[1] / "docs" / "shards.md"
+    page = Path(__file__).parents[1] / "docs" / name
     code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
     assert read_with(code, cwd=tmp_path) == []
 

@@ -1,4 +1,4 @@
-"""Fault runs in a short form: nothing is lost, duplicated or torn. `make soak` runs them for a quarter of an hour."""
+"""Fault runs in a short form: nothing is lost, duplicated or torn. `make soak` runs them for twenty minutes."""
 
 from __future__ import annotations
 
@@ -40,6 +40,15 @@ def test_a_job_that_is_killed_again_and_again_stores_every_sample_once(backend, 
     from kills import kills
 
     check(kills(1, 3, backend, tmp_path, samples=60), faults=3)
+
+
+@BACKENDS
+@pytest.mark.parametrize("kinds", [["shards"], ["rows", "growing rows"]], ids=["shards", "array"])
+def test_ranks_that_are_killed_again_and_again_store_every_sample_once_in_one_place(kinds, backend, tmp_path):
+    """After each kill every sealed shard is read by GNU tar, and what was reported stored by `open_results`."""
+    from kills import kills
+
+    check(kills(1, 4, backend, tmp_path, samples=40, kinds=kinds, ranks=2), faults=3)
 
 
 @BACKENDS
@@ -145,6 +154,41 @@ def test_the_check_of_a_file_finds_every_kind_of_damage(tmp_path):
     ):
         path.write_bytes(damaged)
         assert not same(path, 7)
+
+
+def test_the_check_of_a_shard_and_of_an_array_finds_damage(tmp_path):
+    """A changed byte, a sample that is there twice, and a shard that is cut."""
+    import random
+    import shutil
+
+    from kinds import KINDS
+
+    from lighter_async import Origin, Run
+
+    folders = {kind: tmp_path / kind for kind in ("shards", "rows")}
+    for kind, folder in folders.items():
+        run = Run(id="one", numbered=True)
+        with KINDS[kind].writer(folder, 3, random.Random(1), run, backend="thread", max_workers=1) as writer:
+            writer.submit_batch(*KINDS[kind].samples(range(3)), origin=Origin(range(3)))
+        found = KINDS[kind].look(folder)
+        assert (sorted(found.stored), found.torn, found.unsealed, found.strange) == ([0, 1, 2], [], [], [])
+        assert KINDS[kind].unreadable(folder, range(4)) == [3]
+    shard = next(folders["shards"].glob("*.tar"))
+    data = bytearray(shard.read_bytes())
+    shutil.copy(shard, shard.with_name("twice.tar"))
+    assert len(KINDS["shards"].look(folders["shards"]).stored) > 3
+    shard.with_name("twice.tar").write_bytes(data[:700])
+    assert "GNU tar does not read" in KINDS["shards"].look(folders["shards"]).strange[0]
+    shard.with_name("twice.tar").unlink()
+    place = data.index(b"\x93NUMPY") + 128
+    data[place] ^= 1
+    shard.write_bytes(data)
+    assert len(KINDS["shards"].look(folders["shards"]).torn) == 1
+    array = folders["rows"] / "a.npy"
+    rows = bytearray(array.read_bytes())
+    rows[-1] ^= 1
+    array.write_bytes(rows)
+    assert KINDS["rows"].look(folders["rows"]).torn == [2]
 
 
 def test_a_run_prints_each_round_and_makes_the_pages_table_anew(tmp_path):
