@@ -145,7 +145,8 @@ def main() -> None:
     )
     print(
         f"opened in {found['open_seconds']:.2f} s ({found['open_cpu_seconds']:.2f} s of CPU), "
-        f"{found['opened_mb']:.0f} MB; first lookup {found['first_lookup_ms']:.0f} ms, {found['after_first_lookup_mb']:.0f} MB after it"
+        f"{found['opened_mb']:.0f} MB; "
+        f"first lookup {found['first_lookup_ms']:.0f} ms, {found['after_first_lookup_mb']:.0f} MB after it"
     )
     print(f"us a lookup: median, 99 %, processor time; {options.rounds} rounds of {options.lookups} random names")
     for way, one in found["ways"].items():
