@@ -138,11 +138,13 @@ class HandOver:
 
     def _units(self, batch: Batch) -> list[Unit]:
         count = batch.left
-        per = 1
-        if not self._one_by_one:
+        if self._one_by_one:
+            per = 1
+        elif self._arrays is not None:
+            per = max(1, _UNIT_BYTES_OF_ROWS * count // max(1, batch.nbytes))
+        else:
             share = -(-count // self._max_workers)
-            most = _UNIT_BYTES if self._arrays is None else _UNIT_BYTES_OF_ROWS
-            per = max(1, min(share, most * count // max(1, batch.nbytes)))
+            per = max(1, min(share, _UNIT_BYTES * count // max(1, batch.nbytes)))
         return [Unit(batch, start, min(start + per, count)) for start in range(0, count, per)]
 
 
