@@ -19,7 +19,9 @@ __all__ = ["HandOver"]
 
 # Samples up to this many bytes together are one unit of work, so that tiny ones do not each pay a hand-over.
 _UNIT_BYTES = 256 * 1024
-_UNIT_BYTES_OF_ROWS = 1 << 20  # which are one write, whatever their number
+# Rows of an array are one write and one line, whatever their number, which several workers cannot do faster than one:
+# they would wait for each other at the file.
+_UNIT_BYTES_OF_ROWS = 1 << 20
 
 
 class HandOver:
