@@ -310,13 +310,19 @@ def rows_lines(
     rounded = round(time, 3)
 
     def line(some: range) -> bytes:
-        places = range(stored.start + some.start, stored.start + some.stop)
         first = stored.offset + stored.stride * some.start
         offsets = Span(first, stored.stride) if len(some) > 1 else [first]
         xxh3 = stored.xxh3[_HEX * some.start : _HEX * some.stop]
         about = Output(output.writer, output.key, None, stored.object, offsets, stored.nbytes, xxh3, shape, dtype)
-        named = _names_of(names, list(some)) if len(some) > 1 else [names[some.start]]
-        index = None if origin.indices is None else _numbers_of(origin.indices, list(places))
+        few = names[some.start : some.stop]
+        named = Span(few.range[0], few.range.step) if isinstance(few, Numbers) and len(few) > 1 else list(few)
+        index: list[int] | Span | None = None
+        if origin.indices is not None:
+            indices = origin.indices[stored.start + some.start : stored.start + some.stop]
+            if isinstance(indices, range) and len(indices) > 2:
+                index = Span(indices[0], indices.step)
+            else:
+                index = as_span([int(one) for one in indices])
         return encode(Samples(len(some), named, [about], index, run.rank, origin.loader, origin.batch, rounded, run.id))
 
     return b"".join(short_lines(range(len(names)), line))

@@ -19,7 +19,9 @@ __all__ = ["HandOver"]
 
 # Samples up to this many bytes together are one unit of work, so that tiny ones do not each pay a hand-over.
 _UNIT_BYTES = 256 * 1024
-_UNIT_BYTES_OF_ROWS = 1 << 20  # which are one write, whatever their number
+# Rows of an array are one write and one line, whatever their number, which several workers cannot do faster than one:
+# they would wait for each other at the file.
+_UNIT_BYTES_OF_ROWS = 1 << 20
 
 
 class HandOver:
@@ -138,11 +140,13 @@ class HandOver:
 
     def _units(self, batch: Batch) -> list[Unit]:
         count = batch.left
-        per = 1
-        if not self._one_by_one:
+        if self._one_by_one:
+            per = 1
+        elif self._arrays is not None:
+            per = max(1, _UNIT_BYTES_OF_ROWS * count // max(1, batch.nbytes))
+        else:
             share = -(-count // self._max_workers)
-            most = _UNIT_BYTES if self._arrays is None else _UNIT_BYTES_OF_ROWS
-            per = max(1, min(share, most * count // max(1, batch.nbytes)))
+            per = max(1, min(share, _UNIT_BYTES * count // max(1, batch.nbytes)))
         return [Unit(batch, start, min(start + per, count)) for start in range(0, count, per)]
 
 

@@ -93,7 +93,8 @@ def own_origin(origin: Origin) -> Origin:
         return Origin(None, loader, batch)
     own = indices.tolist() if hasattr(indices, "tolist") else indices
     is_usual = type(own) is range or (type(own) in (tuple, list) and set(map(type, own)) == {int})
-    if not is_usual or max(own, default=0) >= 1 << 63 or min(own, default=0) < -(1 << 63):
+    outer = own if type(own) is not range or not own else (own[0], own[-1])  # the least and the most are among these
+    if not is_usual or max(outer, default=0) >= 1 << 63 or min(outer, default=0) < -(1 << 63):
         own = [whole_number(one, f"the index of sample {position}") for position, one in enumerate(own)]
     return Origin(own if type(own) is range else tuple(own), loader, batch)
 

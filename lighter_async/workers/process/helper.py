@@ -9,7 +9,6 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
-import pickle
 import select
 import signal
 import sys
@@ -24,7 +23,7 @@ from lighter_async.types import Batch, Origin, Result, Unit
 from lighter_async.workers.process.after_parent_ends import ParentWatch
 from lighter_async.workers.process.bells import ring, silence
 from lighter_async.workers.process.helper_setting import HELPER_OF, Setting
-from lighter_async.workers.process.pickled_messages import pickled_failure, unpickled_batch
+from lighter_async.workers.process.pickled_messages import pickled_failure, unpickled_batch, unpickled_names
 from lighter_async.workers.process.shared_queue_helper_side import HelperQueue
 from lighter_async.workers.process.shared_queue_words import Claim
 from lighter_async.workers.worker_job import Job
@@ -239,7 +238,7 @@ class Helper:
         offset, size = claim.message
         message = self._slots.slot(offset, size).memory.data
         length = int.from_bytes(message[:8], "little")
-        return pickle.loads(message[8 : 8 + length]), message[8 + length :]
+        return unpickled_names(message[8 : 8 + length]), message[8 + length :]
 
     def _fail_all(self, job: Job, claim: Claim, error: BaseException) -> None:
         """A batch that cannot be made out here, for a user's class cannot be imported: each sample has failed."""
