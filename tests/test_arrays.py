@@ -534,7 +534,7 @@ def test_a_row_that_is_being_replaced_is_not_damaged(tmp_path):
     """While the run that writes it is open, and has not recorded it."""
     path = tmp_path / "a.npy"
     write(ArrayTarget(path, 6), rows(6), range(6))
-    with BackgroundWriter(target=ArrayTarget(path, 6), backend="thread", max_workers=1) as writer:
+    with BackgroundWriter(target=ArrayTarget(path, 6), backend="thread", max_workers=1, resume=True) as writer:
         writer.submit_batch(None, rows(1, first=9), origin=Origin([1]))
         writer.flush()
         with open(tmp_path / "a.npy.part", "r+b") as file:
@@ -544,6 +544,29 @@ def test_a_row_that_is_being_replaced_is_not_damaged(tmp_path):
         assert (finding.trouble, finding.record.index) == ("being replaced", 3)
     (finding,) = verify(path).findings
     assert finding.trouble == "wrong checksum"
+
+
+@pytest.mark.parametrize("known", [5, None])
+def test_rows_that_do_not_count_any_more_are_not_damaged(tmp_path, capsys, known):
+    """A run that begins anew writes over those of the one before, and cuts off the others if it needs fewer."""
+    path = tmp_path / "a.npy"
+    write(ArrayTarget(path, known), rows(5), range(5))
+    write(ArrayTarget(path, known), rows(2, first=20), [0, 3])
+    with open(tmp_path / "a.npy.part", "r+b") as file:
+        file.seek(128 + 1 * 32)
+        file.write(b"\xff")  # as if it had been written, and its writer killed before it was recorded
+    for place in (path, tmp_path):
+        report = verify(place)
+        assert report.findings == []
+        assert (report.checked, report.nbytes, report.opaque) == (2, 64, 0)
+    assert main(["verify", str(path)]) == 0
+    assert "2" in capsys.readouterr().out
+    assert list(pending(range(5), path)) == [1, 2, 4]
+    with open(tmp_path / "a.npy.part", "r+b") as file:
+        file.seek(128 + 3 * 32)
+        file.write(b"\xff")
+    (finding,) = verify(path).findings
+    assert (finding.trouble, finding.record.index) == ("wrong checksum", 3)
 
 
 def test_replay_writes_what_was_kept_to_its_row(tmp_path, capsys):

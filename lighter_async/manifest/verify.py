@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from lighter_async.manifest.adopt import adoptable
 from lighter_async.manifest.block import Block
 from lighter_async.manifest.entry import Record, place_of
 from lighter_async.manifest.log import ManifestLog
-from lighter_async.manifest.reader import Manifest, manifest_files, read_manifest
+from lighter_async.manifest.reader import Manifest, Series, manifest_files, read_manifest
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.store import UNSEALED, Identity, Readable, Store, source_of
 from lighter_async.types import Run
@@ -155,8 +155,8 @@ def verify(
     if since is not None:
         damaged = [_of_writer_at_work(store, one, since) for one in damaged]
     report.checked = _known(report.manifest)
-    report.nbytes = sum(block.sizes_of_living() for block in report.manifest.records.blocks)
-    report.opaque = len(report.manifest.records) - report.checked
+    report.nbytes = sum(block.sizes_of_living() for block in _compared(report.manifest))
+    report.opaque = sum(len(block) for block in report.manifest.records.blocks if not block.is_known)
     report.findings = damaged
     extra = _not_recorded(report.manifest, extra)
     if extra:
@@ -232,8 +232,26 @@ def why_empty(manifest: Manifest) -> str:
 
 
 def _known(manifest: Manifest) -> int:
-    """How many records say where they lie."""
-    return sum(len(block) for block in manifest.records.blocks if block.is_known)
+    """How many records are compared."""
+    return sum(map(len, _compared(manifest)))
+
+
+def _compared(manifest: Manifest) -> list[Block]:
+    """The blocks of records that say where they lie.
+
+    But not those of rows that a run has superseded by beginning anew: it writes over them, and cuts off those that it
+    does not need, so they are not damaged if they are otherwise than recorded.
+    """
+    current = manifest.current_runs()
+    return [
+        block
+        for block in manifest.records.blocks
+        if block.is_known and not (block.head.is_array and _is_superseded(block.series, block.head.run, current))
+    ]
+
+
+def _is_superseded(series: Series, run: str, current: Mapping[Series, Collection[str]]) -> bool:
+    return series in current and run not in current[series]
 
 
 def _parts(rows: NDArray[np.int64]) -> Iterator[list[int]]:
@@ -242,7 +260,7 @@ def _parts(rows: NDArray[np.int64]) -> Iterator[list[int]]:
 
 def _compare_all(store: Store, manifest: Manifest, workers: int) -> Iterator[Finding | None]:
     """What is found of each record, in no order."""
-    rows = ((block, part) for block in manifest.records.blocks if block.is_known for part in _parts(block.rows()))
+    rows = ((block, part) for block in _compared(manifest) for part in _parts(block.rows()))
 
     def compare(part: tuple[Block, Sequence[int]]) -> list[Finding | None]:
         block, rows = part
@@ -294,7 +312,12 @@ def _look_again(
     known = {(record.file, record.offset): record for record in now.records.at_places(sought)}
     latest = [known.get((one.record.file, one.record.offset)) for one in damaged if one.record is not None]
     settled = all(one.record == record for one, record in zip(damaged, latest, strict=True))
-    again = [record for record in latest if record is not None]
+    current = now.current_runs()  # a run may have begun anew meanwhile
+    again = [
+        record
+        for record in latest
+        if record is not None and not (record.is_in_array and _is_superseded(record.series, record.run, current))
+    ]
     new = set(before.records.without(now.records.files(), str))
     again += now.records.of_files(new)
     return [one for record in again if (one := _compare(store, record)) is not None], settled
