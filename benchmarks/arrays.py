@@ -1,4 +1,4 @@
-"""Rows of one array through the whole service, with records, beside one bare `pwrite` a batch and numpy's memmap.
+"""Rows of one array through the whole service, with records, beside one bare `pwrite` a batch and others' formats.
 
 All of them write the same rows of 384 float32, in batches, into a file with room for all of them, in turns. The clock
 runs from the second batch until everything is stored (`flush`, of the service). Files are kept until the end, since
@@ -16,16 +16,17 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from measure import file_system, installed, journaled
 from numpy.lib.format import open_memmap
 
 from lighter_async import ArrayTarget, BackgroundWriter, Origin
@@ -84,9 +85,92 @@ def memmap(path: Path, batch: torch.Tensor, count: int) -> Taken:
     return since(began, (count - 1) * size)
 
 
+def zarr_array(path: Path, batch: torch.Tensor, count: int) -> Taken:
+    """A zarr array's chunks, one for each batch, compressed as by default."""
+    import zarr
+
+    values, size = batch.numpy(), len(batch)
+    array: Any = zarr.create_array(
+        path.with_suffix(".zarr"), shape=(size * count, WIDTH), chunks=(size, WIDTH), dtype=np.float32
+    )
+    array[:size] = values
+    began = time.perf_counter(), time.process_time()
+    for number in range(1, count):
+        array[number * size : (number + 1) * size] = values
+    return since(began, (count - 1) * size)
+
+
+def hdf5(path: Path, batch: torch.Tensor, count: int) -> Taken:
+    """A data set of HDF5's with room for all rows, until the file is closed."""
+    import h5py
+
+    values, size = batch.numpy(), len(batch)
+    with h5py.File(path.with_suffix(".h5"), "w") as file:
+        array = file.create_dataset("rows", (size * count, WIDTH), np.float32)
+        array[:size] = values
+        began = time.perf_counter(), time.process_time()
+        for number in range(1, count):
+            array[number * size : (number + 1) * size] = values
+    return since(began, (count - 1) * size)
+
+
+def _record_batch(batch: torch.Tensor) -> Any:
+    import pyarrow
+
+    column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(batch.numpy().reshape(-1)), WIDTH)
+    return pyarrow.record_batch({"row": column})
+
+
+def arrow(path: Path, batch: torch.Tensor, count: int) -> Taken:
+    """A record batch of Arrow's for each batch, until the file is closed."""
+    import pyarrow
+
+    with pyarrow.OSFile(str(path.with_suffix(".arrow")), "wb") as file:
+        with pyarrow.ipc.new_file(file, _record_batch(batch).schema) as writer:
+            writer.write_batch(_record_batch(batch))
+            began = time.perf_counter(), time.process_time()
+            for _ in range(1, count):
+                writer.write_batch(_record_batch(batch))
+    return since(began, (count - 1) * len(batch))
+
+
+def parquet(path: Path, batch: torch.Tensor, count: int) -> Taken:
+    """A row group for each batch, until the file is closed."""
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetWriter(path.with_suffix(".parquet"), _record_batch(batch).schema) as writer:
+        writer.write_batch(_record_batch(batch))
+        began = time.perf_counter(), time.process_time()
+        for _ in range(1, count):
+            writer.write_batch(_record_batch(batch))
+    return since(began, (count - 1) * len(batch))
+
+
+def lance(path: Path, batch: torch.Tensor, count: int) -> Taken:
+    """One data set of all batches, which is there once all are written."""
+    import lance
+    import pyarrow
+
+    began = time.perf_counter(), time.process_time()
+    some = (_record_batch(batch) for _ in range(count))
+    reader = pyarrow.RecordBatchReader.from_batches(_record_batch(batch).schema, some)
+    lance.write_dataset(reader, str(path.with_suffix(".lance")))
+    return since(began, count * len(batch))
+
+
+PEERS: dict[str, tuple[str, Callable[[Path, torch.Tensor, int], Taken]]] = {
+    "zarr": ("zarr", zarr_array),
+    "HDF5": ("h5py", hdf5),
+    "Arrow IPC": ("pyarrow", arrow),
+    "Parquet": ("pyarrow", parquet),
+    "Lance": ("lance", lance),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="on which file system; by default that of temporary files")
+    parser.add_argument("--journaled", metavar="SIZE", help="on an ext4 with a journal in a file there; takes root")
     parser.add_argument("--rows", type=int, default=51_200)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=9)
@@ -101,14 +185,16 @@ def main() -> None:
         "service, process, 2 workers": partial(service, backend="process", workers=2),
         "service, thread, 1 worker": partial(service, backend="thread", workers=1),
     }
+    ways.update({title: write for title, (package, write) in PEERS.items() if installed(package)})
     taken: dict[str, list[Taken]] = {way: [] for way in ways}
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+    image = journaled(options.journaled, options.folder) if options.journaled else nullcontext(options.folder)
+    with image as place, tempfile.TemporaryDirectory(dir=place) as folder:
         for turn in range(options.rounds + 1):
             for number, (way, write) in enumerate(ways.items()):
                 inside = Path(folder, f"{turn}-{number}")
                 inside.mkdir()
                 taken[way].append(write(inside / "a.npy", batch, options.rows // options.batch))
-        kind = subprocess.run(["stat", "-f", "-c", "%T", folder], capture_output=True, text=True).stdout.strip()
+        kind = file_system(Path(folder))
     print(
         f"{platform.platform()}, Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} cores"
     )

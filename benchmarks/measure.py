@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,8 +27,10 @@ __all__ = [
     "Quiet",
     "children",
     "environment",
+    "file_system",
     "folder_in",
     "installed",
+    "journaled",
     "median",
     "processes_memory",
     "settle",
@@ -44,6 +47,7 @@ T = TypeVar("T")
 MEMORY = Path("/dev/shm") if os.path.isdir("/dev/shm") else Path(tempfile.gettempdir())
 """A file system in memory, where there is one."""
 
+MOUNTS = Path("/proc/mounts")
 _SEED = 20
 _MOST_BY_OTHERS = 0.05  # of a core
 _LOOK_SECONDS = 0.2
@@ -175,6 +179,58 @@ def folder_in(directory: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder)
+
+
+def file_system(folder: Path) -> str:
+    """The kind of file system that a folder is on, and whether an ext4 has a journal, as far as the system tells."""
+    folder = folder.resolve()
+    mounts = [line.split() for line in MOUNTS.read_text().splitlines()] if MOUNTS.exists() else []
+    inside = [one for one in mounts if folder.is_relative_to(one[1].replace("\\040", " "))]
+    if not inside:
+        return "an unknown file system"
+    device, _, kind = max(inside, key=lambda one: len(one[1]))[:3]
+    if kind != "ext4":
+        return kind
+    name = os.path.basename(os.path.realpath(device))
+    journal = Path("/proc/fs/jbd2").glob(f"{name}-*")
+    return "ext4 with a journal" if any(journal) else "ext4 without a journal"
+
+
+@contextmanager
+def journaled(size: str, directory: Path) -> Iterator[Path]:
+    """A folder on an ext4 with a journal, in a file that is mounted as one; that takes root.
+
+    The file is written once before, so that the file system below is not asked for new blocks meanwhile.
+
+    Args:
+        size: Of the file system, as of ``dd``, such as ``"8G"``.
+        directory: Where the file goes.
+
+    Raises:
+        subprocess.CalledProcessError: It cannot be made or mounted.
+    """
+    with tempfile.TemporaryDirectory(dir=directory) as below:
+        image, mounted = Path(below, "image"), Path(below, "mounted")
+        mounted.mkdir()
+        subprocess.run(
+            [
+                "dd",
+                "if=/dev/zero",
+                f"of={image}",
+                "bs=1M",
+                f"count={size}",
+                "iflag=count_bytes",
+                "conv=fsync",
+                "status=none",
+            ],
+            check=True,
+        )
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", image], check=True)
+        subprocess.run(["mount", "-o", "loop", image, mounted], check=True)
+        try:
+            yield mounted
+        finally:
+            subprocess.run(["umount", mounted], check=True)
 
 
 def settle(*, quiet: float = 0.06, timeout: float = 3.0) -> None:

@@ -1,8 +1,8 @@
-"""Storing many small tensors as `.pt`: a file for each, `TarShards`, webdataset's `ShardWriter`, and `tarfile`.
+"""Storing many small tensors: a file for each, `TarShards`, webdataset, `tarfile`, ArrayRecord and LitData.
 
 All store the same tensors, in turns, in one folder that is removed at the end, since some file systems are slow for a
-while after files were removed. What is measured ends when everything is stored, sealed shards included; the last two
-store in the loop itself.
+while after files were removed. What is measured ends when everything is stored, sealed shards included; the
+others' writers store in the loop itself.
 
     python benchmarks/shards.py [--samples 20000] [--elements 384] [--rounds 5] [--folder .] [--json FILE]
 """
@@ -14,16 +14,16 @@ import io
 import json
 import os
 import platform
-import subprocess
 import tarfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
-from measure import Plan, folder_in, installed, settle, spread, take_turns
+from measure import Plan, file_system, folder_in, installed, journaled, settle, spread, take_turns
 
 from lighter_async import BackgroundWriter, LocalTarget, TarShards
 
@@ -72,10 +72,36 @@ def plain_tarfile(folder: Path, batches: Sequence[Any]) -> float:
     return perf_counter() - began
 
 
-def file_system(folder: Path) -> str:
-    """The kind of file system that a folder is on."""
-    done = subprocess.run(["stat", "-f", "-c", "%T", folder], capture_output=True, text=True)
-    return done.stdout.strip() or "an unknown file system"
+def array_record(folder: Path, batches: Sequence[Any]) -> float:
+    """In the loop, a record for each sample."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    folder.mkdir()
+    began = perf_counter()
+    writer = ArrayRecordWriter(str(folder / "samples.array_record"), "group_size:1")
+    for _, values in batches:
+        for value in values:
+            content = io.BytesIO()
+            torch.save(value.clone(), content)
+            writer.write(content.getvalue())
+    writer.close()
+    return perf_counter() - began
+
+
+def litdata(folder: Path, batches: Sequence[Any]) -> float:
+    """In the loop, by its own format for tensors."""
+    from litdata.streaming.writer import BinaryWriter
+
+    folder.mkdir()
+    began = perf_counter()
+    writer = BinaryWriter(str(folder), chunk_bytes=1 << 26)
+    number = 0
+    for names, values in batches:
+        for name, value in zip(names, values, strict=True):
+            writer[number] = {"name": name, "value": value.clone()}
+            number += 1
+    writer.done()
+    return perf_counter() - began
 
 
 def main() -> None:
@@ -84,6 +110,8 @@ def main() -> None:
     parser.add_argument("--elements", type=int, default=384, help="of each tensor, float32")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=Path())
+    parser.add_argument("--journaled", metavar="SIZE", help="on an ext4 with a journal in a file there; takes root")
+    parser.add_argument("--only", nargs="*", help="ways with one of these in their names")
     parser.add_argument("--json", help="where to write the figures")
     options = parser.parse_args()
     batches = [
@@ -98,7 +126,14 @@ def main() -> None:
     if installed("webdataset"):
         ways["webdataset.ShardWriter"] = webdataset_writer
     ways["tarfile"] = plain_tarfile
-    with folder_in(options.folder) as folder:
+    if installed("array_record"):
+        ways["ArrayRecord"] = array_record
+    if installed("litdata"):
+        ways["LitData"] = litdata
+    if options.only:
+        ways = {title: way for title, way in ways.items() if any(one in title for one in options.only)}
+    image = journaled(options.journaled, options.folder) if options.journaled else nullcontext(options.folder)
+    with image as place, folder_in(place) as folder:
         count = iter(range(1 << 30))
         calls = {
             title: partial(lambda way: way(folder / f"{next(count)}", batches), way) for title, way in ways.items()
@@ -114,6 +149,7 @@ def main() -> None:
         per_s = spread(len(batches) * _BATCH / one[title][0] for one in rounds)
         name, _, rest = title.partition(", ")
         base = f"files, {rest}" if name == "TarShards" else "files, thread, rename"
+        base = base if base in ways else next(iter(ways))
         ratio = spread(one[base][0] / one[title][0] for one in rounds)
         figures[title] = {"samples_per_s": per_s, "to_files": ratio}
         print(
