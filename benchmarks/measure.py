@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -32,6 +32,7 @@ __all__ = [
     "installed",
     "journaled",
     "median",
+    "place_for",
     "processes_memory",
     "settle",
     "smaps",
@@ -231,6 +232,26 @@ def journaled(size: str, directory: Path) -> Iterator[Path]:
             yield mounted
         finally:
             subprocess.run(["umount", mounted], check=True)
+
+
+@contextmanager
+def place_for(where: str) -> Iterator[tuple[Path, str]]:
+    """A folder to store in, and what it is.
+
+    Args:
+        where: ``"memory"``, or ``"disk"``: an ext4 with a journal where one can be mounted, else what this checkout
+            lies on.
+    """
+    if where == "memory":
+        yield MEMORY, "in memory"
+        return
+    here = Path(__file__).parent.parent
+    with ExitStack() as stack:
+        try:
+            place = stack.enter_context(journaled("3G", here))
+        except (OSError, subprocess.CalledProcessError):
+            place = here
+        yield place, f"on disk ({file_system(place)})"
 
 
 def settle(*, quiet: float = 0.06, timeout: float = 3.0) -> None:

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from measure import MEMORY, Plan, folder_in, settle, spread, take_turns
+from measure import Plan, folder_in, place_for, settle, spread, take_turns
 
 from lighter_async import BackgroundWriter, Origin
 
@@ -21,7 +21,6 @@ TITLE = "Records and durability"
 
 _BATCH = 64
 _ELEMENTS = 256  # of float32: 1 kB
-_PLACES = {"memory": MEMORY, "disk": Path(__file__).parent.parent}
 _OPTIONS: dict[str, dict[str, Any]] = {
     "no manifest": {"manifest": False},
     "manifest": {},
@@ -34,18 +33,23 @@ def cases(plan: Plan) -> list[str]:
 
 
 def run(case: str, plan: Plan) -> dict[str, Any]:
+    with place_for(case) as (place, where):
+        return _run(case, place, where, plan)
+
+
+def _run(case: str, place: Path, where: str, plan: Plan) -> dict[str, Any]:
     torch.set_num_threads(1)
     batches = plan.pick(*((400, 100) if case == "memory" else (40, 20)), 3)
     names = list(_OPTIONS)[: 2 if case == "memory" else 3]
     ways = {
-        f"{backend}, {name}": partial(one_run, _PLACES[case], backend, _OPTIONS[name], batches)
+        f"{backend}, {name}": partial(one_run, place, backend, _OPTIONS[name], batches)
         for backend in ("process", "thread")
         for name in names
     }
     rounds, others = take_turns(ways, plan.pick(9, 5, 1), f"records {case}", plan)
     return {
         "others": others,
-        "title": f"1 kB tensors in batches of {_BATCH}, one worker, {'in memory' if case == 'memory' else 'on disk'}",
+        "title": f"1 kB tensors in batches of {_BATCH}, one worker, {where}",
         "ways": {
             way: {
                 "files_per_s": spread(one[way][0] for one in rounds),

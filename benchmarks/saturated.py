@@ -18,7 +18,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from measure import MEMORY, Plan, folder_in, settle, spread, take_turns
+from measure import MEMORY, Plan, folder_in, place_for, settle, spread, take_turns
 from peers import process_executor, save
 from torch import Tensor
 from workloads import WORKLOADS, Workload
@@ -29,8 +29,6 @@ __all__ = ["TITLE", "cases", "run"]
 
 TITLE = "Saturated throughput"
 
-_PLACES = {"memory": MEMORY, "disk": Path(__file__).parent.parent}
-_WHERE = {"memory": "in memory", "disk": "on disk"}
 _BATCHES = {  # of the full runs
     ("memory", "embeddings"): 160,
     ("memory", "tensors"): 50,
@@ -64,11 +62,12 @@ def cases(plan: Plan) -> list[str]:
 
 def run(case: str, plan: Plan) -> dict[str, Any]:
     torch.set_num_threads(1)
-    place, _, name = case.partition("/")
-    count = max(4, round(_BATCHES[place, name] * plan.pick(1, 0.5, 0.02)))
+    where, _, name = case.partition("/")
+    count = max(4, round(_BATCHES[where, name] * plan.pick(1, 0.5, 0.02)))
     workload = WORKLOADS[name]
-    what = Case(workload=workload, batches=workload.make(), place=_PLACES[place], count=count)
     with contextlib.ExitStack() as stack:
+        place, told = stack.enter_context(place_for(where))
+        what = Case(workload=workload, batches=workload.make(), place=place, count=count)
         encoded = stack.enter_context(encoded_files(what))
         ways: dict[str, Callable[[], Rate]] = {}
         for workers in (1, 2):
@@ -87,7 +86,7 @@ def run(case: str, plan: Plan) -> dict[str, Any]:
         rounds, others = take_turns(ways, plan.pick(5, 3, 1), f"saturated {case}", plan)
     return {
         "others": others,
-        "title": f"{workload.title}, {_WHERE[place]}",
+        "title": f"{workload.title}, {told}",
         "file_bytes": round(nbytes),
         "ways": {way: figures(way, rounds, nbytes) for way in ways},
     }

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import math
 import os
-import shutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +81,7 @@ class Zarr:
     def seal(self, descriptor: int, layout: Layout, rows: int, *, part: str, path: str) -> None:
         # The part may have been cut or begun by an earlier run with room for other rows than these.
         source = np.memmap(part, layout.dtype, "r", layout.begin, (rows, *layout.shape))
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        _remove_folder(self.scratch)
         os.makedirs(self.scratch)
         made = os.path.join(self.scratch, "made")
         try:
@@ -94,7 +93,7 @@ class Zarr:
             os.unlink(part)
         finally:
             del source
-            shutil.rmtree(self.scratch, ignore_errors=True)
+            _remove_folder(self.scratch)
 
     def _write(self, source: NDArray[Any], layout: Layout, made: str) -> None:
         import zarr
@@ -166,7 +165,14 @@ class Zarr:
         os.makedirs(self.scratch, exist_ok=True)
         gone = os.path.join(self.scratch, f"gone-{os.urandom(6).hex()}")
         os.rename(path, gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        _remove_folder(gone)
+
+
+def _remove_folder(path: str) -> None:
+    """Remove what may be half there, as far as it can be; the rest is cleared by the next one."""
+    import shutil  # here, since it imports compressors
+
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _sync(folder: str) -> None:
