@@ -322,7 +322,8 @@ def main() -> None:
     print(f"{platform.platform()}, Python {platform.python_version()}, torch {torch.__version__}")
     figures: dict[str, Any] = {}
     with folder_in(options.folder) as root:
-        print(f"{file_system(root)}; killed after {options.batches} batches of {BATCH} rows; {options.rounds} times")
+        kind = file_system(root)
+        print(f"{kind}; killed after {options.batches} batches of {BATCH} rows; {options.rounds} times")
         for way, (needs, _, _) in WAYS.items():
             if not installed(*needs):
                 print(f"  {way:32} not installed")
@@ -338,7 +339,7 @@ def main() -> None:
             shown = f"{statistics.median(parts):7.1%} ({min(parts):.1%} to {max(parts):.1%})"
             print(f"  {way:32} {shown}{'; ' + said if said else ''}", flush=True)
     if options.json:
-        Path(options.json).write_text(json.dumps({"file_system": str(options.folder), "ways": figures}, indent=1))
+        Path(options.json).write_text(json.dumps({"file_system": kind, "ways": figures}, indent=1))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ some file systems are slow for a while after files were removed. The first round
 rows a second stands the processor time of the process that has the rows, of all of its threads, without helpers: where
 other programs keep the cores busy, that tells more.
 
-    python benchmarks/arrays.py [--folder DIR] [--rows 51200] [--batch 256] [--rounds 9] [--json FILE]
+    python benchmarks/arrays.py [--folder DIR] [--rows 51200] [--batch 256] [--rounds 9]
+        [--journaled SIZE] [--json FILE]
 """
 
 from __future__ import annotations
@@ -74,44 +75,38 @@ def bare(path: Path, batch: torch.Tensor, count: int) -> Taken:
         os.close(descriptor)
 
 
-def memmap(path: Path, batch: torch.Tensor, count: int) -> Taken:
-    """The same into numpy's mapped file."""
+def fill(array: Any, batch: torch.Tensor, count: int) -> Taken:
+    """The same into something that takes slices of rows."""
     values, size = batch.numpy(), len(batch)
-    array = open_memmap(path, mode="w+", dtype=np.float32, shape=(size * count, WIDTH))
     array[:size] = values
     began = time.perf_counter(), time.process_time()
     for number in range(1, count):
         array[number * size : (number + 1) * size] = values
     return since(began, (count - 1) * size)
+
+
+def memmap(path: Path, batch: torch.Tensor, count: int) -> Taken:
+    """numpy's mapped file."""
+    return fill(open_memmap(path, mode="w+", dtype=np.float32, shape=(len(batch) * count, WIDTH)), batch, count)
 
 
 def zarr_array(path: Path, batch: torch.Tensor, count: int) -> Taken:
     """A zarr array's chunks, one for each batch, compressed as by default."""
     import zarr
 
-    values, size = batch.numpy(), len(batch)
-    array: Any = zarr.create_array(
+    size = len(batch)
+    array = zarr.create_array(
         path.with_suffix(".zarr"), shape=(size * count, WIDTH), chunks=(size, WIDTH), dtype=np.float32
     )
-    array[:size] = values
-    began = time.perf_counter(), time.process_time()
-    for number in range(1, count):
-        array[number * size : (number + 1) * size] = values
-    return since(began, (count - 1) * size)
+    return fill(array, batch, count)
 
 
 def hdf5(path: Path, batch: torch.Tensor, count: int) -> Taken:
-    """A data set of HDF5's with room for all rows, until the file is closed."""
+    """A data set of HDF5's with room for all rows; closing it is not measured."""
     import h5py
 
-    values, size = batch.numpy(), len(batch)
     with h5py.File(path.with_suffix(".h5"), "w") as file:
-        array = file.create_dataset("rows", (size * count, WIDTH), np.float32)
-        array[:size] = values
-        began = time.perf_counter(), time.process_time()
-        for number in range(1, count):
-            array[number * size : (number + 1) * size] = values
-    return since(began, (count - 1) * size)
+        return fill(file.create_dataset("rows", (len(batch) * count, WIDTH), np.float32), batch, count)
 
 
 def _record_batch(batch: torch.Tensor) -> Any:
@@ -121,29 +116,31 @@ def _record_batch(batch: torch.Tensor) -> Any:
     return pyarrow.record_batch({"row": column})
 
 
+def append(writer: Any, batch: torch.Tensor, count: int) -> Taken:
+    """The same with a writer of pyarrow's, until it is closed."""
+    writer.write_batch(_record_batch(batch))
+    began = time.perf_counter(), time.process_time()
+    for _ in range(1, count):
+        writer.write_batch(_record_batch(batch))
+    writer.close()
+    return since(began, (count - 1) * len(batch))
+
+
 def arrow(path: Path, batch: torch.Tensor, count: int) -> Taken:
-    """A record batch of Arrow's for each batch, until the file is closed."""
+    """A record batch of Arrow's for each batch."""
     import pyarrow
 
     with pyarrow.OSFile(str(path.with_suffix(".arrow")), "wb") as file:
-        with pyarrow.ipc.new_file(file, _record_batch(batch).schema) as writer:
-            writer.write_batch(_record_batch(batch))
-            began = time.perf_counter(), time.process_time()
-            for _ in range(1, count):
-                writer.write_batch(_record_batch(batch))
-    return since(began, (count - 1) * len(batch))
+        return append(pyarrow.ipc.new_file(file, _record_batch(batch).schema), batch, count)
 
 
 def parquet(path: Path, batch: torch.Tensor, count: int) -> Taken:
-    """A row group for each batch, until the file is closed."""
+    """A row group for each batch."""
     import pyarrow.parquet
 
-    with pyarrow.parquet.ParquetWriter(path.with_suffix(".parquet"), _record_batch(batch).schema) as writer:
-        writer.write_batch(_record_batch(batch))
-        began = time.perf_counter(), time.process_time()
-        for _ in range(1, count):
-            writer.write_batch(_record_batch(batch))
-    return since(began, (count - 1) * len(batch))
+    return append(
+        pyarrow.parquet.ParquetWriter(path.with_suffix(".parquet"), _record_batch(batch).schema), batch, count
+    )
 
 
 def lance(path: Path, batch: torch.Tensor, count: int) -> Taken:

@@ -4,7 +4,8 @@ All store the same tensors, in turns, in one folder that is removed at the end, 
 while after files were removed. What is measured ends when everything is stored, sealed shards included; the
 others' writers store in the loop itself.
 
-    python benchmarks/shards.py [--samples 20000] [--elements 384] [--rounds 5] [--folder .] [--json FILE]
+    python benchmarks/shards.py [--samples 20000] [--elements 384] [--rounds 5] [--folder .]
+        [--journaled SIZE] [--only WAY ...] [--json FILE]
 """
 
 from __future__ import annotations

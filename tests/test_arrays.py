@@ -750,9 +750,9 @@ def test_a_rank_that_ends_early_does_not_cut_off_the_others_rows(tmp_path, first
     assert np.array_equal(np.load(tmp_path / "a.npy"), rows(8))
 
 
-def test_ranks_in_processes_of_their_own_store_their_shares(tmp_path):
-    """With helpers, and nothing said between them."""
-    processes = [in_a_process(tmp_path, "rank", rank) for rank in range(2)]
+def store_on_two_ranks(folder, *name):
+    """Have two processes store their shares of the rows at once."""
+    processes = [in_a_process(folder, "rank", rank, *name) for rank in range(2)]
     try:
         for process in processes:
             assert process.stdout.readline() == "ready\n"
@@ -763,6 +763,11 @@ def test_ranks_in_processes_of_their_own_store_their_shares(tmp_path):
         for process in processes:
             process.kill()
             process.communicate()
+
+
+def test_ranks_in_processes_of_their_own_store_their_shares(tmp_path):
+    """With helpers, and nothing said between them."""
+    store_on_two_ranks(tmp_path)
     check_whole(tmp_path)
     assert np.array_equal(np.load(tmp_path / "a.npy"), WHOLE)
 

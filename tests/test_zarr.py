@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 from arrays_script import WHOLE
-from harness import DEADLINE
 from killing import run_kills
 from lightning_models import lightning_warnings, make_trainer
-from test_arrays import embeddings, in_a_process, model_of, rows, write
+from test_arrays import embeddings, model_of, rows, store_on_two_ranks, write
 from torch.utils.data import DataLoader
 
 from lighter_async import (
@@ -28,6 +27,7 @@ from lighter_async import (
 )
 from lighter_async.cli import main
 from lighter_async.manifest.verify import verify
+from lighter_async.targets.array.part import Layout
 from lighter_async.targets.array.zarr import Zarr
 
 zarr = pytest.importorskip("zarr")
@@ -204,14 +204,10 @@ def test_a_disk_that_fills_up_while_sealing_keeps_the_rows(small_disk, capfd):
 
 def test_chunks_of_large_rows_are_parts_of_them():
     """No codec takes more than two gigabytes at once."""
-    one = Zarr("", None, None, None)
 
     def chunk(*shape, rows=100, chunk_rows=None):
-        from lighter_async.targets.array.part import Layout
-
         return Zarr("", chunk_rows, None, None)._chunk(Layout(np.dtype(np.float32), shape, 128), rows)
 
-    assert one.check(np.dtype(np.float32)) is None
     assert chunk(384) == (100, 384)
     assert chunk(384, rows=10_000) == (2730, 384)
     assert chunk() == (100,)
@@ -231,16 +227,21 @@ def test_options_of_zarr(tmp_path):
     assert pickle.loads(pickle.dumps(ArrayTarget(tmp_path / "a.zarr", chunk_rows=3))).chunk_rows == 3
 
 
-def test_without_zarr_it_is_refused_before_anything_is_computed(tmp_path, monkeypatch):
-    """With the command that installs it; results that are there say the same."""
+def test_without_zarr_it_is_refused_before_anything_is_computed(tmp_path, monkeypatch, capsys):
+    """With the command that installs it; results that are there say the same, and are not taken for damaged."""
     write(ArrayTarget(tmp_path / "a.zarr", 4), rows(4), range(4))
     monkeypatch.setitem(sys.modules, "zarr", None)
     with pytest.raises(ImportError, match=r"pip install 'lighter-async\[zarr\]'"):
         BackgroundWriter(target=ArrayTarget(tmp_path / "b.zarr")).start()
     shutil.move(tmp_path / "a.zarr", tmp_path / "moved")
     shutil.copytree(tmp_path / "moved", tmp_path / "a.zarr")
-    with pytest.raises(ReadError, match=r"pip install 'lighter-async\[zarr\]'"):
-        open_results(tmp_path / "a.zarr").at(1)
+    for read in (lambda path: open_results(path).at(1), lambda path: open_results(path).to_array(), verify):
+        with pytest.raises(ImportError, match=r"pip install 'lighter-async\[zarr\]'"):
+            read(tmp_path / "a.zarr")
+    assert main(["verify", str(tmp_path / "a.zarr"), "--repair"]) == 2
+    assert "pip install 'lighter-async[zarr]'" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert verify(tmp_path / "a.zarr").findings == []
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL")
@@ -260,17 +261,7 @@ def test_a_job_that_is_killed_at_any_change_goes_on(tmp_path, job, torn):
 
 def test_ranks_share_chunks(tmp_path):
     """Every other row is of each, in processes with helpers of their own: the last one seals all of them."""
-    processes = [in_a_process(tmp_path, "rank", rank, "a.zarr") for rank in range(2)]
-    try:
-        for process in processes:
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            _, err = process.communicate("go\n", timeout=DEADLINE)
-            assert process.returncode == 0, err
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+    store_on_two_ranks(tmp_path, "a.zarr")
     assert whole(tmp_path) == ["a.zarr"]
     assert np.array_equal(array_at(tmp_path / "a.zarr")[:], WHOLE)
 

@@ -26,9 +26,10 @@ class ArrayWriter(FileWriter):
     """Writes one value per predicted sample as a row of one array, ``.npy`` or ``.zarr``, in the background.
 
     Row i is the sample with index i in the data set; of several data loaders the rows go on one after the other. All of
-    them have the dtype and shape of the first one. Until every row is stored they lie in ``NAME.npy.part``;
-    `open_results` reads it then, too. Indices have to be known, as they are for loaders of map-style data sets of whose
-    items `predict_step` returns a sample each. See `ArrayTarget`, and `FileWriter` for all else.
+    them have the dtype and shape of the first one. Until every row is stored they lie in ``NAME.npy.part``, or
+    ``NAME.zarr.part``; `open_results` reads them then, too. Indices have to be known, as they are for loaders of
+    map-style data sets of whose items `predict_step` returns a sample each. See `ArrayTarget`, and `FileWriter` for all
+    else.
 
     Args:
         path: Where the array goes, ending in ``.npy`` or ``.zarr``. Its folder is made if there is none.

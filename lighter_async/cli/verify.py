@@ -49,7 +49,7 @@ def run_verify(directory: Path, *, as_json: bool, repair: bool, workers: int | N
 
         try:
             report = verify(directory, workers=workers, begin=begin)
-        except (LighterAsyncError, OSError) as error:
+        except (LighterAsyncError, OSError, ImportError) as error:  # such as of zarr, which reads its arrays
             say(str(error))
             return 2
     left: list[OSError] | None = None

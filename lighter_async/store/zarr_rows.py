@@ -42,14 +42,17 @@ def _open_zarr(path: str | os.PathLike[str]) -> Any:
     """Open an array of zarr's to read it.
 
     Raises:
-        OSError: It is none, or zarr is not installed.
+        ImportError: zarr is not installed. That is no damage, which a repair would take it for.
+        OSError: There is no such array.
     """
     try:
         import zarr
-
-        return zarr.open_array(os.fspath(path), mode="r")
     except ImportError as error:
-        raise OSError(f"{path!r} is read by zarr, which is not installed: pip install 'lighter-async[zarr]'") from error
+        raise ImportError(
+            f"{os.fspath(path)!r} is read by zarr, which is not installed: pip install 'lighter-async[zarr]'"
+        ) from error
+    try:
+        return zarr.open_array(os.fspath(path), mode="r")
     except Exception as error:  # whatever zarr makes of files that may be anybody's
         raise OSError(f"{path!r} is no zarr array that can be read ({type(error).__name__}: {error})") from error
 
@@ -69,6 +72,7 @@ class ZarrRows:
     Raises:
         FileNotFoundError: There is none.
         OSError: It is no array that can be read.
+        ImportError: zarr is not installed.
     """
 
     def __init__(self, path: str) -> None:

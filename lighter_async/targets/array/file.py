@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from lighter_async.targets.local import LocalTarget
 __all__ = ["ArrayFile"]
 
 _NO_ALLOCATING = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS, errno.ENODEV})
+_LOOKS = 3
+_SECONDS_OF_A_LOOK = 0.001
 _BLOCK = 512  # bytes, as `st_blocks` counts
 
 
@@ -267,13 +270,16 @@ class ArrayFile:
 
     def _is_mine_alone(self, descriptor: int) -> bool:
         """Whether nobody else writes to a part; it is locked then."""
-        try:
-            try_lock(descriptor, self._lock_path)
-        except BlockingIOError:
-            return False
-        except NoLocks:
-            pass
-        return True
+        for _ in range(_LOOKS):
+            try:
+                try_lock(descriptor, self._lock_path)
+            except BlockingIOError:
+                time.sleep(_SECONDS_OF_A_LOOK)  # who looks whether it is being sealed shares it for a moment
+                continue
+            except NoLocks:
+                pass
+            return True
+        return False
 
     def _share(self, descriptor: int) -> None:
         """Lock a part together with all others that write to it, so that nobody seals it meanwhile."""

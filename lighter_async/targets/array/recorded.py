@@ -36,19 +36,16 @@ class Recorded:
 
     def rows(self, layout: Layout) -> NDArray[np.int64]:
         """The rows that are recorded and count, in no order."""
-        return _rows(self._blocks(read_manifest(self.root)), layout)
+        return _rows(_counted(self.name, read_manifest(self.root)), layout)
 
     def has_any(self) -> bool:
         """Whether a row is recorded that counts."""
-        return bool(self._blocks(read_manifest(self.root)))
+        return bool(_counted(self.name, read_manifest(self.root)))
 
     def other_runs(self, run: str) -> set[str]:
         """The ids of the runs that have recorded rows, but for one."""
         blocks = _of_array(self.name, read_manifest(self.root).records.blocks)
         return {block.head.run for block in blocks} - {run}
-
-    def _blocks(self, manifest: Manifest) -> list[Block]:
-        return _counted(self.name, manifest)
 
 
 @dataclass(eq=False)

@@ -8,6 +8,7 @@ the same rows: then the part is what counts, and the array is made anew.
 from __future__ import annotations
 
 import errno
+import importlib.util
 import math
 import os
 from dataclasses import dataclass
@@ -37,12 +38,9 @@ def check_installed() -> None:
     Raises:
         ImportError: zarr, which writes the array in the end, is not installed.
     """
-    try:
-        import zarr  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "a .zarr array is written by zarr, which is not installed: pip install 'lighter-async[zarr]'"
-        ) from error
+    # Not imported yet, which takes a quarter of a second of the loop's: the worker that seals does it.
+    if importlib.util.find_spec("zarr") is None:
+        raise ImportError("a .zarr array is written by zarr, which is not installed: pip install 'lighter-async[zarr]'")
 
 
 def scratch_of(root: str, name: str) -> str:
@@ -79,7 +77,6 @@ class Zarr:
         return "is there, and is no zarr array that was stored here"
 
     def seal(self, descriptor: int, layout: Layout, rows: int, *, part: str, path: str) -> None:
-        # The part may have been cut or begun by an earlier run with room for other rows than these.
         source = np.memmap(part, layout.dtype, "r", layout.begin, (rows, *layout.shape))
         _remove_folder(self.scratch)
         os.makedirs(self.scratch)
@@ -160,7 +157,7 @@ class Zarr:
         if not os.path.lexists(path):
             return
         if why := self.is_other(path):
-            raise OSError(errno.EEXIST, f"what lies here {why}; remove it", path)
+            raise OSError(errno.EEXIST, f"it {why}; remove it, or choose another path", path)
         # Gone at once, and not by and by: nobody finds half of it.
         os.makedirs(self.scratch, exist_ok=True)
         gone = os.path.join(self.scratch, f"gone-{os.urandom(6).hex()}")
