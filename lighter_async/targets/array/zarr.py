@@ -8,7 +8,6 @@ the same rows: then the part is what counts, and the array is made anew.
 from __future__ import annotations
 
 import errno
-import importlib.util
 import math
 import os
 from dataclasses import dataclass
@@ -38,9 +37,12 @@ def check_installed() -> None:
     Raises:
         ImportError: zarr, which writes the array in the end, is not installed.
     """
-    # Not imported yet, which takes a quarter of a second of the loop's: the worker that seals does it.
-    if importlib.util.find_spec("zarr") is None:
-        raise ImportError("a .zarr array is written by zarr, which is not installed: pip install 'lighter-async[zarr]'")
+    try:
+        import zarr  # noqa: F401  (once, at the start, since nothing may be computed that cannot be sealed)
+    except ImportError as error:
+        raise ImportError(
+            "a .zarr array is written by zarr, which is not installed: pip install 'lighter-async[zarr]'"
+        ) from error
 
 
 def scratch_of(root: str, name: str) -> str:
