@@ -104,7 +104,7 @@ class StagingPool:
         loose = [_clone(value) for value in plan.loose]
         plain = not (loose or plan.kept or plan.has_classes)
         if plan.nbytes == 0:
-            return Staged(None, None, plan.rows, plan.values, loose, plan.kept, plain)
+            return Staged(None, None, plan.rows, plan.values, loose, plan.kept, plain, plan.columns)
         on_device = any(leaf.is_tensor and self._accelerator.owns(source) for leaf, source in plan.sources)
         slot = self._slots.acquire(size_class(plan.nbytes, self._slots.budget), pinned=on_device)
         try:
@@ -116,7 +116,7 @@ class StagingPool:
             else:
                 self._slots.release(slot)
             raise
-        return Staged(slot, ready, plan.rows, plan.values, loose, plan.kept, plain)
+        return Staged(slot, ready, plan.rows, plan.values, loose, plan.kept, plain, plan.columns)
 
     def release(self, staged: Staged) -> None:
         """Take the slot of a batch back once all its samples are stored or dropped."""

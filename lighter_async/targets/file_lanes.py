@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -98,19 +98,14 @@ class FileLane(Lane):
     takes_rows = True
 
     def put_rows(self, items: RowItems, on_progress: Callable[[int], None]) -> Sequence[Outcome | BaseException] | None:
-        encoded = items.encoded
-        if encoded.nbytes > _SMALL:
+        made = _items_of(items, self._files)
+        if made is None:
             return None
-        files = with_suffixes(items.names, items.suffix)
-        if any(map(self._files.keeps, files)):
-            return None
-        rows = np.empty((len(files), encoded.nbytes), np.uint8)
-        encoded.fill(rows)
         outcomes: list[Outcome | BaseException] = []
-        for number, file in enumerate(files):
+        for number, item in enumerate(made):
             on_progress(number)
             try:
-                outcomes.append(self._put(file, (rows[number].data,)))
+                outcomes.append(self.put(item, redelivered=False))
             except Exception as error:
                 outcomes.append(error)
         return outcomes
@@ -175,6 +170,33 @@ class SyncedLane(Lane):
         self._waiting.append(written)
         self._open += len(written.descriptors)
 
+    takes_rows = True
+
+    def put_rows(self, items: RowItems, on_progress: Callable[[int], None]) -> Sequence[Outcome | BaseException] | None:
+        made = _items_of(items, self._files)
+        if made is None:
+            return None
+        outcomes: dict[int, Outcome | BaseException] = {}
+        waiting: list[int] = []
+
+        def settle() -> None:
+            settled = self.settle(lambda position: on_progress(waiting[position]))
+            outcomes.update(zip(waiting, settled, strict=True))
+            waiting.clear()
+
+        for number, item in enumerate(made):
+            on_progress(number)
+            try:
+                self.put(item, redelivered=False)
+            except Exception as error:
+                outcomes[number] = error
+                continue
+            waiting.append(number)
+            if self.is_full:
+                settle()
+        settle()
+        return [outcomes[number] for number in range(len(items.names))]
+
     def settle(self, on_progress: Callable[[int], None]) -> list[Outcome | BaseException]:
         for written in self._waiting:
             for descriptor in written.descriptors:
@@ -230,6 +252,30 @@ class SyncedLane(Lane):
             folder = os.path.dirname(folder)
             sync_folder(folder)
         self._linked.update(missing)
+
+
+def _items_of(items: RowItems, files: Files) -> Iterator[Item] | None:
+    """Samples whose bytes were made together, one by one; None if they are to be made one by one as well.
+
+    Args:
+        items: The samples.
+        files: The target. Of samples that it keeps some need not be made.
+    """
+    if any(part.encoded.nbytes > _SMALL for part in items.parts):
+        return None
+    names = [with_suffixes(items.names, part.suffix) for part in items.parts]
+    if any(any(map(files.keeps, some)) for some in names):
+        return None
+    rows = []
+    for part in items.parts:
+        made = np.empty((len(items.names), part.encoded.nbytes), np.uint8)
+        part.encoded.fill(made)
+        rows.append(made)
+    suffixes = [part.suffix for part in items.parts]
+    return (
+        Item(name, [Part(file, suffix, (row.data,)) for file, suffix, row in zip(some, suffixes, data, strict=True)])
+        for name, some, data in zip(items.names, zip(*names, strict=True), zip(*rows, strict=True), strict=True)
+    )
 
 
 @dataclass(slots=True)

@@ -156,23 +156,31 @@ class ShardLane(Lane):
     takes_rows = True
 
     def put_rows(self, items: RowItems, on_progress: Callable[[int], None]) -> PlacedRows | None:
-        names = member_names(items.names, items.suffix)
-        size = items.encoded.nbytes
-        stride = BLOCK + size + -size % BLOCK
-        if self.earlier is not None or stride * len(names) > _LARGE or not self._takes(len(names), stride):
+        samples, parts = len(items.names), items.parts
+        stride = sum([BLOCK + part.encoded.nbytes + -part.encoded.nbytes % BLOCK for part in parts])
+        if self.earlier is not None or stride * samples > _LARGE or not self._takes(samples, stride):
+            return None
+        names = [member_names(items.names, part.suffix) for part in parts]
+        if len({some[0] for some in names}) < len(names):
             return None
         if self._headers is None:
             self._headers = Headers(int(time.time()), is_recorded=self._is_recorded)
         headers, self._headers = self._headers, None
-        members = np.empty((len(names), stride), np.uint8)
-        encoded = [name.encode("utf-8", "surrogateescape") for name in names]
-        if not headers.fill(members[:, :BLOCK], encoded, size):
-            return None
-        items.encoded.fill(members[:, BLOCK : BLOCK + size])
-        members[:, BLOCK + size :] = 0
-        shard = self._shard_with_room(members.nbytes)
+        table = np.empty((samples, stride), np.uint8)
+        contents: list[int] = []  # where each part's begins in a row of the table
+        place = 0
+        for number, (part, some) in enumerate(zip(parts, names, strict=True), 1):
+            encoded = [name.encode("utf-8", "surrogateescape") for name in some]
+            size, content = part.encoded.nbytes, place + BLOCK
+            if not headers.fill(table[:, place:content], encoded, size, len(parts) - number):
+                return None
+            part.encoded.fill(table[:, content : content + size])
+            place = content + size + -size % BLOCK
+            table[:, content + size : place] = 0
+            contents.append(content)
+        shard = self._shard_with_room(table.nbytes)
         begin = shard.end
-        shard.append([members.data.cast("B")], len(names))
+        shard.append([table.data.cast("B")], samples)
         if self.folder.is_synced:
             try:
                 shard.sync()
@@ -180,8 +188,10 @@ class ShardLane(Lane):
                 shard.drop_unsettled()
                 raise
         shard.settled = shard.end
-        shard.index.add_rows(names, begin, BLOCK, size, stride)
-        return PlacedRows(shard.name, begin + BLOCK, stride)
+        offsets = tuple([begin + content for content in contents])
+        sizes = [part.encoded.nbytes for part in parts]
+        shard.index.add_rows(list(zip(names, offsets, sizes, strict=True)), begin, stride)
+        return PlacedRows(shard.name, offsets, stride)
 
     def _takes(self, samples: int, stride: int) -> bool:
         """Whether so many samples may lie in one shard, and do not reach beyond the one that is begun."""
