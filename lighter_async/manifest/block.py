@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lighter_async.manifest.entry import Record
 from lighter_async.manifest.keys import key_in_series, key_of, keys_of, keys_of_numbers, keys_of_places
 from lighter_async.manifest.line import LARGEST, Output, Samples, Span
-from lighter_async.names import with_suffix
+from lighter_async.names import TABLES_FOLDER, with_suffix
 from lighter_async.store import Place
 
 __all__ = ["NAMES", "Block", "Head"]
@@ -56,6 +56,11 @@ class Head(NamedTuple):
     def is_array(self) -> bool:
         """Whether `object` holds the whole series, whose key is its name: each sample is known by its place."""
         return self.has_offsets and self.object == self.key
+
+    @property
+    def is_row(self) -> bool:
+        """As `Record.is_row`."""
+        return self.is_array or (self.object is not None and self.object.startswith(TABLES_FOLDER))
 
 
 class Ints:

@@ -10,7 +10,7 @@ import numpy as np
 from lighter_async.staging.accelerator import Accelerator, TorchAccelerator
 from lighter_async.staging.kinds import is_tensor
 from lighter_async.staging.layout import plan_batch, plan_sample
-from lighter_async.staging.outputs import plan_batch_of_outputs, plan_sample_of_outputs
+from lighter_async.staging.outputs import as_row, plan_batch_of_dicts, plan_batch_of_outputs, plan_sample_of_outputs
 from lighter_async.staging.places import Leaf
 from lighter_async.staging.plan import Plan
 from lighter_async.staging.shared_memory import SharedMemory
@@ -30,6 +30,7 @@ class StagingPool:
         reduce: By output, what to compute from a device tensor before it is copied to the host. The key is None if a
             sample has only one output.
         outputs: The keys of a sample's outputs, if it has several.
+        dicts: Whether each sample is a dict from columns to values, and a batch a dict with all values of each.
 
     Attributes:
         shared: The memory that other processes map; None if the slots are private.
@@ -43,9 +44,11 @@ class StagingPool:
         shared: bool = False,
         reduce: Mapping[str | None, Callable[[Any], Any]] | None = None,
         outputs: Sequence[str] = (),
+        dicts: bool = False,
     ) -> None:
         self._reduce = dict(reduce or {})
         self._outputs = tuple(outputs)
+        self._dicts = dicts
         self._accelerator: Accelerator = accelerator or TorchAccelerator()
         self.shared = SharedMemory(budget, pin=self._accelerator.pin) if shared else None
         memory: Memory = self.shared or PrivateMemory(self._accelerator.allocate)
@@ -65,6 +68,8 @@ class StagingPool:
             elif self._reduce and isinstance(values, Sequence):
                 values = [self._reduced_outputs(value) for value in values]
             return plan_batch_of_outputs(values, self._outputs, shared=shared)
+        if self._dicts:
+            return plan_batch_of_dicts(values, shared=shared)
         return plan_batch(self._reduced_all(values, None), shared=shared)
 
     def plan_sample(self, value: Any) -> Plan:
@@ -72,6 +77,8 @@ class StagingPool:
         shared = self.shared is not None
         if self._outputs:
             return plan_sample_of_outputs(self._reduced_outputs(value), self._outputs, shared=shared)
+        if self._dicts:
+            return plan_sample(as_row(value), shared=shared)
         return plan_sample(self._reduced(value, None), shared=shared)
 
     def _reduced_outputs(self, value: Any) -> Any:

@@ -34,6 +34,11 @@ class Leaf:
         """The same for row `index`."""
         return _view(self._row(memory, index), self.dtype, self.shape[1:], self.is_tensor)
 
+    def row_leaf(self, index: int) -> Leaf:
+        """The place of row `index`."""
+        size = self.nbytes // self.shape[0]
+        return Leaf(self.dtype, self.shape[1:], self.offset + size * index, size, self.is_tensor)
+
     def block(self, memory: NDArray[np.uint8]) -> Block | None:
         """The tensor as plain memory; None for an array, and for a tensor without elements."""
         return self._block(self.bytes(memory), self.shape)

@@ -65,6 +65,30 @@ class Staged:
         value = self._placed(index, key)
         return value.block(self.slot.memory) if isinstance(value, Leaf) else None
 
+    def dict_of_blocks(self, index: int) -> Any:
+        """A dict as `value` gives it, with plain memory of the slot instead of each tensor and array of numbers."""
+        value = self._placed(index, None)
+        if type(value) is not dict:
+            return _restore(value, self._find)
+        return {key: self._as_block(one) for key, one in value.items()}
+
+    def _as_block(self, place: Any) -> Any:
+        if type(place) is Leaf and (place.is_tensor or place.dtype.kind in "biufc"):
+            return Block(_dtype_text(place.dtype), place.shape, place.bytes(self._memory()))
+        return _restore(place, self._find)
+
+    def columns_between(self, start: int, stop: int) -> dict[str, Rows] | None:
+        """As `rows_between`, of each column of dicts; None if one of them is no dense batch."""
+        if self.slot is None or not self.is_rows:
+            return None
+        found = {}
+        for key, column in self.columns.items():
+            rows = None if column is None else column.rows_between(self.slot.memory, start, stop)
+            if rows is None:
+                return None
+            found[key] = rows
+        return found or None
+
     def rows_between(self, start: int, stop: int, key: str | None = None) -> Rows | None:
         """The values of some samples as plain memory of the slot; None if they are not the rows of one dense batch."""
         column = self._column(key)
@@ -103,21 +127,20 @@ class Staged:
         return self.rows if key is None else self.columns.get(key)
 
     def _placed(self, index: int, key: str | None) -> Any:
-        value = self.values[index]
-        return value if key is None else value[key]
+        if key is not None:
+            return self.values[index][key]
+        if not self.columns:
+            return self.values[index]
+        return {
+            name: self.values[index][name] if column is None else column.row_leaf(index)
+            for name, column in self.columns.items()
+        }
 
     def own_value(self, index: int) -> Any:
         """A copy of sample `index`, which the caller may keep and change."""
         if self.rows is not None:
             return _own(self.rows.row(self._memory(), index))
-        if not self.columns:
-            return _restore(self.values[index], self._find_own)
-        return {
-            key: _restore(self.values[index][key], self._find_own)
-            if column is None
-            else _own(column.row(self._memory(), index))
-            for key, column in self.columns.items()
-        }
+        return _restore(self._placed(index, None), self._find_own)
 
     def _find(self, place: Any) -> Any:
         if type(place) is Leaf:

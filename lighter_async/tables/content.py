@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Final
+from typing import Any
 
 from lighter_async.errors import ReadError
 from lighter_async.manifest import Record, checksum
@@ -15,10 +15,7 @@ from lighter_async.manifest.records import Records
 from lighter_async.store import Store
 from lighter_async.table_row import common_type, type_of, unpack_row
 
-__all__ = ["TABLE_WRITER", "Chunk", "Content", "content_of", "types_in"]
-
-TABLE_WRITER: Final = "table_row"
-"""The name of the writer of rows of tables."""
+__all__ = ["Chunk", "Content", "content_of", "types_in"]
 
 _ROWS = 1 << 15  # of a chunk
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
@@ -155,14 +152,18 @@ def _row_of(record: Record, store: Store) -> dict[str, Any]:
 
 
 def _are_named(records: Records) -> bool:
-    """Whether a sample has a name of its own, and not its index as name, counted on over the loaders."""
+    """Whether a sample has a name of its own, and not its index, counted on over the loaders or behind the loader."""
     begins: dict[int, int] = {}
     for block in records.blocks:
         if not block.head.has_index:
             return True
         rows = block.rows()[:1] if block.head.numbered == _BY_INDEX else block.rows()
         for record in map(block.record, rows.tolist()):
-            if record.index is None or not _NUMBER.fullmatch(record.name):
+            if record.index is None:
+                return True
+            if record.name == f"{record.loader}-{record.index}":
+                continue
+            if not _NUMBER.fullmatch(record.name):
                 return True
             begin = int(record.name) - record.index
             if begins.setdefault(record.loader, begin) != begin:

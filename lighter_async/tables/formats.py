@@ -62,9 +62,9 @@ def _write_csv(content: Content, file: IO[bytes]) -> int:
     count = 0
     for chunk in content.chunks():
         columns = [csv_cells(chunk.columns[key]) for key in content.types]
-        rows = map(",".join, zip(*columns, strict=True))
+        rows = list(map(",".join, zip(*columns, strict=True)))
         if len(columns) == 1:
-            rows = (row or '""' for row in rows)  # an empty line is no row to some readers
+            rows = [row or '""' for row in rows]  # an empty line is no row to some readers
         file.write(("\n".join(rows) + "\n").encode())
         count += chunk.count
     return count
@@ -75,7 +75,8 @@ def _write_jsonl(content: Content, file: IO[bytes]) -> int:
     count = 0
     for chunk in content.chunks():
         columns = [
-            [key + text for text in json_texts(chunk.columns[name])] for key, name in zip(keys, content.types, strict=True)
+            [key + text for text in json_texts(chunk.columns[name])]
+            for key, name in zip(keys, content.types, strict=True)
         ]
         file.write(("".join(f"{{{','.join(row)}}}\n" for row in zip(*columns, strict=True))).encode())
         count += chunk.count

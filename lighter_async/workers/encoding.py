@@ -37,6 +37,9 @@ def encode_sample(
     parts = []
     for output, file in zip(outputs, files, strict=True):
         encoder, data = output.encoder, None
+        if encoder.takes_dicts:
+            parts.append(Part(file, output.suffix, encoder.encode_dict(staged.dict_of_blocks(index))))
+            continue
         block = staged.block(index, output.key) if encoder.takes_blocks else None
         if block is not None:
             data = encoder.encode_block(block)

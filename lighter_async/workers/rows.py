@@ -65,11 +65,16 @@ def _columns_of(work: Work) -> list[_Column] | None:
     unit, staged = work.unit, ready(work.unit)
     columns = []
     for output in work.job.outputs:
-        rows = staged.rows_between(unit.start, unit.stop, output.key)
-        encoded = None if rows is None else output.encoder.encode_rows(rows)
-        if rows is None or encoded is None:
+        kind: Kind = None
+        if output.encoder.takes_dicts:
+            some = staged.columns_between(unit.start, unit.stop)
+            encoded = None if some is None else output.encoder.encode_columns(some)
+        else:
+            rows = staged.rows_between(unit.start, unit.stop, output.key)
+            encoded = None if rows is None else output.encoder.encode_rows(rows)
+            kind = None if rows is None else (rows.dtype, rows.shape)
+        if encoded is None:
             return None
-        kind = rows.dtype, rows.shape
         columns.append(_Column(output.suffix, kind, encoded, with_checksums=work.job.session.log is not None))
     return columns
 

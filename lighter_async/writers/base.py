@@ -53,6 +53,10 @@ class Encoder:
         encode_rows: ``(rows, **options) -> EncodedRows``, tried before that where samples that are stored together
             have one dtype and shape: the bytes of all of them at once, if they are of equal size. It returns None if
             each has to be encoded by itself.
+        encode_dict: ``(value, **options) -> bytes``, called in place of `encode` for values that are dicts, with a
+            `Block` in place of each tensor and array of numbers.
+        encode_columns: ``(columns, **options) -> EncodedRows``, as `encode_rows` where samples that are stored together
+            are dicts: `Rows` for each of their keys.
         reduce: ``(tensor, **options) -> tensor``, computed on an accelerator before the tensor is copied to the host,
             to leave fewer bytes to copy. The result has to encode to the same bytes.
         templates: What `encode_block` needs for some kinds of tensor, and only this process can make.
@@ -74,6 +78,8 @@ class Encoder:
         name: str | None = None,
         encode_block: Callable[..., Encoded | None] | None = None,
         encode_rows: Callable[..., EncodedRows | None] | None = None,
+        encode_dict: Callable[..., Encoded] | None = None,
+        encode_columns: Callable[..., EncodedRows | None] | None = None,
         reduce: Callable[..., Any] | None = None,
         templates: Templates | None = None,
         check: Callable[..., None] | None = None,
@@ -98,6 +104,8 @@ class Encoder:
         self._encode = encode
         self._encode_block = encode_block
         self._encode_rows = encode_rows
+        self._encode_dict = encode_dict
+        self._encode_columns = encode_columns
         self._templates = templates
         self._check = check
         self.decoder = decode
@@ -132,9 +140,23 @@ class Encoder:
         return None if encoded is None else as_parts(encoded, self.name)
 
     @property
+    def takes_dicts(self) -> bool:
+        """Whether `encode_dict` is to be called for dicts, and `encode_columns` may be tried."""
+        return self._encode_dict is not None
+
+    def encode_dict(self, value: Any) -> list[memoryview]:
+        """As `encode`, of a dict with a `Block` in place of each tensor and array of numbers."""
+        assert self._encode_dict is not None
+        return as_parts(self._encode_dict(value), self.name)
+
+    def encode_columns(self, columns: Mapping[str, Rows]) -> EncodedRows | None:
+        """As `encode_rows`, of dicts."""
+        return None if self._encode_columns is None else self._encode_columns(columns)
+
+    @property
     def takes_rows(self) -> bool:
-        """Whether `encode_rows` may be tried."""
-        return self._encode_rows is not None
+        """Whether `encode_rows` or `encode_columns` may be tried."""
+        return self._encode_rows is not None or self._encode_columns is not None
 
     def encode_rows(self, rows: Rows) -> EncodedRows | None:
         """The bytes of several tensors or arrays of one dtype and shape; None if each has to be encoded by itself.
@@ -200,11 +222,14 @@ class Encoder:
         """
         self._check_known(options)
         encode, encode_block, encode_rows = self._encode, self._encode_block, self._encode_rows
+        encode_dict, encode_columns = self._encode_dict, self._encode_columns
         reduce, decode = self.reduce, self.decoder
         if options:
             encode = functools.partial(encode, **options)
             encode_block = encode_block and functools.partial(encode_block, **options)
             encode_rows = encode_rows and functools.partial(encode_rows, **options)
+            encode_dict = encode_dict and functools.partial(encode_dict, **options)
+            encode_columns = encode_columns and functools.partial(encode_columns, **options)
             reduce = reduce and functools.partial(reduce, **options)
             taken = {name: value for name, value in options.items() if name in _keywords_of(decode, options)}
             decode = functools.partial(decode, **taken) if decode is not None and taken else decode
@@ -214,6 +239,8 @@ class Encoder:
             name=self.name,
             encode_block=encode_block,
             encode_rows=encode_rows,
+            encode_dict=encode_dict,
+            encode_columns=encode_columns,
             reduce=reduce,
             templates=self._templates,
             check=self._check,

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.block import Block
+from lighter_async.block import Block, EncodedRows, Rows
 from lighter_async.errors import shown
-from lighter_async.table_row import DTYPES, decode_row, pack_row, packed_array
+from lighter_async.table_row import DTYPES, decode_row, pack_row, packed_array, template_of
 from lighter_async.writers.base import Encoder
 
 __all__ = ["decode_table_row", "encode_table_row", "write_table_row"]
@@ -32,8 +32,7 @@ def encode_table_row(value: Any) -> bytes:
     """
     if not isinstance(value, Mapping):
         raise TypeError(
-            f"a row of a table is a dict from columns to values, not {type(value).__name__}; write "
-            "{'column': value}"
+            f"a row of a table is a dict from columns to values, not {type(value).__name__}; write {{'column': value}}"
         )
     row = {}
     for key, one in value.items():
@@ -58,13 +57,17 @@ def _packed(value: Any, key: str) -> Any:
         return _packed_array(np.asarray(value), key)
     if isinstance(value, int):
         if not -_MOST <= value < _MOST:
-            raise ValueError(f"column {key!r}: {shown(value)} takes more than 64 bits; write str(value) or float(value)")
+            raise ValueError(
+                f"column {key!r}: {shown(value)} takes more than 64 bits; write str(value) or float(value)"
+            )
         return int(value)
     if isinstance(value, str):
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"column {key!r}: {shown(value)} is no valid text ({error}); replace what is not") from error
+            raise ValueError(
+                f"column {key!r}: {shown(value)} is no valid text ({error}); replace what is not"
+            ) from error
         return str(value)
     if isinstance(value, (list, tuple)):
         return [_packed(one, key) for one in value]
@@ -155,5 +158,27 @@ def decode_table_row(data: bytes | memoryview) -> dict[str, Any]:
         raise ValueError(f"these bytes are no row of a table ({type(error).__name__}: {error})") from error
 
 
-write_table_row = Encoder(encode_table_row, suffix="", name="table_row", decode=decode_table_row)
+def _rows_of_columns(columns: Mapping[str, Rows]) -> EncodedRows:
+    """The rows of several samples, which differ in their elements alone."""
+    elements = {key: widened(rows.dtype, rows.memory, key) for key, rows in columns.items()}
+    about = {key: (dtype, columns[key].shape, memory.shape[1]) for key, (dtype, memory) in elements.items()}
+    template, begins = template_of(about)
+    row = np.frombuffer(template, np.uint8)
+
+    def fill(out: NDArray[np.uint8]) -> None:
+        out[:] = row
+        for begin, (_, memory) in zip(begins, elements.values(), strict=True):
+            out[:, begin : begin + memory.shape[1]] = memory
+
+    return EncodedRows(len(template), fill)
+
+
+write_table_row = Encoder(
+    encode_table_row,
+    suffix="",
+    name="table_row",
+    encode_dict=encode_table_row,
+    encode_columns=_rows_of_columns,
+    decode=decode_table_row,
+)
 """A row of a `TableTarget`, from a dict of columns."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lighter_async.targets.earlier import Earlier
 from lighter_async.targets.lane import Item, Lane, Outcome, Placed, PlacedRows, RowItems
-from lighter_async.targets.shards.earlier import Earlier
 from lighter_async.targets.shards.folder import ShardFolder
 from lighter_async.targets.shards.header import BLOCK, Headers
 from lighter_async.targets.shards.keys import member_name, member_names
@@ -180,7 +180,7 @@ class ShardLane(Lane):
             contents.append(content)
         shard = self._shard_with_room(table.nbytes)
         begin = shard.end
-        shard.append([table.data.cast("B")], samples)
+        shard.put([table.data.cast("B")], samples)
         if self.folder.is_synced:
             try:
                 shard.sync()
@@ -291,7 +291,7 @@ class ShardLane(Lane):
         try:
             shard = self._shard_with_room(group[0].nbytes)
             begin = shard.end
-            shard.append([piece for one in group for piece in one.pieces], len(group))
+            shard.put([piece for one in group for piece in one.pieces], len(group))
         except OSError as error:
             for one in group:
                 one.error = error
