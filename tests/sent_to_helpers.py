@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from lighter_async import ArrayTarget, LocalTarget, encoder
+from lighter_async import ArrayTarget, TableTarget, LocalTarget, encoder
 
 
 def encode_unless_it_fails(value):
@@ -94,8 +94,8 @@ def _make_deadly(how, home):
     return DeadlyToMake(how)
 
 
-class Dying(ArrayTarget):
-    """Its helpers die: one after a row was written and before it was recorded, for each file of a folder."""
+class _Dying:
+    """Its helpers die: one after rows were written and before they were recorded, for each file of a folder."""
 
     deaths = ""
 
@@ -108,17 +108,27 @@ class Dying(ArrayTarget):
 
     def lane(self, number):
         lane = super().lane(number)
-        put_rows = lane.put_rows
+        lane.put_rows = self._deadly(lane.put_rows)
+        lane.settle = self._deadly(lane.settle)
+        return lane
 
-        def put(items, on_progress):
-            placed = put_rows(items, on_progress)
-            for file in os.listdir(self.deaths):
+    def _deadly(self, store):
+        def call(*arguments):
+            stored = store(*arguments)
+            for file in os.listdir(self.deaths) if stored else ():
                 try:
                     os.unlink(os.path.join(self.deaths, file))
                 except FileNotFoundError:
                     continue
                 os.kill(os.getpid(), signal.SIGKILL)
-            return placed
+            return stored
 
-        lane.put_rows = put
-        return lane
+        return call
+
+
+class Dying(_Dying, ArrayTarget):
+    """An array's."""
+
+
+class DyingTable(_Dying, TableTarget):
+    """A table's."""

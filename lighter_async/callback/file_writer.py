@@ -24,7 +24,7 @@ from lighter_async.same import fingerprint_of
 from lighter_async.service import BackgroundWriter
 from lighter_async.session import stored_as
 from lighter_async.store import UNSEALED, OneObject, source_of
-from lighter_async.targets import Target, arrays_target, directory_of
+from lighter_async.targets import Target, arrays_target, directory_of, tables_target
 from lighter_async.targets.local import wait_until_free
 from lighter_async.types import Run, WriterStats
 from lighter_async.writers import resolve_writer
@@ -109,6 +109,9 @@ class FileWriter(BaseWriter):
         # Nothing exists before setup, so that the callback can be pickled; but wrong arguments are refused now.
         self._background_writer(local_ranks=1, run=Run())
 
+    _shares_single_values = False
+    """Whether what is no tensor, array or sequence is the value of all samples of a batch."""
+
     @property
     def directory(self) -> Path:
         """The directory of the files."""
@@ -192,6 +195,7 @@ class FileWriter(BaseWriter):
             world_size=run.world_size,
             by_index_only=self.options.resume,
             stored=self._stored,
+            shares_single_values=self._shares_single_values,
         )
         self._start()
 
@@ -359,7 +363,7 @@ class FileWriter(BaseWriter):
     def _background_writer(self, *, local_ranks: int, run: Run) -> BackgroundWriter:
         given = self._given(self.options, local_ranks)
         writer: Any = self.value_key if isinstance(self.value_key, dict) else self.writer_fn
-        if writer is None and arrays_target(self._target) is None:
+        if writer is None and arrays_target(self._target) is None and tables_target(self._target) is None:
             writer = resolve_writer(self.writer_fn)  # type: ignore[arg-type] # which says what is missing
         if self._target is None:
             return BackgroundWriter(writer, self.path, run=run, **given)

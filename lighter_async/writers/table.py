@@ -58,7 +58,7 @@ def _packed(value: Any, key: str) -> Any:
     if isinstance(value, int):
         if not -_MOST <= value < _MOST:
             raise ValueError(
-                f"column {key!r}: {shown(value)} takes more than 64 bits; write str(value) or float(value)"
+                f"column {key!r}: {value} takes more than 64 bits; write str(value) or float(value)"
             )
         return int(value)
     if isinstance(value, str):
