@@ -181,16 +181,16 @@ class ShardLane(Lane):
         shard = self._shard_with_room(table.nbytes)
         begin = shard.end
         shard.append([table.data.cast("B")], samples)
-        if self.folder.is_synced:
-            try:
-                shard.sync()
-            except OSError:
-                shard.drop_unsettled()
-                raise
-        shard.settled = shard.end
         offsets = tuple([begin + content for content in contents])
         sizes = [part.encoded.nbytes for part in parts]
-        shard.index.add_rows(list(zip(names, offsets, sizes, strict=True)), begin, stride)
+        try:
+            if self.folder.is_synced:
+                shard.sync()
+            shard.index.add_rows(list(zip(names, offsets, sizes, strict=True)), begin, stride)
+        except BaseException:
+            shard.drop_unsettled()
+            raise
+        shard.settled = shard.end
         return PlacedRows(shard.name, offsets, stride)
 
     def _takes(self, samples: int, stride: int) -> bool:
