@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,11 +20,11 @@ from lighter_async import (
     open_results,
     pending,
     read_manifest,
-    write_tensor,
 )
 from lighter_async.block import EncodedRows
 from lighter_async.manifest import ManifestLog
 from lighter_async.manifest.verify import verify
+from lighter_async.names import Numbers
 from lighter_async.targets import RowItems, RowPart
 from lighter_async.targets.file_lanes import FileLane, SyncedLane
 from lighter_async.targets.shards.lane import ShardLane
@@ -92,15 +93,12 @@ def store(target, batches, writer=None, **options):
 
 
 def records_in(folder):
-    return [
-        (one.writer, one.key, one.name, one.file, one.offset, one.bytes, one.xxh3, one.index, one.loader, one.batch)
-        + (one.shape, one.dtype)
-        for one in read_manifest(folder).records
-    ]
+    """The records, but for when they were made and by which run."""
+    return [replace(one, time=0, run="") for one in read_manifest(folder).records]
 
 
 def files_in(folder):
-    """What is stored, and each line of the manifest but for its time and its run."""
+    """What is stored."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
@@ -140,10 +138,9 @@ def test_both_backends_store_rows_of_several_outputs(tmp_path, make_target, back
     sizes, start, stored = (1, 2, 64, 300), 0, []
     with BackgroundWriter(THREE, target=make_target(tmp_path), backend=backend, max_workers=2) as writer:
         for size in sizes:
-            writer.submit_batch(
-                range(start, start + size), batch_of(size, first=start), origin=Origin(range(start, start + size))
-            )
+            numbers = range(start, start + size)
             stored.append(batch_of(size, first=start))
+            writer.submit_batch(Numbers(numbers), stored[-1], origin=Origin(numbers))
             start += size
     assert writer.stats().written == start
     names = [str(number) for number in range(start)]
@@ -186,38 +183,36 @@ def test_a_sample_whose_second_file_cannot_be_stored_leaves_no_first(tmp_path, r
     assert rows_put == [(3, 2)] * 2
 
 
-@pytest.mark.parametrize("if_exists", ["overwrite", "skip", "error"])
-def test_earlier_samples_are_replaced_or_kept_or_an_error(tmp_path, make_target, if_exists):
-    """Those of which a file is missing are replaced where others are kept."""
-    store(make_target(tmp_path), [(["w", "x"], batch_of(2))])
-    is_files = (tmp_path / "x.c.pt").exists()
-    if is_files and if_exists == "skip":
+@pytest.mark.parametrize("if_exists", ["overwrite", "skip"])
+def test_earlier_samples_are_replaced_or_kept(tmp_path, make_target, if_exists):
+    """Each as a whole: one of which a file is missing is replaced where others are kept."""
+    old, new = batch_of(2), batch_of(4, first=50)
+    store(make_target(tmp_path), [(["w", "x"], old)])
+    kept = ["w", "x"] if if_exists == "skip" else []
+    if kept and (tmp_path / "x.c.pt").exists():
         (tmp_path / "x.c.pt").unlink()
-    new = batch_of(4, first=50)
-    names, kept = (
-        ["w", "x", "y", "z"],
-        {"overwrite": [], "skip": [0] if is_files else [0, 1], "error": [0, 1]}[if_exists],
-    )
-    target = make_target(tmp_path, if_exists=if_exists)
-    if if_exists == "error":
-        with pytest.raises(WriteError, match="exist|earlier run") as raised:
-            store(target, [(names, new)])
-        assert [failure.name for failure in raised.value.failures] == ["w", "x"]
-    else:
-        stats = store(target, [(names, new)])
-        assert (stats.written, stats.skipped) == (4 - len(kept), len(kept))
-    if if_exists == "error":
-        names, new, kept = names[2:], {key: values[2:] for key, values in new.items()}, []
-    expected = {
-        key: [batch_of(2)[key][one] if one in kept else row for one, row in enumerate(new[key])] for key in THREE
-    }
-    if if_exists == "error":
-        assert {"y", "z"} <= set(open_results(tmp_path, key="a"))
-        for key in THREE:
-            for name, row in zip(names, expected[key], strict=True):
-                assert np.array_equal(np.asarray(open_results(tmp_path, key=key)[name]), np.asarray(row))
-    else:
-        check_stored(tmp_path, names, expected)
+        kept = ["w"]
+    stats = store(make_target(tmp_path, if_exists=if_exists), [(["w", "x", "y", "z"], new)])
+    assert (stats.written, stats.skipped) == (4 - len(kept), len(kept))
+    count = len(kept)
+    check_stored(tmp_path, ["w", "x", "y", "z"], {key: [*old[key][:count], *new[key][count:]] for key in THREE})
+
+
+def test_earlier_samples_are_an_error_where_that_is_asked_for(tmp_path, make_target):
+    """They stay, and the others of the unit are stored."""
+    old, new = batch_of(2), batch_of(4, first=50)
+    store(make_target(tmp_path), [(["w", "x"], old)])
+    before = files_in(tmp_path)
+    with pytest.raises(WriteError, match=r"exists already|an earlier run has stored") as raised:
+        store(make_target(tmp_path, if_exists="error"), [(["w", "x", "y", "z"], new)])
+    assert [failure.name for failure in raised.value.failures] == ["w", "x"]
+    after = files_in(tmp_path)
+    assert {name for name, data in before.items() if after[name] != data} <= {"shards.json"}
+    assert {record.name for record in read_manifest(tmp_path).records} == {"w", "x", "y", "z"}
+    for key in THREE:
+        results = open_results(tmp_path, key=key)
+        for number, name in ((2, "y"), (3, "z")):
+            assert np.array_equal(np.asarray(results[name]), np.asarray(new[key][number]))
 
 
 def test_rows_that_cannot_be_recorded_have_failed(tmp_path, monkeypatch):
@@ -291,9 +286,7 @@ def test_what_on_progress_raises_ends_the_storing_of_synced_files(tmp_path, plac
         lane.leave()
         assert not [path for path in tmp_path.iterdir() if path.name.startswith(".lighter-async-")]
         stored = {path.name for path in tmp_path.iterdir() if path.is_file()}
-        assert {name.replace(".x", ".y") for name in stored} == {
-            name.replace(".y", ".x") for name in stored
-        } or not stored
+        assert stored == {f"{name[0]}{end}" for name in stored for end in (".x", ".y")}
         assert lane.settle(lambda _: None) == []
     assert seen == [0, 1, 2, 0, 1][: place + 1]
 
