@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -28,7 +29,9 @@ from lighter_async.names import Numbers
 from lighter_async.targets import RowItems, RowPart
 from lighter_async.targets.file_lanes import FileLane, SyncedLane
 from lighter_async.targets.shards.lane import ShardLane
+from lighter_async.targets.shards.shard import Shard
 from lighter_async.testing.base import opened
+from lighter_async.workers.patience import Patience
 
 LANES = [FileLane, SyncedLane, ShardLane]
 THREE = {"a": "tensor", "b": "npy", "c": "tensor"}
@@ -347,6 +350,37 @@ def test_a_synced_file_of_a_unit_that_fails_once_is_stored_by_its_next_attempt(t
     stats = store(LocalTarget(tmp_path, durability="fsync"), [(NAMES, batch_of(9))])
     assert (stats.written, rows_put, faults) == (9, [(9, 3)], [])
     check_stored(tmp_path, NAMES, batch_of(9))
+
+
+@pytest.mark.parametrize("values", ["rows", "texts"])
+def test_units_on_a_full_disk_wait_for_room_together(tmp_path, monkeypatch, make_target, values):
+    """When the first one has waited in vain, those behind it do not wait as long again."""
+
+    def full(*_, **__):
+        assert handed_over.wait(60)
+        raise OSError(28, "No space left on device")
+
+    clock, handed_over = [0.0], threading.Event()
+
+    def sleep(patience, seconds):
+        clock[0] += seconds
+
+    monkeypatch.setattr("lighter_async.workers.patience.monotonic", lambda: clock[0])
+    monkeypatch.setattr(Patience, "_sleep", sleep)
+    monkeypatch.setattr(LocalTarget, "write", full)
+    monkeypatch.setattr(Shard, "append", full)
+    units, kind = 6, "tensor" if values == "rows" else "text"
+    options = {"wait_for_space": 1000.0, "queue_size": 100, "on_error": "stop"}
+    writer = BackgroundWriter({"a": kind, "b": kind}, target=make_target(tmp_path), backend="thread", **options)
+    for unit in range(units):
+        names = [f"{unit}-{number}" for number in range(3)]
+        batch = torch.ones(3, 4) if values == "rows" else ["one", "two", "three"]
+        writer.submit_batch(names, {"a": batch, "b": batch})
+    handed_over.set()
+    with pytest.raises(WriteError, match="No space left"):
+        writer.close()
+    assert writer.stats().failed == 3 * units
+    assert 1000 <= clock[0] < 2000
 
 
 @pytest.mark.parametrize("make", [DyingShards, DyingFiles])
