@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from lighter_async import ArrayTarget, TableTarget, LocalTarget, encoder
+from lighter_async import ArrayTarget, LocalTarget, TableTarget, TarShards, encoder
 
 
 def encode_unless_it_fails(value):
@@ -107,23 +107,7 @@ class _Dying:
         return {**super().__getstate__(), "deaths": self.deaths}
 
     def lane(self, number):
-        lane = super().lane(number)
-        lane.put_rows = self._deadly(lane.put_rows)
-        lane.settle = self._deadly(lane.settle)
-        return lane
-
-    def _deadly(self, store):
-        def call(*arguments):
-            stored = store(*arguments)
-            for file in os.listdir(self.deaths) if stored else ():
-                try:
-                    os.unlink(os.path.join(self.deaths, file))
-                except FileNotFoundError:
-                    continue
-                os.kill(os.getpid(), signal.SIGKILL)
-            return stored
-
-        return call
+        return _dying(super().lane(number), self.deaths)
 
 
 class Dying(_Dying, ArrayTarget):
@@ -132,3 +116,38 @@ class Dying(_Dying, ArrayTarget):
 
 class DyingTable(_Dying, TableTarget):
     """A table's."""
+
+
+class DyingShards(_Dying, TarShards):
+    """Those of shards."""
+
+
+class DyingFiles(LocalTarget):
+    """The same of files."""
+
+    deaths = ""
+
+    def __reduce__(self):
+        make, arguments, state = super().__reduce__()
+        return make, arguments, {**state, "deaths": self.deaths}
+
+    def lane(self, number):
+        return _dying(super().lane(number), self.deaths)
+
+
+def _dying(lane, deaths):
+    def deadly(store):
+        def call(*arguments):
+            stored = store(*arguments)
+            for file in os.listdir(deaths) if stored else ():
+                try:
+                    os.unlink(os.path.join(deaths, file))
+                except FileNotFoundError:
+                    continue
+                os.kill(os.getpid(), signal.SIGKILL)
+            return stored
+
+        return call
+
+    lane.put_rows, lane.settle = deadly(lane.put_rows), deadly(lane.settle)
+    return lane

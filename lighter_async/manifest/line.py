@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar, cast
 import msgspec
 import xxhash
 
+from lighter_async.limits import MOST_OUTPUTS
 from lighter_async.names import Numbers
 from lighter_async.types import Origin, Run
 
@@ -116,7 +117,7 @@ class Samples(msgspec.Struct, gc=False):
 
     samples: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
     names: list[str] | Span
-    outputs: Annotated[list[Output], msgspec.Meta(min_length=1, max_length=64)]
+    outputs: Annotated[list[Output], msgspec.Meta(min_length=1, max_length=MOST_OUTPUTS)]
     index: list[_Int] | Span | None
     rank: _Count
     loader: _Count

@@ -20,6 +20,9 @@ from lighter_async.staging.staged import Staged
 __all__ = ["StagingPool"]
 
 
+_MOST_SEEN = 16  # tensors that a slot keeps: one for each output of a batch
+
+
 class StagingPool:
     """One budget of reusable host memory, and the copy of a batch into it.
 
@@ -169,14 +172,18 @@ class StagingPool:
 
 def _host(slot: Slot, leaf: Leaf) -> Any:
     """The tensor of a leaf, as a view of the slot."""
-    if slot.seen_as[0] != leaf:
+    seen, known = slot.seen_as, slot.seen_as.get(leaf.offset)
+    if known is None or known[0] != leaf:
         import torch
 
         # Slots outlive the batch, so their tensors must not become inference tensors, which only inference mode may
         # write to.
         with torch.inference_mode(False):
-            slot.seen_as[:] = leaf, leaf.view(slot.memory)
-    return slot.seen_as[1]
+            known = leaf, leaf.view(slot.memory)
+        if len(seen) >= _MOST_SEEN:
+            seen.clear()
+        seen[leaf.offset] = known
+    return known[1]
 
 
 def _clone(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lighter_async.files import remove, sync_folder
 from lighter_async.names import with_suffixes
@@ -98,14 +99,17 @@ class FileLane(Lane):
     takes_rows = True
 
     def put_rows(self, items: RowItems, on_progress: Callable[[int], None]) -> Sequence[Outcome | BaseException] | None:
-        made = _items_of(items, self._files)
+        made = _Made.of(items, self._files)
         if made is None:
             return None
         outcomes: list[Outcome | BaseException] = []
-        for number, item in enumerate(made):
+        for number in range(len(items.names)):
             on_progress(number)
             try:
-                outcomes.append(self.put(item, redelivered=False))
+                if len(made.rows) == 1:
+                    outcomes.append(self._put(made.files[0][number], (made.rows[0][number].data,)))
+                else:
+                    outcomes.append(self.put(made.item(number), redelivered=False))
             except Exception as error:
                 outcomes.append(error)
         return outcomes
@@ -173,21 +177,26 @@ class SyncedLane(Lane):
     takes_rows = True
 
     def put_rows(self, items: RowItems, on_progress: Callable[[int], None]) -> Sequence[Outcome | BaseException] | None:
-        made = _items_of(items, self._files)
+        made = _Made.of(items, self._files)
         if made is None:
             return None
         outcomes: dict[int, Outcome | BaseException] = {}
         waiting: list[int] = []
 
         def settle() -> None:
-            settled = self.settle(lambda position: on_progress(waiting[position]))
+            settled: Sequence[Outcome | BaseException]
+            try:
+                settled = self.settle(lambda position: on_progress(waiting[position]))
+            except Exception as error:  # as when there is no memory; what is expected is returned
+                self.leave()
+                settled = [error] * len(waiting)
             outcomes.update(zip(waiting, settled, strict=True))
             waiting.clear()
 
-        for number, item in enumerate(made):
+        for number in range(len(items.names)):
             on_progress(number)
             try:
-                self.put(item, redelivered=False)
+                self.put(made.item(number), redelivered=False)
             except Exception as error:
                 outcomes[number] = error
                 continue
@@ -254,28 +263,40 @@ class SyncedLane(Lane):
         self._linked.update(missing)
 
 
-def _items_of(items: RowItems, files: Files) -> Iterator[Item] | None:
-    """Samples whose bytes were made together, one by one; None if they are to be made one by one as well.
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """Samples whose bytes were made together.
 
-    Args:
+    Attributes:
         items: The samples.
-        files: The target. Of samples that it keeps some need not be made.
+        files: What each is stored as, for each part.
+        rows: The bytes of each, for each part.
     """
-    if any(part.encoded.nbytes > _SMALL for part in items.parts):
-        return None
-    names = [with_suffixes(items.names, part.suffix) for part in items.parts]
-    if any(any(map(files.keeps, some)) for some in names):
-        return None
-    rows = []
-    for part in items.parts:
-        made = np.empty((len(items.names), part.encoded.nbytes), np.uint8)
-        part.encoded.fill(made)
-        rows.append(made)
-    suffixes = [part.suffix for part in items.parts]
-    return (
-        Item(name, [Part(file, suffix, (row.data,)) for file, suffix, row in zip(some, suffixes, data, strict=True)])
-        for name, some, data in zip(items.names, zip(*names, strict=True), zip(*rows, strict=True), strict=True)
-    )
+
+    items: RowItems
+    files: list[list[str]]
+    rows: list[NDArray[np.uint8]]
+
+    @classmethod
+    def of(cls, items: RowItems, files: Files) -> _Made | None:
+        """Make their bytes; None if they are to be made one by one: they are large, or some are kept as they are."""
+        if any(part.encoded.nbytes > _SMALL for part in items.parts):
+            return None
+        names = [with_suffixes(items.names, part.suffix) for part in items.parts]
+        if any(any(map(files.keeps, some)) for some in names):
+            return None
+        rows = []
+        for part in items.parts:
+            made = np.empty((len(items.names), part.encoded.nbytes), np.uint8)
+            part.encoded.fill(made)
+            rows.append(made)
+        return cls(items, names, rows)
+
+    def item(self, number: int) -> Item:
+        """One of them."""
+        columns = zip(self.files, self.items.parts, self.rows, strict=True)
+        parts = [Part(files[number], part.suffix, (rows[number].data,)) for files, part, rows in columns]
+        return Item(self.items.names[number], parts)
 
 
 @dataclass(slots=True)

@@ -44,7 +44,6 @@ def write_rows(work: Work, lane: Lane) -> Result | None:
         return None
     if placed is None:
         return None
-    work.job.patience.note_space_available()
     for column in columns:
         column.finish()
     encode_seconds = sum([column.seconds for column in columns])
@@ -53,6 +52,7 @@ def write_rows(work: Work, lane: Lane) -> Result | None:
     if not isinstance(placed, PlacedRows):
         work.take_outcomes(lane, _each_stored(unit.start, items, columns), placed)
         return work.settle()
+    work.job.patience.note_space_available()
     parts = [
         StoredPart(column.nbytes, "".join(column.checksums), offset, column.kind)
         for column, offset in zip(columns, placed.offsets, strict=True)

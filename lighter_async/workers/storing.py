@@ -130,7 +130,8 @@ class Work:
             if not patience.is_worth_it(error):
                 raise
             return self.attempt(partial(self._put, lane, one, item), error)
-        patience.note_space_available()
+        if outcome is not None:
+            patience.note_space_available()
         return outcome
 
     def _put(self, lane: Lane, one: Stored, item: Item) -> Outcome | None:
@@ -251,6 +252,9 @@ class Work:
             tried: The samples.
             outcomes: What became of each.
         """
+        if any(not isinstance(outcome, BaseException) for outcome in outcomes):
+            # Not where none is stored: else each unit would wait for room on a full disk as long as the first one.
+            self.job.patience.note_space_available()
         for one, outcome in zip(tried, outcomes, strict=True):
             if outcome is True:
                 self.stored.append(one)

@@ -57,7 +57,8 @@ class Index:
             field = split_member(members[0])[1]
             places = range(offset, offset + stride * len(members), stride)
             texts.append([f"{field} {place} {size} {member}" for place, member in zip(places, members, strict=True)])
-        encoded = [f"{' '.join(line)}\n".encode("utf-8", "surrogateescape") for line in zip(*texts, strict=True)]
+        lines = texts[0] if len(texts) == 1 else map(" ".join, zip(*texts, strict=True))
+        encoded = [f"{line}\n".encode("utf-8", "surrogateescape") for line in lines]
         cuts = accumulate(map(len, encoded), initial=len(self._text))
         next(cuts)
         self._cuts.extend(cuts)

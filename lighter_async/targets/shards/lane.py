@@ -19,7 +19,7 @@ from lighter_async.targets.shards.shard import Shard
 __all__ = ["Limits", "ShardLane"]
 
 _LARGE = 1 << 20  # bytes from which on a sample is written at once, instead of being copied to wait for its unit
-_MOST_WAITING = 8 << 20  # bytes that wait
+_MOST_WAITING = 8 << 20  # bytes that wait, or are written as a table
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ class ShardLane(Lane):
     def put_rows(self, items: RowItems, on_progress: Callable[[int], None]) -> PlacedRows | None:
         samples, parts = len(items.names), items.parts
         stride = sum([BLOCK + part.encoded.nbytes + -part.encoded.nbytes % BLOCK for part in parts])
-        if self.earlier is not None or stride * samples > _LARGE or not self._takes(samples, stride):
+        if self.earlier is not None or stride * samples > _MOST_WAITING or not self._takes(samples, stride):
             return None
         names = [member_names(items.names, part.suffix) for part in parts]
         if len({some[0] for some in names}) < len(names):
@@ -181,16 +181,16 @@ class ShardLane(Lane):
         shard = self._shard_with_room(table.nbytes)
         begin = shard.end
         shard.put([table.data.cast("B")], samples)
-        if self.folder.is_synced:
-            try:
-                shard.sync()
-            except OSError:
-                shard.drop_unsettled()
-                raise
-        shard.settled = shard.end
         offsets = tuple([begin + content for content in contents])
         sizes = [part.encoded.nbytes for part in parts]
-        shard.index.add_rows(list(zip(names, offsets, sizes, strict=True)), begin, stride)
+        try:
+            if self.folder.is_synced:
+                shard.sync()
+            shard.index.add_rows(list(zip(names, offsets, sizes, strict=True)), begin, stride)
+        except BaseException:
+            shard.drop_unsettled()
+            raise
+        shard.settled = shard.end
         return PlacedRows(shard.name, offsets, stride)
 
     def _takes(self, samples: int, stride: int) -> bool:

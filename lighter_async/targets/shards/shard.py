@@ -42,6 +42,7 @@ class Shard(AppendedPart):
     def drop_unsettled(self) -> None:
         if self.end > self.settled:
             AppendedPart.drop_unsettled(self)
+            self.index.cut(self.settled)
             self.samples = len(self.index)
 
     def cut(self, end: int) -> None:
