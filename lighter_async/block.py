@@ -17,7 +17,7 @@ class Block:
 
     Attributes:
         dtype: torch's name for the type of an element, without ``torch.``: ``"float32"``, ``"bfloat16"``.
-        shape: The tensor's shape; of at least one element.
+        shape: The tensor's shape; of at least one element, except inside a container (`Encoder.encode_blocks`).
         memory: The elements' bytes: 1-d, uint8, not to be changed.
     """
 

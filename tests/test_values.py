@@ -396,7 +396,7 @@ def without_numpy(value):
     if value.is_nested:
         return TypeError, "not a nested tensor; write its parts one by one"
     if value.is_quantized:
-        return TypeError, r"no quantised arrays .* write tensor\.dequantize\(\)"
+        return TypeError, r"has no quantised arrays .* write tensor\.dequantize\(\)"
     if value.layout is not torch.strided:
         return TypeError, r"one dense array, not a torch\.\w+ tensor; write tensor\.to_dense\(\)"
     name = str(value.dtype).removeprefix("torch.")

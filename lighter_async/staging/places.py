@@ -36,9 +36,12 @@ class Leaf:
 
     def rows(self) -> list[Leaf]:
         """The places of the rows."""
-        count, shape = self.shape[0], self.shape[1:]
-        size = self.nbytes // count
-        return [Leaf(self.dtype, shape, self.offset + size * row, size, self.is_tensor) for row in range(count)]
+        return [self.place_of_row(row) for row in range(self.shape[0])]
+
+    def place_of_row(self, index: int) -> Leaf:
+        """The place of row `index`."""
+        size = self.nbytes // self.shape[0]
+        return Leaf(self.dtype, self.shape[1:], self.offset + size * index, size, self.is_tensor)
 
     def block(self, memory: NDArray[np.uint8]) -> Block | None:
         """The tensor as plain memory; None for an array, and for a tensor without elements."""

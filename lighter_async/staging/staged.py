@@ -60,6 +60,16 @@ class Staged:
         value = self._placed(index, key)
         return value.block(self.slot.memory) if isinstance(value, Leaf) else None
 
+    def blocks(self, index: int, key: str | None = None) -> Any:
+        """The same value with a `Block` in the place of each dense tensor, which may be without elements.
+
+        Raises:
+            LookupError: It holds tensors that are not dense, or objects of a user's own.
+        """
+        if self.rows is not None:
+            return self._find_block(self.rows.place_of_row(index))
+        return _restore(self._placed(index, key), self._find_block)
+
     def rows_between(self, start: int, stop: int) -> Rows | None:
         """The values of some samples as plain memory of the slot; None if they are not the rows of one dense batch."""
         if self.slot is None or self.rows is None:
@@ -105,6 +115,15 @@ class Staged:
             return _own(place.view(self._memory()))
         found = self._found(place, self._find_own)
         return _own(found) if type(place) is Loose else found
+
+    def _find_block(self, place: Any) -> Any:
+        if type(place) is Leaf:
+            return (
+                Block(place.dtype, place.shape, place.bytes(self._memory())) if place.is_tensor else self._find(place)
+            )
+        if type(place) is Text:
+            return place.read(self._memory())
+        raise LookupError("it is no dense tensor or array, nor a text or a number")
 
     def _found(self, place: Any, find: Callable[[Any], Any]) -> Any:
         if type(place) is Loose:

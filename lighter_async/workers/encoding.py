@@ -40,6 +40,13 @@ def encode_sample(
         block = staged.block(index, output.key) if encoder.takes_blocks else None
         if block is not None:
             data = encoder.encode_block(block)
+        if data is None and encoder.takes_blocks_in_containers:
+            try:
+                blocks = staged.blocks(index, output.key)
+            except LookupError:
+                pass  # it holds what only `encode` can be given
+            else:
+                data = encoder.encode_blocks(blocks)
         if data is None:
             data = encoder.encode(staged.value(index, output.key))
         parts.append(Part(file, output.suffix, data))

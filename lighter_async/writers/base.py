@@ -53,13 +53,23 @@ class Encoder:
         encode_rows: ``(rows, **options) -> EncodedRows``, tried before that where samples that are stored together
             have one dtype and shape: the bytes of all of them at once, if they are of equal size. It returns None if
             each has to be encoded by itself.
+        encode_blocks: ``(value, **options) -> bytes``, tried likewise where dense tensors lie in lists, tuples and
+            dicts: ``value`` has a `Block` in the place of each, also of one without elements. So a helper process needs
+            no PyTorch. It returns None if the value has to be encoded after all.
+        prepare: ``(value, *, is_batch, **options) -> value``, called at hand-over, in the caller's thread, with a
+            sample, or with a tensor or an array that has one in each row (``is_batch``). It makes plain tensors and
+            containers of values that are more than that, such as tensors of a class of their own, whose class no helper
+            process then needs. It copies nothing, and gives back what it does not know; a batch may become a list.
         reduce: ``(tensor, **options) -> tensor``, computed on an accelerator before the tensor is copied to the host,
             to leave fewer bytes to copy. The result has to encode to the same bytes.
         templates: What `encode_block` needs for some kinds of tensor, and only this process can make.
-        check: ``(**options)``, called when options are given; raises if one has a value that it may not have.
+        check: ``(**options)``, called when options are given, and when a writer is made with it; raises if one has a
+            value that it may not have, or a package is not installed.
         decode: ``(bytes) -> value``, the inverse, which `open_results` calls. It also gets the encoder's options for
             which it has parameters, and likewise ``shape`` and ``dtype``, the value's if they are recorded (else None),
             and ``trust``, whether the user trusts everybody who can write to the directory.
+
+    A function with a keyword ``suffix`` is given the suffix that a user has chosen, as an option.
 
     Raises:
         TypeError: It is not a plain function, or a `functools.partial` gives it arguments that it does not take.
@@ -74,6 +84,8 @@ class Encoder:
         name: str | None = None,
         encode_block: Callable[..., Encoded | None] | None = None,
         encode_rows: Callable[..., EncodedRows | None] | None = None,
+        encode_blocks: Callable[..., Encoded | None] | None = None,
+        prepare: Callable[..., Any] | None = None,
         reduce: Callable[..., Any] | None = None,
         templates: Templates | None = None,
         check: Callable[..., None] | None = None,
@@ -98,6 +110,8 @@ class Encoder:
         self._encode = encode
         self._encode_block = encode_block
         self._encode_rows = encode_rows
+        self._encode_blocks = encode_blocks
+        self.prepare = prepare
         self._templates = templates
         self._check = check
         self.decoder = decode
@@ -143,6 +157,20 @@ class Encoder:
             Exception: What the function raises.
         """
         return None if self._encode_rows is None else self._encode_rows(rows)
+
+    @property
+    def takes_blocks_in_containers(self) -> bool:
+        """Whether `encode_blocks` may be tried."""
+        return self._encode_blocks is not None
+
+    def encode_blocks(self, value: Any) -> list[memoryview] | None:
+        """The bytes of a value with a `Block` in the place of each dense tensor; None if `encode` has to be called.
+
+        Raises:
+            Exception: What the function raises.
+        """
+        encoded = None if self._encode_blocks is None else self._encode_blocks(value)
+        return None if encoded is None else as_parts(encoded, self.name)
 
     def decode(
         self,
@@ -200,11 +228,16 @@ class Encoder:
         """
         self._check_known(options)
         encode, encode_block, encode_rows = self._encode, self._encode_block, self._encode_rows
+        encode_blocks, prepare = self._encode_blocks, self.prepare
         reduce, decode = self.reduce, self.decoder
+        if suffix is not None and _keywords_of(self._encode, ["suffix"]):
+            options["suffix"] = suffix
         if options:
             encode = functools.partial(encode, **options)
             encode_block = encode_block and functools.partial(encode_block, **options)
             encode_rows = encode_rows and functools.partial(encode_rows, **options)
+            encode_blocks = encode_blocks and functools.partial(encode_blocks, **options)
+            prepare = prepare and functools.partial(prepare, **options)
             reduce = reduce and functools.partial(reduce, **options)
             taken = {name: value for name, value in options.items() if name in _keywords_of(decode, options)}
             decode = functools.partial(decode, **taken) if decode is not None and taken else decode
@@ -214,20 +247,28 @@ class Encoder:
             name=self.name,
             encode_block=encode_block,
             encode_rows=encode_rows,
+            encode_blocks=encode_blocks,
+            prepare=prepare,
             reduce=reduce,
             templates=self._templates,
             check=self._check,
             decode=decode,
         )
-        if self._check is not None and isinstance(encode, functools.partial):
-            self._check(**encode.keywords)
+        if isinstance(encode, functools.partial):
+            changed._run_check()
         return changed
 
+    def _run_check(self) -> None:
+        if self._check is not None:
+            self._check(**(self._encode.keywords if isinstance(self._encode, functools.partial) else {}))
+
     def check_options(self) -> None:
-        """Check that the function needs only a value.
+        """Check that the function needs only a value, and that its options, and what it needs, are there.
 
         Raises:
             TypeError: It needs an option that was not given.
+            ValueError: An option has a value that it may not have.
+            ImportError: It needs a package that is not installed; the message says how to get it.
         """
         signature = _signature_of(self._encode)
         if signature is not None:
@@ -238,6 +279,7 @@ class Encoder:
                     f"encoder {self.name!r} is called with (value), but takes {signature}: {error}; "
                     "encoder.with_options(...) gives it its options"
                 ) from error
+        self._run_check()
 
     def _check_known(self, options: Mapping[str, Any]) -> None:
         signature = _signature_of(self._encode)
@@ -249,7 +291,7 @@ class Encoder:
             _, *rest = signature.parameters.values()
             names = [one.name for one in rest if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
             raise TypeError(
-                f"encoder {self.name!r}: {error}; its options are {', '.join(['suffix', *names])}"
+                f"encoder {self.name!r}: {error}; its options are {', '.join(dict.fromkeys(['suffix', *names]))}"
             ) from error
 
     def __call__(self, path: str | os.PathLike[str], value: Any, *, suffix: str | None = None, **options: Any) -> None:
