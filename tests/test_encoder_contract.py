@@ -1,5 +1,6 @@
 """The contract of encoders, on all that there are."""
 
+import gzip
 import io
 
 import numpy as np
@@ -11,6 +12,7 @@ from lighter_async import write_image_2d, write_image_3d, write_tensor, write_te
 from lighter_async.testing import EncoderContract
 from lighter_async.writers.array import write_npy, write_row
 from lighter_async.writers.image import to_pixels
+from lighter_async.writers.nifti import write_nifti
 from lighter_async.writers.pt_archive import _without_identifier
 
 OTHER = {"no_such_option": 1}
@@ -201,6 +203,68 @@ class TestVolume(Images):
     @pytest.fixture
     def refused_values(self):
         return [noise(3, 8, 8), noise(2, 2, 8, 8)]
+
+
+class TestNifti(EncoderContract):
+    """Compressed, as it is made by default."""
+
+    wrong_options = (
+        *(OTHER, {"compress_level": 13}, {"compress_level": "1"}, {"channel_dim": "first"}, {"suffix": ".gz"}),
+        *({"affine": [1, 2]}, {"affine": np.full((4, 4), np.nan)}),
+    )
+    affine = np.eye(4)
+
+    def compared(self, data):
+        return gzip.decompress(data)  # ISA-L's compressed bytes may differ from one call to the next
+
+    def expected(self, value):
+        image, affine = (value["image"], value["affine"]) if isinstance(value, dict) else (value, self.affine)
+        image = as_numpy(image.float() if image.dtype in (torch.bfloat16, torch.float16) else image)
+        image = image.astype("u1" if image.dtype == bool else image.dtype.newbyteorder("="))
+        if isinstance(value, dict):  # whose shape nobody records
+            image = image.reshape(*image.shape, *[1] * (4 - image.ndim))
+        return {"image": image, "affine": np.array(affine, np.float64)}
+
+    @pytest.fixture
+    def encoder(self):
+        return write_nifti
+
+    @pytest.fixture
+    def values(self):
+        dtypes = (torch.float16, torch.bfloat16, torch.float64, torch.int16, torch.int64, torch.uint8, torch.uint16)
+        tensors = [noise(2, 3, 4, 5, dtype=dtype) for dtype in dtypes]
+        shapes = [noise(1, 3, 4), noise(2, 3, 4), noise(1, 3, 4, 1), noise(1, 40, 4, 2), noise(2, 3, 4, 5, 6) > 0.5]
+        views = [noise(5, 4, 3, 1).permute(3, 2, 1, 0), np.ones((1, 3, 4, 5), ">f4"), np.ones((1, 2, 3, 4), order="F")]
+        affine = np.diag([1.0, 2.0, 3.0, 1.0])
+        return [*tensors, *shapes, *views, {"image": noise(1, 3, 4, 5), "affine": affine}]
+
+    @pytest.fixture
+    def refused_values(self):
+        shapes = [noise(3, 4), noise(3), torch.tensor(1.0), noise(1, 3, 0, 4), noise(*[2] * 8), noise(1, 32768, 1)]
+        dicts = [{"image": noise(1, 3, 4), "affine": np.eye(2)[:1]}, {"mask": noise(1, 3, 4)}]
+        kinds = [noise(1, 3, 4).to_sparse(), np.ones((1, 2, 3), np.longdouble), np.array([["a"]]), "text", None]
+        return [*shapes, *dicts, *kinds]
+
+
+class TestNiftiUncompressed(TestNifti):
+    """With an affine for all."""
+
+    affine = np.array([[-1.0, 0, 0, 5], [0, -2, 0, 6], [0, 0, 3, 7], [0, 0, 0, 1]])
+
+    def compared(self, data):
+        return data
+
+    @pytest.fixture
+    def encoder(self):
+        return write_nifti.with_options(suffix=".nii", affine=self.affine)
+
+
+class TestNiftiOfLibdeflate(TestNifti):
+    """Smaller files."""
+
+    @pytest.fixture
+    def encoder(self):
+        return write_nifti.with_options(compress_level=6)
 
 
 @make_encoder(suffix=".npy")

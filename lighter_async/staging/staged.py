@@ -117,10 +117,10 @@ class Staged:
         return _own(found) if type(place) is Loose else found
 
     def _find_block(self, place: Any) -> Any:
+        if type(place) is Leaf and place.is_tensor:
+            return Block(place.dtype, place.shape, place.bytes(self._memory()))
         if type(place) is Leaf:
-            return (
-                Block(place.dtype, place.shape, place.bytes(self._memory())) if place.is_tensor else self._find(place)
-            )
+            return place.view(self._memory())
         if type(place) is Text:
             return place.read(self._memory())
         raise LookupError("it is no dense tensor or array, nor a text or a number")

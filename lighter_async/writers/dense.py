@@ -23,13 +23,14 @@ def is_tensor(value: Any) -> bool:
     return kind is not None and isinstance(value, kind)
 
 
-def array_of(value: Any, what: str, *, widen: bool = False) -> NDArray[Any]:
-    """A tensor, an array or a `Block` as an array in C order; elements that are there already are not copied.
+def array_of(value: Any, what: str, *, widen: bool = False, in_c_order: bool = True) -> NDArray[Any]:
+    """A tensor, an array or a `Block` as an array; elements that are there already are not copied.
 
     Args:
         value: The tensor, array, numpy number or `Block`.
         what: The format in error messages, such as ``"a numpy file"``.
         widen: Whether floats that numpy lacks (bfloat16, float8) become float32; else they are refused.
+        in_c_order: Whether its elements are to lie in C order.
 
     Raises:
         TypeError: It is none of them, or numpy cannot hold it.
@@ -42,8 +43,9 @@ def array_of(value: Any, what: str, *, widen: bool = False) -> NDArray[Any]:
             raise TypeError("an array of objects is pickled, and that is not written; convert it to numbers or texts")
         if array.dtype.kind == "V" and array.dtype.fields is None:
             numpy_dtype(str(array.dtype), what)
-        return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+        return array if array.flags.c_contiguous or not in_c_order else np.ascontiguousarray(array)
     plain = _plain_tensor(value, what)
+    plain = plain.contiguous() if in_c_order else plain
     name = str(plain.dtype).removeprefix("torch.")
     if widen and name.startswith(("bfloat16", "float8")):
         plain = plain.float()
@@ -64,7 +66,7 @@ def block_of(value: Any, what: str) -> Block:
         array = array_of(value, what)
         array = array.astype(array.dtype.newbyteorder("="), copy=False)
         return Block(str(array.dtype), array.shape, _memory_of(array))
-    plain = _plain_tensor(value, what)
+    plain = _plain_tensor(value, what).contiguous()
     torch = sys.modules["torch"]
     name = str(plain.dtype).removeprefix("torch.")
     if not plain.numel():
@@ -111,7 +113,7 @@ def _array_of_block(block: Block, what: str, *, widen: bool) -> NDArray[Any]:
 
 
 def _plain_tensor(value: Any, what: str) -> Any:
-    """A dense tensor on the host, in C order, without its class.
+    """A dense tensor on the host, without its class.
 
     Raises:
         TypeError: It is none.
@@ -128,7 +130,7 @@ def _plain_tensor(value: Any, what: str) -> Any:
         raise TypeError(f"{what} has no quantised arrays ({value.dtype}); write tensor.dequantize()")
     if value.layout is not torch.strided:
         raise TypeError(f"{what} is one dense array, not a {value.layout} tensor; write tensor.to_dense()")
-    return value.detach().cpu().resolve_conj().resolve_neg().contiguous().as_subclass(torch.Tensor)
+    return value.detach().cpu().resolve_conj().resolve_neg().as_subclass(torch.Tensor)
 
 
 def _memory_of(array: NDArray[Any]) -> NDArray[np.uint8]:
