@@ -4,10 +4,16 @@ The table of values is in `test_values.py`.
 """
 
 import gzip
+import json
+import re
 
 import nibabel
 import numpy as np
+import safetensors.torch
 import torch
+
+from lighter_async.writers.json import write_json
+from lighter_async.writers.safetensors import write_safetensors
 
 NO_DATA = ValueError, r"on the meta device and has no data to write"
 NO_ARRAY = TypeError, r"a tensor or a numpy array can be written here, not \w+"
@@ -69,4 +75,75 @@ class Nifti:
         return gzip.decompress(content)
 
 
-RULES = {"nifti": Nifti()}
+class Safetensors:
+    """Read by its package, whose own file is the same."""
+
+    shape = (3, 4, 5)
+
+    def refusal(self, value):
+        if isinstance(value, dict):  # of a tensor, or of a list, and a list
+            return TypeError, "a safetensors file holds tensors by name, and '[ab]' is a list"
+        if isinstance(value, torch.Tensor):
+            lacking = {torch.complex32: "complex32", torch.complex128: "complex128"}.get(value.dtype)
+        elif isinstance(value, (np.ndarray, np.generic)):
+            if value.dtype.hasobject:
+                return OBJECTS
+            lacking = None if value.dtype.kind in "biuf" and value.dtype != np.longdouble else str(value.dtype)
+        else:
+            return (TypeError, "tensors by name, and 'value' is a list") if isinstance(value, list) else NO_ARRAY
+        refused = TypeError, f"a safetensors file cannot hold {re.escape(repr(lacking))}; convert"
+        return (not_dense(value) if isinstance(value, torch.Tensor) else None) or (refused if lacking else None)
+
+    def check(self, content, value):
+        if not isinstance(value, torch.Tensor):
+            value = torch.from_numpy(np.array(value, value.dtype.newbyteorder("="), order="C"))
+        value = value.detach().resolve_conj().resolve_neg().contiguous().as_subclass(torch.Tensor)
+        assert content == safetensors.torch.save({"value": value})
+        loaded, decoded = safetensors.torch.load(content)["value"], write_safetensors.decode(content)
+        for one in (loaded, decoded):
+            assert (one.dtype, one.shape) == (value.dtype, value.shape)
+            assert one.reshape(-1).view(torch.uint8).tolist() == value.reshape(-1).view(torch.uint8).tolist()
+
+    def comparable(self, content):
+        return content
+
+
+class Json:
+    """Read by Python's json: the same numbers, texts, lists and dicts."""
+
+    shape = (3, 4, 5)
+
+    def refusal(self, value):
+        if isinstance(value, torch.Tensor):
+            if value.is_meta:
+                return NO_DATA
+            refused = not_dense(value)
+            if refused is None and value.dtype is torch.complex32:
+                refused = TypeError, "a JSON list cannot hold 'complex32'; convert"
+            if refused is not None:
+                return refused[0], f"the value cannot be a list: .*{refused[1]}"
+        if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
+            if isinstance(value, np.ndarray) and value.dtype.hasobject:
+                return TypeError, f"the value cannot be a list: {OBJECTS[1]}"
+            array = as_array(value)
+            if array.dtype.kind not in "biufU" or array.dtype == np.longdouble:
+                return TypeError, r"the value is of dtype .*, which JSON lacks; write array\.real"
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                return ValueError, r"value\[0\]\[0\]\[0\] is nan, which JSON lacks; the option not_finite='null'"
+        return None
+
+    def check(self, content, value):
+        assert json.loads(content) == write_json.decode(content) == self.expected(value)
+
+    def expected(self, value):
+        if isinstance(value, dict):
+            return {key: self.expected(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.expected(item) for item in value]
+        return as_array(value).tolist()
+
+    def comparable(self, content):
+        return content
+
+
+RULES = {"json": Json(), "nifti": Nifti(), "safetensors": Safetensors()}

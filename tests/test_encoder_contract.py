@@ -12,8 +12,10 @@ from lighter_async import write_image_2d, write_image_3d, write_tensor, write_te
 from lighter_async.testing import EncoderContract
 from lighter_async.writers.array import write_npy, write_row
 from lighter_async.writers.image import to_pixels
+from lighter_async.writers.json import write_json
 from lighter_async.writers.nifti import write_nifti
 from lighter_async.writers.pt_archive import _without_identifier
+from lighter_async.writers.safetensors import write_safetensors
 
 OTHER = {"no_such_option": 1}
 
@@ -265,6 +267,94 @@ class TestNiftiOfLibdeflate(TestNifti):
     @pytest.fixture
     def encoder(self):
         return write_nifti.with_options(compress_level=6)
+
+
+class TestJson(EncoderContract):
+    """Numbers, texts, lists and dicts, and arrays as lists."""
+
+    wrong_options = (OTHER, {"not_finite": "NaN"}, {"not_finite": None}, {"indent": -1}, {"indent": "  "})
+
+    @pytest.fixture
+    def encoder(self):
+        return write_json
+
+    @pytest.fixture
+    def values(self):
+        plain = [None, True, 3, -(10**30), 0.1, 5e-324, "", 'ä\n€ \x00"', [], {}, (1, [2.5, None]), {"a": {"b": [1]}}]
+        dtypes = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.uint8)
+        tensors = [noise(3, 4, dtype=dtype) for dtype in dtypes]
+        arrays = [
+            np.float32(0.1),
+            np.int8(3),
+            np.bool_(True),
+            np.array(["a", "bc"]),
+            np.ones((2, 3), ">f4"),
+            np.zeros(0),
+        ]
+        nested = {
+            "scores": noise(5),
+            "label": torch.tensor(3),
+            "boxes": [noise(4), noise(4)],
+            "none": torch.zeros(0, 4),
+        }
+        return [*plain, *tensors, torch.tensor(1.5), torch.tensor([True]), *arrays, nested]
+
+    @pytest.fixture
+    def refused_values(self):
+        numbers = [float("nan"), [1, float("inf")], {"a": torch.tensor([1.0, float("nan")])}, np.float64("-inf")]
+        others = [b"bytes", {1: 2}, {"a": {"b", "c"}}, 1j, np.ones(2, "c8"), noise(2, 3).to_sparse(), object()]
+        return [*numbers, *others, np.datetime64("2020-02-02"), "\ud800", np.longdouble(1)]
+
+    def expected(self, value):
+        if isinstance(value, dict):
+            return {key: self.expected(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.expected(item) for item in value]
+        return value.tolist() if isinstance(value, (torch.Tensor, np.ndarray, np.generic)) else value
+
+
+class TestJsonOfSeveralLines(TestJson):
+    """As people read it."""
+
+    @pytest.fixture
+    def encoder(self):
+        return write_json.with_options(indent=2)
+
+
+class TestSafetensors(EncoderContract):
+    """Tensors by name, and one without."""
+
+    wrong_options = (OTHER, {"key": 3}, {"key": "__metadata__"}, {"metadata": {"a": 1}}, {"metadata": "text"})
+
+    @pytest.fixture
+    def encoder(self):
+        return write_safetensors
+
+    @pytest.fixture
+    def values(self):
+        dtypes = (torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.uint8, torch.uint16)
+        tensors = [noise(3, 4, dtype=dtype) for dtype in dtypes]
+        views = [noise(4, 6).t(), noise(8, 8)[::2, 1:3], torch.tensor(1.5), torch.zeros(0, 3), torch.tensor([True])]
+        several = {"b": noise(2, 3), "a": torch.tensor(1), "c.d": noise(3) > 0.5, "e": np.ones((2, 2), ">f4")}
+        return [*tensors, *views, several, {}, {"none": torch.zeros(0)}, np.arange(6).reshape(2, 3)[:, ::2]]
+
+    @pytest.fixture
+    def refused_values(self):
+        dicts = [{1: noise(2)}, {"a": [noise(2)]}, {"a": {"b": noise(2)}}, {"a": 1.5}, {"__metadata__": noise(2)}]
+        return [*dicts, noise(2, 3).to_sparse(), np.array(["a"]), [noise(2)], "text", None, np.ones(2, "c16")]
+
+    def expected(self, value):
+        if isinstance(value, dict):
+            return {name: self.expected(one) for name, one in value.items()}
+        return value if isinstance(value, torch.Tensor) else value.astype(value.dtype.newbyteorder("="))
+
+
+class TestSafetensorsWithOptions(TestSafetensors):
+    """Another name, and texts beside it."""
+
+    @pytest.fixture
+    def encoder(self):
+        return write_safetensors.with_options(key="logits", metadata={"format": "pt", "model": "x"})
 
 
 @make_encoder(suffix=".npy")
