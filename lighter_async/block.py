@@ -16,9 +16,8 @@ class Block:
     """The elements of one dense tensor, in C order and the machine's byte order.
 
     Attributes:
-        dtype: torch's name for the type of an element, without ``torch.``: ``"float32"``, ``"bfloat16"``. In rows of
-            tables, of arrays, numpy's.
-        shape: The tensor's shape; of at least one element, except in rows of tables.
+        dtype: torch's name for the type of an element, without ``torch.``: ``"float32"``, ``"bfloat16"``.
+        shape: The tensor's shape; of at least one element, except inside a container (`Encoder.encode_blocks`).
         memory: The elements' bytes: 1-d, uint8, not to be changed.
     """
 

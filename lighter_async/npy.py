@@ -38,11 +38,12 @@ class Header(NamedTuple):
     nbytes: int
 
 
-def numpy_dtype(name: str) -> np.dtype[Any]:
+def numpy_dtype(name: str, what: str = "a numpy file") -> np.dtype[Any]:
     """numpy's dtype of a tensor's or an array's, by its name.
 
     Args:
         name: torch's name without ``torch.``, or numpy's.
+        what: What is to hold it, in the error message.
 
     Raises:
         TypeError: numpy has none, or none whose elements a file can hold as they are.
@@ -53,7 +54,7 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
         dtype = None
     if dtype is None or dtype.kind not in _KINDS or dtype.hasobject:
         raise TypeError(
-            f"a numpy file cannot hold {name!r:.200}; convert it to a dtype that numpy has, such as float32 "
+            f"{what} cannot hold {name!r:.200}; convert it to a dtype that numpy has, such as float32 "
             "(tensor.float()), or take its bits as whole numbers (tensor.view(torch.int16) of bfloat16, torch.uint8 of "
             "float8)"
         )

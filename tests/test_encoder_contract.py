@@ -1,5 +1,6 @@
 """The contract of encoders, on all that there are."""
 
+import gzip
 import io
 
 import numpy as np
@@ -11,7 +12,10 @@ from lighter_async import write_image_2d, write_image_3d, write_tensor, write_te
 from lighter_async.testing import EncoderContract
 from lighter_async.writers.array import write_npy, write_row
 from lighter_async.writers.image import to_pixels
+from lighter_async.writers.json import write_json
+from lighter_async.writers.nifti import write_nifti
 from lighter_async.writers.pt_archive import _without_identifier
+from lighter_async.writers.safetensors import write_safetensors
 
 OTHER = {"no_such_option": 1}
 
@@ -201,6 +205,156 @@ class TestVolume(Images):
     @pytest.fixture
     def refused_values(self):
         return [noise(3, 8, 8), noise(2, 2, 8, 8)]
+
+
+class TestNifti(EncoderContract):
+    """Compressed, as it is made by default."""
+
+    wrong_options = (
+        *(OTHER, {"compress_level": 13}, {"compress_level": "1"}, {"channel_dim": "first"}, {"suffix": ".gz"}),
+        *({"affine": [1, 2]}, {"affine": np.full((4, 4), np.nan)}),
+    )
+    affine = np.eye(4)
+
+    def compared(self, data):
+        return gzip.decompress(data)  # ISA-L's compressed bytes may differ from one call to the next
+
+    def expected(self, value):
+        image, affine = (value["image"], value["affine"]) if isinstance(value, dict) else (value, self.affine)
+        image = as_numpy(image.float() if image.dtype in (torch.bfloat16, torch.float16) else image)
+        image = image.astype("u1" if image.dtype == bool else image.dtype.newbyteorder("="))
+        if isinstance(value, dict):  # whose shape nobody records
+            image = image.reshape(*image.shape, *[1] * (4 - image.ndim))
+        return {"image": image, "affine": np.array(affine, np.float64)}
+
+    @pytest.fixture
+    def encoder(self):
+        return write_nifti
+
+    @pytest.fixture
+    def values(self):
+        dtypes = (torch.float16, torch.bfloat16, torch.float64, torch.int16, torch.int64, torch.uint8, torch.uint16)
+        tensors = [noise(2, 3, 4, 5, dtype=dtype) for dtype in dtypes]
+        shapes = [noise(1, 3, 4), noise(2, 3, 4), noise(1, 3, 4, 1), noise(1, 40, 4, 2), noise(2, 3, 4, 5, 6) > 0.5]
+        views = [noise(5, 4, 3, 1).permute(3, 2, 1, 0), np.ones((1, 3, 4, 5), ">f4"), np.ones((1, 2, 3, 4), order="F")]
+        affine = np.diag([1.0, 2.0, 3.0, 1.0])
+        return [*tensors, *shapes, *views, {"image": noise(1, 3, 4, 5), "affine": affine}]
+
+    @pytest.fixture
+    def refused_values(self):
+        shapes = [noise(3, 4), noise(3), torch.tensor(1.0), noise(1, 3, 0, 4), noise(*[2] * 8), noise(1, 32768, 1)]
+        dicts = [{"image": noise(1, 3, 4), "affine": np.eye(2)[:1]}, {"mask": noise(1, 3, 4)}]
+        kinds = [noise(1, 3, 4).to_sparse(), np.ones((1, 2, 3), np.longdouble), np.array([["a"]]), "text", None]
+        return [*shapes, *dicts, *kinds]
+
+
+class TestNiftiUncompressed(TestNifti):
+    """With an affine for all."""
+
+    affine = np.array([[-1.0, 0, 0, 5], [0, -2, 0, 6], [0, 0, 3, 7], [0, 0, 0, 1]])
+
+    def compared(self, data):
+        return data
+
+    @pytest.fixture
+    def encoder(self):
+        return write_nifti.with_options(suffix=".nii", affine=self.affine)
+
+
+class TestNiftiOfLibdeflate(TestNifti):
+    """Smaller files."""
+
+    @pytest.fixture
+    def encoder(self):
+        return write_nifti.with_options(compress_level=6)
+
+
+class TestJson(EncoderContract):
+    """Numbers, texts, lists and dicts, and arrays as lists."""
+
+    wrong_options = (OTHER, {"not_finite": "NaN"}, {"not_finite": None}, {"indent": -1}, {"indent": "  "})
+
+    @pytest.fixture
+    def encoder(self):
+        return write_json
+
+    @pytest.fixture
+    def values(self):
+        plain = [None, True, 3, -(10**30), 0.1, 5e-324, "", 'ä\n€ \x00"', [], {}, (1, [2.5, None]), {"a": {"b": [1]}}]
+        dtypes = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.uint8)
+        tensors = [noise(3, 4, dtype=dtype) for dtype in dtypes]
+        arrays = [
+            np.float32(0.1),
+            np.int8(3),
+            np.bool_(True),
+            np.array(["a", "bc"]),
+            np.ones((2, 3), ">f4"),
+            np.zeros(0),
+        ]
+        nested = {
+            "scores": noise(5),
+            "label": torch.tensor(3),
+            "boxes": [noise(4), noise(4)],
+            "none": torch.zeros(0, 4),
+        }
+        return [*plain, *tensors, torch.tensor(1.5), torch.tensor([True]), *arrays, nested]
+
+    @pytest.fixture
+    def refused_values(self):
+        numbers = [float("nan"), [1, float("inf")], {"a": torch.tensor([1.0, float("nan")])}, np.float64("-inf")]
+        others = [b"bytes", {1: 2}, {"a": {"b", "c"}}, 1j, np.ones(2, "c8"), noise(2, 3).to_sparse(), object()]
+        return [*numbers, *others, np.datetime64("2020-02-02"), "\ud800", np.longdouble(1)]
+
+    def expected(self, value):
+        if isinstance(value, dict):
+            return {key: self.expected(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.expected(item) for item in value]
+        return value.tolist() if isinstance(value, (torch.Tensor, np.ndarray, np.generic)) else value
+
+
+class TestJsonOfSeveralLines(TestJson):
+    """As people read it."""
+
+    @pytest.fixture
+    def encoder(self):
+        return write_json.with_options(indent=2)
+
+
+class TestSafetensors(EncoderContract):
+    """Tensors by name, and one without."""
+
+    wrong_options = (OTHER, {"key": 3}, {"key": "__metadata__"}, {"metadata": {"a": 1}}, {"metadata": "text"})
+
+    @pytest.fixture
+    def encoder(self):
+        return write_safetensors
+
+    @pytest.fixture
+    def values(self):
+        dtypes = (torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.uint8, torch.uint16)
+        tensors = [noise(3, 4, dtype=dtype) for dtype in dtypes]
+        views = [noise(4, 6).t(), noise(8, 8)[::2, 1:3], torch.tensor(1.5), torch.zeros(0, 3), torch.tensor([True])]
+        several = {"b": noise(2, 3), "a": torch.tensor(1), "c.d": noise(3) > 0.5, "e": np.ones((2, 2), ">f4")}
+        return [*tensors, *views, several, {}, {"none": torch.zeros(0)}, np.arange(6).reshape(2, 3)[:, ::2]]
+
+    @pytest.fixture
+    def refused_values(self):
+        dicts = [{1: noise(2)}, {"a": [noise(2)]}, {"a": {"b": noise(2)}}, {"a": 1.5}, {"__metadata__": noise(2)}]
+        return [*dicts, noise(2, 3).to_sparse(), np.array(["a"]), [noise(2)], "text", None, np.ones(2, "c16")]
+
+    def expected(self, value):
+        if isinstance(value, dict):
+            return {name: self.expected(one) for name, one in value.items()}
+        return value if isinstance(value, torch.Tensor) else value.astype(value.dtype.newbyteorder("="))
+
+
+class TestSafetensorsWithOptions(TestSafetensors):
+    """Another name, and texts beside it."""
+
+    @pytest.fixture
+    def encoder(self):
+        return write_safetensors.with_options(key="logits", metadata={"format": "pt", "model": "x"})
 
 
 @make_encoder(suffix=".npy")

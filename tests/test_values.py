@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from format_rules import RULES
 from harness import results
 from PIL import Image
 
@@ -223,6 +224,7 @@ CASES = {
 }
 
 SHAPES = {"tensor": (3, 4, 5), "image_2d": (3, 4, 5), "image_3d": (3, 2, 4, 5), "text": (3, 4, 5), "npy": (3, 4, 5)}
+SHAPES |= {writer: rule.shape for writer, rule in RULES.items()}
 WAYS = ["directly", "submit", "submit_batch"]
 
 
@@ -396,7 +398,7 @@ def without_numpy(value):
     if value.is_nested:
         return TypeError, "not a nested tensor; write its parts one by one"
     if value.is_quantized:
-        return TypeError, r"no quantised arrays .* write tensor\.dequantize\(\)"
+        return TypeError, r"has no quantised arrays .* write tensor\.dequantize\(\)"
     if value.layout is not torch.strided:
         return TypeError, r"one dense array, not a torch\.\w+ tensor; write tensor\.to_dense\(\)"
     name = str(value.dtype).removeprefix("torch.")
@@ -426,12 +428,27 @@ def test_a_numpy_file_is_what_numpy_saves(tmp_path, writer, way, name):
     assert writer_registry.get(writer).decode(content).tobytes() == loaded.tobytes()
 
 
+@tried(*RULES)
+def test_a_file_of_another_format_holds_the_value_or_there_is_none(tmp_path, writer, way, name):
+    """The format's own package reads it; what it cannot hold is refused with the remedy (`format_rules.py`)."""
+    case, rule = CASES[name], RULES[writer]
+    value = case.make((3, 4, 5) if name == "sparse CSR" else rule.shape)
+    refusal = rule.refusal(value)
+    if refusal is not None:
+        if way == "directly" and name == "meta":
+            refusal = NotImplementedError, "Cannot copy out of meta tensor; no data!"
+        check_refused(refusal, writer, way, case, value, tmp_path)
+        return
+    rule.check(write(writer, way, case, value, tmp_path), value)
+
+
 @pytest.mark.parametrize("writer", SHAPES)
 def test_helpers_make_of_every_value_what_threads_make_of_it(tmp_path, writer):
     """The same pixels, bits, texts and refusals, all of them in one batch."""
     cases = {name: case for name, case in CASES.items() if not case.handed_over}
     names = {f"{number:03}": name for number, name in enumerate(cases)}
-    values = {number: cases[name].make(SHAPES[writer]) for number, name in names.items()}
+    shapes = {name: (3, 4, 5) if name == "sparse CSR" else SHAPES[writer] for name in cases}
+    values = {number: cases[name].make(shapes[name]) for number, name in names.items()}
     refused = {}
     for backend in ("thread", "process"):
         service = BackgroundWriter(writer, tmp_path / backend, backend=backend, max_workers=1, queue_size=1000)
@@ -456,6 +473,8 @@ def test_helpers_make_of_every_value_what_threads_make_of_it(tmp_path, writer):
             assert re.sub(rb"\bj\d+\b", b"j", one) == re.sub(rb"\bj\d+\b", b"j", other), names[number]
         elif writer == "npy":
             assert one == other, names[number]
+        elif writer in RULES:
+            assert RULES[writer].comparable(one) == RULES[writer].comparable(other), names[number]
         else:
             loaded = torch.load(io.BytesIO(other), weights_only=cases[names[number]].weights_only)
             check_same(loaded, values[number])

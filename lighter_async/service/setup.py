@@ -95,6 +95,7 @@ class Setup:
             accelerator=self.options.accelerator,
             shared=self.backend == "process",
             reduce={one.key: one.encoder.reduce for one in self._outputs if one.encoder.reduce is not None},
+            prepare={one.key: one.encoder.prepare for one in self._outputs if one.encoder.prepare is not None},
             outputs=[one.key for one in self._outputs if one.key is not None],
             dicts=self.tables is not None,
         )

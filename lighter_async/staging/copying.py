@@ -32,6 +32,7 @@ class StagingPool:
         shared: Whether other processes are to read the slots.
         reduce: By output, what to compute from a device tensor before it is copied to the host. The key is None if a
             sample has only one output.
+        prepare: By output, what makes plain values of a batch or a sample, as of `Encoder`.
         outputs: The keys of a sample's outputs, if it has several.
         dicts: Whether each sample is a dict from columns to values, and a batch a dict with all values of each.
 
@@ -46,10 +47,12 @@ class StagingPool:
         accelerator: Accelerator | None = None,
         shared: bool = False,
         reduce: Mapping[str | None, Callable[[Any], Any]] | None = None,
+        prepare: Mapping[str | None, Callable[..., Any]] | None = None,
         outputs: Sequence[str] = (),
         dicts: bool = False,
     ) -> None:
         self._reduce = dict(reduce or {})
+        self._prepare = dict(prepare or {})
         self._outputs = tuple(outputs)
         self._dicts = dicts
         self._accelerator: Accelerator = accelerator or TorchAccelerator()
@@ -67,32 +70,43 @@ class StagingPool:
         shared = self.shared is not None
         if self._outputs:
             if isinstance(values, Mapping):
-                values = {key: self._reduced_all(one, key) for key, one in values.items()}
-            elif self._reduce and isinstance(values, Sequence):
-                values = [self._reduced_outputs(value) for value in values]
+                values = {key: self._prepared_batch(one, key) for key, one in values.items()}
+            elif (self._reduce or self._prepare) and isinstance(values, Sequence):
+                values = [self._prepared_outputs(value) for value in values]
             return plan_batch_of_outputs(values, self._outputs, shared=shared)
         if self._dicts:
             return plan_batch_of_dicts(values, shared=shared)
-        return plan_batch(self._reduced_all(values, None), shared=shared)
+        return plan_batch(self._prepared_batch(values, None), shared=shared)
 
     def plan_sample(self, value: Any) -> Plan:
         """The same for one sample."""
         shared = self.shared is not None
         if self._outputs:
-            return plan_sample_of_outputs(self._reduced_outputs(value), self._outputs, shared=shared)
+            return plan_sample_of_outputs(self._prepared_outputs(value), self._outputs, shared=shared)
         if self._dicts:
             return plan_sample(as_row(value), shared=shared)
-        return plan_sample(self._reduced(value, None), shared=shared)
+        return plan_sample(self._prepared(value, None), shared=shared)
 
-    def _reduced_outputs(self, value: Any) -> Any:
+    # What an encoder makes of values before they are copied: plain values first, then fewer bytes on the device.
+
+    def _prepared_outputs(self, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        return {key: self._reduced(one, key) for key, one in value.items()}
+        return {key: self._prepared(one, key) for key, one in value.items()}
 
-    def _reduced_all(self, values: Any, key: str | None) -> Any:
+    def _prepared_batch(self, values: Any, key: str | None) -> Any:
+        prepare = self._prepare.get(key)
+        if prepare is not None and (is_tensor(values) or isinstance(values, np.ndarray)):
+            values = prepare(values, is_batch=True)
+        elif prepare is not None and type(values) in (list, tuple):
+            values = [prepare(value, is_batch=False) for value in values]
         if key in self._reduce and type(values) in (list, tuple):
             return [self._reduced(value, key) for value in values]
         return self._reduced(values, key)
+
+    def _prepared(self, value: Any, key: str | None) -> Any:
+        prepare = self._prepare.get(key)
+        return self._reduced(value if prepare is None else prepare(value, is_batch=False), key)
 
     def _reduced(self, value: Any, key: str | None) -> Any:
         reduce = self._reduce.get(key)

@@ -34,7 +34,7 @@ class Leaf:
         """The same for row `index`."""
         return _view(self._row(memory, index), self.dtype, self.shape[1:], self.is_tensor)
 
-    def row_leaf(self, index: int) -> Leaf:
+    def place_of_row(self, index: int) -> Leaf:
         """The place of row `index`."""
         size = self.nbytes // self.shape[0]
         return Leaf(self.dtype, self.shape[1:], self.offset + size * index, size, self.is_tensor)

@@ -65,17 +65,16 @@ class Staged:
         value = self._placed(index, key)
         return value.block(self.slot.memory) if isinstance(value, Leaf) else None
 
-    def dict_of_blocks(self, index: int) -> Any:
-        """A dict as `value` gives it, with plain memory of the slot instead of each tensor and array of numbers."""
-        value = self._placed(index, None)
-        if type(value) is not dict:
-            return _restore(value, self._find)
-        return {key: self._as_block(one) for key, one in value.items()}
+    def blocks(self, index: int, key: str | None = None) -> Any:
+        """The same value with a `Block` in the place of each dense tensor, which may be without elements.
 
-    def _as_block(self, place: Any) -> Any:
-        if type(place) is Leaf and (place.is_tensor or place.dtype.kind in "biufc"):
-            return Block(_dtype_text(place.dtype), place.shape, place.bytes(self._memory()))
-        return _restore(place, self._find)
+        Raises:
+            LookupError: It holds tensors that are not dense, or objects of a user's own.
+        """
+        column = self._column(key)
+        if column is not None:
+            return self._find_block(column.place_of_row(index))
+        return _restore(self._placed(index, key), self._find_block)
 
     def columns_between(self, start: int, stop: int) -> dict[str, Rows] | None:
         """As `rows_between`, of each column of dicts; None if one of them is no dense batch."""
@@ -132,7 +131,7 @@ class Staged:
         if not self.columns:
             return self.values[index]
         return {
-            name: self.values[index][name] if column is None else column.row_leaf(index)
+            name: self.values[index][name] if column is None else column.place_of_row(index)
             for name, column in self.columns.items()
         }
 
@@ -152,6 +151,15 @@ class Staged:
             return _own(place.view(self._memory()))
         found = self._found(place, self._find_own)
         return _own(found) if type(place) is Loose else found
+
+    def _find_block(self, place: Any) -> Any:
+        if type(place) is Leaf and place.is_tensor:
+            return Block(place.dtype, place.shape, place.bytes(self._memory()))
+        if type(place) is Leaf:
+            return place.view(self._memory())
+        if type(place) is Text:
+            return place.read(self._memory())
+        raise LookupError("it is no dense tensor or array, nor a text or a number")
 
     def _found(self, place: Any, find: Callable[[Any], Any]) -> Any:
         if type(place) is Loose:

@@ -37,12 +37,16 @@ def encode_sample(
     parts = []
     for output, file in zip(outputs, files, strict=True):
         encoder, data = output.encoder, None
-        if encoder.takes_dicts:
-            parts.append(Part(file, output.suffix, encoder.encode_dict(staged.dict_of_blocks(index))))
-            continue
         block = staged.block(index, output.key) if encoder.takes_blocks else None
         if block is not None:
             data = encoder.encode_block(block)
+        if data is None and encoder.takes_blocks_in_containers:
+            try:
+                blocks = staged.blocks(index, output.key)
+            except LookupError:
+                pass  # it holds what only `encode` can be given
+            else:
+                data = encoder.encode_blocks(blocks)
         if data is None:
             data = encoder.encode(staged.value(index, output.key))
         parts.append(Part(file, output.suffix, data))

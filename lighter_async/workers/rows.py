@@ -66,7 +66,7 @@ def _columns_of(work: Work) -> list[_Column] | None:
     columns = []
     for output in work.job.outputs:
         kind: Kind = None
-        if output.encoder.takes_dicts:
+        if output.encoder.takes_columns:
             some = staged.columns_between(unit.start, unit.stop)
             encoded = None if some is None else output.encoder.encode_columns(some)
         else:

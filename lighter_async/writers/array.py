@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lighter_async.block import Block, EncodedRows, Rows
 from lighter_async.npy import as_array, header, numpy_dtype, read
 from lighter_async.writers.base import Encoder
+from lighter_async.writers.dense import array_of, without_class
 
 __all__ = ["decode_npy", "decode_row", "encode_npy", "encode_row", "write_npy", "write_row"]
 
@@ -100,36 +101,7 @@ def decode_row(
 
 
 def _array_of(value: Any) -> NDArray[Any]:
-    """A tensor or an array as an array in C order; elements that are there already are not copied.
-
-    Raises:
-        TypeError: It is neither, or numpy cannot hold it.
-    """
-    if isinstance(value, (np.ndarray, np.generic)):
-        array = np.asarray(value)
-        if array.dtype.hasobject:
-            raise TypeError("an array of objects is pickled, and that is not written; convert it to numbers or texts")
-        if array.dtype.kind == "V" and array.dtype.fields is None:
-            numpy_dtype(str(array.dtype))
-        return array if array.flags.c_contiguous else np.ascontiguousarray(array)
-    import sys
-
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(value, torch.Tensor):
-        raise TypeError(
-            f"a tensor or a numpy array can be written here, not {type(value).__name__}; numpy.asarray(value) makes "
-            "one of numbers and lists of them"
-        )
-    if value.is_nested:
-        raise TypeError("a numpy file is one dense array, not a nested tensor; write its parts one by one")
-    if value.is_quantized:
-        raise TypeError(f"numpy has no quantised arrays ({value.dtype}); write tensor.dequantize()")
-    if value.layout is not torch.strided:
-        raise TypeError(f"a numpy file is one dense array, not a {value.layout} tensor; write tensor.to_dense()")
-    numpy_dtype(str(value.dtype).removeprefix("torch."))
-    plain = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    array = plain.as_subclass(torch.Tensor).numpy()
-    return np.asarray(array)
+    return array_of(value, "a numpy file")
 
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:
@@ -142,6 +114,7 @@ write_npy = Encoder(
     name="npy",
     encode_block=_npy_of_block,
     encode_rows=_npy_of_rows,
+    prepare=without_class,
     decode=decode_npy,
 )
 """``write_npy(path, value, *, suffix=".npy")``: write what `numpy.load` reads back."""

@@ -53,17 +53,25 @@ class Encoder:
         encode_rows: ``(rows, **options) -> EncodedRows``, tried before that where samples that are stored together
             have one dtype and shape: the bytes of all of them at once, if they are of equal size. It returns None if
             each has to be encoded by itself.
-        encode_dict: ``(value, **options) -> bytes``, called in place of `encode` for values that are dicts, with a
-            `Block` in place of each tensor and array of numbers.
         encode_columns: ``(columns, **options) -> EncodedRows``, as `encode_rows` where samples that are stored together
             are dicts: `Rows` for each of their keys.
+        encode_blocks: ``(value, **options) -> bytes``, tried likewise where dense tensors lie in lists, tuples and
+            dicts: ``value`` has a `Block` in the place of each, also of one without elements. So a helper process needs
+            no PyTorch. It returns None if the value has to be encoded after all.
+        prepare: ``(value, *, is_batch, **options) -> value``, called at hand-over, in the caller's thread, with a
+            sample, or with a tensor or an array that has one in each row (``is_batch``). It makes plain tensors and
+            containers of values that are more than that, such as tensors of a class of their own, whose class no helper
+            process then needs. It copies nothing, and gives back what it does not know; a batch may become a list.
         reduce: ``(tensor, **options) -> tensor``, computed on an accelerator before the tensor is copied to the host,
             to leave fewer bytes to copy. The result has to encode to the same bytes.
         templates: What `encode_block` needs for some kinds of tensor, and only this process can make.
-        check: ``(**options)``, called when options are given; raises if one has a value that it may not have.
+        check: ``(**options)``, called when options are given, and when a writer is made with it; raises if one has a
+            value that it may not have, or a package is not installed.
         decode: ``(bytes) -> value``, the inverse, which `open_results` calls. It also gets the encoder's options for
             which it has parameters, and likewise ``shape`` and ``dtype``, the value's if they are recorded (else None),
             and ``trust``, whether the user trusts everybody who can write to the directory.
+
+    A function with a keyword ``suffix`` is given the suffix that a user has chosen, as an option.
 
     Raises:
         TypeError: It is not a plain function, or a `functools.partial` gives it arguments that it does not take.
@@ -78,8 +86,9 @@ class Encoder:
         name: str | None = None,
         encode_block: Callable[..., Encoded | None] | None = None,
         encode_rows: Callable[..., EncodedRows | None] | None = None,
-        encode_dict: Callable[..., Encoded] | None = None,
         encode_columns: Callable[..., EncodedRows | None] | None = None,
+        encode_blocks: Callable[..., Encoded | None] | None = None,
+        prepare: Callable[..., Any] | None = None,
         reduce: Callable[..., Any] | None = None,
         templates: Templates | None = None,
         check: Callable[..., None] | None = None,
@@ -104,8 +113,9 @@ class Encoder:
         self._encode = encode
         self._encode_block = encode_block
         self._encode_rows = encode_rows
-        self._encode_dict = encode_dict
         self._encode_columns = encode_columns
+        self._encode_blocks = encode_blocks
+        self.prepare = prepare
         self._templates = templates
         self._check = check
         self.decoder = decode
@@ -140,14 +150,9 @@ class Encoder:
         return None if encoded is None else as_parts(encoded, self.name)
 
     @property
-    def takes_dicts(self) -> bool:
-        """Whether `encode_dict` is to be called for dicts, and `encode_columns` may be tried."""
-        return self._encode_dict is not None
-
-    def encode_dict(self, value: Any) -> list[memoryview]:
-        """As `encode`, of a dict with a `Block` in place of each tensor and array of numbers."""
-        assert self._encode_dict is not None
-        return as_parts(self._encode_dict(value), self.name)
+    def takes_columns(self) -> bool:
+        """Whether `encode_columns` may be tried."""
+        return self._encode_columns is not None
 
     def encode_columns(self, columns: Mapping[str, Rows]) -> EncodedRows | None:
         """As `encode_rows`, of dicts."""
@@ -165,6 +170,20 @@ class Encoder:
             Exception: What the function raises.
         """
         return None if self._encode_rows is None else self._encode_rows(rows)
+
+    @property
+    def takes_blocks_in_containers(self) -> bool:
+        """Whether `encode_blocks` may be tried."""
+        return self._encode_blocks is not None
+
+    def encode_blocks(self, value: Any) -> list[memoryview] | None:
+        """The bytes of a value with a `Block` in the place of each dense tensor; None if `encode` has to be called.
+
+        Raises:
+            Exception: What the function raises.
+        """
+        encoded = None if self._encode_blocks is None else self._encode_blocks(value)
+        return None if encoded is None else as_parts(encoded, self.name)
 
     def decode(
         self,
@@ -222,14 +241,17 @@ class Encoder:
         """
         self._check_known(options)
         encode, encode_block, encode_rows = self._encode, self._encode_block, self._encode_rows
-        encode_dict, encode_columns = self._encode_dict, self._encode_columns
+        encode_columns, encode_blocks, prepare = self._encode_columns, self._encode_blocks, self.prepare
         reduce, decode = self.reduce, self.decoder
+        if suffix is not None and _keywords_of(self._encode, ["suffix"]):
+            options["suffix"] = suffix
         if options:
             encode = functools.partial(encode, **options)
             encode_block = encode_block and functools.partial(encode_block, **options)
             encode_rows = encode_rows and functools.partial(encode_rows, **options)
-            encode_dict = encode_dict and functools.partial(encode_dict, **options)
             encode_columns = encode_columns and functools.partial(encode_columns, **options)
+            encode_blocks = encode_blocks and functools.partial(encode_blocks, **options)
+            prepare = prepare and functools.partial(prepare, **options)
             reduce = reduce and functools.partial(reduce, **options)
             taken = {name: value for name, value in options.items() if name in _keywords_of(decode, options)}
             decode = functools.partial(decode, **taken) if decode is not None and taken else decode
@@ -239,22 +261,29 @@ class Encoder:
             name=self.name,
             encode_block=encode_block,
             encode_rows=encode_rows,
-            encode_dict=encode_dict,
             encode_columns=encode_columns,
+            encode_blocks=encode_blocks,
+            prepare=prepare,
             reduce=reduce,
             templates=self._templates,
             check=self._check,
             decode=decode,
         )
-        if self._check is not None and isinstance(encode, functools.partial):
-            self._check(**encode.keywords)
+        if isinstance(encode, functools.partial):
+            changed._run_check()
         return changed
 
+    def _run_check(self) -> None:
+        if self._check is not None:
+            self._check(**(self._encode.keywords if isinstance(self._encode, functools.partial) else {}))
+
     def check_options(self) -> None:
-        """Check that the function needs only a value.
+        """Check that the function needs only a value, and that its options, and what it needs, are there.
 
         Raises:
             TypeError: It needs an option that was not given.
+            ValueError: An option has a value that it may not have.
+            ImportError: It needs a package that is not installed; the message says how to get it.
         """
         signature = _signature_of(self._encode)
         if signature is not None:
@@ -265,6 +294,7 @@ class Encoder:
                     f"encoder {self.name!r} is called with (value), but takes {signature}: {error}; "
                     "encoder.with_options(...) gives it its options"
                 ) from error
+        self._run_check()
 
     def _check_known(self, options: Mapping[str, Any]) -> None:
         signature = _signature_of(self._encode)
@@ -276,7 +306,7 @@ class Encoder:
             _, *rest = signature.parameters.values()
             names = [one.name for one in rest if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
             raise TypeError(
-                f"encoder {self.name!r}: {error}; its options are {', '.join(['suffix', *names])}"
+                f"encoder {self.name!r}: {error}; its options are {', '.join(dict.fromkeys(['suffix', *names]))}"
             ) from error
 
     def __call__(self, path: str | os.PathLike[str], value: Any, *, suffix: str | None = None, **options: Any) -> None:

@@ -10,6 +10,9 @@ from lighter_async.errors import shown
 from lighter_async.writers.array import write_npy, write_row
 from lighter_async.writers.base import Encoder
 from lighter_async.writers.image import write_image_2d, write_image_3d
+from lighter_async.writers.json import write_json
+from lighter_async.writers.nifti import write_nifti
+from lighter_async.writers.safetensors import write_safetensors
 from lighter_async.writers.table import write_table_row
 from lighter_async.writers.tensor import write_tensor
 from lighter_async.writers.text import write_text
@@ -71,6 +74,9 @@ writer_registry.register("image_3d")(write_image_3d)
 writer_registry.register("text")(write_text)
 writer_registry.register("npy")(write_npy)
 writer_registry.register("row")(write_row)
+writer_registry.register("json")(write_json)
+writer_registry.register("nifti")(write_nifti)
+writer_registry.register("safetensors")(write_safetensors)
 writer_registry.register("table_row")(write_table_row)
 
 

@@ -177,7 +177,7 @@ write_table_row = Encoder(
     encode_table_row,
     suffix="",
     name="table_row",
-    encode_dict=encode_table_row,
+    encode_blocks=encode_table_row,
     encode_columns=_rows_of_columns,
     decode=decode_table_row,
 )

@@ -1,0 +1,198 @@
+"""What single formats promise beside the table of values and the contract: files of their packages, and of anybody."""
+
+import json
+import struct
+
+import numpy as np
+import psutil
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+
+from lighter_async import BackgroundWriter, ReadError, WriteError, open_results, writer_registry
+from lighter_async.writers.json import write_json
+from lighter_async.writers.safetensors import decode_safetensors, write_safetensors
+
+
+def noise(*shape, dtype=torch.float32):
+    return (torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 100).to(dtype)
+
+
+def encoded(encoder, value):
+    return b"".join(encoder.encode(value))
+
+
+def helpers_of(service):
+    return [
+        psutil.Process(member.process.popen.pid) for member in service._lifecycle.backend._helpers.members if member
+    ]
+
+
+def check_refused(folder, writer, data):
+    """A damaged file fails, directly and by its sample's name, as an exception and not as a crash."""
+    with pytest.raises(Exception):  # noqa: B017, PT011 - whatever it is, it is told as the sample's
+        writer.decode(data)
+    with BackgroundWriter(writer, folder) as background:
+        background.submit("a", noise(3, 8, 8) / 100)
+    (file,) = folder.glob("a.*")
+    file.write_bytes(data)
+    with pytest.raises(ReadError, match="'a'"):
+        open_results(folder, check=False)["a"]
+
+
+# Containers of tensors
+
+
+@pytest.mark.parametrize("writer", ["json", "safetensors"])
+def test_tensors_inside_of_a_value_need_no_torch_in_a_helper(tmp_path, writer):
+    """Dicts of tensors travel as plain memory, of tensors of a user's class, too."""
+
+    class Tagged(torch.Tensor):
+        pass
+
+    values = [{"a": noise(2, 3), "b": torch.tensor(i), "none": torch.zeros(0)} for i in range(3)]
+    with BackgroundWriter(writer, tmp_path, backend="process", max_workers=1) as background:
+        background.submit("single", {"a": noise(2).as_subclass(Tagged), "b": np.arange(3)})
+        background.submit_batch(["0", "1", "2"], values)
+        background.submit_batch(["rows-0", "rows-1"], noise(2, 4))
+        background.submit_batch(["tagged-0", "tagged-1"], noise(2, 4).as_subclass(Tagged))
+        background.flush()
+        for helper in helpers_of(background):
+            assert not [one.path for one in helper.memory_maps() if "torch" in one.path]
+    results = open_results(tmp_path)
+    for name, value in {"0": values[0], "2": values[2], "rows-1": noise(2, 4)[1], "tagged-1": noise(2, 4)[1]}.items():
+        assert results.read_bytes(name) == encoded(writer_registry.get(writer), value)
+
+
+# safetensors
+
+
+def test_tensors_by_name_are_the_bytes_of_the_package():
+    """In its order, whatever they are called, with what it says of them."""
+    dtypes = (
+        torch.bool,
+        torch.uint8,
+        torch.int8,
+        torch.float8_e4m3fn,
+        torch.float8_e5m2,
+        torch.bfloat16,
+        torch.float16,
+    )
+    dtypes += (torch.int16, torch.uint16, torch.int32, torch.float32, torch.complex64, torch.int64, torch.float64)
+    dtypes += (torch.float8_e4m3fnuz, torch.float8_e5m2fnuz, torch.uint32, torch.uint64)
+    tensors = {f"{name}.{dtype}": torch.zeros(3).to(dtype) for dtype in dtypes for name in ("b", "é\n", "a", 'q"')}
+    tensors |= {"0-d": torch.tensor(1.5), "none": torch.zeros(0, 3), "view": noise(4, 6).t()[1:]}
+    theirs = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    assert encoded(write_safetensors, tensors) == theirs
+    assert decode_safetensors(theirs).keys() == tensors.keys()
+
+
+def test_texts_beside_the_tensors_are_read_by_the_package(tmp_path):
+    """As those that tell a library what the tensors are for."""
+    write_safetensors(tmp_path / "a", {"x": noise(3)}, metadata={"format": "pt", "model": "ä"})
+    with safetensors.safe_open(tmp_path / "a.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt", "model": "ä"}
+        assert torch.equal(file.get_tensor("x"), noise(3))
+    assert decode_safetensors((tmp_path / "a.safetensors").read_bytes())["x"].tolist() == noise(3).tolist()
+
+
+def test_a_tensor_without_a_name_is_read_back_as_a_tensor(tmp_path):
+    """It has the documented key, and an array of all can be made."""
+    with BackgroundWriter("safetensors", tmp_path) as writer:
+        writer.submit_batch(["a", "b"], noise(2, 5, dtype=torch.bfloat16))
+    results = open_results(tmp_path)
+    assert torch.equal(results["b"], noise(2, 5, dtype=torch.bfloat16)[1])
+    assert safetensors.torch.load_file(tmp_path / "b.safetensors").keys() == {"value"}
+    with BackgroundWriter("safetensors", tmp_path / "named", writer_options={"key": "logits"}) as writer:
+        writer.submit("a", noise(5))
+    assert safetensors.torch.load_file(tmp_path / "named" / "a.safetensors").keys() == {"logits"}
+    options = write_safetensors.with_options(key="logits")
+    assert torch.equal(open_results(tmp_path / "named", decode=options)["a"], noise(5))
+
+
+def of_header(about, payload=b"\0" * 64):
+    text = about if isinstance(about, bytes) else json.dumps(about).encode()
+    return struct.pack("<Q", len(text)) + text + payload
+
+
+HOSTILE_TENSORS = {
+    "nothing": b"",
+    "a header longer than the file": struct.pack("<Q", 1 << 40) + b"{}",
+    "no JSON": of_header(b"{not json}"),
+    "a list": of_header(b"[]"),
+    "deep": of_header(b"[" * 100_000),
+    "no dtype": of_header({"a": {"shape": [1], "data_offsets": [0, 4]}}),
+    "an unknown dtype": of_header({"a": {"dtype": "__class__", "shape": [1], "data_offsets": [0, 4]}}),
+    "beyond the end": of_header({"a": {"dtype": "F32", "shape": [100], "data_offsets": [0, 400]}}),
+    "a huge shape": of_header({"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 4]}}),
+    "a negative shape": of_header({"a": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}}),
+    "offsets that go back": of_header({"a": {"dtype": "U8", "shape": [0], "data_offsets": [8, 4]}}),
+    "offsets that are no numbers": of_header({"a": {"dtype": "U8", "shape": [1], "data_offsets": ["0", "1"]}}),
+}
+
+
+@pytest.mark.parametrize("data", HOSTILE_TENSORS.values(), ids=HOSTILE_TENSORS)
+def test_a_safetensors_file_of_anybody_is_refused(tmp_path, data):
+    """No memory is taken for what it does not hold."""
+    check_refused(tmp_path, write_safetensors, data)
+
+
+# JSON
+
+
+def test_numbers_that_json_lacks_are_refused_or_written_as_the_user_says(tmp_path):
+    """With the place in the value, in lists of numbers and in tensors."""
+    value = {"scores": [0.5, float("nan")], "boxes": torch.tensor([[1.0, float("-inf")]])}
+    with pytest.raises(ValueError, match=r"value\['scores'\]\[1\] is nan, which JSON lacks; .*not_finite='null'"):
+        write_json.encode(value)
+    with pytest.raises(ValueError, match=r"value\['boxes'\]\[0\]\[1\] is -inf"):
+        write_json.encode({"boxes": value["boxes"]})
+    null = encoded(write_json.with_options(not_finite="null"), value)
+    assert null == b'{"scores":[0.5,null],"boxes":[[1.0,null]]}'
+    literal = encoded(write_json.with_options(not_finite="literal"), value)
+    assert literal == b'{"scores":[0.5,NaN],"boxes":[[1.0,-Infinity]]}'
+    assert json.loads(literal)["boxes"] == write_json.decode(literal)["boxes"] == [[1.0, float("-inf")]]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"a": {"b": {3: 1}}}, r"value\['a'\]\['b'\] has the key 3, and JSON's are texts"),
+        ({"a": [1, {2}]}, r"value\['a'\]\[1\] is set, which JSON lacks"),
+        ([b"raw"], r"value\[0\] is bytes, which JSON lacks; write base64"),
+        ({"a": np.ones(2, complex)}, r"value\['a'\] is of dtype complex128"),
+        (Exception("x"), "the value is Exception, which JSON lacks"),
+    ],
+)
+def test_what_json_lacks_is_refused_with_its_place_and_the_way_out(value, text):
+    """A key that is no text would be read back as another one."""
+    with pytest.raises(TypeError, match=text):
+        write_json.encode(value)
+
+
+def test_json_is_read_back_as_it_was_written(tmp_path):
+    """Numbers to their last bit, and a line for each in a file for people."""
+    values = {"a": {"label": torch.tensor(3), "score": torch.tensor(0.1), "of": [1e300, -0.0]}, "b": "text", "c": None}
+    with BackgroundWriter("json", tmp_path, writer_options={"indent": 2}) as writer:
+        writer.submit_batch(list(values), list(values.values()))
+    results = open_results(tmp_path)
+    assert results["a"] == {"label": 3, "score": float(np.float32(0.1)), "of": [1e300, -0.0]}
+    assert (results["b"], results["c"]) == ("text", None)
+    assert (tmp_path / "a.json").read_text().startswith('{\n  "label": 3,\n')
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[" * 100_000, b"\xff", b"9" * 5000], ids=["none", "cut", "deep", "no text", "long"]
+)
+def test_json_of_anybody_is_refused(tmp_path, data):
+    """Too deep, too long, cut, or none at all."""
+    check_refused(tmp_path, write_json, data)
+
+
+def test_a_sample_that_json_cannot_hold_fails_alone(tmp_path):
+    """The others of its batch are stored."""
+    with pytest.raises(WriteError, match=r"'b': ValueError: value\['x'\] is nan"):
+        with BackgroundWriter("json", tmp_path) as writer:
+            writer.submit_batch(["a", "b", "c"], [{"x": 1.0}, {"x": float("nan")}, {"x": 2.0}])
+    assert sorted(open_results(tmp_path)) == ["a", "c"]
