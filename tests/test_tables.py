@@ -584,7 +584,7 @@ def test_replay_adds_what_was_kept(tmp_path, capsys, monkeypatch):
             writer.close()
     assert path.read_text() == "index,name,x\n0,a,1\n"
     assert main(["replay", str(path)]) == 0
-    assert "1 of 1 value written" in capsys.readouterr().out
+    assert "1 of 1 value is written" in capsys.readouterr().out
     assert path.read_text() == "index,name,x\n0,a,1\n1,b,2\n"
 
 

@@ -57,9 +57,7 @@ def _packed(value: Any, key: str) -> Any:
         return _packed_array(np.asarray(value), key)
     if isinstance(value, int):
         if not -_MOST <= value < _MOST:
-            raise ValueError(
-                f"column {key!r}: {value} takes more than 64 bits; write str(value) or float(value)"
-            )
+            raise ValueError(f"column {key!r}: {value} takes more than 64 bits; write str(value) or float(value)")
         return int(value)
     if isinstance(value, str):
         try:
