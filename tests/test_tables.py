@@ -52,6 +52,8 @@ pytestmark = lightning_warnings
 
 FORMATS = ["csv", "jsonl", "parquet"]
 
+polars.read_csv(io.BytesIO(b"a\n1\n"))  # starts its threads, which no test is to be blamed for
+
 
 def write(target, values, names=None, indices=None, **options):
     with BackgroundWriter(target=target, **{"backend": "thread", "max_workers": 1, **options}) as writer:
