@@ -3,6 +3,9 @@
 Numbers, texts and lists are msgpack's own. What comes from tensors and arrays keeps its dtype and shape: it is an
 extension of type 1, with the number of the dtype, the number of dimensions, each dimension in four bytes, and the
 elements in C order, all of it little-endian.
+
+A row that is stored with longer ones may be as long as these: a byte that msgpack does not use, the row's length in
+four bytes, the row, and zeros.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ __all__ = [
     "decode_row",
     "pack_row",
     "packed_array",
+    "padded_row",
+    "stacked",
     "template_of",
     "type_of",
     "unpack_row",
@@ -35,11 +40,13 @@ DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64
 
 _ARRAY = 1  # msgpack's number of the extension
 _MOST_DIMENSIONS = 32
+_PADDED = b"\xc1"  # which no row begins with otherwise
+_ITEM_BYTES = {name: np.dtype(name).itemsize for name in DTYPES}
 _NUMBERS = {name: number for number, name in enumerate(DTYPES)}
 
 Ext = msgspec.msgpack.Ext
 _pack: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
-_unpack: Callable[[Any], Any] = msgspec.msgpack.Decoder().decode
+_unpack: Callable[[Any], dict[str, Any]] = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
 class Cell(NamedTuple):
@@ -70,23 +77,32 @@ def pack_row(row: Mapping[str, Any]) -> bytes:
     return _pack(row)
 
 
+def padded_row(row: bytes, size: int) -> bytes:
+    """A row with as many bytes as the longest one that it is stored with.
+
+    Args:
+        row: What `pack_row` gives.
+        size: The bytes of that longest one.
+    """
+    return row.join((_PADDED + len(row).to_bytes(4, "little"), bytes(size - len(row))))
+
+
 def unpack_row(data: bytes | memoryview) -> dict[str, Any]:
     """The row of some bytes, in which what `packed_array` gave is left packed: `cell_of` reads it.
 
     Raises:
-        ValueError: They are no row.
+        msgspec.DecodeError: They are no row.
     """
-    row = _unpack(data)
-    if type(row) is not dict or not all(type(key) is str for key in row):
-        raise ValueError("these bytes are no row of a table")
-    return row
+    if data[:1] == _PADDED:
+        data = data[5 : 5 + int.from_bytes(data[1:5], "little")]
+    return _unpack(data)
 
 
 def decode_row(data: bytes | memoryview) -> dict[str, Any]:
     """The row of some bytes: numbers from tensors are numpy's scalars, and vectors arrays, of the dtype they had.
 
     Raises:
-        ValueError: They are no row.
+        msgspec.DecodeError, ValueError: They are no row.
     """
     return {key: _decoded(value) for key, value in unpack_row(data).items()}
 
@@ -123,9 +139,28 @@ def cell_of(value: Any) -> Cell:
     dtype, dimensions = DTYPES[data[0]], data[1]
     shape = struct.unpack_from(f"<{dimensions}I", data, 2)
     elements = data[2 + 4 * dimensions :]
-    if len(elements) != math.prod(shape) * np.dtype(dtype).itemsize:
+    if len(elements) != math.prod(shape) * _ITEM_BYTES[dtype]:
         raise ValueError("an array in a row is not as long as its shape says")
     return Cell(dtype, shape, elements)
+
+
+def stacked(values: Sequence[Any]) -> NDArray[Any] | None:
+    """The values of a column as one array, if all came from tensors or arrays of one dtype and shape; else None.
+
+    Raises:
+        ValueError: As `cell_of`.
+    """
+    if not values or type(values[0]) is not Ext:
+        return None
+    first = cell_of(values[0])
+    pieces: list[Any] = [value.data for value in values if type(value) is Ext and value.code == _ARRAY]
+    if len(pieces) < len(values):
+        return None
+    size, head = len(pieces[0]), pieces[0][: 2 + 4 * len(first.shape)]
+    if any(len(piece) != size or piece[: len(head)] != head for piece in pieces):
+        return None
+    rows = np.frombuffer(b"".join(pieces), np.uint8).reshape(len(pieces), size)[:, len(head) :]
+    return first._replace(shape=(len(pieces), *first.shape), data=np.ascontiguousarray(rows).data.cast("B")).array()
 
 
 def template_of(columns: Mapping[str, tuple[str, Sequence[int], int]]) -> tuple[bytes, list[int]]:

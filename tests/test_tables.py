@@ -1015,3 +1015,30 @@ def test_bytes_between_rows_are_read_as_none(tmp_path):
     record = open_results(tmp_path / "t.csv").record("a")
     data = (tmp_path / record.file).read_bytes()[record.offset :]
     assert unpack_row(data) == decode_row(io.BytesIO(data).getvalue()) == {"x": "ééé"}
+
+
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_rows_with_texts_are_stored_together(tmp_path, backend):
+    """Filled up to one length where they differ; where that would take too much room, or types differ, one by one."""
+    batches = [
+        {"t": [f"t{index}" * (index % 3 + 1) for index in range(20)], "x": torch.rand(20), "n": list(range(20))},
+        {"t": ["same"] * 20, "x": torch.rand(20), "n": [2**63 - 1] * 20},
+        {"t": ["x" * 9000, *["y"] * 19], "x": torch.rand(20), "n": [-(2**63)] * 20},
+        {"t": [None, *["\N{SNOWMAN}"] * 19], "x": torch.rand(20), "n": list(range(20))},
+    ]
+    with BackgroundWriter(target=TableTarget(tmp_path / "t.parquet"), backend=backend, max_workers=1) as writer:
+        for number, batch in enumerate(batches):
+            writer.submit_batch(None, batch, origin=Origin(range(20 * number, 20 * number + 20)))
+    found = pandas.read_parquet(tmp_path / "t.parquet")
+    assert found["n"].tolist() == [n for batch in batches for n in batch["n"]]
+    assert [t if isinstance(t, str) else None for t in found["t"]] == [t for batch in batches for t in batch["t"]]
+    assert np.array_equal(found["x"], torch.cat([batch["x"] for batch in batches]))
+    assert [row["t"] for row in open_results(tmp_path / "t.parquet").values()][:3] == ["t0", "t1t1", "t2t2t2"]
+
+
+def test_a_whole_number_too_large_fails_by_itself(tmp_path):
+    """Among others that are stored together."""
+    with pytest.raises(WriteError, match="column 'n': 9223372036854775808 takes more than 64 bits") as failed:
+        write(TableTarget(tmp_path / "t.csv"), {"n": [1, 2**63, 3]}, ["a", "b", "c"])
+    assert [one.name for one in failed.value.failures] == ["b"]
+    assert (tmp_path / "t.csv").read_text() == "name,n\na,1\nc,3\n"

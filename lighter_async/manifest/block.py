@@ -278,11 +278,15 @@ class Block:
             return (with_suffix(name, suffix) for name in self.living_names())
         return iter(() if self.head.object is None else [self.head.object])
 
+    def size_column(self) -> NDArray[Any]:
+        """The sizes of all samples, also of those that no longer count."""
+        return self.column(self.line_sizes) if self.head.is_even else np.frombuffer(self.sizes, np.int64)
+
     def sizes_of_living(self) -> int:
         """The bytes of the samples that count, together."""
         if not self.is_known:
             return 0
-        sizes = self.column(self.line_sizes) if self.head.is_even else np.frombuffer(self.sizes, np.int64)
+        sizes = self.size_column()
         return int(sizes.sum() if self.alive is None else sizes[self.alive].sum())
 
     def keys(self) -> NDArray[np.uint64]:

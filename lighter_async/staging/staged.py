@@ -76,16 +76,23 @@ class Staged:
             return self._find_block(column.place_of_row(index))
         return _restore(self._placed(index, key), self._find_block)
 
-    def columns_between(self, start: int, stop: int) -> dict[str, Rows] | None:
-        """As `rows_between`, of each column of dicts; None if one of them is no dense batch."""
-        if self.slot is None or not self.is_rows:
-            return None
-        found = {}
+    def columns_between(self, start: int, stop: int) -> dict[str, Rows | list[Any]] | None:
+        """As `rows_between`, of each column of dicts; of one that is no dense batch the texts and numbers.
+
+        None if a column holds other values, or the samples are no columns.
+        """
+        found: dict[str, Rows | list[Any]] = {}
         for key, column in self.columns.items():
-            rows = None if column is None else column.rows_between(self.slot.memory, start, stop)
-            if rows is None:
+            if column is not None:
+                rows = None if self.slot is None else column.rows_between(self.slot.memory, start, stop)
+                if rows is None:
+                    return None
+                found[key] = rows
+                continue
+            values = [value[key] for value in self.values[start:stop]]
+            if not _ATOMS.issuperset(map(type, values)):
                 return None
-            found[key] = rows
+            found[key] = values
         return found or None
 
     def rows_between(self, start: int, stop: int, key: str | None = None) -> Rows | None:
@@ -175,6 +182,7 @@ class Staged:
         return _NOTHING if self.slot is None else self.slot.memory
 
 
+_ATOMS = frozenset({str, int, float, bool})
 _PLACES = frozenset({Leaf, Loose, Kept, Text, PickledObject})
 
 

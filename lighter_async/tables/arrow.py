@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lighter_async.table_row import Ext, cell_of
+from lighter_async.table_row import Ext, cell_of, stacked
 from lighter_async.tables.content import Chunk
 
 __all__ = ["arrow_table", "schema_of"]
@@ -41,19 +41,15 @@ def arrow_table(chunk: Chunk, schema: Any) -> Any:
 def _array(values: Sequence[Any], kind: Any) -> Any:
     import pyarrow
 
-    cells = [cell_of(value) for value in values if type(value) is Ext]
-    if cells and len(cells) == len(values) and len({(one.dtype, one.shape) for one in cells}) == 1:
-        first = cells[0]
-        data = b"".join(one.data for one in cells)
-        stacked = first._replace(shape=(len(cells), *first.shape), data=data).array()
-        if not first.shape:
-            return pyarrow.array(stacked, kind)
-        if len(first.shape) == 1:
-            (length,) = first.shape
-            offsets = np.arange(0, length * len(cells) + 1, length) if length else np.zeros(len(cells) + 1, np.int64)
-            if offsets[-1] < 1 << 31:
-                flat = pyarrow.array(stacked.reshape(-1), kind.value_type)
-                return pyarrow.ListArray.from_arrays(pyarrow.array(offsets, pyarrow.int32()), flat)
+    found = stacked(values)
+    if found is not None and found.ndim == 1:
+        return pyarrow.array(found, kind)
+    if found is not None and found.ndim == 2:
+        count, length = found.shape
+        offsets = np.arange(count + 1, dtype=np.int64) * length
+        if offsets[-1] < 1 << 31:
+            flat = pyarrow.array(found.reshape(-1), kind.value_type)
+            return pyarrow.ListArray.from_arrays(pyarrow.array(offsets, pyarrow.int32()), flat)
     return pyarrow.array([_plain(value) for value in values], kind)
 
 

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.table_row import Ext, cell_of
+from lighter_async.table_row import Ext, cell_of, stacked
 
 __all__ = ["csv_cell", "csv_cells", "json_texts"]
 
@@ -74,15 +74,8 @@ def _nested(array: NDArray[Any]) -> str:
 
 def _numbers_in(values: Sequence[Any]) -> NDArray[Any] | None:
     """Numbers from tensors as one array; None if they are none, or not all of one dtype."""
-    if not values or type(values[0]) is not Ext:
-        return None
-    cells = [cell_of(value) if type(value) is Ext else None for value in values]
-    first = cells[0]
-    assert first is not None
-    if first.shape or any(one is None or one.shape or one.dtype != first.dtype for one in cells):
-        return None
-    data = b"".join(one.data for one in cells if one is not None)
-    return first._replace(shape=(len(values),), data=data).array()
+    found = stacked(values)
+    return found if found is not None and found.ndim == 1 else None
 
 
 def _texts_of(numbers: NDArray[Any]) -> list[str]:

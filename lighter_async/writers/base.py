@@ -54,7 +54,7 @@ class Encoder:
             have one dtype and shape: the bytes of all of them at once, if they are of equal size. It returns None if
             each has to be encoded by itself.
         encode_columns: ``(columns, **options) -> EncodedRows``, as `encode_rows` where samples that are stored together
-            are dicts: `Rows` for each of their keys.
+            are dicts: for each of their keys `Rows`, or a list of texts and numbers.
         encode_blocks: ``(value, **options) -> bytes``, tried likewise where dense tensors lie in lists, tuples and
             dicts: ``value`` has a `Block` in the place of each, also of one without elements. So a helper process needs
             no PyTorch. It returns None if the value has to be encoded after all.
@@ -154,7 +154,7 @@ class Encoder:
         """Whether `encode_columns` may be tried."""
         return self._encode_columns is not None
 
-    def encode_columns(self, columns: Mapping[str, Rows]) -> EncodedRows | None:
+    def encode_columns(self, columns: Mapping[str, Rows | list[Any]]) -> EncodedRows | None:
         """As `encode_rows`, of dicts."""
         return None if self._encode_columns is None else self._encode_columns(columns)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lighter_async.block import Block, EncodedRows, Rows
 from lighter_async.errors import shown
-from lighter_async.table_row import DTYPES, decode_row, pack_row, packed_array, template_of
+from lighter_async.table_row import DTYPES, decode_row, pack_row, packed_array, padded_row, template_of
 from lighter_async.writers.base import Encoder
 
 __all__ = ["decode_table_row", "encode_table_row", "write_table_row"]
@@ -156,10 +156,15 @@ def decode_table_row(data: bytes | memoryview) -> dict[str, Any]:
         raise ValueError(f"these bytes are no row of a table ({type(error).__name__}: {error})") from error
 
 
-def _rows_of_columns(columns: Mapping[str, Rows]) -> EncodedRows:
-    """The rows of several samples, which differ in their elements alone."""
-    elements = {key: widened(rows.dtype, rows.memory, key) for key, rows in columns.items()}
-    about = {key: (dtype, columns[key].shape, memory.shape[1]) for key, (dtype, memory) in elements.items()}
+def _rows_of_columns(columns: Mapping[str, Rows | list[Any]]) -> EncodedRows | None:
+    """The rows of several samples, each column of one type: all of one size, filled up with zeros if need be.
+
+    None if a column has several types, or filling up would take more room than the rows do.
+    """
+    elements = {key: widened(one.dtype, one.memory, key) for key, one in columns.items() if isinstance(one, Rows)}
+    if len(elements) < len(columns):
+        return _packed_rows(columns, elements)
+    about = {key: (dtype, _shape(columns[key]), memory.shape[1]) for key, (dtype, memory) in elements.items()}
     template, begins = template_of(about)
     row = np.frombuffer(template, np.uint8)
 
@@ -169,6 +174,40 @@ def _rows_of_columns(columns: Mapping[str, Rows]) -> EncodedRows:
             out[:, begin : begin + memory.shape[1]] = memory
 
     return EncodedRows(len(template), fill)
+
+
+def _packed_rows(
+    columns: Mapping[str, Rows | list[Any]], elements: Mapping[str, tuple[str, NDArray[np.uint8]]]
+) -> EncodedRows | None:
+    values: list[list[Any]] = []
+    for key, one in columns.items():
+        if isinstance(one, list):
+            kinds = set(map(type, one))
+            if len(kinds) > 1 or (kinds == {int} and not (min(one) >= -_MOST and max(one) < _MOST)):
+                return None  # one by one, so that each is told what is wrong with it
+            values.append(one)
+        else:
+            dtype, memory = elements[key]
+            values.append([packed_array(dtype, one.shape, data) for data in map(bytes, memory)])
+    keys = list(columns)
+    rows = [pack_row(dict(zip(keys, row, strict=True))) for row in zip(*values, strict=True)]
+    sizes = set(map(len, rows))
+    if len(sizes) > 1:
+        longest = max(sizes)
+        if longest * len(rows) > 2 * sum(map(len, rows)) + 1024:
+            return None
+        rows = [padded_row(row, longest) for row in rows]
+    data = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)
+
+    def fill(out: NDArray[np.uint8]) -> None:
+        out[:] = data
+
+    return EncodedRows(data.shape[1], fill, data)
+
+
+def _shape(column: Rows | list[Any]) -> tuple[int, ...]:
+    assert isinstance(column, Rows)
+    return column.shape
 
 
 write_table_row = Encoder(
