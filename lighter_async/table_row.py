@@ -160,7 +160,7 @@ def stacked(values: Sequence[Any]) -> NDArray[Any] | None:
     if any(len(piece) != size or piece[: len(head)] != head for piece in pieces):
         return None
     rows = np.frombuffer(b"".join(pieces), np.uint8).reshape(len(pieces), size)[:, len(head) :]
-    return first._replace(shape=(len(pieces), *first.shape), data=np.ascontiguousarray(rows).data.cast("B")).array()
+    return first._replace(shape=(len(pieces), *first.shape), data=rows.tobytes()).array()
 
 
 def template_of(columns: Mapping[str, tuple[str, Sequence[int], int]]) -> tuple[bytes, list[int]]:
