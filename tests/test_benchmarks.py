@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-PARTS = {"loops", "handover", "saturated", "waits", "encoders", "minilm", "memory", "scale", "records", "helpers"}
+PARTS = {
+    *("loops", "handover", "saturated", "waits", "encoders", "minilm", "memory", "scale", "records", "helpers"),
+    *("shards", "arrays", "slowdown", "by_name", "after_kill"),
+}
 
 pytestmark = [
     pytest.mark.long,
