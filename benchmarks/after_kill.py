@@ -29,6 +29,7 @@ __all__ = ["TITLE", "cases", "run"]
 TITLE = "What is left after SIGKILL"
 
 _BATCHES = 30
+_MOST_SAID = 90  # characters of an error
 
 
 def cases(plan: Plan) -> list[str]:
@@ -83,7 +84,8 @@ def killed(way: str, folder: Path, count: int) -> tuple[int, int, str]:
     try:
         found = WAYS[way][2](folder)
     except Exception as error:
-        return handed, 0, f"{type(error).__name__}: {error}".split("\n", 1)[0][:90]
+        said = f"{type(error).__name__}: {error}".replace(str(folder), "FOLDER")
+        return handed, 0, said.split("\n", 1)[0][:_MOST_SAID]
     whole = sum(1 for row in range(handed) if row in found and np.array_equal(found[row], row_values(row)))
     return handed, whole, ""
 

@@ -35,7 +35,8 @@ TITLE = "Rows of one array"
 WIDTH = 384
 _BATCH = 256
 _BARE = "bare pwrite"
-_PATIENCE = 20.0  # what is repeated stays there, too
+_ROWS = {"memory": 51_200, "disk": 25_600}
+_PATIENCE = 10.0  # what is repeated stays there, too
 
 Taken = tuple[float, float]
 """Rows a second, and processor microseconds a row."""
@@ -50,7 +51,7 @@ def cases(plan: Plan) -> list[str]:
 
 def run(case: str, plan: Plan) -> dict[str, Any]:
     ways, missing = all_ways()
-    rows = plan.pick(51_200, 51_200, 1024)
+    rows = plan.pick(_ROWS[case], _ROWS[case], 1024)
     with place_for(case, "6G") as (place, where):
         found = measured(place, where, ways, rows=rows, rounds=plan.pick(5, 3, 1), plan=plan)
     return {**found, "left_out": missing}
@@ -221,7 +222,7 @@ PEERS: dict[str, tuple[str, Callable[[Path, torch.Tensor, int], Taken]]] = {
 
 def main() -> None:
     parser = parser_for(__doc__, rounds=9)
-    parser.add_argument("--rows", type=int, default=51_200)
+    parser.add_argument("--rows", type=int, default=_ROWS["memory"])
     parser.add_argument("--batch", type=int, default=_BATCH)
     parser.add_argument("--only", nargs="*", help="ways with one of these in their names, and the bare one")
     options = parser.parse_args()

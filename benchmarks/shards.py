@@ -34,7 +34,7 @@ _WEBDATASET = "webdataset.ShardWriter"
 _SAMPLES = {"journaled": 51_200, "disk": 12_800, "memory": 25_600}
 _SLOW = (_WEBDATASET, "tarfile", "ArrayRecord")
 _SLOW_SHARE = 4  # these store a part of that
-_PATIENCE = 20.0  # what is repeated stays there, too
+_PATIENCE = 10.0  # what is repeated stays there, too
 
 Batches = Sequence[tuple[list[str], torch.Tensor]]
 Write = Callable[[Path, Batches], float]
