@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from alone import parser_for, place_of, show
 from killed import BATCH, WAYS, row_values
-from measure import Plan, folder_in, installed, place_for, spread, tell
+from measure import Plan, children, folder_in, installed, place_for, spread, tell
 
 __all__ = ["TITLE", "cases", "run"]
 
@@ -30,6 +30,7 @@ TITLE = "What is left after SIGKILL"
 
 _BATCHES = 30
 _MOST_SAID = 90  # characters of an error
+_MOST_SECONDS = 60.0
 
 
 def cases(plan: Plan) -> list[str]:
@@ -77,10 +78,10 @@ def killed(way: str, folder: Path, count: int) -> tuple[int, int, str]:
                 handed = int(line)
                 if handed >= count * BATCH:
                     break
+        helpers = children(process.pid)
         process.send_signal(signal.SIGKILL)
         handed = max([handed, *(int(line) for line in process.stdout if line.strip().isdecimal())])
-    if way.endswith("processes"):
-        time.sleep(1.0)  # helpers store what they were handed
+    wait_for_end(helpers)  # they store what they were handed
     try:
         found = WAYS[way][2](folder)
     except Exception as error:
@@ -88,6 +89,23 @@ def killed(way: str, folder: Path, count: int) -> tuple[int, int, str]:
         return handed, 0, said.split("\n", 1)[0][:_MOST_SAID]
     whole = sum(1 for row in range(handed) if row in found and np.array_equal(found[row], row_values(row)))
     return handed, whole, ""
+
+
+def wait_for_end(processes: Sequence[int]) -> None:
+    """Wait until none of them runs; they are nobody's children any more."""
+    deadline = time.monotonic() + _MOST_SECONDS
+    while any(runs(process) for process in processes):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"helpers still run {_MOST_SECONDS:g} s after the kill")
+        time.sleep(0.01)
+
+
+def runs(process: int) -> bool:
+    """Whether it is there, and no zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def main() -> None:
