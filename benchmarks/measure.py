@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -144,7 +144,7 @@ class Quiet:
 
 
 def take_turns(
-    ways: dict[str, Callable[[], T]],
+    ways: Mapping[str, Callable[[], T]],
     rounds: int,
     title: str,
     plan: Plan,
