@@ -116,7 +116,7 @@ def main() -> None:
     ways = [way for way in WAYS if not options.only or any(one in way for one in options.only)]
     with place_of(options) as (place, where):
         found = measured(place, where, ways, batches=options.batches, rounds=options.rounds)
-    show("after_kill", "alone", found, options)
+    show("after_kill", {"alone": found}, options)
 
 
 if __name__ == "__main__":

@@ -32,9 +32,9 @@ def place_of(options: argparse.Namespace) -> Iterator[tuple[Path, str]]:
         yield found
 
 
-def show(part: str, case: str, found: dict[str, Any], options: argparse.Namespace) -> None:
+def show(part: str, cases: dict[str, dict[str, Any]], options: argparse.Namespace) -> None:
     """Print the part's tables, and keep its figures where the options say so."""
-    new = figures.entry(f"{part}/{case}", "single", found)
+    new = figures.entry({f"{part}/{case}": found for case, found in cases.items()}, "single")
     if options.json:
         figures.keep(options.json, new)
     print("\n".join(tables(new)))

@@ -232,7 +232,7 @@ def main() -> None:
     sizes = {"rows": options.rows, "size": options.batch, "rounds": options.rounds}
     with place_of(options) as (place, where):
         found = measured(place, where, ways, **sizes, plan=Plan("full" if options.rounds > 1 else "smoke"))
-    show("arrays", "alone", {**found, "left_out": missing}, options)
+    show("arrays", {"alone": {**found, "left_out": missing}}, options)
 
 
 if __name__ == "__main__":

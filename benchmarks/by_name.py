@@ -149,7 +149,8 @@ def main() -> None:
     options = parser.parse_args()
     sizes = {"samples": options.samples, "lookups": options.lookups, "rounds": options.rounds}
     with place_of(options) as (place, where):
-        show("by_name", "alone", measured(place, where, **sizes), options)
+        found = measured(place, where, **sizes)
+    show("by_name", {"alone": found}, options)
 
 
 if __name__ == "__main__":

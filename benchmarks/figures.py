@@ -18,10 +18,11 @@ def load(file: Path) -> Figures:
     return json.loads(file.read_text()) if file.exists() else {"environments": {}, "cases": {}}
 
 
-def entry(case: str, level: str, found: Figures) -> Figures:
-    """The figures of one case alone, in the form of a file."""
+def entry(cases: dict[str, Figures], level: str) -> Figures:
+    """What some cases gave on this machine, in the form of a file."""
     key, machine = environment()
-    return {"environments": {key: machine}, "cases": {case: {"date": today(), "on": key, "level": level, **found}}}
+    about = {"date": today(), "on": key, "level": level}
+    return {"environments": {key: machine}, "cases": {case: {**about, **found} for case, found in cases.items()}}
 
 
 def keep(file: Path, new: Figures) -> None:

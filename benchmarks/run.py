@@ -63,7 +63,7 @@ def measure(chosen: list[str], plan: Plan, file: Path) -> None:
         began = time.perf_counter()
         result = importlib.import_module(part).run(name, plan)
         tell(f"{case} took {time.perf_counter() - began:.1f} s")
-        figures.keep(file, figures.entry(case, plan.level, result))
+        figures.keep(file, figures.entry({case: result}, plan.level))
 
 
 if __name__ == "__main__":

@@ -207,7 +207,7 @@ def main() -> None:
     sizes = {"samples": options.samples, "elements": options.elements, "rounds": options.rounds}
     with place_of(options) as (place, where):
         found = measured(place, where, ways, **sizes, plan=Plan("full" if options.rounds > 1 else "smoke"))
-    show("shards", "alone", {**found, "left_out": missing}, options)
+    show("shards", {"alone": {**found, "left_out": missing}}, options)
 
 
 if __name__ == "__main__":

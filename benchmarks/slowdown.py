@@ -149,11 +149,11 @@ def measured(place: Path, where: str, kind: Any, *, steps: int, rounds: int, pla
             way: partial(one_run, make, lambda: inside / f"{next(numbers)}", step.run, steps)
             for way, make in ways.items()
         }
-        rounds, others = take_turns(calls, rounds, f"slowdown {kind}", plan, twice=[NOTHING])
-    without = [median(one.clock for one in found[NOTHING]) for found in rounds]
-    alone = [median(one.processor for one in found[NOTHING]) for found in rounds]
+        turns, others = take_turns(calls, rounds, f"slowdown {kind}", plan, twice=[NOTHING])
+    without = [median(one.clock for one in found[NOTHING]) for found in turns]
+    alone = [median(one.processor for one in found[NOTHING]) for found in turns]
     noise = spread(
-        max(one.clock for one in found[NOTHING]) / min(one.clock for one in found[NOTHING]) for found in rounds
+        max(one.clock for one in found[NOTHING]) / min(one.clock for one in found[NOTHING]) - 1 for found in turns
     )
     return {
         "title": f"{ROWS} embeddings of 384 float32, a step of {STEP_SECONDS * 1e3:g} ms, {kind}-bound, {where}",
@@ -162,9 +162,9 @@ def measured(place: Path, where: str, kind: Any, *, steps: int, rounds: int, pla
         "others": others,
         "ways": {
             way: {
-                "loop": spread(found[way][0].clock / base for found, base in zip(rounds, without, strict=True)),
+                "loop": spread(found[way][0].clock / base for found, base in zip(turns, without, strict=True)),
                 "added_cpu_us": spread(
-                    1e6 * (found[way][0].processor - base) for found, base in zip(rounds, alone, strict=True)
+                    1e6 * (found[way][0].processor - base) for found, base in zip(turns, alone, strict=True)
                 ),
             }
             for way in ways
@@ -179,10 +179,10 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     options = parser.parse_args()
     plan = Plan("full" if options.rounds > 1 else "smoke")
+    sizes = {"steps": options.steps, "rounds": options.rounds}
     with place_of(options) as (place, where):
-        for kind in options.kinds:
-            found = measured(place, where, kind, steps=options.steps, rounds=options.rounds, plan=plan)
-            show("slowdown", kind, found, options)
+        found = {kind: measured(place, where, kind, **sizes, plan=plan) for kind in options.kinds}
+    show("slowdown", found, options)
 
 
 if __name__ == "__main__":
