@@ -85,7 +85,9 @@ def killed(way: str, folder: Path, count: int) -> tuple[int, int, str]:
     try:
         found = WAYS[way][2](folder)
     except Exception as error:
-        said = f"{type(error).__name__}: {error}".replace(str(folder), "FOLDER")
+        said = f"{type(error).__name__}: {error}"
+        for path in (str(folder), str(folder).lstrip("/")):
+            said = said.replace(path, "FOLDER")
         return handed, 0, said.split("\n", 1)[0][:_MOST_SAID]
     whole = sum(1 for row in range(handed) if row in found and np.array_equal(found[row], row_values(row)))
     return handed, whole, ""

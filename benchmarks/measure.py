@@ -243,7 +243,7 @@ def journaled(size: str, directory: Path) -> Iterator[Path]:
             check=True,
         )
         subprocess.run(
-            ["mkfs.ext4", "-q", "-F", "-i", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0", image], check=True
+            ["mkfs.ext4", "-q", "-F", "-i", "4096", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0", image], check=True
         )
         subprocess.run(["mount", "-o", "loop", image, mounted], check=True)
         try:
