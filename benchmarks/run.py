@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="parts, or cases of them (part/case), with commas between")
     level = parser.add_mutually_exclusive_group()
-    level.add_argument("--quick", dest="level", action="store_const", const="quick", help="about five minutes")
+    level.add_argument("--quick", dest="level", action="store_const", const="quick", help="about eight minutes")
     level.add_argument("--smoke", dest="level", action="store_const", const="smoke", help="whether all of it runs")
     parser.add_argument("--json", type=Path, default=_FIGURES, help="the figures' file")
     parser.add_argument(
