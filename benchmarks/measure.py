@@ -51,6 +51,7 @@ MEMORY = Path("/dev/shm") if os.path.isdir("/dev/shm") else Path(tempfile.gettem
 
 MOUNTS = Path("/proc/mounts")
 _SEED = 20
+_MKFS_OPTIONS = "nodiscard,lazy_itable_init=0,lazy_journal_init=0"
 _MOST_BY_OTHERS = 0.05  # of a core
 _LOOK_SECONDS = 0.2
 _VERSIONS_OF = (
@@ -242,9 +243,7 @@ def journaled(size: str, directory: Path) -> Iterator[Path]:
             ],
             check=True,
         )
-        subprocess.run(
-            ["mkfs.ext4", "-q", "-F", "-i", "4096", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0", image], check=True
-        )
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-i", "4096", "-E", _MKFS_OPTIONS, image], check=True)
         subprocess.run(["mount", "-o", "loop", image, mounted], check=True)
         try:
             yield mounted
