@@ -17,12 +17,13 @@ import os
 import random
 import resource
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
 from alone import parser_for, place_of, show
-from measure import Plan, folder_in, place_for, smaps, spread
+from measure import Plan, Quiet, folder_in, place_for, smaps, spread
 
 from lighter_async import BackgroundWriter, Origin, TarShards, open_results
 
@@ -45,11 +46,13 @@ def run(case: str, plan: Plan) -> dict[str, Any]:
 
 def measured(place: Path, where: str, *, samples: int, lookups: int, rounds: int) -> dict[str, Any]:
     """What storing took, and the looks of another process."""
+    quiet = Quiet(0.0)  # it tells what others use; to store a million once more would take long
     with folder_in(place) as inside:
-        built = build(inside / "texts", samples)
+        built = quiet.run(partial(build, inside / "texts", samples))
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            found = pool.apply(read, (inside / "texts", samples, lookups, rounds))
-    return {"title": f"{samples:,} texts in `TarShards`, {where}", "built": built, **found}
+            found = quiet.run(partial(pool.apply, read, (inside / "texts", samples, lookups, rounds)))
+    title = f"{samples:,} texts in `TarShards`, {where}"
+    return {"others": spread(quiet.shares), "title": title, "built": built, **found}
 
 
 def build(folder: Path, samples: int) -> dict[str, float]:

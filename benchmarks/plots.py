@@ -200,6 +200,7 @@ def rates(cases: dict[str, Figures], name: str, label: str) -> Any:
         axes.set_yticks(range(len(ways)), [way for way, _ in ways], fontsize=9)
         axes.set_title(figures["title"], loc="left", fontsize=10)
         axes.set_xlabel(label)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.grid(axis="x", linewidth=0.3)
         axes.set_axisbelow(True)
         for side in ("top", "right"):

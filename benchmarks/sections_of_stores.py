@@ -64,9 +64,10 @@ def _by_name(cases: dict[str, Figures]) -> list[str]:
         found.append(
             f"{figures['title']}: stored in {built['seconds']:.1f} s, with {built['loop_cpu_seconds']:.1f} s of the "
             f"processor in the loop and {built['helper_cpu_seconds']:.1f} s in the helper. Opened in "
-            f"{opened['seconds']:.2f} s; the process has grown by {opened['grown_mb']:.0f} MB then. The first look "
-            f"makes the index of names, in {first['seconds']:.2f} s, and it has grown by {first['grown_mb']:.0f} MB "
-            "then. Each look at a name chosen at random takes:\n"
+            f"{opened['seconds']:.2f} s, {opened['cpu_seconds']:.2f} s of the processor; the process has grown by "
+            f"{opened['grown_mb']:.0f} MB then. The first look makes the index of names, in {first['seconds']:.2f} s, "
+            f"and the process has grown by {first['grown_mb']:.0f} MB then. Each look at a name chosen at random "
+            "takes:\n"
         )
         rows = [
             (way, show(one["us"], ".1f"), f"{one['p99_us']:.1f}", show(one["cpu_us"], ".1f"))
