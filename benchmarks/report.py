@@ -19,6 +19,7 @@ __all__ = ["tables", "write_page"]
 
 Figures = dict[str, Any]
 
+_DISTURBED = 0.1  # of a core
 _INTRO = """# Benchmarks
 
 `make bench` measures all of this in an environment of its own, and writes this page from `benchmarks/figures.json`.
@@ -103,14 +104,25 @@ def _sections(cases: dict[str, Figures], pictures: dict[str, list[str]]) -> list
 
 
 def _others(cases: dict[str, Figures]) -> list[str]:
-    """What other programs took of the machine meanwhile, without which no spread can be judged."""
-    shares = [figures["others"] for figures in cases.values() if "others" in figures]
-    if not shares:
-        return []
-    middle, most = max(one["median"] for one in shares), max(one["most"] for one in shares)
-    return [
-        f"Other programs meanwhile used {middle:.1%} of a core (the median of the worst case), at most {most:.0%}.\n"
+    """What other programs took of the machine meanwhile, without which no spread can be judged.
+
+    Cases beside which they took much are named, each with what they took.
+    """
+    shares = {case: figures["others"] for case, figures in cases.items() if "others" in figures}
+    quiet = [one for one in shares.values() if one["median"] <= _DISTURBED]
+    text = [
+        f"**Disturbed:** beside `{case}` other programs used {one['median']:.0%} of a core (the median of the runs), at "
+        f"most {one['most']:.0%}.\n"
+        for case, one in shares.items()
+        if one not in quiet
     ]
+    if quiet:
+        middle, most = max(one["median"] for one in quiet), max(one["most"] for one in quiet)
+        beside = "beside the rest" if text else "meanwhile"
+        text.append(
+            f"Other programs {beside} used {middle:.1%} of a core (the median of the worst case), at most {most:.0%}.\n"
+        )
+    return text
 
 
 def _left_out(cases: dict[str, Figures]) -> list[str]:
