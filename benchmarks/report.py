@@ -111,8 +111,8 @@ def _others(cases: dict[str, Figures]) -> list[str]:
     shares = {case: figures["others"] for case, figures in cases.items() if "others" in figures}
     quiet = [one for one in shares.values() if one["median"] <= _DISTURBED]
     text = [
-        f"**Disturbed:** beside `{case}` other programs used {one['median']:.0%} of a core (the median of the runs), at "
-        f"most {one['most']:.0%}.\n"
+        f"**Disturbed:** beside `{case}` other programs used {one['median']:.0%} of a core (the median of its runs), "
+        f"at most {one['most']:.0%}.\n"
         for case, one in shares.items()
         if one not in quiet
     ]
