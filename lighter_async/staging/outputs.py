@@ -11,7 +11,7 @@ from lighter_async.errors import shown
 from lighter_async.staging.kinds import is_plain_array, is_plain_tensor, is_tensor
 from lighter_async.staging.layout import placed, plan_batch, unbind
 from lighter_async.staging.places import Leaf
-from lighter_async.staging.plan import Plan
+from lighter_async.staging.plan import LONG_TEXT, Plan
 
 __all__ = ["as_row", "plan_batch_of_dicts", "plan_batch_of_outputs", "plan_sample_of_outputs"]
 
@@ -110,10 +110,7 @@ def _place_columns(batches: Mapping[str, Any], plan: Plan, what: str) -> None:
     if len(set(counts.values())) > 1:
         raise ValueError(f"a batch has as many samples of each {what}, not {shown(counts)}")
     plan.count = next(iter(counts.values()))
-    plan.columns = {key: column if isinstance(column, Leaf) else None for key, column in columns.items()}
-    others = {key: column for key, column in columns.items() if not isinstance(column, Leaf)}
-    if others:
-        plan.values = [dict(zip(others, row, strict=True)) for row in zip(*others.values(), strict=True)]
+    plan.columns = columns
 
 
 def _outputs_in(value: Any, keys: Sequence[str], what: str) -> dict[str, Any]:
@@ -143,4 +140,12 @@ def _column(key: str, values: Any, plan: Plan, what: str) -> Leaf | list[Any]:
             f"{what} {key!r} of a batch is a tensor or array with a batch dimension, or a sequence with a value per "
             f"sample, not {type(values).__name__}"
         )
+    kinds = set(map(type, values))
+    if kinds == {str}:
+        together = "".join(values)  # looked at as a whole, since there may be thousands of them
+        if together.isascii() and max(map(len, values)) < LONG_TEXT:
+            plan.other_bytes += len(together)
+            return list(values)
+    elif kinds <= {float, bool}:
+        return list(values)
     return [placed(value, plan) for value in values]

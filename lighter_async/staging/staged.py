@@ -42,7 +42,7 @@ class Staged:
     loose: list[Any]
     kept: list[Any] = field(default_factory=list)
     plain: bool = False
-    columns: Mapping[str, Leaf | None] = field(default_factory=dict)
+    columns: Mapping[str, Leaf | list[Any]] = field(default_factory=dict)
     _kinds: dict[str | None, tuple[str, tuple[int, ...]]] = field(default_factory=dict, init=False)
 
     def value(self, index: int, key: str | None = None) -> Any:
@@ -83,13 +83,13 @@ class Staged:
         """
         found: dict[str, Rows | list[Any]] = {}
         for key, column in self.columns.items():
-            if column is not None:
+            if isinstance(column, Leaf):
                 rows = None if self.slot is None else column.rows_between(self.slot.memory, start, stop)
                 if rows is None:
                     return None
                 found[key] = rows
                 continue
-            values = [value[key] for value in self.values[start:stop]]
+            values = column[start:stop]
             if not _ATOMS.issuperset(map(type, values)):
                 return None
             found[key] = values
@@ -120,25 +120,31 @@ class Staged:
         if rows is not None:
             kind = rows.dtype, rows.shape[1:]
             return {kind: rows.nbytes // rows.shape[0]} if rows.is_tensor and rows.nbytes else {}
-        values = [self._placed(index, key) for index in range(len(self.values))]
+        listed = None if key is None else self.columns.get(key)
+        values = listed if isinstance(listed, list) else [self._placed(index, key) for index in range(len(self.values))]
         leaves = [value for value in values if isinstance(value, Leaf) and value.is_tensor and value.nbytes]
         return {(leaf.dtype, leaf.shape): leaf.nbytes for leaf in leaves}
 
     @property
     def is_rows(self) -> bool:
         """Whether all of it is one tensor or array with a sample per row, or one of each output."""
-        return self.rows is not None or (bool(self.columns) and None not in self.columns.values())
+        return self.rows is not None or (bool(self.columns) and list not in map(type, self.columns.values()))
 
     def _column(self, key: str | None) -> Leaf | None:
-        return self.rows if key is None else self.columns.get(key)
+        if key is None:
+            return self.rows
+        column = self.columns.get(key)
+        return column if isinstance(column, Leaf) else None
 
     def _placed(self, index: int, key: str | None) -> Any:
-        if key is not None:
-            return self.values[index][key]
         if not self.columns:
-            return self.values[index]
+            value = self.values[index]
+            return value if key is None else value[key]
+        if key is not None:
+            column = self.columns[key]
+            return column.place_of_row(index) if isinstance(column, Leaf) else column[index]
         return {
-            name: self.values[index][name] if column is None else column.place_of_row(index)
+            name: column.place_of_row(index) if isinstance(column, Leaf) else column[index]
             for name, column in self.columns.items()
         }
 
