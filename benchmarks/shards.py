@@ -5,7 +5,9 @@ while after files were removed. What is measured ends when everything is stored,
 others' writers store in the loop itself.
 
     python benchmarks/shards.py [--samples 20000] [--elements 384] [--rounds 5] [--folder .]
-        [--journaled SIZE] [--only WAY ...] [--json FILE]
+        [--outputs 1] [--journaled SIZE] [--only WAY ...] [--json FILE]
+
+With more outputs each sample has so many tensors, stored together; only our writers are measured then.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ _BATCH = 64
 def ours(make: Callable[[Path], Any], backend: Any, durability: Any, folder: Path, batches: Sequence[Any]) -> float:
     """With one worker beside the loop."""
     target = make(folder, durability=durability)  # type: ignore[call-arg]
-    writer = BackgroundWriter("tensor", target=target, backend=backend, max_workers=1)
+    values = batches[0][1]
+    format = dict.fromkeys(values, "tensor") if isinstance(values, dict) else "tensor"
+    writer = BackgroundWriter(format, target=target, backend=backend, max_workers=1)
     writer.start()
     settle()
     began = perf_counter()
@@ -105,10 +109,18 @@ def litdata(folder: Path, batches: Sequence[Any]) -> float:
     return perf_counter() - began
 
 
+def values_of(elements: int, outputs: int) -> Any:
+    """A batch of one tensor a sample, or of several."""
+    if outputs == 1:
+        return torch.rand(_BATCH, elements)
+    return {f"out{number}": torch.rand(_BATCH, elements) for number in range(outputs)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=20_000)
     parser.add_argument("--elements", type=int, default=384, help="of each tensor, float32")
+    parser.add_argument("--outputs", type=int, default=1, help="tensors of each sample")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=Path())
     parser.add_argument("--journaled", metavar="SIZE", help="on an ext4 with a journal in a file there; takes root")
@@ -116,7 +128,7 @@ def main() -> None:
     parser.add_argument("--json", help="where to write the figures")
     options = parser.parse_args()
     batches = [
-        ([f"{number:08}" for number in range(start, start + _BATCH)], torch.rand(_BATCH, options.elements))
+        ([f"{number:08}" for number in range(start, start + _BATCH)], values_of(options.elements, options.outputs))
         for start in range(0, options.samples, _BATCH)
     ]
     ways: dict[str, Callable[[Path, Sequence[Any]], float]] = {}
@@ -124,12 +136,14 @@ def main() -> None:
         for durability in ("rename", "fsync"):
             for title, make in (("files", LocalTarget), ("TarShards", TarShards)):
                 ways[f"{title}, {backend}, {durability}"] = partial(ours, make, backend, durability)
-    if installed("webdataset"):
+    is_single = options.outputs == 1
+    if is_single and installed("webdataset"):
         ways["webdataset.ShardWriter"] = webdataset_writer
-    ways["tarfile"] = plain_tarfile
-    if installed("array_record"):
+    if is_single:
+        ways["tarfile"] = plain_tarfile
+    if is_single and installed("array_record"):
         ways["ArrayRecord"] = array_record
-    if installed("litdata"):
+    if is_single and installed("litdata"):
         ways["LitData"] = litdata
     if options.only:
         ways = {title: way for title, way in ways.items() if any(one in title for one in options.only)}
@@ -143,7 +157,8 @@ def main() -> None:
         kind = file_system(folder)
     print(f"{platform.platform()}, Python {platform.python_version()}, {kind}, {os.cpu_count()} cores")
     print(
-        f"{len(batches) * _BATCH} samples of {options.elements} float32; others used {others['median']:.0%} of a core"
+        f"{len(batches) * _BATCH} samples of {options.outputs} x {options.elements} float32; "
+        f"others used {others['median']:.0%} of a core"
     )
     figures: dict[str, Any] = {"others": others, "file_system": kind}
     for title in ways:

@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from lighter_async import ArrayTarget, LocalTarget, encoder
+from lighter_async import ArrayTarget, LocalTarget, TarShards, encoder
 
 
 def encode_unless_it_fails(value):
@@ -107,18 +107,50 @@ class Dying(ArrayTarget):
         return {**super().__getstate__(), "deaths": self.deaths}
 
     def lane(self, number):
-        lane = super().lane(number)
-        put_rows = lane.put_rows
+        return _dying(super().lane(number), self.deaths)
 
-        def put(items, on_progress):
-            placed = put_rows(items, on_progress)
-            for file in os.listdir(self.deaths):
-                try:
-                    os.unlink(os.path.join(self.deaths, file))
-                except FileNotFoundError:
-                    continue
-                os.kill(os.getpid(), signal.SIGKILL)
-            return placed
 
-        lane.put_rows = put
-        return lane
+class DyingShards(TarShards):
+    """The same of shards."""
+
+    deaths = ""
+
+    def __setstate__(self, state):
+        self.deaths = state.pop("deaths")
+        super().__setstate__(state)
+
+    def __getstate__(self):
+        return {**super().__getstate__(), "deaths": self.deaths}
+
+    def lane(self, number):
+        return _dying(super().lane(number), self.deaths)
+
+
+class DyingFiles(LocalTarget):
+    """The same of files."""
+
+    deaths = ""
+
+    def __reduce__(self):
+        make, arguments, state = super().__reduce__()
+        return make, arguments, {**state, "deaths": self.deaths}
+
+    def lane(self, number):
+        return _dying(super().lane(number), self.deaths)
+
+
+def _dying(lane, deaths):
+    put_rows = lane.put_rows
+
+    def put(items, on_progress):
+        placed = put_rows(items, on_progress)
+        for file in os.listdir(deaths):
+            try:
+                os.unlink(os.path.join(deaths, file))
+            except FileNotFoundError:
+                continue
+            os.kill(os.getpid(), signal.SIGKILL)
+        return placed
+
+    lane.put_rows = put
+    return lane

@@ -194,7 +194,7 @@ BELOW = {
     "store": {"below", "errors", "files", "names", "npy"},
     "interrupts": set(),
     "same": {"below", "errors", "locks", "manifest", "names", "staging"},
-    "writers": {"block", "files", "names", "npy", "errors"},
+    "writers": {"block", "files", "limits", "names", "npy", "errors"},
     "manifest": {
         "below",
         "errors",

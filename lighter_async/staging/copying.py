@@ -20,6 +20,9 @@ from lighter_async.staging.staged import Staged
 __all__ = ["StagingPool"]
 
 
+_MOST_SEEN = 16  # tensors that a slot keeps: one for each output of a batch
+
+
 class StagingPool:
     """One budget of reusable host memory, and the copy of a batch into it.
 
@@ -104,7 +107,7 @@ class StagingPool:
         loose = [_clone(value) for value in plan.loose]
         plain = not (loose or plan.kept or plan.has_classes)
         if plan.nbytes == 0:
-            return Staged(None, None, plan.rows, plan.values, loose, plan.kept, plain)
+            return Staged(None, None, plan.rows, plan.values, loose, plan.kept, plain, plan.columns)
         on_device = any(leaf.is_tensor and self._accelerator.owns(source) for leaf, source in plan.sources)
         slot = self._slots.acquire(size_class(plan.nbytes, self._slots.budget), pinned=on_device)
         try:
@@ -116,7 +119,7 @@ class StagingPool:
             else:
                 self._slots.release(slot)
             raise
-        return Staged(slot, ready, plan.rows, plan.values, loose, plan.kept, plain)
+        return Staged(slot, ready, plan.rows, plan.values, loose, plan.kept, plain, plan.columns)
 
     def release(self, staged: Staged) -> None:
         """Take the slot of a batch back once all its samples are stored or dropped."""
@@ -162,14 +165,18 @@ class StagingPool:
 
 def _host(slot: Slot, leaf: Leaf) -> Any:
     """The tensor of a leaf, as a view of the slot."""
-    if slot.seen_as[0] != leaf:
+    seen, known = slot.seen_as, slot.seen_as.get(leaf.offset)
+    if known is None or known[0] != leaf:
         import torch
 
         # Slots outlive the batch, so their tensors must not become inference tensors, which only inference mode may
         # write to.
         with torch.inference_mode(False):
-            slot.seen_as[:] = leaf, leaf.view(slot.memory)
-    return slot.seen_as[1]
+            known = leaf, leaf.view(slot.memory)
+        if len(seen) >= _MOST_SEEN:
+            seen.clear()
+        seen[leaf.offset] = known
+    return known[1]
 
 
 def _clone(value: Any) -> Any:

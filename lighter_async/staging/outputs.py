@@ -10,6 +10,7 @@ import numpy as np
 from lighter_async.errors import shown
 from lighter_async.staging.kinds import is_plain_array, is_plain_tensor, is_tensor
 from lighter_async.staging.layout import placed, unbind
+from lighter_async.staging.places import Leaf
 from lighter_async.staging.plan import Plan
 
 __all__ = ["plan_batch_of_outputs", "plan_sample_of_outputs"]
@@ -52,11 +53,14 @@ def plan_batch_of_outputs(values: Any, keys: Sequence[str], *, shared: bool = Fa
         plan.count = len(plan.values)
         return plan
     columns = {key: _column(key, one, plan) for key, one in _outputs_in(values, keys, "a batch").items()}
-    counts = {key: len(column) for key, column in columns.items()}
+    counts = {key: column.shape[0] if isinstance(column, Leaf) else len(column) for key, column in columns.items()}
     if len(set(counts.values())) > 1:
         raise ValueError(f"a batch has as many samples of each output, not {shown(counts)}")
-    plan.values = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    plan.count = len(plan.values)
+    plan.count = next(iter(counts.values()))
+    plan.columns = {key: column if isinstance(column, Leaf) else None for key, column in columns.items()}
+    others = {key: column for key, column in columns.items() if not isinstance(column, Leaf)}
+    if others:
+        plan.values = [dict(zip(others, row, strict=True)) for row in zip(*others.values(), strict=True)]
     return plan
 
 
@@ -73,14 +77,14 @@ def _outputs_in(value: Any, keys: Sequence[str], what: str) -> dict[str, Any]:
     return {key: value[key] for key in keys}
 
 
-def _column(key: str, values: Any, plan: Plan) -> list[Any]:
-    """The places of the samples of one output."""
+def _column(key: str, values: Any, plan: Plan) -> Leaf | list[Any]:
+    """The place of the whole batch of one output, or those of its samples."""
     tensor = is_tensor(values)
     if tensor or isinstance(values, np.ndarray):
         if values.ndim == 0:
             raise ValueError(f"output {key!r} needs a batch dimension, got a 0-d tensor; use submit() for one sample")
         if is_plain_tensor(values) if tensor else is_plain_array(values):
-            return plan.place(values, is_tensor=tensor).rows() if values.shape[0] else []
+            return plan.place(values, is_tensor=tensor) if values.shape[0] else []
         values = unbind(values)
     elif isinstance(values, (str, bytes, bytearray)) or not isinstance(values, Sequence):
         raise TypeError(

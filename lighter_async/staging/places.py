@@ -34,12 +34,6 @@ class Leaf:
         """The same for row `index`."""
         return _view(self._row(memory, index), self.dtype, self.shape[1:], self.is_tensor)
 
-    def rows(self) -> list[Leaf]:
-        """The places of the rows."""
-        count, shape = self.shape[0], self.shape[1:]
-        size = self.nbytes // count
-        return [Leaf(self.dtype, shape, self.offset + size * row, size, self.is_tensor) for row in range(count)]
-
     def block(self, memory: NDArray[np.uint8]) -> Block | None:
         """The tensor as plain memory; None for an array, and for a tensor without elements."""
         return self._block(self.bytes(memory), self.shape)

@@ -28,7 +28,8 @@ class Plan:
         nbytes: Bytes that it takes in the slot.
         other_bytes: Bytes that it takes outside the slot, such as those of texts.
         rows: The place of the whole batch, if that is one tensor or array with a sample per row.
-        values: The samples otherwise, with places in them.
+        columns: The same of each output, where samples have several; None of one that stands in `values`.
+        values: The samples otherwise, with places in them; of several outputs those that are not in `columns`.
         sources: The tensors and arrays to copy, each with its place.
         loose: The tensors and arrays to clone.
         kept: Objects that are referred to or handed over as they are, such as classes.
@@ -40,6 +41,7 @@ class Plan:
     nbytes: int = 0
     other_bytes: int = 0
     rows: Leaf | None = None
+    columns: dict[str, Leaf | None] = field(default_factory=dict)
     values: list[Any] = field(default_factory=list)
     sources: list[tuple[Leaf, Any]] = field(default_factory=list)
     loose: list[Any] = field(default_factory=list)

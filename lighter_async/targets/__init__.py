@@ -16,7 +16,7 @@ from lighter_async.targets.base import (
     is_each_by_itself,
     lane_of,
 )
-from lighter_async.targets.lane import Item, Lane, Outcome, Part, Placed, PlacedRows, RowItems
+from lighter_async.targets.lane import Item, Lane, Outcome, Part, Placed, PlacedRows, RowItems, RowPart
 from lighter_async.targets.local import LocalTarget
 from lighter_async.targets.shards import TarShards, has_shards
 
@@ -35,6 +35,7 @@ __all__ = [
     "Placed",
     "PlacedRows",
     "RowItems",
+    "RowPart",
     "SharedTarget",
     "TarShards",
     "Target",

@@ -53,6 +53,7 @@ class Shard(OpenPart):
         """Cut off what is not settled."""
         if self.end > self.settled:
             self._truncate(self.settled)
+            self.index.cut(self.settled)
             self.end, self.samples = self.settled, len(self.index)
 
     def cut(self, end: int) -> None:

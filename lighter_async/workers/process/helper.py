@@ -64,7 +64,7 @@ def _may_need_torch(job: Job, staged: Staged) -> bool:
     if "torch" in sys.modules or (staged.slot is None and not staged.loose):
         return False
     takes_blocks = bool(job.outputs) and all(output.encoder.takes_blocks for output in job.outputs)
-    return not takes_blocks or staged.rows is None
+    return not takes_blocks or not staged.is_rows
 
 
 def _give_way(helper: int) -> None:
@@ -228,9 +228,8 @@ class Helper:
         if self._batch is None or self._batch[0] != claim.serial:
             self._batch = None  # let go of the last one's memory first
             (names, origin), message = self._message(claim)
-            rows, values, loose, kept = unpickled_batch(message, job)
             slot = self._slots.slot(*claim.slot) if claim.slot[1] else None
-            staged = Staged(slot, None, rows, values, loose, kept)
+            staged = unpickled_batch(message, job, slot)
             self._batch = claim.serial, Batch(names, staged, 0, len(names), origin=origin)
         return self._batch[1]
 
