@@ -370,6 +370,24 @@ def test_writers_on_one_directory_share_their_claims(tmp_path):
     assert (tmp_path / "out/a.txt").read_text() == "3"
 
 
+def test_a_closed_writers_names_are_free_though_somebody_keeps_an_exception_of_it(tmp_path):
+    """As a notebook keeps the last one, with the frames that it came through."""
+    writer = BackgroundWriter("text", tmp_path)
+    writer.submit("a", "1")
+    with pytest.raises(DuplicateNameError) as kept:
+        writer.submit("a", "2")
+    other = BackgroundWriter("text", tmp_path)
+    other.start()
+    writer.close()
+    with pytest.raises(DuplicateNameError):
+        other.submit("a", "3")
+    other.close()
+    with BackgroundWriter("text", tmp_path) as later:
+        later.submit("a", "4")
+    assert (tmp_path / "a.txt").read_text() == "4"
+    assert kept.value.__traceback__ is not None
+
+
 def test_claims_live_as_long_as_somebody_holds_them():
     """Nothing of a location is kept once its writers are gone."""
     claims = claims_of("somewhere")

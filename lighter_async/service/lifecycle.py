@@ -200,7 +200,9 @@ class Lifecycle:
             assert self.backend is not None
             self.ledger.close()
             # Other writers on this location may use the names again once all of today's are closed.
-            self.claims = None
+            claims, self.claims = self.claims, None
+            if claims is not None:
+                claims.let_go()
             self._pool.close()
             self.backend.stop(seal=seal)  # a signal's handler may raise here; then the next call goes on
             if seal:

@@ -53,12 +53,12 @@ class Index:
             stride: The bytes from the beginning of one to the beginning of the next.
         """
         texts = []
-        for members, offset, size in columns:
-            field = split_member(members[0])[1]
+        for number, (members, offset, size) in enumerate(columns, 1):
+            field, end = split_member(members[0])[1], "\n" if number == len(columns) else ""
             places = range(offset, offset + stride * len(members), stride)
-            texts.append([f"{field} {place} {size} {member}" for place, member in zip(places, members, strict=True)])
+            texts.append([f"{field} {one} {size} {member}{end}" for one, member in zip(places, members, strict=True)])
         lines = texts[0] if len(texts) == 1 else map(" ".join, zip(*texts, strict=True))
-        encoded = [f"{line}\n".encode("utf-8", "surrogateescape") for line in lines]
+        encoded = [line.encode("utf-8", "surrogateescape") for line in lines]
         cuts = accumulate(map(len, encoded), initial=len(self._text))
         next(cuts)
         self._cuts.extend(cuts)
