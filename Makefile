@@ -23,7 +23,7 @@ lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Everything, beside what people use instead, in an environment of its own (7 GB): about 25 minutes, and 5 for bench-quick.
+# Everything, beside what people use instead, in an environment of its own (7 GB): about 40 minutes, and 8 for bench-quick.
 bench: .venv-bench/.made
 	.venv-bench/bin/python benchmarks/run.py
 
