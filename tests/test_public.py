@@ -179,6 +179,7 @@ def test_importing_and_writing_texts_needs_neither_torch_nor_lightning(tmp_path)
 
 BELOW = {
     "errors": set(),
+    "configs": set(),
     "block": set(),
     "npy": set(),
     "notices": set(),
@@ -212,6 +213,7 @@ BELOW = {
     "targets": {
         "below",
         "block",
+        "configs",
         "errors",
         "files",
         "forks",
@@ -247,7 +249,7 @@ BELOW = {
         "types",
     },
     "ledger": {"errors", "interrupts", "tracebacks", "types"},
-    "options": {"errors", "limits", "staging", "targets", "types", "writers"},
+    "options": {"configs", "errors", "limits", "staging", "targets", "types", "writers"},
     "service": {
         "errors",
         "interrupts",

@@ -16,6 +16,7 @@ from lighter_async.callback.progress import Progress, progress_of
 from lighter_async.callback.sigterm import Termination
 from lighter_async.callback.stored_samples import StoredSamples
 from lighter_async.callback.target_of_ranks import agree_on, path_of, target_of_rank
+from lighter_async.configs import PathLike, plain
 from lighter_async.limits import default_workers
 from lighter_async.manifest.line import Loader
 from lighter_async.notices import notify
@@ -70,7 +71,7 @@ class FileWriter(BaseWriter):
 
     def __init__(
         self,
-        directory: str | os.PathLike[str] | Target,
+        directory: str | Target | PathLike,  # in this order, in which LightningCLI saves what it is
         value_key: str | Mapping[str, str | Callable[..., Any]],
         writer_fn: str | Callable[..., Any] | None = None,
         name_key: str | None = None,
@@ -85,6 +86,7 @@ class FileWriter(BaseWriter):
                 raise TypeError(
                     f"{option} is no {type(value).__name__}; the order is FileWriter(directory, value_key, writer_fn)"
                 )
+        value_key = plain(value_key)
         if isinstance(value_key, Mapping) and writer_fn is not None:
             raise TypeError(
                 "a dict as value_key says the writer of each output, so leave writer_fn out, and give name_key by its "
