@@ -228,7 +228,7 @@ BELOW = {
         "types",
     },
     "pickle_by_value": set(),
-    "staging": {"block", "errors", "forks"},
+    "staging": {"block", "errors", "forks", "notices"},
     "session": {"errors", "manifest", "notices", "targets", "writers"},
     "workers": {
         "block",

@@ -6,7 +6,6 @@ import itertools
 import os
 import secrets
 import time
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from lighter_async.callback.lightning_packages import LightningCallback
 from lighter_async.names import RESERVED_PREFIX
+from lighter_async.notices import warn
 
 __all__ = ["BaseWriter"]
 
@@ -129,9 +129,7 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
                 "on a file system that all nodes mount"
             )
         if replaced is not None:
-            warnings.warn(
-                f"{replaced} already exists, existing predictions will be overwritten.", UserWarning, stacklevel=2
-            )
+            warn(f"{replaced} already exists, existing predictions will be overwritten.")
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Remove the marker that the ranks have looked for."""

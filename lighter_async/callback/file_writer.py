@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from lighter_async.callback.target_of_ranks import agree_on, path_of, target_of_
 from lighter_async.configs import PathLike, plain
 from lighter_async.limits import default_workers
 from lighter_async.manifest.line import Loader
-from lighter_async.notices import notify
+from lighter_async.notices import notify, warn
 from lighter_async.options import CallbackOptions, Options, as_attributes, documented
 from lighter_async.same import fingerprint_of
 from lighter_async.service import BackgroundWriter
@@ -371,10 +370,8 @@ class FileWriter(BaseWriter):
         if self._warned or not trainer.predict_loop.return_predictions or not trainer.is_global_zero:
             return
         self._warned = True
-        warnings.warn(
+        warn(
             "Lightning also collects all predictions in memory, because return_predictions is not False; "
             "trainer.predict(..., return_predictions=False) or FileWriter(return_predictions=False) stops that, "
-            "and FileWriter(return_predictions=True) says that it is meant",
-            UserWarning,
-            stacklevel=2,
+            "and FileWriter(return_predictions=True) says that it is meant"
         )

@@ -13,6 +13,7 @@ from lighter_async.staging.layout import plan_batch, plan_sample
 from lighter_async.staging.outputs import plan_batch_of_outputs, plan_sample_of_outputs
 from lighter_async.staging.places import Leaf
 from lighter_async.staging.plan import Plan
+from lighter_async.staging.remarks import Remarks
 from lighter_async.staging.shared_memory import SharedMemory
 from lighter_async.staging.slots import Memory, PrivateMemory, Slot, SlotPool, size_class
 from lighter_async.staging.staged import Staged
@@ -29,6 +30,7 @@ class StagingPool:
         shared: Whether other processes are to read the slots.
         reduce: By output, what to compute from a device tensor before it is copied to the host. The key is None if a
             sample has only one output.
+        remark: By output, what writers remark on the first values; see `Remarks`.
         outputs: The keys of a sample's outputs, if it has several.
 
     Attributes:
@@ -42,8 +44,10 @@ class StagingPool:
         accelerator: Accelerator | None = None,
         shared: bool = False,
         reduce: Mapping[str | None, Callable[[Any], Any]] | None = None,
+        remark: Mapping[str | None, Callable[[Any], str | None]] | None = None,
         outputs: Sequence[str] = (),
     ) -> None:
+        self._remarks = Remarks(remark or {})
         self._reduce = dict(reduce or {})
         self._outputs = tuple(outputs)
         self._accelerator: Accelerator = accelerator or TorchAccelerator()
@@ -62,7 +66,7 @@ class StagingPool:
         if self._outputs:
             if isinstance(values, Mapping):
                 values = {key: self._reduced_all(one, key) for key, one in values.items()}
-            elif self._reduce and isinstance(values, Sequence):
+            elif isinstance(values, Sequence) and not isinstance(values, (str, bytes)):
                 values = [self._reduced_outputs(value) for value in values]
             return plan_batch_of_outputs(values, self._outputs, shared=shared)
         return plan_batch(self._reduced_all(values, None), shared=shared)
@@ -80,11 +84,16 @@ class StagingPool:
         return {key: self._reduced(one, key) for key, one in value.items()}
 
     def _reduced_all(self, values: Any, key: str | None) -> Any:
+        self._remarks.look_at(values, key)
         if key in self._reduce and type(values) in (list, tuple):
-            return [self._reduced(value, key) for value in values]
-        return self._reduced(values, key)
+            return [self._reduced_one(value, key) for value in values]
+        return self._reduced_one(values, key)
 
     def _reduced(self, value: Any, key: str | None) -> Any:
+        self._remarks.look_at(value, key)
+        return self._reduced_one(value, key)
+
+    def _reduced_one(self, value: Any, key: str | None) -> Any:
         reduce = self._reduce.get(key)
         if reduce is None or not is_tensor(value) or not self._accelerator.owns(value):
             return value

@@ -55,6 +55,8 @@ class Encoder:
             each has to be encoded by itself.
         reduce: ``(tensor, **options) -> tensor``, computed on an accelerator before the tensor is copied to the host,
             to leave fewer bytes to copy. The result has to encode to the same bytes.
+        remark: ``(value, **options) -> str | None``, called in the caller's process with the first batch or sample
+            that is handed over: what a person should know of how such values are written, which becomes a warning.
         templates: What `encode_block` needs for some kinds of tensor, and only this process can make.
         check: ``(**options)``, called when options are given; raises if one has a value that it may not have.
         decode: ``(bytes) -> value``, the inverse, which `open_results` calls. It also gets the encoder's options for
@@ -75,6 +77,7 @@ class Encoder:
         encode_block: Callable[..., Encoded | None] | None = None,
         encode_rows: Callable[..., EncodedRows | None] | None = None,
         reduce: Callable[..., Any] | None = None,
+        remark: Callable[..., str | None] | None = None,
         templates: Templates | None = None,
         check: Callable[..., None] | None = None,
         decode: Callable[..., Any] | None = None,
@@ -103,6 +106,7 @@ class Encoder:
         self.decoder = decode
         self._context = _keywords_of(decode)
         self.reduce = reduce
+        self.remark = remark
         self.suffix = suffix
         self.name: str = name or known.name
         self.__doc__ = encode.__doc__
@@ -200,12 +204,13 @@ class Encoder:
         """
         self._check_known(options)
         encode, encode_block, encode_rows = self._encode, self._encode_block, self._encode_rows
-        reduce, decode = self.reduce, self.decoder
+        reduce, remark, decode = self.reduce, self.remark, self.decoder
         if options:
             encode = functools.partial(encode, **options)
             encode_block = encode_block and functools.partial(encode_block, **options)
             encode_rows = encode_rows and functools.partial(encode_rows, **options)
             reduce = reduce and functools.partial(reduce, **options)
+            remark = remark and functools.partial(remark, **options)
             taken = {name: value for name, value in options.items() if name in _keywords_of(decode, options)}
             decode = functools.partial(decode, **taken) if decode is not None and taken else decode
         changed = Encoder(
@@ -215,6 +220,7 @@ class Encoder:
             encode_block=encode_block,
             encode_rows=encode_rows,
             reduce=reduce,
+            remark=remark,
             templates=self._templates,
             check=self._check,
             decode=decode,
