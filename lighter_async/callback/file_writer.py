@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lighter_async.callback.base_writer import BaseWriter
 from lighter_async.callback.dataset_indices import length_of
 from lighter_async.callback.interruption import attached_to, interruptible
+from lighter_async.callback.last_line import LastLine
 from lighter_async.callback.names_and_samples import OutputReader
 from lighter_async.callback.progress import Progress, progress_of
 from lighter_async.callback.sigterm import Termination
@@ -103,6 +104,7 @@ class FileWriter(BaseWriter):
         self._writer: BackgroundWriter | None = None
         self._progress: Progress | None = None
         self._stats: WriterStats | None = None
+        self._last_line: LastLine | None = None
         self._outputs: OutputReader | None = None
         self._stored: StoredSamples | None = None
         self._has_reported = False  # how much was stored before
@@ -194,6 +196,7 @@ class FileWriter(BaseWriter):
             by_index_only=self.options.resume,
             stored=self._stored,
         )
+        self._last_line = LastLine(self._writer.target.location)
         self._start()
 
     def _start(self) -> None:
@@ -284,7 +287,9 @@ class FileWriter(BaseWriter):
             WriteError: Samples were not written.
         """
         if self._writer is not None and self._progress is not None:
-            self._progress.flush(self._writer, self._is_terminated)
+            assert self._last_line is not None
+            with self._last_line.waiting():
+                self._progress.flush(self._writer, self._is_terminated)
         if self._termination is not None and self._termination.received:
             self._end_early(trainer, self._termination)
 
@@ -295,10 +300,19 @@ class FileWriter(BaseWriter):
             if self._stored is not None and self._outputs is not None and not self._has_reported:
                 # Nothing was left to do, so on_predict_start was not called.
                 self._report_stored(trainer, self._stored, self._outputs.datasets)
+            assert self._last_line is not None
+            failure: BaseException | None = None
             try:
-                self._writer.close()
+                with self._last_line.waiting():
+                    self._writer.close()
+            except BaseException as error:
+                failure = error
+                raise
             finally:
-                self._forget(ends=True)
+                try:
+                    self._report_end(trainer, failure)
+                finally:
+                    self._forget(ends=True)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Store what was handed over. Failures are attached to the exception, which stays as it is.
@@ -318,11 +332,24 @@ class FileWriter(BaseWriter):
                     writer.__exit__(type(exception), exception, None)
             super().teardown(trainer, pl_module, "predict")
         finally:
-            self._forget(ends=False)
+            try:
+                self._report_end(trainer, exception)
+            finally:
+                self._forget(ends=False)
             if isinstance(exception, KeyboardInterrupt):
                 # Lightning ends the process without showing this exception.
                 for text in attached_to(exception)[before:]:
                     notify(text.removeprefix("lighter_async: "))
+
+    def _report_end(self, trainer: Any, exception: BaseException | None) -> None:
+        """Say what was written, in Lightning's log and to its loggers."""
+        if self._writer is None or self._last_line is None:
+            return
+        stats = self._writer.stats()
+        self._last_line.left_out = 0 if self._outputs is None else self._outputs.left_out
+        self._last_line.say(trainer, stats)
+        writers = [one for one in trainer.callbacks if isinstance(one, FileWriter)]
+        self._last_line.log(trainer, stats, writers, self, exception)
 
     def _forget(self, *, ends: bool) -> None:
         self._forget_writer()
@@ -341,6 +368,8 @@ class FileWriter(BaseWriter):
         for callback in trainer.callbacks:
             if isinstance(callback, FileWriter) and callback._writer is not None:
                 callback._writer.close_by(termination.seconds_left)
+                if callback._last_line is not None:
+                    callback._last_line.say(trainer, callback._writer.stats())  # a logger may take longer than there is
                 callback._forget_writer()
                 BaseWriter.teardown(callback, trainer, None, "predict")
         termination.leave()
