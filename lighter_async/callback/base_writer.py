@@ -139,9 +139,9 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
         if self._has_warned_of_stage or not trainer.is_global_zero:
             return
         self._has_warned_of_stage = True
-        step = "test_step" if stage == "test" else "validation_step"
+        call, step = ("test", "test_step") if stage == "test" else ("validate", "validation_step")
         warn(
-            f"{type(self).__name__} writes what predict_step returns, and nothing in trainer.{stage}(); call "
+            f"{type(self).__name__} writes what predict_step returns, and nothing in trainer.{call}(); call "
             f"trainer.predict(), or hand the outputs of {step} over to a lighter_async.BackgroundWriter"
         )
 

@@ -43,6 +43,8 @@ class LastLine:
 
     def say(self, trainer: Any, stats: WriterStats) -> None:
         """Log the line, on rank 0."""
+        if not trainer.is_global_zero:
+            return
         who = "wrote" if trainer.world_size == 1 else f"rank 0 of {trainer.world_size} wrote"
         size = f" ({_bytes(stats.bytes_written)})" if stats.bytes_written else ""
         others = [
