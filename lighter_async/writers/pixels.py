@@ -72,7 +72,7 @@ def to_pixels(tensor: Any, *, mode: Mode | None = None, scale: Scale = "unit") -
     return (tensor.float().clamp(0, 1) * 255).to(torch.uint8)
 
 
-def pixels_of_block(block: Block, mode: Mode | None, scale: Scale) -> NDArray[Any] | None:
+def pixels_of_block(block: Block, mode: Mode | None = None, scale: Scale = "unit") -> NDArray[Any] | None:
     """`to_pixels` of a block, without a tensor; None if its dtype has to be refused, which `to_pixels` does."""
     wide = mode == "I;16"
     pixel, highest = (np.uint16, 65535) if wide else (np.uint8, 255)
