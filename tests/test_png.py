@@ -188,7 +188,7 @@ def bits(dtype):
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_values_mean_the_same_pixels_with_and_without_torch(dtype, piece, monkeypatch):
     """Exactly those of the documented formulas, NaN included, of eight bits and of sixteen."""
-    monkeypatch.setattr("lighter_async.writers.image._PIECE", piece)
+    monkeypatch.setattr("lighter_async.writers.pixels._PIECE", piece)
     values = bits(dtype)
     block = Block(dtype, tuple(values.shape), values.view(torch.uint8).numpy())
     assert np.array_equal(pixels_of_block(block), to_pixels(values).numpy())
@@ -200,8 +200,13 @@ def test_values_mean_the_same_pixels_with_and_without_torch(dtype, piece, monkey
     expected = (values.double().clamp(0, 1) * 65535).to(torch.int32)
     assert np.array_equal(wide[finite], expected[finite].numpy())
     assert not wide[~finite].any()
+    for mode in (None, "I;16"):
+        for scale in ("minmax", (-3, 7)):
+            scaled = to_pixels(values, mode=mode, scale=scale).numpy()
+            assert np.array_equal(pixels_of_block(block, mode, scale), scaled)
 
 
+@pytest.mark.filterwarnings("ignore:image_.d got floats")  # those above 1 are clamped in both ways
 @pytest.mark.parametrize("codec", ["isal", "pillow"])
 @pytest.mark.parametrize(
     ("mode", "dtype"),
