@@ -68,6 +68,11 @@ SAYS = {
         "writer_fn": "configured:Lines",
         "writer_options": {"count": 2},
     },
+    "an encoder that is made": {
+        "directory": "out",
+        "value_key": "label",
+        "writer_fn": ("configured.Lines", {"count": 2}),
+    },
     "several outputs": {"directory": "out", "value_key": BOTH, "writer_options": {"mask": {"compress_level": 0}}},
     "a class among several outputs": {
         "directory": "out",
@@ -111,7 +116,7 @@ def check_what_was_written(case):
         assert files_below("out") == {f"{number}.pt" for number in range(4)}
     elif case == "a module":
         assert Path("out/3.repr").read_text() == "> 'label 3'"
-    elif case == "a module's class":
+    elif case in ("a module's class", "an encoder that is made"):
         assert Path("out/3.lines").read_text() == "label 3\nlabel 3"
     elif case == "several outputs":
         assert files_below("out") == BOTH_FILES

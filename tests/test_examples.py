@@ -136,6 +136,8 @@ def test_the_job_of_lightning_cli_goes_on_after_it_was_killed(tmp_path, ranks):
     assert status == 0, told
     stored, of = map(int, re.search(r"resuming: (\d+) of (\d+) are stored in 'edges'", told).groups())
     assert 0 < stored < of == names
+    assert re.search(rf"lighter_async: (rank 0 of 2 )?wrote \d+ samples .* to '{tmp_path / 'edges'}' in", told)
+    assert any("lighter_async/written" in file.read_text() for file in tmp_path.glob("lightning_logs/*/metrics.csv"))
     files = files_below(tmp_path / "edges")
     assert len(files) == 2 * names
     assert {file.partition(".")[2] for file in files} == {"mask.png", "steepness.pt"}
