@@ -47,6 +47,7 @@ def test_an_example_runs_as_it_stands(code, tmp_path, monkeypatch):
 NAMED_FILE = re.compile(r"^`([\w.]+)`\n\n```\w+\n(.*?)```$", re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("package", ["LightningCLI", "Hydra", "lighter"])
 def test_the_page_of_configurations_does_as_it_says(tmp_path, package):
     """Its files, in an empty folder, by the commands that stand below them."""

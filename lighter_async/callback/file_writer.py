@@ -46,6 +46,10 @@ class FileWriter(BaseWriter):
 
     With several ranks, each writes its own samples, below one directory that all of them can see.
 
+    At the end Lightning's log has a line of what was written, where, and how long the loop waited, and the trainer's
+    loggers get the same as metrics (``lighter_async/written`` and others). ``Trainer.test`` and ``Trainer.validate``
+    write nothing, which a warning says once.
+
     Args:
         directory: Where the files go. Made if it does not exist. A target of any kind may stand in its place, such as a
             `LocalTarget`; each call of `predict` opens and closes it. A target that does not store below a directory
