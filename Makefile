@@ -50,8 +50,10 @@ clean:
 	test -e .venv/.dev || $(INSTALL) -e ".[demo]"
 	touch $@
 
+# lighter asks for a numpy before 2 and for packages that its command does not need, so it comes without them.
 .venv/.dev: .venv/.made pyproject.toml constraints.txt
 	$(INSTALL) -e ".[dev]"
+	$(INSTALL) --no-deps lighter
 	touch $@ .venv/.demo
 
 PEERS = torch torchvision pytorch-lightning monai nibabel webdataset opencv-python-headless imagecodecs fpng-py \

@@ -5,7 +5,9 @@ import posixpath
 import threading
 import tracemalloc
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -138,6 +140,9 @@ def test_names_are_strings_one_per_sample(tmp_path):
             writer.submit(tmp_path / "x", "x")
         with pytest.raises(TypeError, match="names are a sequence with a name per sample, not str: 'ab'"):
             writer.submit_batch("ab", ["x", "y"])
+        for numbers in (np.array([3]), torch.tensor([3])):
+            with pytest.raises(TypeError, match=r"dtype (torch\.)?int64; list\(map\(str, names\.tolist\(\)\)\) makes"):
+                writer.submit_batch(numbers, ["x"])
         with pytest.raises(ValueError, match="Length mismatch: 2 samples and 1 names"):
             writer.submit_batch(["a"], ["x", "y"])
         with pytest.raises(InvalidNameError):

@@ -182,6 +182,7 @@ def test_importing_and_writing_texts_needs_neither_torch_nor_lightning(tmp_path)
 
 BELOW = {
     "errors": set(),
+    "configs": set(),
     "block": set(),
     "npy": set(),
     "table_row": set(),
@@ -217,6 +218,7 @@ BELOW = {
     "targets": {
         "below",
         "block",
+        "configs",
         "errors",
         "files",
         "forks",
@@ -233,7 +235,7 @@ BELOW = {
         "types",
     },
     "pickle_by_value": set(),
-    "staging": {"block", "errors", "forks"},
+    "staging": {"block", "errors", "forks", "notices"},
     "session": {"errors", "manifest", "notices", "targets", "writers"},
     "workers": {
         "block",
@@ -254,7 +256,7 @@ BELOW = {
         "types",
     },
     "ledger": {"errors", "interrupts", "tracebacks", "types"},
-    "options": {"errors", "limits", "staging", "targets", "types", "writers"},
+    "options": {"configs", "errors", "limits", "staging", "targets", "types", "writers"},
     "service": {
         "errors",
         "interrupts",

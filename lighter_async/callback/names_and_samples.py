@@ -30,6 +30,9 @@ class OutputReader:
         by_index_only: Whether samples without a name and a known index are refused.
         stored: What earlier runs have stored, and is left out; None if nothing is.
         shares_single_values: Of several keys, whether what is no tensor, array or sequence is that of all samples.
+
+    Attributes:
+        left_out: How many samples were left out for that.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class OutputReader:
         self._name_key = name_key
         self._stored = stored
         self._shares_single_values = shares_single_values
+        self.left_out = 0
         self._origins = Origins(trainer)
         self._numbering = Numbering(self._origins, rank=rank, world_size=world_size, by_index_only=by_index_only)
 
@@ -90,6 +94,7 @@ class OutputReader:
                 )
         kept = self._origins.without_padding(count, batch_idx, dataloader_idx)
         keep = range(kept) if self._stored is None else self._stored.missing(names, origin, kept)
+        self.left_out += kept - len(keep)
         return (names, values, origin) if len(keep) == count else choose(keep, names, values, origin)
 
 
@@ -168,12 +173,15 @@ def names_of(value: Any, key: str) -> list[str]:
     Raises:
         TypeError: A name is neither text, number nor path; the message gives its position.
     """
+    hint = ""
     if hasattr(value, "tolist"):  # a tensor, an array, a column of a table
+        if getattr(value, "ndim", 0) > 1:
+            hint = f" in an array of shape {tuple(value.shape)}, not one of names alone,"
         value = value.tolist()  # at once, since each item of a device tensor would be a transfer of its own
         items = value if isinstance(value, list) else [value]
     else:
         items = samples_of(value)
     return [
-        item if isinstance(item, str) else name_of(item, f"name {position} of the batch, under name_key {key!r},")
+        item if isinstance(item, str) else name_of(item, f"name {position} of the batch, under name_key {key!r},{hint}")
         for position, item in enumerate(items)
     ]

@@ -35,9 +35,11 @@ def own_names(
     if type(names) is not list and (isinstance(names, str) or not isinstance(names, Sequence)):
         array: Any = names
         if getattr(getattr(array, "dtype", None), "kind", "") not in ("U", "O", "T") or array.ndim != 1:
+            is_list = getattr(array, "ndim", None) == 1 and hasattr(array, "tolist")
             raise TypeError(
-                f"names are a sequence with a name per sample, not {type(names).__name__}: {shown(names)}; "
-                "the order is submit_batch(names, values)"
+                f"names are a sequence with a name per sample, not {type(names).__name__}: {shown(names)}"
+                + (f" and dtype {array.dtype}; list(map(str, names.tolist())) makes texts of them" if is_list else "")
+                + "; the order is submit_batch(names, values)"
             )
         names = array.tolist()
     own = names if isinstance(names, Numbers) else tuple(names)

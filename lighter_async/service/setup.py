@@ -96,6 +96,13 @@ class Setup:
             shared=self.backend == "process",
             reduce={one.key: one.encoder.reduce for one in self._outputs if one.encoder.reduce is not None},
             prepare={one.key: one.encoder.prepare for one in self._outputs if one.encoder.prepare is not None},
+            remark=self._remarks(),
             outputs=[one.key for one in self._outputs if one.key is not None],
             dicts=self.tables is not None,
         )
+
+    def _remarks(self) -> dict[str | None, Callable[[Any], str | None]]:
+        """What the writers remark on the first values; of several ranks the first one says it."""
+        if self.directory is not None and self.directory.run.rank:
+            return {}
+        return {one.key: one.encoder.remark for one in self._outputs if one.encoder.remark is not None}

@@ -13,6 +13,7 @@ from lighter_async.staging.layout import plan_batch, plan_sample
 from lighter_async.staging.outputs import as_row, plan_batch_of_dicts, plan_batch_of_outputs, plan_sample_of_outputs
 from lighter_async.staging.places import Leaf
 from lighter_async.staging.plan import Plan
+from lighter_async.staging.remarks import Remarks
 from lighter_async.staging.shared_memory import SharedMemory
 from lighter_async.staging.slots import Memory, PrivateMemory, Slot, SlotPool, size_class
 from lighter_async.staging.staged import Staged
@@ -33,6 +34,7 @@ class StagingPool:
         reduce: By output, what to compute from a device tensor before it is copied to the host. The key is None if a
             sample has only one output.
         prepare: By output, what makes plain values of a batch or a sample, as of `Encoder`.
+        remark: By output, what writers remark on the first values; see `Remarks`.
         outputs: The keys of a sample's outputs, if it has several.
         dicts: Whether each sample is a dict from columns to values, and a batch a dict with all values of each.
 
@@ -48,9 +50,11 @@ class StagingPool:
         shared: bool = False,
         reduce: Mapping[str | None, Callable[[Any], Any]] | None = None,
         prepare: Mapping[str | None, Callable[..., Any]] | None = None,
+        remark: Mapping[str | None, Callable[[Any], str | None]] | None = None,
         outputs: Sequence[str] = (),
         dicts: bool = False,
     ) -> None:
+        self._remarks = Remarks(remark or {})
         self._reduce = dict(reduce or {})
         self._prepare = dict(prepare or {})
         self._outputs = tuple(outputs)
@@ -71,7 +75,7 @@ class StagingPool:
         if self._outputs:
             if isinstance(values, Mapping):
                 values = {key: self._prepared_batch(one, key) for key, one in values.items()}
-            elif (self._reduce or self._prepare) and isinstance(values, Sequence):
+            elif isinstance(values, Sequence) and not isinstance(values, (str, bytes)):
                 values = [self._prepared_outputs(value) for value in values]
             return plan_batch_of_outputs(values, self._outputs, shared=shared)
         if self._dicts:
@@ -95,20 +99,25 @@ class StagingPool:
         return {key: self._prepared(one, key) for key, one in value.items()}
 
     def _prepared_batch(self, values: Any, key: str | None) -> Any:
+        self._remarks.look_at(values, key)
         prepare = self._prepare.get(key)
         if prepare is not None and (is_tensor(values) or isinstance(values, np.ndarray)):
             values = prepare(values, is_batch=True)
         elif prepare is not None and type(values) in (list, tuple):
             values = [prepare(value, is_batch=False) for value in values]
         if key in self._reduce and type(values) in (list, tuple):
-            return [self._reduced(value, key) for value in values]
-        return self._reduced(values, key)
+            return [self._reduced_one(value, key) for value in values]
+        return self._reduced_one(values, key)
 
     def _prepared(self, value: Any, key: str | None) -> Any:
         prepare = self._prepare.get(key)
         return self._reduced(value if prepare is None else prepare(value, is_batch=False), key)
 
     def _reduced(self, value: Any, key: str | None) -> Any:
+        self._remarks.look_at(value, key)
+        return self._reduced_one(value, key)
+
+    def _reduced_one(self, value: Any, key: str | None) -> Any:
         reduce = self._reduce.get(key)
         if reduce is None or not is_tensor(value) or not self._accelerator.owns(value):
             return value

@@ -64,6 +64,8 @@ class Encoder:
             process then needs. It copies nothing, and gives back what it does not know; a batch may become a list.
         reduce: ``(tensor, **options) -> tensor``, computed on an accelerator before the tensor is copied to the host,
             to leave fewer bytes to copy. The result has to encode to the same bytes.
+        remark: ``(value, **options) -> str | None``, called in the caller's process with the first batch or sample
+            that is handed over: what a person should know of how such values are written, which becomes a warning.
         templates: What `encode_block` needs for some kinds of tensor, and only this process can make.
         check: ``(**options)``, called when options are given, and when a writer is made with it; raises if one has a
             value that it may not have, or a package is not installed.
@@ -90,6 +92,7 @@ class Encoder:
         encode_blocks: Callable[..., Encoded | None] | None = None,
         prepare: Callable[..., Any] | None = None,
         reduce: Callable[..., Any] | None = None,
+        remark: Callable[..., str | None] | None = None,
         templates: Templates | None = None,
         check: Callable[..., None] | None = None,
         decode: Callable[..., Any] | None = None,
@@ -121,6 +124,7 @@ class Encoder:
         self.decoder = decode
         self._context = _keywords_of(decode)
         self.reduce = reduce
+        self.remark = remark
         self.suffix = suffix
         self.name: str = name or known.name
         self.__doc__ = encode.__doc__
@@ -242,7 +246,7 @@ class Encoder:
         self._check_known(options)
         encode, encode_block, encode_rows = self._encode, self._encode_block, self._encode_rows
         encode_columns, encode_blocks, prepare = self._encode_columns, self._encode_blocks, self.prepare
-        reduce, decode = self.reduce, self.decoder
+        reduce, remark, decode = self.reduce, self.remark, self.decoder
         if suffix is not None and _keywords_of(self._encode, ["suffix"]):
             options["suffix"] = suffix
         if options:
@@ -253,6 +257,7 @@ class Encoder:
             encode_blocks = encode_blocks and functools.partial(encode_blocks, **options)
             prepare = prepare and functools.partial(prepare, **options)
             reduce = reduce and functools.partial(reduce, **options)
+            remark = remark and functools.partial(remark, **options)
             taken = {name: value for name, value in options.items() if name in _keywords_of(decode, options)}
             decode = functools.partial(decode, **taken) if decode is not None and taken else decode
         changed = Encoder(
@@ -265,6 +270,7 @@ class Encoder:
             encode_blocks=encode_blocks,
             prepare=prepare,
             reduce=reduce,
+            remark=remark,
             templates=self._templates,
             check=self._check,
             decode=decode,

@@ -53,9 +53,12 @@ class WriterRegistry:
             ValueError: There is none.
         """
         if name not in self._registry:
+            module, _, attribute = str(name).rpartition(".")
+            is_dotted = all(map(str.isidentifier, [*module.split("."), attribute]))
             raise ValueError(
-                f"Writer with name {shown(name)} is not registered. "
-                f"Registered are: {', '.join(sorted(self._registry))}. "
+                f"Writer with name {shown(name)} is not registered"
+                + (f"; did you mean {shown(f'{module}:{attribute}')}? " if is_dotted else ". ")
+                + f"Registered are: {', '.join(sorted(self._registry))}. "
                 "Register yours with @writer_registry.register(...), or pass the function itself. (The order is "
                 "BackgroundWriter(writer, directory) and FileWriter(directory, value_key, writer_fn).)"
             )
