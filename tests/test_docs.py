@@ -22,7 +22,10 @@ DOCUMENTS = [
     )
 ]
 # Their examples need readers that are run in processes of their own: `test_shards_readers.py`.
-PAGES = [*DOCUMENTS, *(ROOT / "docs" / f"{name}.md" for name in ("shards", "training_from_shards", "configuration"))]
+PAGES = [
+    *DOCUMENTS,
+    *(ROOT / "docs" / f"{name}.md" for name in ("shards", "training_from_shards", "configuration", "jobs")),
+]
 EXAMPLES = [
     pytest.param(code, id=f"{document.name}-{number}")
     for document in DOCUMENTS
@@ -42,6 +45,29 @@ def test_an_example_runs_as_it_stands(code, tmp_path, monkeypatch):
     finally:
         writer_registry._registry.clear()
         writer_registry._registry.update(registered)
+
+
+JOBS = re.split(r"^## ", (ROOT / "docs" / "jobs.md").read_text(), flags=re.MULTILINE)[1:]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("job", JOBS, ids=[job.splitlines()[0] for job in JOBS])
+def test_a_job_runs_and_may_be_run_again(tmp_path, job):
+    """In a folder with the files that it names."""
+    *files, script = re.findall(r"(?:^`([\w.]+)`[^\n]*\n\n)?```python\n(.*?)```", job, re.DOTALL | re.MULTILINE)
+    for name, text in files:
+        (tmp_path / name).write_text(text)
+    (tmp_path / "job.py").write_text(script[1])
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "job.py"],
+            capture_output=True,
+            text=True,
+            timeout=2 * DEADLINE,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        assert done.returncode == 0, done.stderr
 
 
 NAMED_FILE = re.compile(r"^`([\w.]+)`\n\n```\w+\n(.*?)```$", re.DOTALL | re.MULTILINE)
