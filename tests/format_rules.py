@@ -4,6 +4,7 @@ The table of values is in `test_values.py`.
 """
 
 import gzip
+import io
 import json
 import re
 
@@ -11,7 +12,9 @@ import nibabel
 import numpy as np
 import safetensors.torch
 import torch
+from PIL import Image
 
+from lighter_async import writer_registry
 from lighter_async.writers.json import write_json
 from lighter_async.writers.safetensors import write_safetensors
 
@@ -146,4 +149,60 @@ class Json:
         return content
 
 
-RULES = {"json": Json(), "nifti": Nifti(), "safetensors": Safetensors()}
+class EightBit:
+    """Equal to what Pillow makes of the documented pixels."""
+
+    shape = (3, 4, 5)
+
+    def __init__(self, kind, **options):
+        self.kind, self.options = kind, options
+
+    def refusal(self, value):
+        if isinstance(value, torch.Tensor):
+            if value.is_meta:
+                return NO_DATA
+            if value.is_nested:
+                return TypeError, "not a nested one; write its parts one by one"
+            if value.is_quantized:
+                return TypeError, r"no quantised tensor .*; write tensor\.dequantize\(\)"
+            if value.layout is not torch.strided:
+                return TypeError, r"an image is a dense tensor, not a torch\.\w+ one; write tensor\.to_dense\(\)"
+            dtype = value.dtype
+        elif not isinstance(value, np.ndarray):
+            return TypeError, r"an image is a tensor or a numpy array, not \w+"
+        elif value.dtype.kind not in "biufc" or value.dtype == np.longdouble:
+            return TypeError, "an image cannot hold numpy's .*; convert it to float32 or uint8"
+        else:
+            dtype = torch.from_numpy(np.empty(0, value.dtype.newbyteorder("="))).dtype
+        if dtype.is_complex:
+            return TypeError, r"an image cannot hold torch\.complex.*tensor\.abs\(\)"
+        if not dtype.is_floating_point and dtype not in (torch.uint8, torch.bool):
+            return TypeError, "could mean labels or intensities; convert labels"
+        return None
+
+    def check(self, content, value):
+        if isinstance(value, np.ndarray):
+            value = torch.from_numpy(np.array(value, value.dtype.newbyteorder("="), order="C"))
+        if value.dtype is torch.bool:
+            value = value.float()
+        if value.dtype is not torch.uint8:
+            value = (value.detach().as_subclass(torch.Tensor).float().clamp(0, 1) * 255).to(torch.uint8)
+        pixels = Image.fromarray(np.ascontiguousarray(value.movedim(0, -1).numpy()))
+        buffer = io.BytesIO()
+        pixels.save(buffer, self.kind, **self.options)
+        assert content == buffer.getvalue()
+        with Image.open(io.BytesIO(content)) as image:
+            decoded = writer_registry.get(self.kind.lower()).decode(content)
+            np.testing.assert_array_equal(decoded, np.moveaxis(np.array(image), -1, 0))
+
+    def comparable(self, content):
+        return content
+
+
+RULES = {
+    "jpeg": EightBit("JPEG", quality=90, subsampling="4:2:0"),
+    "webp": EightBit("WEBP", quality=80, method=4),
+    "json": Json(),
+    "nifti": Nifti(),
+    "safetensors": Safetensors(),
+}

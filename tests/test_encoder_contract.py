@@ -2,20 +2,24 @@
 
 import gzip
 import io
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lighter_async import encoder as make_encoder
 from lighter_async import write_image_2d, write_image_3d, write_tensor, write_text
 from lighter_async.testing import EncoderContract
 from lighter_async.writers.array import write_npy, write_row
 from lighter_async.writers.image import to_pixels
+from lighter_async.writers.jpeg import write_jpeg
 from lighter_async.writers.json import write_json
 from lighter_async.writers.nifti import write_nifti
 from lighter_async.writers.pt_archive import _without_identifier
 from lighter_async.writers.safetensors import write_safetensors
+from lighter_async.writers.webp import write_webp
 
 OTHER = {"no_such_option": 1}
 
@@ -189,6 +193,94 @@ class TestImageOfSixteenBits(Images):
     @pytest.fixture
     def refused_values(self):
         return [noise(3, 8, 8), noise(1, 8, 8, dtype=torch.uint8)]
+
+
+class TestJpeg(EncoderContract):
+    """Close to the pixels, and what Pillow makes of them."""
+
+    wrong_options = (OTHER, {"quality": 0}, {"quality": 101}, {"quality": 90.0}, {"subsampling": "4:1:1"})
+    kind = "JPEG"
+    options: ClassVar = {"quality": 90, "subsampling": "4:2:0"}
+
+    @pytest.fixture
+    def encoder(self):
+        return write_jpeg
+
+    @pytest.fixture
+    def values(self):
+        sizes = [noise(channels, 19, 23) for channels in (1, 3)]
+        smooth = torch.linspace(0, 1, 64).repeat(3, 48, 1)
+        odd = torch.tensor([[[float("nan"), -1.0, 2.0, float("inf")]]])
+        dtypes = [noise(3, 8, 8, dtype=dtype) for dtype in (torch.uint8, torch.float16, torch.bfloat16, torch.float64)]
+        return [
+            *sizes,
+            smooth,
+            odd,
+            *dtypes,
+            noise(1, 8, 8) > 0.5,
+            noise(8, 8, 3).movedim(-1, 0),
+            noise(3, 8, 8).numpy(),
+        ]
+
+    @pytest.fixture
+    def refused_values(self):
+        shapes = [noise(2, 8, 8), noise(4, 8, 8), noise(8, 8), noise(3, 0, 8), torch.zeros(1, 1, 65501)]
+        return [*shapes, noise(3, 8, 8).to(torch.int64), "no image"]
+
+    def expected(self, value):
+        pixels = np.moveaxis(to_pixels(value).numpy(), 0, -1)
+        if pixels.shape[-1] == 1 and self.kind == "WEBP":
+            pixels = np.repeat(pixels, 3, -1)
+        buffer = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)).save(
+            buffer, self.kind, **self.options
+        )
+        found = np.array(Image.open(buffer))
+        return (found[..., None] if found.ndim == 2 else found).transpose(2, 0, 1)[: value.shape[0]]
+
+
+class TestJpegOfAllColours(TestJpeg):
+    """Two options."""
+
+    options: ClassVar = {"quality": 60, "subsampling": "4:4:4"}
+
+    @pytest.fixture
+    def encoder(self):
+        return write_jpeg.with_options(quality=60, subsampling="4:4:4")
+
+
+class TestWebp(TestJpeg):
+    """With alpha, and grey as three equal channels."""
+
+    wrong_options = (OTHER, {"quality": -1}, {"quality": 101}, {"lossless": "no"}, {"method": 7}, {"method": None})
+    kind = "WEBP"
+    options: ClassVar = {"quality": 80, "method": 4}
+
+    @pytest.fixture
+    def encoder(self):
+        return write_webp
+
+    @pytest.fixture
+    def values(self):
+        sizes = [noise(channels, 19, 23) for channels in (1, 3, 4)]
+        transparent = torch.cat([noise(3, 9, 9), torch.zeros(1, 9, 9)])
+        return [*sizes, transparent, noise(3, 8, 8, dtype=torch.uint8), noise(1, 8, 8) > 0.5, noise(3, 8, 8).numpy()]
+
+    @pytest.fixture
+    def refused_values(self):
+        shapes = [noise(2, 8, 8), noise(5, 8, 8), noise(8, 8), noise(3, 0, 8), torch.zeros(1, 1, 16384)]
+        return [*shapes, noise(3, 8, 8).to(torch.int64), "no image"]
+
+
+class TestWebpWithoutLoss(TestWebp):
+    """The very pixels, whether they are seen or not."""
+
+    @pytest.fixture
+    def encoder(self):
+        return write_webp.with_options(lossless=True, method=0)
+
+    def expected(self, value):
+        return to_pixels(value)
 
 
 class TestVolume(Images):
