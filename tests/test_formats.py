@@ -1,5 +1,6 @@
 """What single formats promise beside the table of values and the contract: files of their packages, and of anybody."""
 
+import io
 import json
 import struct
 
@@ -9,10 +10,13 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
+from PIL import Image
 
 from lighter_async import BackgroundWriter, ReadError, WriteError, open_results, writer_registry
+from lighter_async.writers.jpeg import write_jpeg
 from lighter_async.writers.json import write_json
 from lighter_async.writers.safetensors import decode_safetensors, write_safetensors
+from lighter_async.writers.webp import write_webp
 
 
 def noise(*shape, dtype=torch.float32):
@@ -33,7 +37,7 @@ def check_refused(folder, writer, data):
     """A damaged file fails, directly and by its sample's name, as an exception and not as a crash."""
     with pytest.raises(Exception):  # noqa: B017, PT011 - whatever it is, it is told as the sample's
         writer.decode(data)
-    with BackgroundWriter(writer, folder) as background:
+    with BackgroundWriter(writer, folder, backend="thread") as background:
         background.submit("a", noise(3, 8, 8) / 100)
     (file,) = folder.glob("a.*")
     file.write_bytes(data)
@@ -196,3 +200,91 @@ def test_a_sample_that_json_cannot_hold_fails_alone(tmp_path):
         with BackgroundWriter("json", tmp_path) as writer:
             writer.submit_batch(["a", "b", "c"], [{"x": 1.0}, {"x": float("nan")}, {"x": 2.0}])
     assert sorted(open_results(tmp_path)) == ["a", "c"]
+
+
+# JPEG and WebP
+
+
+@pytest.mark.parametrize(
+    ("writer", "shape", "text"),
+    [
+        ("jpeg", (4, 8, 8), r"1 or 3 channels here, got 4 in shape \(4, 8, 8\); JPEG has no alpha: write image\[:3\]"),
+        ("jpeg", (2, 8, 8), r"1 or 3 channels here, got 2 in shape \(2, 8, 8\)$"),
+        ("webp", (8, 8, 4), r"1 or 3 or 4 channels here, got 8 .*; tensor.movedim\(-1, 0\) makes CHW of HWC"),
+        ("webp", (8, 8), r"write_webp expects a 3D tensor \(CHW\), got 2 .*; tensor.unsqueeze\(0\) adds the channel"),
+        ("jpeg", (1, 3, 0), r"at least one pixel, got shape \(1, 3, 0\)"),
+        ("jpeg", (1, 65501, 1), "at most 65500 pixels on a side, .* image_2d writes PNG"),
+        ("webp", (1, 1, 16384), "at most 16383 pixels on a side"),
+    ],
+)
+@pytest.mark.parametrize("make", [torch.zeros, np.zeros], ids=["torch", "numpy"])
+def test_an_image_of_another_shape_is_refused_with_the_way_out(make, writer, shape, text):
+    """Also of a batch that lies in a worker's memory, whose block is left to the tensor."""
+    with pytest.raises(ValueError, match=text):
+        writer_registry.get(writer).encode(make(shape))
+
+
+@pytest.mark.parametrize("writer", [write_jpeg, write_webp], ids=["jpeg", "webp"])
+def test_pixels_made_on_a_device_give_the_same_file(writer):
+    """A quarter of the bytes is copied."""
+    values = noise(3, 9, 7) / 50 - 0.5
+    assert writer.reduce(values).dtype is torch.uint8
+    assert encoded(writer, writer.reduce(values)) == encoded(writer, values)
+
+
+def test_webp_without_loss_is_read_back_exactly(tmp_path):
+    """Grey with its one channel, and what is transparent with its colours."""
+    values = {f"{channels}": noise(channels, 9, 7, dtype=torch.uint8) for channels in (1, 3, 4)}
+    with BackgroundWriter("webp", tmp_path, writer_options={"lossless": True, "method": 0}) as writer:
+        writer.submit_batch(list(values), list(values.values()))
+    results = open_results(tmp_path)
+    for name, value in values.items():
+        np.testing.assert_array_equal(results[name], value.numpy(), strict=True)
+    assert write_webp.decode(results.read_bytes("1")).shape == (3, 9, 7)  # a file alone does not tell
+    with pytest.raises(ValueError, match="is no image of shape"):
+        write_webp.decode(results.read_bytes("1"), shape=(1, 7, 9))
+
+
+def of_pillow(kind, image, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def bomb_of_jpeg():
+    data = bytearray(encoded(write_jpeg, noise(3, 8, 8) / 100))
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = (60_000).to_bytes(2, "big") * 2
+    return bytes(data)
+
+
+def bomb_of_webp():
+    data = bytearray(encoded(write_webp.with_options(lossless=True), noise(3, 8, 8) / 100))
+    data[21:25] = ((16_382 << 14) | 16_382).to_bytes(4, "little")
+    return bytes(data)
+
+
+JPEG = encoded(write_jpeg, noise(3, 64, 64) / 100)
+WEBP = encoded(write_webp, noise(3, 64, 64) / 100)
+HOSTILE_IMAGES = {
+    "jpeg, none": ("jpeg", b""),
+    "jpeg, cut": ("jpeg", JPEG[: len(JPEG) // 2]),
+    "jpeg, a PNG": ("jpeg", of_pillow("PNG", Image.new("RGB", (8, 8)))),
+    "jpeg, four inks": ("jpeg", of_pillow("JPEG", Image.new("CMYK", (8, 8)))),
+    "jpeg, a bomb": ("jpeg", bomb_of_jpeg()),
+    "webp, none": ("webp", b""),
+    "webp, cut": ("webp", WEBP[: len(WEBP) // 2]),
+    "webp, a PNG": ("webp", of_pillow("PNG", Image.new("RGB", (8, 8)))),
+    "webp, a film": (
+        "webp",
+        of_pillow("WEBP", Image.new("RGB", (8, 8)), save_all=True, append_images=[Image.new("RGB", (8, 8), "red")]),
+    ),
+    "webp, a bomb": ("webp", bomb_of_webp()),
+    "webp, of no kind": ("webp", WEBP[:12] + b"VP8?" + WEBP[16:]),
+}
+
+
+@pytest.mark.parametrize(("writer", "data"), HOSTILE_IMAGES.values(), ids=HOSTILE_IMAGES)
+def test_an_image_of_anybody_is_refused(tmp_path, writer, data):
+    """Before memory is taken for the pixels that it claims."""
+    check_refused(tmp_path, writer_registry.get(writer), data)

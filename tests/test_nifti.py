@@ -313,7 +313,7 @@ def test_a_file_of_anybody_is_read_or_refused(tmp_path, data):
     """Before memory is taken for what it claims; and so it is by its name, with the sample's."""
     with pytest.raises(Exception, match=r"NIfTI|header|scaled|voxels|incomplete|truncated|Error|end of"):
         decode_nifti(data)
-    with BackgroundWriter("nifti", tmp_path) as writer:
+    with BackgroundWriter("nifti", tmp_path, backend="thread") as writer:
         writer.submit("a", noise(1, 3, 4, 5))
     (tmp_path / "a.nii.gz").write_bytes(data)
     with pytest.raises(ReadError, match="'a'"):
