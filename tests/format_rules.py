@@ -11,12 +11,14 @@ import re
 import nibabel
 import numpy as np
 import safetensors.torch
+import tifffile
 import torch
 from PIL import Image
 
 from lighter_async import writer_registry
 from lighter_async.writers.json import write_json
 from lighter_async.writers.safetensors import write_safetensors
+from lighter_async.writers.tiff import write_tiff
 
 NO_DATA = ValueError, r"on the meta device and has no data to write"
 NO_ARRAY = TypeError, r"a tensor or a numpy array can be written here, not \w+"
@@ -149,6 +151,34 @@ class Json:
         return content
 
 
+class Tiff:
+    """Read by tifffile: the same array."""
+
+    shape = (3, 4, 5)
+
+    def refusal(self, value):
+        if isinstance(value, torch.Tensor):
+            name = str(value.dtype).removeprefix("torch.")
+            is_lacking = name in ("bfloat16", "complex32") or name.startswith("float8")
+            return not_dense(value) or ((TypeError, f"a TIFF cannot hold '{name}'; convert") if is_lacking else None)
+        if not isinstance(value, (np.ndarray, np.generic)):
+            return NO_ARRAY
+        if value.dtype.hasobject:
+            return OBJECTS
+        if value.dtype.kind not in "biufc" or value.dtype == np.longdouble:
+            return TypeError, "a TIFF has no .*; it has bool, complex64"
+        return (ValueError, r"a TIFF is an array \(H, W\), .* got shape \(\)") if value.ndim == 0 else None
+
+    def check(self, content, value):
+        expected = as_array(value)
+        expected = expected.astype(expected.dtype.newbyteorder("="))
+        np.testing.assert_array_equal(tifffile.imread(io.BytesIO(content)), expected, strict=True)
+        np.testing.assert_array_equal(write_tiff.decode(content), expected, strict=True)
+
+    def comparable(self, content):
+        return content
+
+
 class EightBit:
     """Equal to what Pillow makes of the documented pixels."""
 
@@ -205,4 +235,5 @@ RULES = {
     "json": Json(),
     "nifti": Nifti(),
     "safetensors": Safetensors(),
+    "tiff": Tiff(),
 }

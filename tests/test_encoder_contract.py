@@ -19,6 +19,7 @@ from lighter_async.writers.json import write_json
 from lighter_async.writers.nifti import write_nifti
 from lighter_async.writers.pt_archive import _without_identifier
 from lighter_async.writers.safetensors import write_safetensors
+from lighter_async.writers.tiff import write_tiff
 from lighter_async.writers.webp import write_webp
 
 OTHER = {"no_such_option": 1}
@@ -359,6 +360,69 @@ class TestNiftiOfLibdeflate(TestNifti):
     @pytest.fixture
     def encoder(self):
         return write_nifti.with_options(compress_level=6)
+
+
+class TestTiff(EncoderContract):
+    """Arrays in their dtype and shape."""
+
+    wrong_options = (
+        *(OTHER, {"compression": "jpeg"}, {"compress_level": 13}, {"compression": None, "compress_level": 1}),
+        *({"predictor": 2}, {"axes": "XY"}, {"axes": "ZZYX"}, {"metadata": {"PhysicalSizeX": 1}}),
+    )
+
+    @pytest.fixture
+    def encoder(self):
+        return write_tiff
+
+    @pytest.fixture
+    def values(self):
+        dtypes = (torch.float16, torch.float64, torch.int16, torch.int64, torch.uint8, torch.uint32, torch.complex64)
+        tensors = [noise(2, 9, 7).to(dtype) for dtype in dtypes]
+        shapes = [noise(9, 7), noise(2, 3, 4, 5), noise(1, 9, 7), noise(9, 7, 3), noise(1, 1, 5, 1), noise(5, 1) > 0.5]
+        views = [noise(7, 9).t(), noise(3, 9, 7) > 0.5, np.ones((2, 3), ">u2"), np.arange(24).reshape(4, 6)[::-1, ::2]]
+        return [*tensors, *shapes, *views]
+
+    @pytest.fixture
+    def refused_values(self):
+        shapes = [noise(5), torch.tensor(1.0), noise(3, 0, 4)]
+        return [
+            *shapes,
+            noise(2, 3, dtype=torch.bfloat16),
+            noise(2, 3).to_sparse(),
+            np.ones((2, 2), np.longdouble),
+            "text",
+        ]
+
+    def expected(self, value):
+        return value.astype(value.dtype.newbyteorder("=")) if isinstance(value, np.ndarray) else value
+
+
+class TestTiffUncompressed(TestTiff):
+    """As tifffile writes it by itself."""
+
+    wrong_options = (OTHER,)
+
+    @pytest.fixture
+    def encoder(self):
+        return write_tiff.with_options(compression=None)
+
+
+class TestTiffOfMicroscopy(TestTiff):
+    """With OME's names of the axes."""
+
+    wrong_options = (OTHER, {"axes": "CYX "})
+
+    @pytest.fixture
+    def encoder(self):
+        return write_tiff.with_options(axes="CYX", metadata={"PhysicalSizeX": 0.5}, compress_level=6)
+
+    @pytest.fixture
+    def values(self):
+        return [noise(2, 9, 7), noise(1, 9, 7), (noise(3, 9, 7) * 999).to(torch.int16), noise(2, 9, 7) > 0.5]
+
+    @pytest.fixture
+    def refused_values(self):
+        return [noise(9, 7), noise(2, 9, 7).half(), noise(2, 9, 7).to(torch.int64)]
 
 
 class TestJson(EncoderContract):

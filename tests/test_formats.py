@@ -2,20 +2,25 @@
 
 import io
 import json
+import re
 import struct
+import textwrap
 
 import numpy as np
 import psutil
 import pytest
 import safetensors
 import safetensors.torch
+import tifffile
 import torch
+from harness import run_script
 from PIL import Image
 
 from lighter_async import BackgroundWriter, ReadError, WriteError, open_results, writer_registry
 from lighter_async.writers.jpeg import write_jpeg
 from lighter_async.writers.json import write_json
 from lighter_async.writers.safetensors import decode_safetensors, write_safetensors
+from lighter_async.writers.tiff import write_tiff
 from lighter_async.writers.webp import write_webp
 
 
@@ -288,3 +293,137 @@ HOSTILE_IMAGES = {
 def test_an_image_of_anybody_is_refused(tmp_path, writer, data):
     """Before memory is taken for the pixels that it claims."""
     check_refused(tmp_path, writer_registry.get(writer), data)
+
+
+# TIFF
+
+
+def test_a_tiff_is_read_by_tifffile_and_by_pillow(tmp_path):
+    """Pages of rows, of whole numbers with the predictor, of floats without."""
+    stack = (noise(3, 64, 48) * 100).to(torch.int32).to(torch.uint16)
+    with BackgroundWriter("tiff", tmp_path) as writer:
+        writer.submit_batch(["stack", "page"], [stack, stack[0]])
+        writer.submit("floats", noise(64, 48))
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "stack.tif"), stack.numpy(), strict=True)
+    with Image.open(tmp_path / "page.tif") as image:
+        np.testing.assert_array_equal(np.array(image), stack[0].numpy())
+    with Image.open(tmp_path / "floats.tif") as image:
+        np.testing.assert_array_equal(np.array(image), noise(64, 48).numpy())
+    np.testing.assert_array_equal(open_results(tmp_path)["stack"], stack.numpy(), strict=True)
+
+
+def test_an_ome_tiff_has_its_axes_and_sizes(tmp_path):
+    """As tifffile reads them of any microscope's file."""
+    options = {"axes": "CZYX", "metadata": {"PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm"}, "suffix": ".ome.tif"}
+    value = noise(2, 3, 9, 7)
+    with BackgroundWriter("tiff", tmp_path, writer_options=options) as writer:
+        writer.submit_batch(["a", "b"], [value, value + 1])
+    identifiers = set()
+    for name, expected in {"a": value, "b": value + 1}.items():
+        with tifffile.TiffFile(tmp_path / f"{name}.ome.tif") as file:
+            assert (file.is_ome, file.series[0].axes, file.series[0].shape) == (True, "CZYX", (2, 3, 9, 7))
+            assert 'PhysicalSizeX="0.5"' in file.ome_metadata
+            np.testing.assert_array_equal(file.asarray(), expected.numpy())
+            identifiers |= set(re.findall('UUID="([^"]*)"', file.ome_metadata))
+    assert len(identifiers) == 2
+    np.testing.assert_array_equal(open_results(tmp_path)["b"], (value + 1).numpy(), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "value", "kind", "text"),
+    [
+        ({"axes": "CYX"}, noise(9, 7), ValueError, r"axes='CYX' are 3, got 2 dimensions of shape \(9, 7\)"),
+        ({"axes": "YX"}, noise(9, 7).half(), TypeError, "an OME-TIFF has no float16; without axes= a TIFF has it"),
+        ({}, noise(9, 7).bfloat16(), TypeError, "a TIFF cannot hold 'bfloat16'; convert"),
+        ({}, noise(9), ValueError, r"a TIFF is an array \(H, W\), .* got shape \(9,\)"),
+    ],
+)
+def test_an_array_that_a_tiff_cannot_hold_is_refused(options, value, kind, text):
+    """With what it can."""
+    with pytest.raises(kind, match=text):
+        write_tiff.with_options(**options).encode(value)
+
+
+def changed(data, old, new):
+    assert old in data
+    return data.replace(old, new)
+
+
+TIFF = encoded(write_tiff.with_options(compression=None), noise(2, 64, 48))
+OTHER_FILES = (
+    '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:1">'
+    '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="float" SizeX="7" SizeY="9" SizeZ="2" '
+    'SizeC="1" SizeT="1"><TiffData IFD="0" FirstZ="0" PlaneCount="1"/><TiffData IFD="0" FirstZ="1" PlaneCount="1">'
+    '<UUID FileName="secret.tif">urn:uuid:2</UUID></TiffData></Pixels></Image></OME>'
+)
+
+
+def test_a_tiff_of_anybody_opens_no_other_file(tmp_path, monkeypatch):
+    """An OME-TIFF may say that some of its pages are elsewhere, and other kinds of TIFF likewise."""
+    opened = []
+    real = tifffile.FileHandle.open
+    monkeypatch.setattr(tifffile.FileHandle, "open", lambda self: opened.append(self._file) or real(self))
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, noise(9, 7).numpy(), description=OTHER_FILES, metadata=None, photometric="minisblack")
+    write_tiff.decode(buffer.getvalue())
+    assert all(isinstance(one, io.BytesIO) for one in opened)
+    assert opened
+
+
+WIDTH = b"\0\1\4\0\1\0\0\0"  # its tag
+HOSTILE_TIFFS = {
+    "none": b"",
+    "a PNG": of_pillow("PNG", Image.new("RGB", (8, 8))),
+    "cut": TIFF[: len(TIFF) // 2],
+    "another shape": changed(TIFF, b"[2, 64, 48]", b"[9, 64, 48]"),
+    "a wide page": changed(TIFF, WIDTH + b"\x30\0\0\0", WIDTH + b"\xff\xff\xff\x7f"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("data", HOSTILE_TIFFS.values(), ids=HOSTILE_TIFFS)
+def test_a_tiff_of_anybody_is_refused(tmp_path, data):
+    """Before memory is taken for what it claims."""
+    with BackgroundWriter("tiff", tmp_path, backend="thread") as background:
+        background.submit("a", noise(2, 64, 48))
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(ReadError, match="'a'"):
+        open_results(tmp_path, check=False)["a"]
+
+
+WITHOUT_TIFFFILE = """
+    import sys
+    sys.modules["tifffile"] = None  # as if it were not installed
+    from lighter_async import BackgroundWriter, writer_registry
+    for make in (
+        lambda: BackgroundWriter("tiff", sys.argv[1]),
+        lambda: BackgroundWriter({"a": "tiff"}, sys.argv[1]),
+        lambda: BackgroundWriter("tiff", sys.argv[1], writer_options={"compression": None}),
+    ):
+        try:
+            make()
+        except ImportError as error:
+            assert "pip install 'lighter-async[tiff]'" in str(error), error
+        else:
+            raise AssertionError
+    assert not __import__("os").path.exists(sys.argv[1])
+"""
+
+
+def test_a_package_that_is_missing_is_told_when_the_writer_is_made(tmp_path):
+    """With the line that installs it, and before anything exists."""
+    done = run_script(textwrap.dedent(WITHOUT_TIFFFILE), tmp_path / "out")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("compression", ["lzw", "zstd"])
+def test_compressors_of_imagecodecs_are_refused_without_it(compression):
+    """When the option is given."""
+    try:
+        import imagecodecs  # noqa: F401
+    except ImportError:
+        with pytest.raises(ImportError, match=f"'{compression}' is done by imagecodecs, .* pip install imagecodecs"):
+            write_tiff.with_options(compression=compression)
+    else:
+        data = encoded(write_tiff.with_options(compression=compression), noise(2, 9, 7))
+        np.testing.assert_array_equal(write_tiff.decode(data), noise(2, 9, 7).numpy())

@@ -16,6 +16,7 @@ from lighter_async.writers.nifti import write_nifti
 from lighter_async.writers.safetensors import write_safetensors
 from lighter_async.writers.tensor import write_tensor
 from lighter_async.writers.text import write_text
+from lighter_async.writers.tiff import write_tiff
 from lighter_async.writers.webp import write_webp
 
 __all__ = ["WriterRegistry", "encoder_of", "writer_registry"]
@@ -80,6 +81,7 @@ writer_registry.register("nifti")(write_nifti)
 writer_registry.register("safetensors")(write_safetensors)
 writer_registry.register("jpeg")(write_jpeg)
 writer_registry.register("webp")(write_webp)
+writer_registry.register("tiff")(write_tiff)
 
 
 def encoder_of(name: str, file: str) -> Encoder | None:
