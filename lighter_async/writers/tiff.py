@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -75,6 +74,8 @@ def encode_tiff(
             raise ValueError(f"axes={axes!r} are {len(axes)}, got {array.ndim} dimensions of shape {array.shape}")
         if array.dtype.name in _LACKING_IN_OME:
             raise TypeError(f"an OME-TIFF has no {array.dtype}; without axes= a TIFF has it")
+        import uuid
+
         # Equal values have one identifier, and others another.
         identifier = uuid.UUID(bytes=xxh3_128_digest(array.reshape(-1).view(np.uint8).data))
         options |= {"ome": True, "metadata": {**(metadata or {}), "axes": axes, "UUID": str(identifier)}}
