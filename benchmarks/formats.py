@@ -38,6 +38,7 @@ from lighter_async import (
     write_tiff,
     write_webp,
 )
+from lighter_async.writers.eight_bit import planes_of_block
 
 __all__ = ["CASES", "run"]
 
@@ -76,15 +77,25 @@ def json_(folder: Path) -> Iterator[tuple[str, dict[str, Way]]]:
 
 def jpeg(folder: Path) -> Iterator[tuple[str, dict[str, Way]]]:
     image = cutting("astronaut", 512)
+    block = block_of(image)
     ways: dict[str, Way] = {
         "Pillow": lambda: by_pillow(image, "JPEG", quality=90, subsampling="4:2:0"),
-        "jpeg": partial(ours, write_jpeg, block_of(image)),
+        "jpeg": partial(ours, write_jpeg, block),
     }
     if installed("simplejpeg"):
         import simplejpeg
 
         options = {"quality": 90, "colorspace": "RGB", "colorsubsampling": "420"}
         ways["simplejpeg"] = lambda: len(simplejpeg.encode_jpeg(pixels_of(image), **options))
+
+        def of_our_pixels() -> int:
+            planes = planes_of_block(block, {3: None}, 512)
+            pixels = np.empty((512, 512, 3), np.uint8)
+            for channel, plane in enumerate(planes if planes is not None else ()):
+                pixels[..., channel] = plane
+            return len(simplejpeg.encode_jpeg(pixels, **options))
+
+        ways["simplejpeg, of our pixels"] = of_our_pixels
     if installed("torchvision"):
         from torchvision.io import encode_jpeg
 
@@ -102,9 +113,7 @@ def webp(folder: Path) -> Iterator[tuple[str, dict[str, Way]]]:
             "Pillow": lambda: by_pillow(image, "WEBP", quality=80, method=4),
             "webp": partial(ours, write_webp, block),
             'webp, "method": 0': partial(ours, write_webp.with_options(method=0), block),
-            'webp, "lossless": True, "method": 0': partial(
-                ours, write_webp.with_options(lossless=True, method=0), block
-            ),
+            'webp, "lossless": True, "method": 0': partial(ours, lossless, block),
             "PNG by Pillow": lambda: pillow(image, 6),
         },
     )

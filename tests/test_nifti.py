@@ -22,7 +22,7 @@ from lighter_async.writers.nifti_header import header
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from monai.data import MetaTensor, NibabelWriter, list_data_collate
-    from monai.transforms import SaveImage
+    from monai.transforms import LoadImage, SaveImage
 
 UNCOMPRESSED = write_nifti.with_options(suffix=".nii")
 
@@ -92,7 +92,7 @@ def test_a_file_is_that_of_monai(tmp_path, shape, dtype):
 
 
 def test_save_image_of_monai_gives_the_same_voxels_and_affine(tmp_path):
-    """The transform that a pipeline ends with, unless it resamples."""
+    """The transform that a pipeline ends with, unless it resamples; and the one that it begins with reads ours."""
     value = MetaTensor(noise(2, 5, 6, 7), affine=torch.from_numpy(affine_of(5)))
     save = SaveImage(tmp_path, output_postfix="", separate_folder=False, resample=False, print_log=False)
     save(MetaTensor(value, meta={**value.meta, "filename_or_obj": "theirs.nii.gz"}))
@@ -100,6 +100,9 @@ def test_save_image_of_monai_gives_the_same_voxels_and_affine(tmp_path):
     ours, theirs = read(tmp_path / "ours.nii.gz"), read(tmp_path / "theirs.nii.gz")
     np.testing.assert_array_equal(ours[0], theirs[0])
     np.testing.assert_allclose(ours[1], theirs[1], atol=1e-4)
+    loaded = LoadImage(ensure_channel_first=True)(tmp_path / "ours.nii.gz")
+    assert torch.equal(loaded.as_tensor(), value.as_tensor())
+    np.testing.assert_allclose(loaded.affine, affine_of(5), atol=1e-4)
 
 
 def test_values_may_have_no_channels_or_have_them_elsewhere():
