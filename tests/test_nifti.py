@@ -228,6 +228,19 @@ def test_neither_monai_nor_nibabel_is_needed(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_meta_tensor_that_was_kept_is_replayed_with_its_affine(tmp_path):
+    """Its voxels and affine are plain values, which are loaded without running code."""
+    value = MetaTensor(noise(1, 3, 4, 5), affine=torch.from_numpy(affine_of(1)))
+    (tmp_path / "a.nii.gz").mkdir()  # in the way
+    writer = BackgroundWriter("nifti", tmp_path, on_error="continue", attempts=1)
+    writer.submit("a", value)
+    with pytest.raises(WriteError, match="'a'"):
+        writer.close()
+    (tmp_path / "a.nii.gz").rmdir()
+    assert main(["replay", str(tmp_path)]) in (0, None)
+    np.testing.assert_allclose(read(tmp_path / "a.nii.gz")[1], affine_of(1), atol=1e-4)
+
+
 # Names, shards, and what is read back
 
 
