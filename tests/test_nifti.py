@@ -14,7 +14,18 @@ import pytorch_lightning
 import torch
 from lightning_models import lightning_warnings, predict
 
-from lighter_async import BackgroundWriter, FileWriter, LocalTarget, ReadError, TarShards, WriteError, open_results
+from lighter_async import (
+    ArrayTarget,
+    BackgroundWriter,
+    FileWriter,
+    LocalTarget,
+    Origin,
+    ReadError,
+    TarShards,
+    WriteError,
+    open_results,
+    writer_registry,
+)
 from lighter_async.cli import main
 from lighter_async.writers.nifti import decode_nifti, write_nifti
 from lighter_async.writers.nifti_header import header
@@ -200,6 +211,23 @@ def test_rows_of_a_batch_with_one_affine_have_that(tmp_path):
         np.testing.assert_allclose(read(tmp_path / f"{name}.scan.nii.gz")[1], affine_of(2), atol=1e-4)
 
 
+@pytest.mark.parametrize("writer", ["npy", "safetensors", "json", "jpeg", "webp", "tiff", "row"])
+def test_other_formats_take_the_plain_tensor_of_monais(tmp_path, writer):
+    """In a batch and alone, with neither MONAI nor PyTorch in the helper, and equal to what a plain tensor gives."""
+    value = noise(2, 3, 16, 16) / 100
+    target = ArrayTarget(tmp_path / "a.npy", rows=3) if writer == "row" else LocalTarget(tmp_path / "files")
+    names = ["0", "1", "2"]
+    with BackgroundWriter(writer, target, backend="process", max_workers=1) as background:
+        background.submit_batch(names[:2], MetaTensor(value), origin=Origin([0, 1]))
+        background.submit_batch(names[2:], [MetaTensor(value[1])], origin=Origin([2]))
+        background.flush()
+        for helper in helpers_of(background):
+            assert not [one.path for one in helper.memory_maps() if "torch" in one.path]
+    results = open_results(target)
+    for index, row in enumerate([value[0], value[1], value[1]]):
+        assert results.read_bytes(names[index]) == encoded(row, writer_registry.get(writer))
+
+
 WITHOUT_MONAI = """
     import builtins, sys
     import torch
@@ -226,6 +254,22 @@ def test_neither_monai_nor_nibabel_is_needed(tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(WITHOUT_MONAI), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@lightning_warnings
+def test_volumes_that_a_resumed_run_lacks_have_their_own_affines(tmp_path):
+    """Some rows of MONAI's batch are left out, which must not give the others the affine of the first."""
+    images = [{"image": MetaTensor(noise(1, 3, 4, 5), affine=torch.from_numpy(affine_of(i)))} for i in range(4)]
+    for stored in (1, 4):
+        loader = torch.utils.data.DataLoader(images[:stored], batch_size=4, collate_fn=list_data_collate)
+        writer = FileWriter(tmp_path, "image", "nifti", name_key="id", resume=True)
+
+        def step(batch, index, _):
+            return {"image": batch["image"], "id": [f"case.{i}" for i in range(len(batch["image"]))]}
+
+        predict(pytorch_lightning, step, writer, data=loader)
+    for i in range(4):
+        np.testing.assert_allclose(read(tmp_path / f"case.{i}.nii.gz")[1], affine_of(i), atol=1e-4)
 
 
 def test_a_meta_tensor_that_was_kept_is_replayed_with_its_affine(tmp_path):
