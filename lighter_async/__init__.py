@@ -42,8 +42,15 @@ _ROOMS = {
         "encoder",
         "write_image_2d",
         "write_image_3d",
+        "write_jpeg",
+        "write_json",
+        "write_nifti",
+        "write_npy",
+        "write_safetensors",
         "write_tensor",
         "write_text",
+        "write_tiff",
+        "write_webp",
         "writer_registry",
     ],
 }
@@ -94,8 +101,15 @@ if TYPE_CHECKING:  # the same once more, as type checkers read it; a test compar
     from lighter_async.writers import encoder as encoder
     from lighter_async.writers import write_image_2d as write_image_2d
     from lighter_async.writers import write_image_3d as write_image_3d
+    from lighter_async.writers import write_jpeg as write_jpeg
+    from lighter_async.writers import write_json as write_json
+    from lighter_async.writers import write_nifti as write_nifti
+    from lighter_async.writers import write_npy as write_npy
+    from lighter_async.writers import write_safetensors as write_safetensors
     from lighter_async.writers import write_tensor as write_tensor
     from lighter_async.writers import write_text as write_text
+    from lighter_async.writers import write_tiff as write_tiff
+    from lighter_async.writers import write_webp as write_webp
     from lighter_async.writers import writer_registry as writer_registry
 
 

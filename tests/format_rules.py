@@ -4,16 +4,21 @@ The table of values is in `test_values.py`.
 """
 
 import gzip
+import io
 import json
 import re
 
 import nibabel
 import numpy as np
 import safetensors.torch
+import tifffile
 import torch
+from PIL import Image
 
+from lighter_async import writer_registry
 from lighter_async.writers.json import write_json
 from lighter_async.writers.safetensors import write_safetensors
+from lighter_async.writers.tiff import write_tiff
 
 NO_DATA = ValueError, r"on the meta device and has no data to write"
 NO_ARRAY = TypeError, r"a tensor or a numpy array can be written here, not \w+"
@@ -146,4 +151,90 @@ class Json:
         return content
 
 
-RULES = {"json": Json(), "nifti": Nifti(), "safetensors": Safetensors()}
+class Tiff:
+    """Read by tifffile: the same array."""
+
+    shape = (3, 4, 5)
+
+    def refusal(self, value):
+        if isinstance(value, torch.Tensor):
+            name = str(value.dtype).removeprefix("torch.")
+            is_lacking = name in ("bfloat16", "complex32") or name.startswith("float8")
+            return not_dense(value) or ((TypeError, f"a TIFF cannot hold '{name}'; convert") if is_lacking else None)
+        if not isinstance(value, (np.ndarray, np.generic)):
+            return NO_ARRAY
+        if value.dtype.hasobject:
+            return OBJECTS
+        if value.dtype.kind not in "biufc" or value.dtype == np.longdouble:
+            return TypeError, "a TIFF has no .*; it has bool, complex64"
+        return (ValueError, r"a TIFF is an array \(H, W\), .* got shape \(\)") if value.ndim == 0 else None
+
+    def check(self, content, value):
+        expected = as_array(value)
+        expected = expected.astype(expected.dtype.newbyteorder("="))
+        np.testing.assert_array_equal(tifffile.imread(io.BytesIO(content)), expected, strict=True)
+        np.testing.assert_array_equal(write_tiff.decode(content), expected, strict=True)
+
+    def comparable(self, content):
+        array = tifffile.imread(io.BytesIO(content))  # ISA-L's compressed bytes may differ from one call to the next
+        return array.dtype, array.shape, array.tobytes()
+
+
+class EightBit:
+    """Equal to what Pillow makes of the documented pixels."""
+
+    shape = (3, 4, 5)
+
+    def __init__(self, kind, **options):
+        self.kind, self.options = kind, options
+
+    def refusal(self, value):
+        if isinstance(value, torch.Tensor):
+            if value.is_meta:
+                return NO_DATA
+            if value.is_nested:
+                return TypeError, "not a nested one; write its parts one by one"
+            if value.is_quantized:
+                return TypeError, r"no quantised tensor .*; write tensor\.dequantize\(\)"
+            if value.layout is not torch.strided:
+                return TypeError, r"an image is a dense tensor, not a torch\.\w+ one; write tensor\.to_dense\(\)"
+            dtype = value.dtype
+        elif not isinstance(value, np.ndarray):
+            return TypeError, r"an image is a tensor or a numpy array, not \w+"
+        elif value.dtype.kind not in "biufc" or value.dtype == np.longdouble:
+            return TypeError, "an image cannot hold numpy's .*; convert it to float32 or uint8"
+        else:
+            dtype = torch.from_numpy(np.empty(0, value.dtype.newbyteorder("="))).dtype
+        if dtype.is_complex:
+            return TypeError, r"an image cannot hold torch\.complex.*tensor\.abs\(\)"
+        if not dtype.is_floating_point and dtype not in (torch.uint8, torch.bool):
+            return TypeError, "could mean labels or intensities; convert labels"
+        return None
+
+    def check(self, content, value):
+        if isinstance(value, np.ndarray):
+            value = torch.from_numpy(np.array(value, value.dtype.newbyteorder("="), order="C"))
+        if value.dtype is torch.bool:
+            value = value.float()
+        if value.dtype is not torch.uint8:
+            value = (value.detach().as_subclass(torch.Tensor).float().clamp(0, 1) * 255).to(torch.uint8)
+        pixels = Image.fromarray(np.ascontiguousarray(value.movedim(0, -1).numpy()))
+        buffer = io.BytesIO()
+        pixels.save(buffer, self.kind, **self.options)
+        assert content == buffer.getvalue()
+        with Image.open(io.BytesIO(content)) as image:
+            decoded = writer_registry.get(self.kind.lower()).decode(content)
+            np.testing.assert_array_equal(decoded, np.moveaxis(np.array(image), -1, 0))
+
+    def comparable(self, content):
+        return content
+
+
+RULES = {
+    "jpeg": EightBit("JPEG", quality=90, subsampling="4:2:0"),
+    "webp": EightBit("WEBP", quality=80, method=4),
+    "json": Json(),
+    "nifti": Nifti(),
+    "safetensors": Safetensors(),
+    "tiff": Tiff(),
+}

@@ -18,7 +18,14 @@ DOCUMENTS = [
     ROOT / name
     for name in (
         *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md"),
-        *("docs/design.md", "docs/targets.md", "docs/arrays.md", "docs/neighbours.md", "docs/tables.md"),
+        *(
+            "docs/design.md",
+            "docs/targets.md",
+            "docs/arrays.md",
+            "docs/formats.md",
+            "docs/neighbours.md",
+            "docs/tables.md",
+        ),
     )
 ]
 # Their examples need readers that are run in processes of their own: `test_shards_readers.py`.

@@ -2,20 +2,26 @@
 
 import gzip
 import io
+from typing import ClassVar
 
 import numpy as np
 import pytest
+import tifffile
 import torch
+from PIL import Image
 
 from lighter_async import encoder as make_encoder
 from lighter_async import write_image_2d, write_image_3d, write_tensor, write_text
 from lighter_async.testing import EncoderContract
 from lighter_async.writers.array import write_npy, write_row
 from lighter_async.writers.image import to_pixels
+from lighter_async.writers.jpeg import write_jpeg
 from lighter_async.writers.json import write_json
 from lighter_async.writers.nifti import write_nifti
 from lighter_async.writers.pt_archive import _without_identifier
 from lighter_async.writers.safetensors import write_safetensors
+from lighter_async.writers.tiff import write_tiff
+from lighter_async.writers.webp import write_webp
 
 OTHER = {"no_such_option": 1}
 
@@ -191,6 +197,94 @@ class TestImageOfSixteenBits(Images):
         return [noise(3, 8, 8), noise(1, 8, 8, dtype=torch.uint8)]
 
 
+class TestJpeg(EncoderContract):
+    """Close to the pixels, and what Pillow makes of them."""
+
+    wrong_options = (OTHER, {"quality": 0}, {"quality": 101}, {"quality": 90.0}, {"subsampling": "4:1:1"})
+    kind = "JPEG"
+    options: ClassVar = {"quality": 90, "subsampling": "4:2:0"}
+
+    @pytest.fixture
+    def encoder(self):
+        return write_jpeg
+
+    @pytest.fixture
+    def values(self):
+        sizes = [noise(channels, 19, 23) for channels in (1, 3)]
+        smooth = torch.linspace(0, 1, 64).repeat(3, 48, 1)
+        odd = torch.tensor([[[float("nan"), -1.0, 2.0, float("inf")]]])
+        dtypes = [noise(3, 8, 8, dtype=dtype) for dtype in (torch.uint8, torch.float16, torch.bfloat16, torch.float64)]
+        return [
+            *sizes,
+            smooth,
+            odd,
+            *dtypes,
+            noise(1, 8, 8) > 0.5,
+            noise(8, 8, 3).movedim(-1, 0),
+            noise(3, 8, 8).numpy(),
+        ]
+
+    @pytest.fixture
+    def refused_values(self):
+        shapes = [noise(2, 8, 8), noise(4, 8, 8), noise(8, 8), noise(3, 0, 8), torch.zeros(1, 1, 65501)]
+        return [*shapes, noise(3, 8, 8).to(torch.int64), "no image"]
+
+    def expected(self, value):
+        pixels = np.moveaxis(to_pixels(value).numpy(), 0, -1)
+        if pixels.shape[-1] == 1 and self.kind == "WEBP":
+            pixels = np.repeat(pixels, 3, -1)
+        buffer = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)).save(
+            buffer, self.kind, **self.options
+        )
+        found = np.array(Image.open(buffer))
+        return (found[..., None] if found.ndim == 2 else found).transpose(2, 0, 1)[: value.shape[0]]
+
+
+class TestJpegOfAllColours(TestJpeg):
+    """Two options."""
+
+    options: ClassVar = {"quality": 60, "subsampling": "4:4:4"}
+
+    @pytest.fixture
+    def encoder(self):
+        return write_jpeg.with_options(quality=60, subsampling="4:4:4")
+
+
+class TestWebp(TestJpeg):
+    """With alpha, and grey as three equal channels."""
+
+    wrong_options = (OTHER, {"quality": -1}, {"quality": 101}, {"lossless": "no"}, {"method": 7}, {"method": None})
+    kind = "WEBP"
+    options: ClassVar = {"quality": 80, "method": 4}
+
+    @pytest.fixture
+    def encoder(self):
+        return write_webp
+
+    @pytest.fixture
+    def values(self):
+        sizes = [noise(channels, 19, 23) for channels in (1, 3, 4)]
+        transparent = torch.cat([noise(3, 9, 9), torch.zeros(1, 9, 9)])
+        return [*sizes, transparent, noise(3, 8, 8, dtype=torch.uint8), noise(1, 8, 8) > 0.5, noise(3, 8, 8).numpy()]
+
+    @pytest.fixture
+    def refused_values(self):
+        shapes = [noise(2, 8, 8), noise(5, 8, 8), noise(8, 8), noise(3, 0, 8), torch.zeros(1, 1, 16384)]
+        return [*shapes, noise(3, 8, 8).to(torch.int64), "no image"]
+
+
+class TestWebpWithoutLoss(TestWebp):
+    """The very pixels, whether they are seen or not."""
+
+    @pytest.fixture
+    def encoder(self):
+        return write_webp.with_options(lossless=True, method=0)
+
+    def expected(self, value):
+        return to_pixels(value)
+
+
 class TestVolume(Images):
     """Its slices below each other."""
 
@@ -267,6 +361,76 @@ class TestNiftiOfLibdeflate(TestNifti):
     @pytest.fixture
     def encoder(self):
         return write_nifti.with_options(compress_level=6)
+
+
+class TestTiff(EncoderContract):
+    """Arrays in their dtype and shape."""
+
+    wrong_options = (
+        *(OTHER, {"compression": "jpeg"}, {"compress_level": 13}, {"compression": None, "compress_level": 1}),
+        *({"predictor": 2}, {"axes": "XY"}, {"axes": "ZZYX"}, {"metadata": {"PhysicalSizeX": 1}}),
+    )
+
+    def compared(self, data):
+        array = tifffile.imread(io.BytesIO(data))  # ISA-L's compressed bytes may differ from one call to the next
+        return f"{array.dtype} {array.shape} ".encode() + array.tobytes()
+
+    @pytest.fixture
+    def encoder(self):
+        return write_tiff
+
+    @pytest.fixture
+    def values(self):
+        dtypes = (torch.float16, torch.float64, torch.int16, torch.int64, torch.uint8, torch.uint32, torch.complex64)
+        tensors = [noise(2, 9, 7).to(dtype) for dtype in dtypes]
+        shapes = [noise(9, 7), noise(2, 3, 4, 5), noise(1, 9, 7), noise(9, 7, 3), noise(1, 1, 5, 1), noise(5, 1) > 0.5]
+        views = [noise(7, 9).t(), noise(3, 9, 7) > 0.5, np.ones((2, 3), ">u2"), np.arange(24).reshape(4, 6)[::-1, ::2]]
+        return [*tensors, *shapes, *views]
+
+    @pytest.fixture
+    def refused_values(self):
+        shapes = [noise(5), torch.tensor(1.0), noise(3, 0, 4)]
+        return [
+            *shapes,
+            noise(2, 3, dtype=torch.bfloat16),
+            noise(2, 3).to_sparse(),
+            np.ones((2, 2), np.longdouble),
+            "text",
+        ]
+
+    def expected(self, value):
+        return value.astype(value.dtype.newbyteorder("=")) if isinstance(value, np.ndarray) else value
+
+
+class TestTiffUncompressed(TestTiff):
+    """As tifffile writes it by itself."""
+
+    wrong_options = (OTHER,)
+
+    def compared(self, data):
+        return data
+
+    @pytest.fixture
+    def encoder(self):
+        return write_tiff.with_options(compression=None)
+
+
+class TestTiffOfMicroscopy(TestTiff):
+    """With OME's names of the axes."""
+
+    wrong_options = (OTHER, {"axes": "CYX "})
+
+    @pytest.fixture
+    def encoder(self):
+        return write_tiff.with_options(axes="CYX", metadata={"PhysicalSizeX": 0.5}, compress_level=6)
+
+    @pytest.fixture
+    def values(self):
+        return [noise(2, 9, 7), noise(1, 9, 7), (noise(3, 9, 7) * 999).to(torch.int16), noise(2, 9, 7) > 0.5]
+
+    @pytest.fixture
+    def refused_values(self):
+        return [noise(9, 7), noise(2, 9, 7).half(), noise(2, 9, 7).to(torch.int64)]
 
 
 class TestJson(EncoderContract):

@@ -1,18 +1,27 @@
 """What single formats promise beside the table of values and the contract: files of their packages, and of anybody."""
 
+import io
 import json
+import re
 import struct
+import textwrap
 
 import numpy as np
 import psutil
 import pytest
 import safetensors
 import safetensors.torch
+import tifffile
 import torch
+from harness import run_script
+from PIL import Image
 
 from lighter_async import BackgroundWriter, ReadError, WriteError, open_results, writer_registry
+from lighter_async.writers.jpeg import write_jpeg
 from lighter_async.writers.json import write_json
 from lighter_async.writers.safetensors import decode_safetensors, write_safetensors
+from lighter_async.writers.tiff import write_tiff
+from lighter_async.writers.webp import write_webp
 
 
 def noise(*shape, dtype=torch.float32):
@@ -33,7 +42,7 @@ def check_refused(folder, writer, data):
     """A damaged file fails, directly and by its sample's name, as an exception and not as a crash."""
     with pytest.raises(Exception):  # noqa: B017, PT011 - whatever it is, it is told as the sample's
         writer.decode(data)
-    with BackgroundWriter(writer, folder) as background:
+    with BackgroundWriter(writer, folder, backend="thread") as background:
         background.submit("a", noise(3, 8, 8) / 100)
     (file,) = folder.glob("a.*")
     file.write_bytes(data)
@@ -196,3 +205,225 @@ def test_a_sample_that_json_cannot_hold_fails_alone(tmp_path):
         with BackgroundWriter("json", tmp_path) as writer:
             writer.submit_batch(["a", "b", "c"], [{"x": 1.0}, {"x": float("nan")}, {"x": 2.0}])
     assert sorted(open_results(tmp_path)) == ["a", "c"]
+
+
+# JPEG and WebP
+
+
+@pytest.mark.parametrize(
+    ("writer", "shape", "text"),
+    [
+        ("jpeg", (4, 8, 8), r"1 or 3 channels here, got 4 in shape \(4, 8, 8\); JPEG has no alpha: write image\[:3\]"),
+        ("jpeg", (2, 8, 8), r"1 or 3 channels here, got 2 in shape \(2, 8, 8\)$"),
+        ("webp", (8, 8, 4), r"1 or 3 or 4 channels here, got 8 .*; tensor.movedim\(-1, 0\) makes CHW of HWC"),
+        ("webp", (8, 8), r"write_webp expects a 3D tensor \(CHW\), got 2 .*; tensor.unsqueeze\(0\) adds the channel"),
+        ("jpeg", (1, 3, 0), r"at least one pixel, got shape \(1, 3, 0\)"),
+        ("jpeg", (1, 65501, 1), "at most 65500 pixels on a side, .* image_2d writes PNG"),
+        ("webp", (1, 1, 16384), "at most 16383 pixels on a side"),
+    ],
+)
+@pytest.mark.parametrize("make", [torch.zeros, np.zeros], ids=["torch", "numpy"])
+def test_an_image_of_another_shape_is_refused_with_the_way_out(make, writer, shape, text):
+    """Also of a batch that lies in a worker's memory, whose block is left to the tensor."""
+    with pytest.raises(ValueError, match=text):
+        writer_registry.get(writer).encode(make(shape))
+
+
+@pytest.mark.parametrize("writer", [write_jpeg, write_webp], ids=["jpeg", "webp"])
+def test_pixels_made_on_a_device_give_the_same_file(writer):
+    """A quarter of the bytes is copied."""
+    values = noise(3, 9, 7) / 50 - 0.5
+    assert writer.reduce(values).dtype is torch.uint8
+    assert encoded(writer, writer.reduce(values)) == encoded(writer, values)
+
+
+def test_webp_without_loss_is_read_back_exactly(tmp_path):
+    """Grey with its one channel, and what is transparent with its colours."""
+    values = {f"{channels}": noise(channels, 9, 7, dtype=torch.uint8) for channels in (1, 3, 4)}
+    with BackgroundWriter("webp", tmp_path, writer_options={"lossless": True, "method": 0}) as writer:
+        writer.submit_batch(list(values), list(values.values()))
+    results = open_results(tmp_path)
+    for name, value in values.items():
+        np.testing.assert_array_equal(results[name], value.numpy(), strict=True)
+    assert write_webp.decode(results.read_bytes("1")).shape == (3, 9, 7)  # a file alone does not tell
+    with pytest.raises(ValueError, match="is no image of shape"):
+        write_webp.decode(results.read_bytes("1"), shape=(1, 7, 9))
+
+
+def of_pillow(kind, image, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def bomb_of_jpeg():
+    data = bytearray(encoded(write_jpeg, noise(3, 8, 8) / 100))
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = (60_000).to_bytes(2, "big") * 2
+    return bytes(data)
+
+
+def bomb_of_webp():
+    data = bytearray(encoded(write_webp.with_options(lossless=True), noise(3, 8, 8) / 100))
+    data[21:25] = ((16_382 << 14) | 16_382).to_bytes(4, "little")
+    return bytes(data)
+
+
+JPEG = encoded(write_jpeg, noise(3, 64, 64) / 100)
+WEBP = encoded(write_webp, noise(3, 64, 64) / 100)
+HOSTILE_IMAGES = {
+    "jpeg, none": ("jpeg", b""),
+    "jpeg, cut": ("jpeg", JPEG[: len(JPEG) // 2]),
+    "jpeg, a PNG": ("jpeg", of_pillow("PNG", Image.new("RGB", (8, 8)))),
+    "jpeg, four inks": ("jpeg", of_pillow("JPEG", Image.new("CMYK", (8, 8)))),
+    "jpeg, a bomb": ("jpeg", bomb_of_jpeg()),
+    "webp, none": ("webp", b""),
+    "webp, cut": ("webp", WEBP[: len(WEBP) // 2]),
+    "webp, a PNG": ("webp", of_pillow("PNG", Image.new("RGB", (8, 8)))),
+    "webp, a film": (
+        "webp",
+        of_pillow("WEBP", Image.new("RGB", (8, 8)), save_all=True, append_images=[Image.new("RGB", (8, 8), "red")]),
+    ),
+    "webp, a bomb": ("webp", bomb_of_webp()),
+    "webp, of no kind": ("webp", WEBP[:12] + b"VP8?" + WEBP[16:]),
+}
+
+
+@pytest.mark.parametrize(("writer", "data"), HOSTILE_IMAGES.values(), ids=HOSTILE_IMAGES)
+def test_an_image_of_anybody_is_refused(tmp_path, writer, data):
+    """Before memory is taken for the pixels that it claims."""
+    check_refused(tmp_path, writer_registry.get(writer), data)
+
+
+# TIFF
+
+
+def test_a_tiff_is_read_by_tifffile_and_by_pillow(tmp_path):
+    """Pages of rows, of whole numbers with the predictor, of floats without."""
+    stack = (noise(3, 64, 48) * 100).to(torch.int32).to(torch.uint16)
+    with BackgroundWriter("tiff", tmp_path) as writer:
+        writer.submit_batch(["stack", "page"], [stack, stack[0]])
+        writer.submit("floats", noise(64, 48))
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "stack.tif"), stack.numpy(), strict=True)
+    with Image.open(tmp_path / "page.tif") as image:
+        np.testing.assert_array_equal(np.array(image), stack[0].numpy())
+    with Image.open(tmp_path / "floats.tif") as image:
+        np.testing.assert_array_equal(np.array(image), noise(64, 48).numpy())
+    np.testing.assert_array_equal(open_results(tmp_path)["stack"], stack.numpy(), strict=True)
+
+
+def test_an_ome_tiff_has_its_axes_and_sizes(tmp_path):
+    """As tifffile reads them of any microscope's file."""
+    options = {"axes": "CZYX", "metadata": {"PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm"}, "suffix": ".ome.tif"}
+    value = noise(2, 3, 9, 7)
+    with BackgroundWriter("tiff", tmp_path, writer_options=options) as writer:
+        writer.submit_batch(["a", "b"], [value, value + 1])
+    identifiers = set()
+    for name, expected in {"a": value, "b": value + 1}.items():
+        with tifffile.TiffFile(tmp_path / f"{name}.ome.tif") as file:
+            assert (file.is_ome, file.series[0].axes, file.series[0].shape) == (True, "CZYX", (2, 3, 9, 7))
+            assert 'PhysicalSizeX="0.5"' in file.ome_metadata
+            np.testing.assert_array_equal(file.asarray(), expected.numpy())
+            identifiers |= set(re.findall('UUID="([^"]*)"', file.ome_metadata))
+    assert len(identifiers) == 2
+    np.testing.assert_array_equal(open_results(tmp_path)["b"], (value + 1).numpy(), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "value", "kind", "text"),
+    [
+        ({"axes": "CYX"}, noise(9, 7), ValueError, r"axes='CYX' are 3, got 2 dimensions of shape \(9, 7\)"),
+        ({"axes": "YX"}, noise(9, 7).half(), TypeError, "an OME-TIFF has no float16; without axes= a TIFF has it"),
+        ({}, noise(9, 7).bfloat16(), TypeError, "a TIFF cannot hold 'bfloat16'; convert"),
+        ({}, noise(9), ValueError, r"a TIFF is an array \(H, W\), .* got shape \(9,\)"),
+    ],
+)
+def test_an_array_that_a_tiff_cannot_hold_is_refused(options, value, kind, text):
+    """With what it can."""
+    with pytest.raises(kind, match=text):
+        write_tiff.with_options(**options).encode(value)
+
+
+def changed(data, old, new):
+    assert old in data
+    return data.replace(old, new)
+
+
+TIFF = encoded(write_tiff.with_options(compression=None), noise(2, 64, 48))
+OTHER_FILES = (
+    '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:1">'
+    '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="float" SizeX="7" SizeY="9" SizeZ="2" '
+    'SizeC="1" SizeT="1"><TiffData IFD="0" FirstZ="0" PlaneCount="1"/><TiffData IFD="0" FirstZ="1" PlaneCount="1">'
+    '<UUID FileName="secret.tif">urn:uuid:2</UUID></TiffData></Pixels></Image></OME>'
+)
+
+
+def test_a_tiff_of_anybody_opens_no_other_file(tmp_path, monkeypatch):
+    """An OME-TIFF may say that some of its pages are elsewhere, and other kinds of TIFF likewise."""
+    opened = []
+    real = tifffile.FileHandle.open
+    monkeypatch.setattr(tifffile.FileHandle, "open", lambda self: opened.append(self._file) or real(self))
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, noise(9, 7).numpy(), description=OTHER_FILES, metadata=None, photometric="minisblack")
+    write_tiff.decode(buffer.getvalue())
+    assert all(isinstance(one, io.BytesIO) for one in opened)
+    assert opened
+
+
+WIDTH = b"\0\1\4\0\1\0\0\0"  # its tag
+HOSTILE_TIFFS = {
+    "none": b"",
+    "a PNG": of_pillow("PNG", Image.new("RGB", (8, 8))),
+    "cut": TIFF[: len(TIFF) // 2],
+    "another shape": changed(TIFF, b"[2, 64, 48]", b"[9, 64, 48]"),
+    "a wide page": changed(TIFF, WIDTH + b"\x30\0\0\0", WIDTH + b"\xff\xff\xff\x7f"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("data", HOSTILE_TIFFS.values(), ids=HOSTILE_TIFFS)
+def test_a_tiff_of_anybody_is_refused(tmp_path, data):
+    """Before memory is taken for what it claims."""
+    with BackgroundWriter("tiff", tmp_path, backend="thread") as background:
+        background.submit("a", noise(2, 64, 48))
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(ReadError, match="'a'"):
+        open_results(tmp_path, check=False)["a"]
+
+
+WITHOUT_TIFFFILE = """
+    import sys
+    sys.modules["tifffile"] = None  # as if it were not installed
+    from lighter_async import BackgroundWriter, writer_registry
+    for make in (
+        lambda: BackgroundWriter("tiff", sys.argv[1]),
+        lambda: BackgroundWriter({"a": "tiff"}, sys.argv[1]),
+        lambda: BackgroundWriter("tiff", sys.argv[1], writer_options={"compression": None}),
+    ):
+        try:
+            make()
+        except ImportError as error:
+            assert "pip install 'lighter-async[tiff]'" in str(error), error
+        else:
+            raise AssertionError
+    assert not __import__("os").path.exists(sys.argv[1])
+"""
+
+
+def test_a_package_that_is_missing_is_told_when_the_writer_is_made(tmp_path):
+    """With the line that installs it, and before anything exists."""
+    done = run_script(textwrap.dedent(WITHOUT_TIFFFILE), tmp_path / "out")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("compression", ["lzw", "zstd"])
+def test_compressors_of_imagecodecs_are_refused_without_it(compression):
+    """When the option is given."""
+    try:
+        import imagecodecs  # noqa: F401
+    except ImportError:
+        with pytest.raises(ImportError, match=f"'{compression}' is done by imagecodecs, .* pip install imagecodecs"):
+            write_tiff.with_options(compression=compression)
+    else:
+        data = encoded(write_tiff.with_options(compression=compression), noise(2, 9, 7))
+        np.testing.assert_array_equal(write_tiff.decode(data), noise(2, 9, 7).numpy())

@@ -105,10 +105,13 @@ def test_what_cannot_be_chosen_is_refused(tmp_path):
 # What they are
 
 
-@pytest.mark.parametrize("writer", ["tensor", "image_2d", "image_3d", "text"])
+@pytest.mark.parametrize(
+    "writer",
+    ["tensor", "image_2d", "image_3d", "text", "npy", "json", "safetensors", "jpeg", "webp", "tiff", "nifti"],
+)
 def test_our_own_writers_need_no_torch_in_a_helper(tmp_path, writer):
     """It would take seconds and hundreds of megabytes, in each of them."""
-    shape = {"tensor": (5, 7), "image_2d": (3, 8, 9), "image_3d": (1, 4, 8, 9), "text": None}[writer]
+    shape = {"image_3d": (1, 4, 8, 9), "tensor": (5, 7), "text": None}.get(writer, (3, 8, 9))
     with BackgroundWriter(writer, tmp_path, backend="process", max_workers=2) as service:
         for step in range(3):
             values = ["one", "two"] if shape is None else torch.rand(2, *shape)

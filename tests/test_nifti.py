@@ -14,15 +14,27 @@ import pytorch_lightning
 import torch
 from lightning_models import lightning_warnings, predict
 
-from lighter_async import BackgroundWriter, FileWriter, LocalTarget, ReadError, TarShards, WriteError, open_results
+from lighter_async import (
+    ArrayTarget,
+    BackgroundWriter,
+    FileWriter,
+    LocalTarget,
+    Origin,
+    ReadError,
+    TarShards,
+    WriteError,
+    open_results,
+    writer_registry,
+)
 from lighter_async.cli import main
+from lighter_async.testing.equality import is_equal
 from lighter_async.writers.nifti import decode_nifti, write_nifti
 from lighter_async.writers.nifti_header import header
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from monai.data import MetaTensor, NibabelWriter, list_data_collate
-    from monai.transforms import SaveImage
+    from monai.transforms import LoadImage, SaveImage
 
 UNCOMPRESSED = write_nifti.with_options(suffix=".nii")
 
@@ -92,7 +104,7 @@ def test_a_file_is_that_of_monai(tmp_path, shape, dtype):
 
 
 def test_save_image_of_monai_gives_the_same_voxels_and_affine(tmp_path):
-    """The transform that a pipeline ends with, unless it resamples."""
+    """The transform that a pipeline ends with, unless it resamples; and the one that it begins with reads ours."""
     value = MetaTensor(noise(2, 5, 6, 7), affine=torch.from_numpy(affine_of(5)))
     save = SaveImage(tmp_path, output_postfix="", separate_folder=False, resample=False, print_log=False)
     save(MetaTensor(value, meta={**value.meta, "filename_or_obj": "theirs.nii.gz"}))
@@ -100,6 +112,9 @@ def test_save_image_of_monai_gives_the_same_voxels_and_affine(tmp_path):
     ours, theirs = read(tmp_path / "ours.nii.gz"), read(tmp_path / "theirs.nii.gz")
     np.testing.assert_array_equal(ours[0], theirs[0])
     np.testing.assert_allclose(ours[1], theirs[1], atol=1e-4)
+    loaded = LoadImage(ensure_channel_first=True)(tmp_path / "ours.nii.gz")
+    assert torch.equal(loaded.as_tensor(), value.as_tensor())
+    np.testing.assert_allclose(loaded.affine, affine_of(5), atol=1e-4)
 
 
 def test_values_may_have_no_channels_or_have_them_elsewhere():
@@ -197,6 +212,25 @@ def test_rows_of_a_batch_with_one_affine_have_that(tmp_path):
         np.testing.assert_allclose(read(tmp_path / f"{name}.scan.nii.gz")[1], affine_of(2), atol=1e-4)
 
 
+@pytest.mark.parametrize("writer", ["npy", "safetensors", "json", "jpeg", "webp", "tiff", "row"])
+def test_other_formats_take_the_plain_tensor_of_monais(tmp_path, writer):
+    """In a batch and alone, with neither MONAI nor PyTorch in the helper, and equal to what a plain tensor gives."""
+    value = noise(2, 3, 16, 16) / 100
+    target = ArrayTarget(tmp_path / "a.npy", rows=3) if writer == "row" else LocalTarget(tmp_path / "files")
+    names = ["0", "1", "2"]
+    with BackgroundWriter(writer, target, backend="process", max_workers=1) as background:
+        background.submit_batch(names[:2], MetaTensor(value), origin=Origin([0, 1]))
+        background.submit_batch(names[2:], [MetaTensor(value[1])], origin=Origin([2]))
+        background.flush()
+        for helper in helpers_of(background):
+            assert not [one.path for one in helper.memory_maps() if "torch" in one.path]
+    results = open_results(target)
+    for index, row in enumerate([value[0], value[1], value[1]]):
+        encoder = writer_registry.get(writer)
+        made = encoder.decode(encoded(row, encoder), shape=(3, 16, 16), dtype="float32")
+        assert is_equal(results[names[index]], made)
+
+
 WITHOUT_MONAI = """
     import builtins, sys
     import torch
@@ -223,6 +257,35 @@ def test_neither_monai_nor_nibabel_is_needed(tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(WITHOUT_MONAI), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@lightning_warnings
+def test_volumes_that_a_resumed_run_lacks_have_their_own_affines(tmp_path):
+    """Some rows of MONAI's batch are left out, which must not give the others the affine of the first."""
+    images = [{"image": MetaTensor(noise(1, 3, 4, 5), affine=torch.from_numpy(affine_of(i)))} for i in range(4)]
+    for stored in (1, 4):
+        loader = torch.utils.data.DataLoader(images[:stored], batch_size=4, collate_fn=list_data_collate)
+        writer = FileWriter(tmp_path, "image", "nifti", name_key="id", resume=True)
+
+        def step(batch, index, _):
+            return {"image": batch["image"], "id": [f"case.{i}" for i in range(len(batch["image"]))]}
+
+        predict(pytorch_lightning, step, writer, data=loader)
+    for i in range(4):
+        np.testing.assert_allclose(read(tmp_path / f"case.{i}.nii.gz")[1], affine_of(i), atol=1e-4)
+
+
+def test_a_meta_tensor_that_was_kept_is_replayed_with_its_affine(tmp_path):
+    """Its voxels and affine are plain values, which are loaded without running code."""
+    value = MetaTensor(noise(1, 3, 4, 5), affine=torch.from_numpy(affine_of(1)))
+    (tmp_path / "a.nii.gz").mkdir()  # in the way
+    writer = BackgroundWriter("nifti", tmp_path, on_error="continue", attempts=1)
+    writer.submit("a", value)
+    with pytest.raises(WriteError, match="'a'"):
+        writer.close()
+    (tmp_path / "a.nii.gz").rmdir()
+    assert main(["replay", str(tmp_path)]) in (0, None)
+    np.testing.assert_allclose(read(tmp_path / "a.nii.gz")[1], affine_of(1), atol=1e-4)
 
 
 # Names, shards, and what is read back
@@ -313,7 +376,7 @@ def test_a_file_of_anybody_is_read_or_refused(tmp_path, data):
     """Before memory is taken for what it claims; and so it is by its name, with the sample's."""
     with pytest.raises(Exception, match=r"NIfTI|header|scaled|voxels|incomplete|truncated|Error|end of"):
         decode_nifti(data)
-    with BackgroundWriter("nifti", tmp_path) as writer:
+    with BackgroundWriter("nifti", tmp_path, backend="thread") as writer:
         writer.submit("a", noise(1, 3, 4, 5))
     (tmp_path / "a.nii.gz").write_bytes(data)
     with pytest.raises(ReadError, match="'a'"):

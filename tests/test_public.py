@@ -58,8 +58,15 @@ PUBLIC = [
     "read_manifest",
     "write_image_2d",
     "write_image_3d",
+    "write_jpeg",
+    "write_json",
+    "write_nifti",
+    "write_npy",
+    "write_safetensors",
     "write_tensor",
     "write_text",
+    "write_tiff",
+    "write_webp",
     "writer_registry",
 ]
 

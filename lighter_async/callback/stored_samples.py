@@ -9,6 +9,8 @@ from typing import Any
 
 from lighter_async.callback.stored_series import StoredSeries
 from lighter_async.manifest import OutputName, read_manifest
+from lighter_async.staging import is_tensor
+from lighter_async.staging.layout import unbind
 from lighter_async.store import Source
 from lighter_async.types import Origin
 
@@ -77,4 +79,7 @@ def choose(keep: Sequence[int], names: Sequence[str], values: Any, origin: Origi
 
 
 def _some(keep: Sequence[int], values: Any) -> Any:
+    if is_tensor(values) and type(values).__module__ != "torch":
+        # MONAI's tensors would all have the metadata of the first one.
+        values = unbind(values)
     return values[list(keep)] if hasattr(values, "ndim") else [values[position] for position in keep]

@@ -16,6 +16,7 @@ from lighter_async.block import Block, Rows
 from lighter_async.errors import WriteError
 from lighter_async.pickle_by_value import dumps, loads
 from lighter_async.service import BackgroundWriter
+from lighter_async.staging import StagingPool
 from lighter_async.targets import LocalTarget
 from lighter_async.testing.equality import is_equal
 from lighter_async.types import BackendName
@@ -154,6 +155,29 @@ class EncoderContract:
                 if parts is not None:
                     self.check_same(encoder, b"".join(parts), self.encode(encoder, value), value)
             assert block.memory.tobytes() == before
+
+    def test_containers_of_blocks_give_the_bytes_of_their_tensors(
+        self, encoder: Encoder, values: Sequence[Any]
+    ) -> None:
+        """Where `encode_blocks` does not leave them to `encode`: as a writer hands over what it holds of a value."""
+        if not encoder.takes_blocks_in_containers:
+            pytest.skip("it takes no blocks in containers")
+        pool = StagingPool(1 << 24)
+        for value in values:
+            staged = pool.stage(pool.plan_sample(value))
+            with suppress(LookupError):  # it holds what only `encode` can be given
+                parts = encoder.encode_blocks(staged.blocks(0))
+                if parts is not None:
+                    self.check_same(encoder, b"".join(parts), self.encode(encoder, _staged(value)), value)
+        pool.close()
+
+    def test_what_it_prepares_has_the_same_bytes(self, encoder: Encoder, values: Sequence[Any]) -> None:
+        """A writer hands over what `prepare` makes of a value, and a call with a path the value itself."""
+        if encoder.prepare is None:
+            pytest.skip("it prepares nothing")
+        for value in values:
+            prepared = encoder.prepare(value, is_batch=False)
+            self.check_same(encoder, self.encode(encoder, prepared), self.encode(encoder, value), value)
 
     def test_rows_give_the_bytes_of_each(self, encoder: Encoder, values: Sequence[Any]) -> None:
         """Of tensors, and of arrays, of one dtype and shape, which `encode_rows` does not leave to `encode`."""

@@ -125,6 +125,7 @@ write_row = Encoder(
     name="row",
     encode_block=_row_of_block,
     encode_rows=_rows_of_rows,
+    prepare=without_class,
     decode=decode_row,
 )
 """The elements alone, as rows of an `ArrayTarget`; their dtype and shape are recorded."""

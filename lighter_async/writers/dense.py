@@ -16,6 +16,9 @@ from lighter_async.npy import numpy_dtype
 
 __all__ = ["array_of", "block_of", "is_tensor", "without_class"]
 
+_ATOMS = frozenset({float, int, str, bool, bytes, type(None)})
+_MOST_LOOKED_AT = 256  # items of a container
+
 
 def is_tensor(value: Any) -> bool:
     """Whether it is a PyTorch tensor."""
@@ -78,22 +81,24 @@ def without_class(value: Any, *, is_batch: bool = False, **options: Any) -> Any:
     """A value whose dense tensors of a class of their own are plain tensors of the same memory, also in containers.
 
     As `Encoder.prepare`, for formats in which the class has no place. What a class keeps beside the elements is left
-    out; a class that computes its elements (``__torch_dispatch__``) stays.
+    out; a class that computes its elements (``__torch_dispatch__``) stays. Long containers are not looked into: their
+    tensors keep their class, which changes no file.
     """
+    kind = type(value)
+    if kind in _ATOMS:
+        return value
     if is_tensor(value):
         torch = sys.modules["torch"]
-        kind = type(value)
         if kind is torch.Tensor or kind is torch.nn.Parameter:
             return value
         if kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
             return value
         with torch._C.DisableTorchFunctionSubclass():
             return value.detach().as_subclass(torch.Tensor)
-    kind = type(value)
-    if kind is list or kind is tuple:
+    if (kind is list or kind is tuple) and len(value) <= _MOST_LOOKED_AT:
         made = [without_class(item) for item in value]
         return value if all(one is other for one, other in zip(made, value, strict=True)) else kind(made)
-    if kind is dict:
+    if kind is dict and len(value) <= _MOST_LOOKED_AT:
         found = {key: without_class(item) for key, item in value.items()}
         return value if all(found[key] is item for key, item in value.items()) else found
     return value

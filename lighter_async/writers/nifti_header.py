@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,7 +73,7 @@ def header(dtype: np.dtype[Any], shape: tuple[int, ...], affine: NDArray[np.floa
         raise ValueError(f"a NIfTI image has 1 to {MOST_DIMENSIONS} dimensions, not {len(shape)}: {shape}")
     if max(shape) > _LONGEST or min(shape) < 1:
         raise ValueError(f"a dimension of a NIfTI image has 1 to {_LONGEST} voxels, got {shape}")
-    sizes, sign, quaternion, has_shears = _rotation(affine)
+    sizes, sign, quaternion, has_shears = _rotation(affine[:3, :3].tobytes())
     rest = MOST_DIMENSIONS - len(shape)
     return _FORM.pack(
         348,
@@ -115,13 +116,14 @@ def parse(data: bytes | memoryview) -> Header:
     return Header(np.dtype(dtype), tuple(shape), affine)
 
 
-def _rotation(affine: NDArray[np.float64]) -> tuple[list[float], float, list[float], bool]:
+@lru_cache(256)  # scans of one protocol have one
+def _rotation(linear_bytes: bytes) -> tuple[list[float], float, list[float], bool]:
     """The voxel sizes, the sign of the third axis, the quaternion's b, c and d, and whether more than that is in it.
 
     The nearest rotation is that of the polar decomposition, and its quaternion the eigenvector of the largest
     eigenvalue (Bar-Itzhack, "New method for extracting the quaternion from a rotation matrix", 2000).
     """
-    linear = affine[:3, :3]
+    linear = np.frombuffer(linear_bytes, np.float64).reshape(3, 3)
     sizes = np.sqrt((linear * linear).sum(axis=0))
     with np.errstate(divide="ignore", invalid="ignore"):
         axes = linear / sizes

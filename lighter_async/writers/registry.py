@@ -10,12 +10,15 @@ from lighter_async.errors import shown
 from lighter_async.writers.array import write_npy, write_row
 from lighter_async.writers.base import Encoder
 from lighter_async.writers.image import write_image_2d, write_image_3d
+from lighter_async.writers.jpeg import write_jpeg
 from lighter_async.writers.json import write_json
 from lighter_async.writers.nifti import write_nifti
 from lighter_async.writers.safetensors import write_safetensors
 from lighter_async.writers.table import write_table_row
 from lighter_async.writers.tensor import write_tensor
 from lighter_async.writers.text import write_text
+from lighter_async.writers.tiff import write_tiff
+from lighter_async.writers.webp import write_webp
 
 __all__ = ["WriterRegistry", "encoder_of", "writer_registry"]
 
@@ -81,6 +84,9 @@ writer_registry.register("json")(write_json)
 writer_registry.register("nifti")(write_nifti)
 writer_registry.register("safetensors")(write_safetensors)
 writer_registry.register("table_row")(write_table_row)
+writer_registry.register("jpeg")(write_jpeg)
+writer_registry.register("webp")(write_webp)
+writer_registry.register("tiff")(write_tiff)
 
 
 def encoder_of(name: str, file: str) -> Encoder | None:

@@ -63,8 +63,12 @@ def main(setting: str) -> None:
 def _may_need_torch(job: Job, staged: Staged) -> bool:
     if "torch" in sys.modules or (staged.slot is None and not staged.loose):
         return False
-    takes_blocks = bool(job.outputs) and all(output.encoder.takes_blocks for output in job.outputs)
-    return not takes_blocks or not staged.is_rows
+    encoders = [output.encoder for output in job.outputs]
+    if not encoders:
+        return True
+    if staged.is_rows:
+        return not all(encoder.takes_blocks or encoder.takes_blocks_in_containers for encoder in encoders)
+    return not all(encoder.takes_blocks_in_containers for encoder in encoders)
 
 
 def _give_way(helper: int) -> None:
