@@ -23,7 +23,7 @@ lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Everything, beside what people use instead, in an environment of its own (7 GB): about 25 minutes, and 5 for bench-quick.
+# Everything, beside what people use instead, in an environment of its own (7 GB): about 40 minutes, and 8 for bench-quick.
 bench: .venv-bench/.made
 	.venv-bench/bin/python benchmarks/run.py
 
@@ -50,8 +50,10 @@ clean:
 	test -e .venv/.dev || $(INSTALL) -e ".[demo]"
 	touch $@
 
+# lighter asks for a numpy before 2 and for packages that its command does not need, so it comes without them.
 .venv/.dev: .venv/.made pyproject.toml constraints.txt
 	$(INSTALL) -e ".[dev]"
+	$(INSTALL) --no-deps lighter
 	touch $@ .venv/.demo
 
 PEERS = torch torchvision pytorch-lightning monai nibabel webdataset opencv-python-headless imagecodecs fpng-py simplejpeg \

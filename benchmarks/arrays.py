@@ -2,41 +2,97 @@
 
 All of them write the same rows of 384 float32, in batches, into a file with room for all of them, in turns. The clock
 runs from the second batch until everything is stored (`flush`, of the service). Files are kept until the end, since
-some file systems are slow for a while after files were removed. The first round of each way does not count. Beside the
-rows a second stands the processor time of the process that has the rows, of all of its threads, without helpers: where
-other programs keep the cores busy, that tells more.
+some file systems are slow for a while after files were removed. The first round does not count. Beside the rows a
+second stands the processor time of the process that has the rows, of all of its threads, without helpers: where other
+programs keep the cores busy, that tells more.
 
-    python benchmarks/arrays.py [--folder DIR] [--rows 51200] [--batch 256] [--rounds 9]
-        [--journaled SIZE] [--json FILE]
+    python benchmarks/arrays.py [--rows 51200] [--batch 256] [--rounds 9] [--folder /dev/shm]
+        [--journaled SIZE] [--only WAY ...] [--json FILE]
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
-import statistics
-import tempfile
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from measure import file_system, installed, journaled
+from alone import parser_for, place_of, show
+from measure import Plan, folder_in, installed, place_for, spread, take_turns
 from numpy.lib.format import open_memmap
 
 from lighter_async import ArrayTarget, BackgroundWriter, Origin
 from lighter_async.npy import header
 
+__all__ = ["TITLE", "cases", "run"]
+
+TITLE = "Rows of one array"
+
 WIDTH = 384
+_BATCH = 256
+_BARE = "bare pwrite"
+_ROWS = {"memory": 51_200, "disk": 25_600}
+_PATIENCE = 10.0  # what is repeated stays there, too
 
 Taken = tuple[float, float]
 """Rows a second, and processor microseconds a row."""
+
+Write = Callable[[Path, torch.Tensor, int], Taken]
+"""Stores a batch so many times, at a path that is only its own."""
+
+
+def cases(plan: Plan) -> list[str]:
+    return plan.pick(["memory", "disk"], ["memory"], ["memory"])
+
+
+def run(case: str, plan: Plan) -> dict[str, Any]:
+    ways, missing = all_ways()
+    rows = plan.pick(_ROWS[case], _ROWS[case], 1024)
+    with place_for(case, "6G") as (place, where):
+        found = measured(place, where, ways, rows=rows, rounds=plan.pick(5, 3, 1), plan=plan)
+    return {**found, "left_out": missing}
+
+
+def all_ways() -> tuple[dict[str, Write], list[str]]:
+    """The ways by their names, and those that are not installed."""
+    ways: dict[str, Write] = {_BARE: bare}
+    for backend, workers in (("process", 1), ("process", 2), ("thread", 1)):
+        ways[f"ArrayTarget, {backend}, {workers}"] = partial(ours, backend=backend, workers=workers)
+    ways["numpy memmap"] = memmap
+    ways.update({title: write for title, (package, write) in PEERS.items() if installed(package)})
+    return ways, [title for title in PEERS if title not in ways]
+
+
+def measured(
+    place: Path, where: str, ways: dict[str, Write], *, rows: int, rounds: int, plan: Plan, size: int = _BATCH
+) -> dict[str, Any]:
+    """The figures of all ways, in one place."""
+    torch.set_num_threads(1)
+    batch = torch.rand(size, WIDTH)
+    numbers = iter(range(1 << 30))
+    with folder_in(place) as folder:
+
+        def one_run(write: Write) -> Taken:
+            inside = folder / f"{next(numbers)}"
+            inside.mkdir()
+            return write(inside / "a.npy", batch, rows // size)
+
+        calls = {way: partial(one_run, write) for way, write in ways.items()}
+        found, others = take_turns(calls, rounds + 1, f"arrays {where}", plan, patience=_PATIENCE)
+    counted = found[1:]
+    figures = {}
+    for way in ways:
+        figures[way] = {
+            "thousand_rows_per_s": spread(one[way][0][0] / 1e3 for one in counted),
+            "to_bare": spread(one[way][0][0] / one[_BARE][0][0] for one in counted),
+            "cpu_us_per_row": spread(one[way][0][1] for one in counted),
+        }
+    title = f"{rows // size * size:,} rows of {WIDTH} float32 in batches of {size}, {where}"
+    return {"others": others, "title": title, "ways": figures}
 
 
 def since(began: tuple[float, float], rows: int) -> Taken:
@@ -44,8 +100,8 @@ def since(began: tuple[float, float], rows: int) -> Taken:
     return rows / (time.perf_counter() - began[0]), 1e6 * (time.process_time() - began[1]) / rows
 
 
-def service(path: Path, batch: torch.Tensor, count: int, *, backend: Any, workers: int) -> Taken:
-    """Rows a second, and processor seconds."""
+def ours(path: Path, batch: torch.Tensor, count: int, *, backend: Any, workers: int) -> Taken:
+    """By `ArrayTarget`."""
     size = len(batch)
     target = ArrayTarget(path, rows=size * count)
     with BackgroundWriter(target=target, backend=backend, max_workers=workers, queue_size=16 * size) as writer:
@@ -165,56 +221,18 @@ PEERS: dict[str, tuple[str, Callable[[Path, torch.Tensor, int], Taken]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="on which file system; by default that of temporary files")
-    parser.add_argument("--journaled", metavar="SIZE", help="on an ext4 with a journal in a file there; takes root")
-    parser.add_argument("--rows", type=int, default=51_200)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", help="where to write the figures")
+    parser = parser_for(__doc__, rounds=9)
+    parser.add_argument("--rows", type=int, default=_ROWS["memory"])
+    parser.add_argument("--batch", type=int, default=_BATCH)
+    parser.add_argument("--only", nargs="*", help="ways with one of these in their names, and the bare one")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    batch = torch.rand(options.batch, WIDTH)
-    ways: dict[str, Callable[[Path, torch.Tensor, int], Taken]] = {
-        "bare pwrite": bare,
-        "numpy memmap": memmap,
-        "service, process, 1 worker": partial(service, backend="process", workers=1),
-        "service, process, 2 workers": partial(service, backend="process", workers=2),
-        "service, thread, 1 worker": partial(service, backend="thread", workers=1),
-    }
-    ways.update({title: write for title, (package, write) in PEERS.items() if installed(package)})
-    taken: dict[str, list[Taken]] = {way: [] for way in ways}
-    image = journaled(options.journaled, options.folder) if options.journaled else nullcontext(options.folder)
-    with image as place, tempfile.TemporaryDirectory(dir=place) as folder:
-        for turn in range(options.rounds + 1):
-            for number, (way, write) in enumerate(ways.items()):
-                inside = Path(folder, f"{turn}-{number}")
-                inside.mkdir()
-                taken[way].append(write(inside / "a.npy", batch, options.rows // options.batch))
-        kind = file_system(Path(folder))
-    print(
-        f"{platform.platform()}, Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} cores"
-    )
-    print(f"file system: {kind}; {options.rows} rows of {WIDTH} float32 in batches of {options.batch}")
-    print(f"thousand rows a second, beside the bare pwrite of its round; median of {options.rounds} (least to most)")
-    figures: dict[str, Any] = {"file_system": kind, "rows": options.rows, "batch": options.batch}
-    floor = [speed for speed, _ in taken["bare pwrite"][1:]]
-    for way, rounds in taken.items():
-        counted = [speed for speed, _ in rounds[1:]]
-        processor = statistics.median(seconds for _, seconds in rounds[1:])
-        ratios = [one / least for one, least in zip(counted, floor, strict=True)]
-        figures[way] = {
-            "rows_per_s": statistics.median(counted),
-            "to_bare": statistics.median(ratios),
-            "cpu_us_per_row": processor,
-        }
-        print(
-            f"  {way:30} {figures[way]['rows_per_s'] / 1e3:8.0f} ({min(counted) / 1e3:.0f} to {max(counted) / 1e3:.0f})"
-            f"  {figures[way]['to_bare']:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-            f"  {processor:6.2f} us of CPU a row"
-        )
-    if options.json:
-        Path(options.json).write_text(json.dumps(figures, indent=1))
+    ways, missing = all_ways()
+    if options.only:
+        ways = {way: one for way, one in ways.items() if way == _BARE or any(some in way for some in options.only)}
+    sizes = {"rows": options.rows, "size": options.batch, "rounds": options.rounds}
+    with place_of(options) as (place, where):
+        found = measured(place, where, ways, **sizes, plan=Plan("full" if options.rounds > 1 else "smoke"))
+    show("arrays", {"alone": {**found, "left_out": missing}}, options)
 
 
 if __name__ == "__main__":

@@ -6,29 +6,53 @@ random, in turns with bare system calls: one `pread` on an open file at a place 
 count. A lookup is timed by itself; the median is that of all of them. Processor time stands beside it, since other
 programs on the machine change it less. Memory is what the process has grown by.
 
-    python benchmarks/by_name.py [--samples 1000000] [--lookups 5000] [--rounds 7] [--folder /dev/shm] [--json FILE]
+    python benchmarks/by_name.py [--samples 1000000] [--lookups 5000] [--rounds 7] [--folder /dev/shm]
+        [--journaled SIZE] [--json FILE]
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import os
-import platform
 import random
 import resource
-import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
-from measure import MEMORY, folder_in, smaps, spread
+from alone import parser_for, place_of, show
+from measure import Plan, Quiet, folder_in, place_for, smaps, spread
 
 from lighter_async import BackgroundWriter, Origin, TarShards, open_results
 
-BATCH = 1000
+__all__ = ["TITLE", "cases", "run"]
+
+TITLE = "Looking samples up by name"
+
+_BATCH = 1000
+
+
+def cases(plan: Plan) -> list[str]:
+    return ["memory"]
+
+
+def run(case: str, plan: Plan) -> dict[str, Any]:
+    samples = plan.pick(1_000_000, 200_000, 2_000)
+    with place_for(case) as (place, where):
+        return measured(place, where, samples=samples, lookups=plan.pick(5000, 5000, 100), rounds=plan.pick(7, 3, 1))
+
+
+def measured(place: Path, where: str, *, samples: int, lookups: int, rounds: int) -> dict[str, Any]:
+    """What storing took, and the looks of another process."""
+    quiet = Quiet(0.0)  # it tells what others use; to store a million once more would take long
+    with folder_in(place) as inside:
+        built = quiet.run(partial(build, inside / "texts", samples))
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            found = quiet.run(partial(pool.apply, read, (inside / "texts", samples, lookups, rounds)))
+    title = f"{samples:,} texts in `TarShards`, {where}"
+    return {"others": spread(quiet.shares), "title": title, "built": built, **found}
 
 
 def build(folder: Path, samples: int) -> dict[str, float]:
@@ -36,8 +60,8 @@ def build(folder: Path, samples: int) -> dict[str, float]:
     began, of_children = perf_counter(), _processor(resource.RUSAGE_CHILDREN)
     own = _processor(resource.RUSAGE_SELF)
     with BackgroundWriter("text", TarShards(folder), backend="process", max_workers=1) as writer:
-        for start in range(0, samples, BATCH):
-            numbers = range(start, min(start + BATCH, samples))
+        for start in range(0, samples, _BATCH):
+            numbers = range(start, min(start + _BATCH, samples))
             names = [f"case.{number}" for number in numbers]
             writer.submit_batch(names, [f"text {number}" for number in numbers], origin=Origin(numbers))
     return {
@@ -103,11 +127,8 @@ def read(folder: Path, samples: int, lookups: int, rounds: int) -> dict[str, Any
                 single[way] += taken
                 mean[way].append((process_time() - processor) / lookups)
     return {
-        "open_seconds": opening[0],
-        "open_cpu_seconds": opening[1],
-        "first_lookup_ms": 1e3 * first,
-        "opened_mb": (opened - before) / 1e6,
-        "after_first_lookup_mb": (used - before) / 1e6,
+        "opened": {"seconds": opening[0], "cpu_seconds": opening[1], "grown_mb": (opened - before) / 1e6},
+        "first_look": {"seconds": first, "grown_mb": (used - before) / 1e6},
         "ways": {
             way: {
                 "us": spread(1e6 * one for one in single[way]),
@@ -125,35 +146,14 @@ def _processor(whose: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_for(__doc__, rounds=7)
     parser.add_argument("--samples", type=int, default=1_000_000)
     parser.add_argument("--lookups", type=int, default=5000, help="in a round")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--folder", type=Path, default=MEMORY, help="on which file system")
-    parser.add_argument("--json", help="where to write the figures")
     options = parser.parse_args()
-    kind_of = ["stat", "-f", "-c", "%T", str(options.folder)]
-    system = subprocess.run(kind_of, capture_output=True, text=True).stdout.strip()
-    with folder_in(options.folder) as inside:
-        built = build(inside / "texts", options.samples)
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            found = pool.apply(read, (inside / "texts", options.samples, options.lookups, options.rounds))
-    print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores; {system}")
-    print(
-        f"{options.samples:,} texts stored in {built['seconds']:.1f} s; processor time: loop "
-        f"{built['loop_cpu_seconds']:.1f} s, helper {built['helper_cpu_seconds']:.1f} s"
-    )
-    print(
-        f"opened in {found['open_seconds']:.2f} s ({found['open_cpu_seconds']:.2f} s of CPU), "
-        f"{found['opened_mb']:.0f} MB; "
-        f"first lookup {found['first_lookup_ms']:.0f} ms, {found['after_first_lookup_mb']:.0f} MB after it"
-    )
-    print(f"us a lookup: median, 99 %, processor time; {options.rounds} rounds of {options.lookups} random names")
-    for way, one in found["ways"].items():
-        print(f"  {way:28} {one['us']['median']:7.1f} {one['p99_us']:8.1f} {one['cpu_us']['median']:7.1f}")
-    if options.json:
-        figures = {"file_system": system, "samples": options.samples, "built": built, **found}
-        Path(options.json).write_text(json.dumps(figures, indent=1))
+    sizes = {"samples": options.samples, "lookups": options.lookups, "rounds": options.rounds}
+    with place_of(options) as (place, where):
+        found = measured(place, where, **sizes)
+    show("by_name", {"alone": found}, options)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -33,6 +33,7 @@ __all__ = [
     "journaled",
     "median",
     "place_for",
+    "place_in",
     "processes_memory",
     "settle",
     "smaps",
@@ -50,6 +51,7 @@ MEMORY = Path("/dev/shm") if os.path.isdir("/dev/shm") else Path(tempfile.gettem
 
 MOUNTS = Path("/proc/mounts")
 _SEED = 20
+_MKFS_OPTIONS = "nodiscard,lazy_itable_init=0,lazy_journal_init=0"
 _MOST_BY_OTHERS = 0.05  # of a core
 _LOOK_SECONDS = 0.2
 _VERSIONS_OF = (
@@ -67,6 +69,12 @@ _VERSIONS_OF = (
     "fpng-py",
     "safetensors",
     "sentence-transformers",
+    "zarr",
+    "h5py",
+    "pyarrow",
+    "pylance",
+    "array_record",
+    "litdata",
 )
 
 
@@ -137,17 +145,26 @@ class Quiet:
 
 
 def take_turns(
-    ways: dict[str, Callable[[], T]], rounds: int, title: str, plan: Plan, *, twice: Iterable[str] = ()
+    ways: Mapping[str, Callable[[], T]],
+    rounds: int,
+    title: str,
+    plan: Plan,
+    *,
+    twice: Iterable[str] = (),
+    patience: float = 60.0,
 ) -> tuple[list[dict[str, list[T]]], dict[str, float]]:
     """Run every way once a round, those in `twice` twice, in an order shuffled anew (the same in every process).
 
     A line on stderr tells of each run.
 
+    Args:
+        patience: Seconds in all to wait for other programs, and to repeat runs that they disturbed; of full runs.
+
     Returns:
         For each round, what each way gave; and what share of a core other programs used meanwhile.
     """
     shuffler = random.Random(_SEED)
-    quiet = Quiet(plan.pick(60.0, 20.0, 0.0))
+    quiet = Quiet(plan.pick(patience, min(patience, 20.0), 0.0))
     found = []
     for number in range(rounds):
         order = [*ways, *twice]
@@ -226,9 +243,7 @@ def journaled(size: str, directory: Path) -> Iterator[Path]:
             ],
             check=True,
         )
-        subprocess.run(
-            ["mkfs.ext4", "-q", "-F", "-i", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0", image], check=True
-        )
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-i", "4096", "-E", _MKFS_OPTIONS, image], check=True)
         subprocess.run(["mount", "-o", "loop", image, mounted], check=True)
         try:
             yield mounted
@@ -237,23 +252,37 @@ def journaled(size: str, directory: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def place_for(where: str) -> Iterator[tuple[Path, str]]:
+def place_in(directory: Path, size: str | None = None) -> Iterator[tuple[Path, str]]:
     """A folder to store in, and what it is.
 
     Args:
-        where: ``"memory"``, or ``"disk"``: an ext4 with a journal where one can be mounted, else what this checkout
-            lies on.
+        directory: Where.
+        size: Of an ext4 with a journal in a file there, as `journaled` takes it. None stores in the directory itself.
     """
-    if where == "memory":
-        yield MEMORY, "in memory"
+    medium = "in memory" if file_system(directory) in ("tmpfs", "ramfs") else "on disk"
+    if size is None:
+        yield directory, f"{medium} ({file_system(directory)})"
         return
-    here = Path(__file__).parent.parent
+    with journaled(size, directory) as place:
+        yield place, f"{medium} ({file_system(place)}, in a file)"
+
+
+@contextmanager
+def place_for(where: str, size: str = "3G") -> Iterator[tuple[Path, str]]:
+    """A folder to store in, and what it is.
+
+    Args:
+        where: ``"memory"``; ``"disk"``: an ext4 with a journal on the disk that this checkout lies on; or
+            ``"journaled"``: the same in memory. Where none can be mounted, the disk or the memory itself.
+        size: Of the ext4.
+    """
+    directory = Path(__file__).parent.parent if where == "disk" else MEMORY
     with ExitStack() as stack:
         try:
-            place = stack.enter_context(journaled("3G", here))
+            found = stack.enter_context(place_in(directory, None if where == "memory" else size))
         except (OSError, subprocess.CalledProcessError):
-            place = here
-        yield place, f"on disk ({file_system(place)})"
+            found = stack.enter_context(place_in(directory))
+        yield found
 
 
 def settle(*, quiet: float = 0.06, timeout: float = 3.0) -> None:

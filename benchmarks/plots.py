@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -184,10 +185,44 @@ def scale(cases: dict[str, Figures]) -> Any:
     return figure
 
 
+def rates(cases: dict[str, Figures], name: str, label: str) -> Any:
+    """A bar for each way, slowest at the bottom, and a panel for each case."""
+    most = max(len(figures["ways"]) for figures in cases.values())
+    size = 11, len(cases) * (0.8 + 0.24 * most)
+    figure, panels = plt.subplots(len(cases), 1, figsize=size, squeeze=False, layout="constrained")
+    for axes, figures in zip(panels[:, 0], cases.values(), strict=True):
+        ways = sorted(figures["ways"].items(), key=lambda item: item[1][name]["median"])
+        for place, (way, found) in enumerate(ways):
+            one = found[name]
+            edges = [[one["median"] - one["least"]], [one["most"] - one["median"]]]
+            axes.barh(place, one["median"], 0.8, color=_tint(way))
+            axes.errorbar(one["median"], place, xerr=edges, fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5)
+        axes.set_yticks(range(len(ways)), [way for way, _ in ways], fontsize=9)
+        axes.set_title(figures["title"], loc="left", fontsize=10)
+        axes.set_xlabel(label)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.grid(axis="x", linewidth=0.3)
+        axes.set_axisbelow(True)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    return figure
+
+
+def _tint(way: str) -> str:
+    """By whose it is: a target of ours, files of ours, the floor, or others."""
+    if way.startswith(("TarShards", "ArrayTarget")):
+        return _OURS
+    if way.startswith("files"):
+        return _OURS_TOO
+    return _FLOOR if way.startswith("bare") else _OTHERS[0]
+
+
 _PLOTS: tuple[tuple[str, str, Callable[[dict[str, Figures]], Any]], ...] = (
     ("loops", "loops.png", loops),
     ("saturated", "saturated.png", saturated),
     ("encoders", "encoders.png", encoders),
     ("memory", "memory.png", memory),
     ("scale", "scale.png", scale),
+    ("shards", "shards.png", partial(rates, name="samples_per_s", label="samples/s")),
+    ("arrays", "arrays.png", partial(rates, name="thousand_rows_per_s", label="thousand rows/s")),
 )

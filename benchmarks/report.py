@@ -5,19 +5,21 @@ python benchmarks/report.py [FIGURES.json] [PAGE.md]
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import figures as kept
+import sections
+import sections_of_stores
 import targets
-from targets import show
+from sections import table
 
-__all__ = ["write_page"]
+__all__ = ["tables", "write_page"]
 
 Figures = dict[str, Any]
 
+_DISTURBED = 0.1  # of a core
 _INTRO = """# Benchmarks
 
 `make bench` measures all of this in an environment of its own, and writes this page from `benchmarks/figures.json`.
@@ -30,15 +32,16 @@ round. Cases can be measured one by one, so two of them may be of different runs
 def write_page(figures: Figures, page: Path) -> None:
     """Write the page, and the plots into a folder of its name beside it."""
     cases = figures["cases"]
-    sections = [_INTRO, *_environments(figures), *_targets(cases)]
     plots = draw(cases, page.with_suffix(""))
-    for part, (title, body) in _PARTS.items():
-        own = {case.partition("/")[2]: found for case, found in cases.items() if case.partition("/")[0] == part}
-        if own:
-            sections += [f"## {title}\n", *(f"![{title}]({page.stem}/{name})\n" for name in plots.get(part, []))]
-            sections += [*body(own), *_others(own), *_left_out(own)]
+    pictures = {part: [f"{page.stem}/{name}" for name in names] for part, names in plots.items()}
+    text = [_INTRO, *_environments(figures), *_targets(cases), *_sections(cases, pictures)]
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text("\n".join(sections).rstrip() + "\n")
+    page.write_text("\n".join(text).rstrip() + "\n")
+
+
+def tables(figures: Figures) -> list[str]:
+    """The machine and the tables, without targets and plots."""
+    return [*_environments(figures), *_sections(figures["cases"], {})]
 
 
 def draw(cases: dict[str, Figures], folder: Path) -> dict[str, list[str]]:
@@ -50,26 +53,34 @@ def draw(cases: dict[str, Figures], folder: Path) -> dict[str, list[str]]:
     return plots.draw_all(cases, folder)
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
-
-
 def _environments(figures: Figures) -> list[str]:
-    found = []
-    cases = figures["cases"].values()
-    for key, machine in figures["environments"].items():
-        dates = sorted({case["date"] for case in cases if case["on"] == key})
-        levels = sorted({case["level"] for case in cases if case["on"] == key})
-        if not dates:
-            continue
+    """The machines and versions; where there are several, with what was measured on each."""
+    by_key: dict[str, dict[str, Figures]] = {}
+    for case, found in figures["cases"].items():
+        by_key.setdefault(found["on"], {})[case] = found
+    text = []
+    for key, cases in by_key.items():
+        machine = figures["environments"][key]
+        dates = sorted({case["date"] for case in cases.values()})
+        levels = sorted({case["level"] for case in cases.values()})
         versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-        found.append(
-            f"Measured on {' to '.join(dict.fromkeys((dates[0], dates[-1])))} ({', '.join(levels)} runs): "
+        what = f": {', '.join(_names(cases, figures['cases']))}" if len(by_key) > 1 else ""
+        text.append(
+            f"Measured on {' to '.join(dict.fromkeys((dates[0], dates[-1])))} ({', '.join(levels)} runs{what}): "
             f"{machine['processor']}, {machine['cores']} cores, {machine['memory_bytes'] / 1e9:.0f} GB, "
             f"{machine['platform']}; {versions}.\n"
         )
-    return found
+    return text
+
+
+def _names(some: dict[str, Figures], all_of_them: dict[str, Figures]) -> list[str]:
+    """Cases by their names, or by that of their part where all of it is among them."""
+    names = {}
+    for case in some:
+        part = case.partition("/")[0]
+        whole = all(one in some for one in all_of_them if one.startswith(f"{part}/"))
+        names[part if whole else case] = None
+    return [f"`{name}`" for name in names]
 
 
 def _targets(cases: dict[str, Figures]) -> list[str]:
@@ -82,160 +93,36 @@ def _targets(cases: dict[str, Figures]) -> list[str]:
     return [head, table(("target", "workload", "reached", ""), body)]
 
 
-def _loops(cases: dict[str, Figures]) -> list[str]:
-    text = (
-        "Time of Lightning's predict loop with writing, as a multiple of its time without. Whole jobs include the wait "
-        "until everything is stored. What two runs without writing in one round differ by is the noise.\n"
-    )
-    rows = []
-    for figures in cases.values():
-        without = f"nothing: {show(figures['without_ms'], '.2f')} ms a step, noise {figures['noise']['median']:.1%}"
-        rows.append((f"**{figures['title']}**", without, "", ""))
-        for peer, found in figures["peers"].items():
-            longer = show(found["whole_to_longer"]) if "whole_to_longer" in found else ""
-            rows.append((peer, show(found["loop"]), show(found["whole"]), longer))
-    headings = ("", "loop, times", "whole job, times", "whole job to the longer of loop and writing alone")
-    return [text, table(headings, rows)]
-
-
-def _handover(cases: dict[str, Figures]) -> list[str]:
-    rows = [
-        (
-            figures["title"],
-            way,
-            show(found["callback_us"], ",.0f"),
-            show(found["copy_us"], ",.0f"),
-            f"{found['excess_us']:,.0f}",
-        )
-        for figures in cases.values()
-        for way, found in figures["ways"].items()
-    ]
-    return [table(("batch", "", "callback, us", "one plain copy, us", "callback - 1.2 copies, us"), rows)]
-
-
-def _saturated(cases: dict[str, Figures]) -> list[str]:
-    text = (
-        "The number is that of workers. The floor writes the same bytes, encoded beforehand, by plain system calls.\n"
-    )
-    rows = []
-    for figures in cases.values():
-        rows.append((f"**{figures['title']}**, {figures['file_bytes'] / 1e3:,.1f} kB a file", "", "", ""))
-        for way, found in figures["ways"].items():
-            rates = show(found["files_per_s"], ",.0f"), show(found["mb_per_s"], ",.0f")
-            rows.append((way, *rates, show(found["to_floor"], ".2f")))
-    return [text, table(("", "files/s", "MB/s", "to the floor"), rows)]
-
-
-def _waits(cases: dict[str, Figures]) -> list[str]:
-    rows = []
-    for figures in cases.values():
-        rows.append((f"**beside {figures['title']}**", "", "", "", "", ""))
-        for way, found in figures["ways"].items():
-            times = [show(found[name], ".2f") for name in ("median_us", "mean_us")]
-            rest = [f"{found[name]['median']:,.0f}" for name in ("p999_us", "most_us")]
-            rows.append((way, *times, *rest, show(found["added_to_mean_us"], ".1f")))
-    return [table(("", "median, us", "mean, us", "99.9 %, us", "most, us", "added to the mean, us"), rows)]
-
-
-def _encoders(cases: dict[str, Figures]) -> list[str]:
-    sections = []
-    for case, figures in cases.items():
-        sections.append(f"{figures['title']}.\n")
-        if case == "pt":
-            rows = [
-                (
-                    f"{int(size):,} B",
-                    way,
-                    show(found["us"], ".1f"),
-                    show(found["faster"], ".1f"),
-                    f"{found['size']:.3f}",
-                )
-                for size, ways in figures["sizes"].items()
-                for way, found in ways.items()
-            ]
-            sections.append(table(("tensor", "", "us", "times as fast as torch.save", "size to torch.save's"), rows))
-            continue
-        rows = [
-            (
-                way,
-                *(show(found[name], form) for name, form in (("mb_per_s", ".1f"), ("faster", ".1f"), ("size", ".3f"))),
-            )
-            for way, found in figures["ways"].items()
-        ]
-        sections.append(table(("", "MB/s of pixels", "times as fast as Pillow 6", "size to Pillow 6's"), rows))
-    return sections
-
-
-def _minilm(cases: dict[str, Figures]) -> list[str]:
-    sections = []
-    for figures in cases.values():
-        if "without_ms" not in figures:
-            continue
-        rows = [("nothing", "1", "1", show(figures["sentences_per_s"], ".0f"))]
-        for peer, found in figures["peers"].items():
-            rows.append((peer, show(found["loop"]), show(found["whole"]), show(found["sentences_per_s"], ".0f")))
-        sections.append(f"{figures['title']}; without writing {show(figures['without_ms'], '.1f')} ms a batch.\n")
-        sections.append(table(("", "loop, times", "whole job, times", "sentences/s"), rows))
-    return sections
-
-
-def _memory(cases: dict[str, Figures]) -> list[str]:
-    rows = [
-        (way, show(found["peak_mb"], ",.0f")) for figures in cases.values() for way, found in figures["ways"].items()
-    ]
-    titles = [f"{figures['title']}.\n" for figures in cases.values()]
-    return [*titles, table(("", "most resident memory beyond the start, MB"), rows)]
-
-
-def _scale(cases: dict[str, Figures]) -> list[str]:
-    rows = [
-        (size, f"{point['files']:,}", show(point["us_per_file"], ".1f"), show(point["grown_mb"], ".1f"))
-        for figures in cases.values()
-        for size, points in figures["sizes"].items()
-        for point in points
-    ]
-    titles = [f"{figures['title']}; each stretch by itself.\n" for figures in cases.values()]
-    return [*titles, table(("", "files", "us a file", "all processes have grown by, MB"), rows)]
-
-
-def _records(cases: dict[str, Figures]) -> list[str]:
-    rows = [
-        (figures["title"], way, show(found["files_per_s"], ",.0f"), show(found["to_plain"], ".3f"))
-        for figures in cases.values()
-        for way, found in figures["ways"].items()
-    ]
-    return [table(("", "", "files/s", "to that without a manifest"), rows)]
-
-
-def _helpers(cases: dict[str, Figures]) -> list[str]:
-    names = ("start_returns_s", "first_stored_s", "rss_mb", "pss_mb", "uss_mb")
-    rows = [
-        (figures["title"], way, *(show(found[name], ".3f" if name.endswith("_s") else ".1f") for name in names))
-        for figures in cases.values()
-        for way, found in figures["ways"].items()
-    ]
-    text = "From the call of start() on. Memory is that of each helper; samples travel in shared memory.\n"
-    headings = (
-        "",
-        "",
-        "start() returns, s",
-        "first sample stored, s",
-        "resident, MB",
-        "proportional, MB",
-        "unique, MB",
-    )
-    return [text, table(headings, rows)]
+def _sections(cases: dict[str, Figures], pictures: dict[str, list[str]]) -> list[str]:
+    found = []
+    for part, (title, body) in _SECTIONS.items():
+        own = {case.partition("/")[2]: figures for case, figures in cases.items() if case.partition("/")[0] == part}
+        if own:
+            shown = [f"![{title}]({picture})\n" for picture in pictures.get(part, [])]
+            found += [f"## {title}\n", *shown, *body(own), *_others(own), *_left_out(own)]
+    return found
 
 
 def _others(cases: dict[str, Figures]) -> list[str]:
-    """What other programs took of the machine meanwhile, without which no spread can be judged."""
-    shares = [figures["others"] for figures in cases.values() if "others" in figures]
-    if not shares:
-        return []
-    middle, most = max(one["median"] for one in shares), max(one["most"] for one in shares)
-    return [
-        f"Other programs meanwhile used {middle:.1%} of a core (the median of the worst case), at most {most:.0%}.\n"
+    """What other programs took of the machine meanwhile, without which no spread can be judged.
+
+    Cases beside which they took much are named, each with what they took.
+    """
+    shares = {case: figures["others"] for case, figures in cases.items() if "others" in figures}
+    quiet = [one for one in shares.values() if one["median"] <= _DISTURBED]
+    text = [
+        f"**Disturbed:** beside `{case}` other programs used {one['median']:.0%} of a core (the median of its runs), "
+        f"at most {one['most']:.0%}.\n"
+        for case, one in shares.items()
+        if one not in quiet
     ]
+    if quiet:
+        middle, most = max(one["median"] for one in quiet), max(one["most"] for one in quiet)
+        beside = "beside the rest" if text else "meanwhile"
+        text.append(
+            f"Other programs {beside} used {middle:.1%} of a core (the median of the worst case), at most {most:.0%}.\n"
+        )
+    return text
 
 
 def _left_out(cases: dict[str, Figures]) -> list[str]:
@@ -243,18 +130,7 @@ def _left_out(cases: dict[str, Figures]) -> list[str]:
     return [f"Left out, for they are not installed: {', '.join(missing)}.\n"] if missing else []
 
 
-_PARTS: dict[str, tuple[str, Callable[[dict[str, Figures]], list[str]]]] = {
-    "loops": ("The loop's slow-down", _loops),
-    "handover": ("Hand-over", _handover),
-    "saturated": ("Saturated throughput", _saturated),
-    "encoders": ("Encoders", _encoders),
-    "waits": ("Waits of the main thread", _waits),
-    "minilm": ("A real model: MiniLM", _minilm),
-    "memory": ("Memory beside a slow target", _memory),
-    "scale": ("Cost per file, over long runs", _scale),
-    "records": ("Records and durability", _records),
-    "helpers": ("Helpers", _helpers),
-}
+_SECTIONS = {**sections.SECTIONS, **sections_of_stores.SECTIONS}
 
 
 def main() -> None:
@@ -262,7 +138,7 @@ def main() -> None:
     file, page = [*map(Path, sys.argv[1:]), docs / "benchmarks" / "figures.json", docs / "benchmarks.md"][:2]
     if len(sys.argv) == 2:
         page = docs / "benchmarks.md"
-    write_page(json.loads(file.read_text()), page)
+    write_page(kept.load(file), page)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import time
 from pathlib import Path
-from typing import Any
 
-from measure import Plan, environment, tell, today
+import figures
+from measure import Plan, tell
 from report import write_page
 
-PARTS = ("loops", "handover", "saturated", "waits", "encoders", "minilm", "memory", "scale", "records", "helpers")
+PARTS = (
+    *("loops", "handover", "saturated", "waits", "encoders", "minilm", "memory", "scale", "records", "helpers"),
+    *("shards", "arrays", "tables", "slowdown", "by_name", "after_kill"),
+)
 _DOCS = Path(__file__).parent.parent / "docs"
 _FIGURES = _DOCS / "benchmarks" / "figures.json"
 
@@ -27,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="parts, or cases of them (part/case), with commas between")
     level = parser.add_mutually_exclusive_group()
-    level.add_argument("--quick", dest="level", action="store_const", const="quick", help="about five minutes")
+    level.add_argument("--quick", dest="level", action="store_const", const="quick", help="about eight minutes")
     level.add_argument("--smoke", dest="level", action="store_const", const="smoke", help="whether all of it runs")
     parser.add_argument("--json", type=Path, default=_FIGURES, help="the figures' file")
     parser.add_argument(
@@ -42,7 +44,7 @@ def main() -> None:
         return
     measure(chosen, plan, options.json)
     page = options.page or (_DOCS / "benchmarks.md" if options.json == _FIGURES else options.json.with_suffix(".md"))
-    write_page(json.loads(options.json.read_text()), page)
+    write_page(figures.load(options.json), page)
     print(f"{page} was written from {options.json}")
 
 
@@ -56,28 +58,12 @@ def wanted(case: str, only: str) -> bool:
 
 def measure(chosen: list[str], plan: Plan, file: Path) -> None:
     """Run the cases, and keep each one's figures as soon as it is done."""
-    figures: dict[str, Any] = {"environments": {}, "cases": {}}
-    if file.exists():
-        figures = json.loads(file.read_text())
-    key, found = environment()
     for case in chosen:
         part, _, name = case.partition("/")
         began = time.perf_counter()
         result = importlib.import_module(part).run(name, plan)
         tell(f"{case} took {time.perf_counter() - began:.1f} s")
-        figures["environments"][key] = found
-        figures["cases"][case] = {"date": today(), "on": key, "level": plan.level, **result}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(compact(figures) + "\n")
-
-
-def compact(figures: dict[str, Any]) -> str:
-    """JSON with a line for each case."""
-    parts = []
-    for name, entries in figures.items():
-        lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(entry)}" for key, entry in entries.items())
-        parts.append(f" {json.dumps(name)}: {{\n{lines}\n }}")
-    return "{\n" + ",\n".join(parts) + "\n}"
+        figures.keep(file, figures.entry({case: result}, plan.level))
 
 
 if __name__ == "__main__":

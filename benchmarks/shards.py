@@ -1,40 +1,143 @@
-"""Storing many small tensors: a file for each, `TarShards`, webdataset, `tarfile`, ArrayRecord and LitData.
+"""Storing many small samples: a file for each, `TarShards`, webdataset, `tarfile`, ArrayRecord and LitData.
 
 All store the same tensors, in turns, in one folder that is removed at the end, since some file systems are slow for a
 while after files were removed. What is measured ends when everything is stored, sealed shards included; the
 others' writers store in the loop itself.
 
-    python benchmarks/shards.py [--samples 20000] [--elements 384] [--rounds 5] [--folder .]
-        [--journaled SIZE] [--only WAY ...] [--json FILE]
+    python benchmarks/shards.py [--samples 20000] [--elements 384] [--rounds 5] [--folder /dev/shm]
+        [--outputs 1] [--journaled SIZE] [--only WAY ...] [--json FILE]
+
+With more outputs each sample has so many tensors, stored together; only our writers are measured then.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
-import os
-import platform
 import tarfile
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
-from measure import Plan, file_system, folder_in, installed, journaled, settle, spread, take_turns
+from alone import parser_for, place_of, show
+from measure import Plan, folder_in, installed, place_for, settle, spread, take_turns
 
 from lighter_async import BackgroundWriter, LocalTarget, TarShards
 
+__all__ = ["TITLE", "cases", "run"]
+
+TITLE = "Files and shards"
+
 _BATCH = 64
+_ELEMENTS = 384
+_WEBDATASET = "webdataset.ShardWriter"
+_SAMPLES = {"journaled": 51_200, "disk": 12_800, "memory": 25_600}
+_SLOW = (_WEBDATASET, "tarfile", "ArrayRecord")
+_SLOW_SHARE = 4  # these store a part of that
+_PATIENCE = 10.0  # what is repeated stays there, too
+
+Batches = Sequence[tuple[list[str], Any]]
+Write = Callable[[Path, Batches], float]
+"""Stores batches in a folder, and says how many seconds that took."""
 
 
-def ours(make: Callable[[Path], Any], backend: Any, durability: Any, folder: Path, batches: Sequence[Any]) -> float:
+def cases(plan: Plan) -> list[str]:
+    return plan.pick(["journaled", "disk"], ["journaled"], ["memory"])
+
+
+def run(case: str, plan: Plan) -> dict[str, Any]:
+    samples = round(_SAMPLES[case] * plan.pick(1, 0.5, 0.02))
+    ways, missing = all_ways()
+    if case == "journaled":
+        ways = {way: write for way, write in ways.items() if "fsync" not in way}
+    with place_for(case, plan.pick("8G", "4G", "")) as (place, where):
+        found = measured(place, where, ways, samples=samples, rounds=plan.pick(3, 3, 1), plan=plan)
+    return {**found, "left_out": missing}
+
+
+def all_ways() -> tuple[dict[str, Write], list[str]]:
+    """The ways by their names, and those that are not installed."""
+    ways: dict[str, Write] = {}
+    for durability in ("rename", "fsync"):
+        for backend in ("thread", "process"):
+            for title, make in (("files", LocalTarget), ("TarShards", TarShards)):
+                ways[f"{title}, {backend}, {durability}"] = partial(ours, make, backend, durability)
+    others: dict[str, tuple[str, Write]] = {
+        _WEBDATASET: ("webdataset", webdataset_writer),
+        "tarfile": ("tarfile", plain_tarfile),
+        "ArrayRecord": ("array_record", array_record),
+        "LitData": ("litdata", litdata),
+    }
+    ways.update({title: write for title, (package, write) in others.items() if installed(package)})
+    return ways, [title for title in others if title not in ways]
+
+
+def measured(
+    place: Path,
+    where: str,
+    ways: dict[str, Write],
+    *,
+    samples: int,
+    rounds: int,
+    plan: Plan,
+    elements: int = _ELEMENTS,
+    outputs: int = 1,
+) -> dict[str, Any]:
+    """The figures of all ways, in one place."""
+    torch.set_num_threads(1)
+    batches = [
+        ([f"{number:08}" for number in range(start, start + _BATCH)], values_of(elements, outputs))
+        for start in range(0, samples, _BATCH)
+    ]
+    count = iter(range(1 << 30))
+    with folder_in(place) as folder:
+
+        def one_run(title: str) -> float:
+            """Samples a second."""
+            some = batches[: -(-len(batches) // _SLOW_SHARE)] if title in _SLOW else batches
+            return len(some) * _BATCH / ways[title](folder / f"{next(count)}", some)
+
+        calls = {title: partial(one_run, title) for title in ways}
+        found, others = take_turns(calls, rounds, f"shards {where}", plan, patience=_PATIENCE)
+    figures = {}
+    for title in ways:
+        base = base_of(title, ways)
+        figures[title] = {
+            "samples_per_s": spread(one[title][0] for one in found),
+            "to_files": spread(one[title][0] / one[base][0] for one in found),
+        }
+        if _WEBDATASET in ways:
+            figures[title]["to_webdataset"] = spread(one[title][0] / one[_WEBDATASET][0] for one in found)
+    return {
+        "others": others,
+        "title": f"{len(batches) * _BATCH:,} {'tensors' if outputs == 1 else f'times {outputs} tensors'} of {elements} "
+        f"float32 as .pt, one worker, {where}",
+        "ways": figures,
+    }
+
+
+def values_of(elements: int, outputs: int) -> Any:
+    """A batch of one tensor a sample, or of several."""
+    if outputs == 1:
+        return torch.rand(_BATCH, elements)
+    return {f"out{number}": torch.rand(_BATCH, elements) for number in range(outputs)}
+
+
+def base_of(title: str, ways: dict[str, Write]) -> str:
+    """The way to store files that another is compared with."""
+    name, _, rest = title.partition(", ")
+    base = f"files, {rest}" if name == "TarShards" else "files, thread, rename"
+    return base if base in ways else next(iter(ways))
+
+
+def ours(make: Callable[[Path], Any], backend: Any, durability: Any, folder: Path, batches: Batches) -> float:
     """With one worker beside the loop."""
     target = make(folder, durability=durability)  # type: ignore[call-arg]
-    writer = BackgroundWriter("tensor", target=target, backend=backend, max_workers=1)
+    values = batches[0][1]
+    format = dict.fromkeys(values, "tensor") if isinstance(values, dict) else "tensor"
+    writer = BackgroundWriter(format, target=target, backend=backend, max_workers=1)
     writer.start()
     settle()
     began = perf_counter()
@@ -44,7 +147,7 @@ def ours(make: Callable[[Path], Any], backend: Any, durability: Any, folder: Pat
     return perf_counter() - began
 
 
-def webdataset_writer(folder: Path, batches: Sequence[Any]) -> float:
+def webdataset_writer(folder: Path, batches: Batches) -> float:
     """In the loop."""
     import webdataset
 
@@ -57,7 +160,7 @@ def webdataset_writer(folder: Path, batches: Sequence[Any]) -> float:
     return perf_counter() - began
 
 
-def plain_tarfile(folder: Path, batches: Sequence[Any]) -> float:
+def plain_tarfile(folder: Path, batches: Batches) -> float:
     """In the loop."""
     folder.mkdir()
     began = perf_counter()
@@ -73,7 +176,7 @@ def plain_tarfile(folder: Path, batches: Sequence[Any]) -> float:
     return perf_counter() - began
 
 
-def array_record(folder: Path, batches: Sequence[Any]) -> float:
+def array_record(folder: Path, batches: Batches) -> float:
     """In the loop, a record for each sample."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -89,7 +192,7 @@ def array_record(folder: Path, batches: Sequence[Any]) -> float:
     return perf_counter() - began
 
 
-def litdata(folder: Path, batches: Sequence[Any]) -> float:
+def litdata(folder: Path, batches: Batches) -> float:
     """In the loop, by its own format for tensors."""
     from litdata.streaming.writer import BinaryWriter
 
@@ -106,59 +209,22 @@ def litdata(folder: Path, batches: Sequence[Any]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_for(__doc__, rounds=5)
     parser.add_argument("--samples", type=int, default=20_000)
-    parser.add_argument("--elements", type=int, default=384, help="of each tensor, float32")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--folder", type=Path, default=Path())
-    parser.add_argument("--journaled", metavar="SIZE", help="on an ext4 with a journal in a file there; takes root")
+    parser.add_argument("--elements", type=int, default=_ELEMENTS, help="of each tensor, float32")
+    parser.add_argument("--outputs", type=int, default=1, help="tensors of each sample")
     parser.add_argument("--only", nargs="*", help="ways with one of these in their names")
-    parser.add_argument("--json", help="where to write the figures")
     options = parser.parse_args()
-    batches = [
-        ([f"{number:08}" for number in range(start, start + _BATCH)], torch.rand(_BATCH, options.elements))
-        for start in range(0, options.samples, _BATCH)
-    ]
-    ways: dict[str, Callable[[Path, Sequence[Any]], float]] = {}
-    for backend in ("thread", "process"):
-        for durability in ("rename", "fsync"):
-            for title, make in (("files", LocalTarget), ("TarShards", TarShards)):
-                ways[f"{title}, {backend}, {durability}"] = partial(ours, make, backend, durability)
-    if installed("webdataset"):
-        ways["webdataset.ShardWriter"] = webdataset_writer
-    ways["tarfile"] = plain_tarfile
-    if installed("array_record"):
-        ways["ArrayRecord"] = array_record
-    if installed("litdata"):
-        ways["LitData"] = litdata
+    ways, missing = all_ways()
     if options.only:
         ways = {title: way for title, way in ways.items() if any(one in title for one in options.only)}
-    image = journaled(options.journaled, options.folder) if options.journaled else nullcontext(options.folder)
-    with image as place, folder_in(place) as folder:
-        count = iter(range(1 << 30))
-        calls = {
-            title: partial(lambda way: way(folder / f"{next(count)}", batches), way) for title, way in ways.items()
-        }
-        rounds, others = take_turns(calls, options.rounds, "shards", Plan("full" if options.rounds > 1 else "smoke"))
-        kind = file_system(folder)
-    print(f"{platform.platform()}, Python {platform.python_version()}, {kind}, {os.cpu_count()} cores")
-    print(
-        f"{len(batches) * _BATCH} samples of {options.elements} float32; others used {others['median']:.0%} of a core"
-    )
-    figures: dict[str, Any] = {"others": others, "file_system": kind}
-    for title in ways:
-        per_s = spread(len(batches) * _BATCH / one[title][0] for one in rounds)
-        name, _, rest = title.partition(", ")
-        base = f"files, {rest}" if name == "TarShards" else "files, thread, rename"
-        base = base if base in ways else next(iter(ways))
-        ratio = spread(one[base][0] / one[title][0] for one in rounds)
-        figures[title] = {"samples_per_s": per_s, "to_files": ratio}
-        print(
-            f"  {title:28} {per_s['median']:9,.0f} samples/s ({per_s['least']:,.0f} to {per_s['most']:,.0f}); "
-            f"{ratio['median']:.2f} times '{base}' ({ratio['least']:.2f} to {ratio['most']:.2f})"
-        )
-    if options.json:
-        Path(options.json).write_text(json.dumps(figures, indent=1))
+    if options.outputs > 1:
+        ways = {title: way for title, way in ways.items() if title.startswith(("files", "TarShards"))}
+    sizes = {"samples": options.samples, "elements": options.elements, "outputs": options.outputs}
+    sizes["rounds"] = options.rounds
+    with place_of(options) as (place, where):
+        found = measured(place, where, ways, **sizes, plan=Plan("full" if options.rounds > 1 else "smoke"))
+    show("shards", {"alone": {**found, "left_out": missing}}, options)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,13 @@ the last batch is handed over, to those of the two runs of the same round that w
 by is the noise. Beside it stands the processor time that the loop's own thread takes more than without writing, which
 other programs on the machine change less. What is stored is kept until the end.
 
-    python benchmarks/slowdown.py [--steps 80] [--rounds 5] [--kinds device launch] [--folder /dev/shm] [--json FILE]
+    python benchmarks/slowdown.py [--steps 80] [--rounds 5] [--kinds device launch] [--folder /dev/shm]
+        [--journaled SIZE] [--json FILE]
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
-import os
-import platform
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -27,21 +23,28 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from alone import parser_for, place_of, show
 from lightning_loop import quiet_trainer
-from measure import MEMORY, Plan, folder_in, median, spread, take_turns
+from measure import Plan, folder_in, median, place_for, spread, take_turns
 from torch.utils.data import DataLoader, Dataset
 from workloads import WORKLOADS
 
 from lighter_async import ArrayWriter, FileWriter, TarShards
 from lighter_async.cli.bench.loops import make_step
 
+__all__ = ["TITLE", "cases", "run"]
+
+TITLE = "The loop's slow-down, by target"
+
 NOTHING = "nothing"
+KINDS = ("device", "launch")
 ROWS = 64
 STEP_SECONDS = 0.020
 WARM_UPS = 25
 """Steps that do not count: half a second, in which a helper has started."""
 
 _CALIBRATIONS = 5
+_STEPS = 80  # that count, of each run
 
 Make = Callable[[Path], pl.Callback]
 
@@ -121,32 +124,47 @@ def array(folder: Path, backend: Any) -> pl.Callback:
     return ArrayWriter(folder / "rows.npy", "value", backend=backend)
 
 
-def measured(kind: Any, ways: dict[str, Make | None], options: argparse.Namespace, plan: Plan) -> dict[str, Any]:
+def cases(plan: Plan) -> list[str]:
+    return plan.pick([*KINDS], ["device"], ["device"])
+
+
+def run(case: str, plan: Plan) -> dict[str, Any]:
+    with place_for("memory") as (place, where):
+        return measured(place, where, case, steps=plan.pick(_STEPS, 40, 5), rounds=plan.pick(5, 3, 1), plan=plan)
+
+
+def measured(place: Path, where: str, kind: Any, *, steps: int, rounds: int, plan: Plan) -> dict[str, Any]:
     """The figures of one kind of step."""
+    torch.set_num_threads(1)
+    ways: dict[str, Make | None] = {NOTHING: None}
+    for backend in ("process", "thread"):
+        for title, make in (("files", files), ("TarShards", shards), ("array", array)):
+            ways[f"{title}, {backend}"] = partial(make, backend=backend)
     with torch.inference_mode():  # as Lightning predicts
         # The one of most calls: those made in a moment in which the machine was slow would be too short.
         step = max((make_step(kind, STEP_SECONDS) for _ in range(_CALIBRATIONS)), key=lambda one: one.calls)
-    with folder_in(options.folder) as inside:
+    with folder_in(place) as inside:
         numbers = itertools.count()
         calls = {
-            way: partial(one_run, make, lambda: inside / f"{next(numbers)}", step.run, options.steps)
+            way: partial(one_run, make, lambda: inside / f"{next(numbers)}", step.run, steps)
             for way, make in ways.items()
         }
-        rounds, others = take_turns(calls, options.rounds, kind, plan, twice=[NOTHING])
-    without = [median(one.clock for one in found[NOTHING]) for found in rounds]
-    alone = [median(one.processor for one in found[NOTHING]) for found in rounds]
+        turns, others = take_turns(calls, rounds, f"slowdown {kind}", plan, twice=[NOTHING])
+    without = [median(one.clock for one in found[NOTHING]) for found in turns]
+    alone = [median(one.processor for one in found[NOTHING]) for found in turns]
     noise = spread(
-        max(one.clock for one in found[NOTHING]) / min(one.clock for one in found[NOTHING]) for found in rounds
+        max(one.clock for one in found[NOTHING]) / min(one.clock for one in found[NOTHING]) - 1 for found in turns
     )
     return {
+        "title": f"{ROWS} embeddings of 384 float32, a step of {STEP_SECONDS * 1e3:g} ms, {kind}-bound, {where}",
         "without_ms": spread(1e3 * one for one in without),
         "noise": noise,
         "others": others,
         "ways": {
             way: {
-                "loop": spread(found[way][0].clock / base for found, base in zip(rounds, without, strict=True)),
+                "loop": spread(found[way][0].clock / base for found, base in zip(turns, without, strict=True)),
                 "added_cpu_us": spread(
-                    1e6 * (found[way][0].processor - base) for found, base in zip(rounds, alone, strict=True)
+                    1e6 * (found[way][0].processor - base) for found, base in zip(turns, alone, strict=True)
                 ),
             }
             for way in ways
@@ -156,42 +174,15 @@ def measured(kind: Any, ways: dict[str, Make | None], options: argparse.Namespac
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=80, help="that count, of each run")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--kinds", nargs="+", choices=("device", "launch"), default=["device", "launch"])
-    parser.add_argument("--folder", type=Path, default=MEMORY, help="on which file system")
-    parser.add_argument("--json", help="where to write the figures")
+    parser = parser_for(__doc__, rounds=5)
+    parser.add_argument("--steps", type=int, default=_STEPS, help="that count, of each run")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    ways: dict[str, Make | None] = {NOTHING: None}
-    for backend in ("process", "thread"):
-        for title, make in (("files", files), ("TarShards", shards), ("array", array)):
-            ways[f"{title}, {backend}"] = partial(make, backend=backend)
-    kind_of = ["stat", "-f", "-c", "%T", str(options.folder)]
-    system = subprocess.run(kind_of, capture_output=True, text=True).stdout.strip()
-    print(
-        f"{platform.platform()}, Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} cores"
-    )
-    print(f"{WORKLOADS['embeddings'].title} or as rows, on {system}")
-    print(f"default options; {options.steps} steps a run, {options.rounds} rounds")
-    figures: dict[str, Any] = {"file_system": system, "steps": options.steps}
-    plan = Plan("quick" if options.rounds > 1 else "smoke")
-    for kind in options.kinds:
-        found = figures[kind] = measured(kind, ways, options, plan)
-        noise, others = found["noise"], found["others"]
-        print(
-            f"{kind}-bound, {found['without_ms']['median']:.2f} ms a step without writing; noise "
-            f"{noise['median']:.3f} (to {noise['most']:.3f}); others used {others['median']:.0%} of a core"
-        )
-        for way, one in found["ways"].items():
-            loop, added = one["loop"], one["added_cpu_us"]
-            print(
-                f"  {way:20} {loop['median']:.3f} times ({loop['least']:.3f} to {loop['most']:.3f});"
-                f" {added['median']:5.0f} us of CPU a step ({added['least']:.0f} to {added['most']:.0f})"
-            )
-    if options.json:
-        Path(options.json).write_text(json.dumps(figures, indent=1))
+    plan = Plan("full" if options.rounds > 1 else "smoke")
+    sizes = {"steps": options.steps, "rounds": options.rounds}
+    with place_of(options) as (place, where):
+        found = {kind: measured(place, where, kind, **sizes, plan=plan) for kind in options.kinds}
+    show("slowdown", found, options)
 
 
 if __name__ == "__main__":

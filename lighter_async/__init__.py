@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 # The public names, by the module that each is in.
 _ROOMS = {
     "aio": ["AsyncBackgroundWriter"],
-    "callback": ["ArrayWriter", "BaseWriter", "FileWriter"],
+    "callback": ["ArrayWriter", "BaseWriter", "CsvWriter", "FileWriter", "TableWriter"],
     "errors": [
         "BackendUnavailableError",
         "ClosedError",
@@ -34,7 +34,7 @@ _ROOMS = {
     "results": ["Results", "open_results"],
     "resume": ["PendingSampler", "pending"],
     "service": ["BackgroundWriter"],
-    "targets": ["ArrayTarget", "LocalTarget", "PathTarget", "TarShards", "Target"],
+    "targets": ["ArrayTarget", "LocalTarget", "PathTarget", "TableTarget", "TarShards", "Target"],
     "types": ["Origin", "Run", "WriterStats"],
     "writers": [
         "Encoder",
@@ -62,7 +62,9 @@ if TYPE_CHECKING:  # the same once more, as type checkers read it; a test compar
     from lighter_async.aio import AsyncBackgroundWriter as AsyncBackgroundWriter
     from lighter_async.callback import ArrayWriter as ArrayWriter
     from lighter_async.callback import BaseWriter as BaseWriter
+    from lighter_async.callback import CsvWriter as CsvWriter
     from lighter_async.callback import FileWriter as FileWriter
+    from lighter_async.callback import TableWriter as TableWriter
     from lighter_async.errors import BackendUnavailableError as BackendUnavailableError
     from lighter_async.errors import ClosedError as ClosedError
     from lighter_async.errors import DuplicateNameError as DuplicateNameError
@@ -88,6 +90,7 @@ if TYPE_CHECKING:  # the same once more, as type checkers read it; a test compar
     from lighter_async.targets import ArrayTarget as ArrayTarget
     from lighter_async.targets import LocalTarget as LocalTarget
     from lighter_async.targets import PathTarget as PathTarget
+    from lighter_async.targets import TableTarget as TableTarget
     from lighter_async.targets import Target as Target
     from lighter_async.targets import TarShards as TarShards
     from lighter_async.types import Origin as Origin

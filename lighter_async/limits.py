@@ -8,6 +8,7 @@ from pathlib import Path
 __all__ = [
     "DEFAULT_ATTEMPTS",
     "DEFAULT_QUEUE_SIZE",
+    "MOST_OUTPUTS",
     "MOST_QUEUED",
     "default_queue_bytes",
     "default_workers",
@@ -17,6 +18,9 @@ __all__ = [
 
 DEFAULT_QUEUE_SIZE = 256
 DEFAULT_ATTEMPTS = 4
+
+MOST_OUTPUTS = 64
+"""Outputs of a sample: as many as readers of the manifest take of a line."""
 
 MOST_QUEUED = 1 << 20
 """Samples that may be queued for helper processes: their queue has a place for each."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lighter_async.errors import describe
 from lighter_async.manifest import ManifestLog, OutputName
 from lighter_async.notices import notify
-from lighter_async.targets import Lane, Target, lane_of
+from lighter_async.targets import Lane, Target, lane_of, tables_target
 from lighter_async.writers import Writer, key_of_output, outputs_of
 
 __all__ = ["Session", "stored_as"]
@@ -110,6 +110,25 @@ class Session:
             notify(
                 f"{', '.join(map(repr, objects))} in {self.location!r} have their final names, but the manifest does "
                 f"not say so ({describe(error)}); all samples are kept, and recorded"
+            )
+
+    def seal_table(self, *, ends: bool) -> None:
+        """Have a target write the table that all samples of it are in, in the user's process, when lanes are sealed.
+
+        No sample fails with it: a failure is told on stderr, and the next writer that is closed there writes it.
+
+        Args:
+            ends: Nothing more is stored by this rank.
+        """
+        table = tables_target(self.target)
+        if table is None:
+            return
+        try:
+            table.seal(ends=ends)
+        except Exception as error:
+            notify(
+                f"the table {self.location!r} cannot be written ({describe(error)}); all rows are kept, and the next "
+                "writer that is closed on it writes it"
             )
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 CHANGES = (
@@ -34,7 +35,8 @@ class Killer:
                         if self.torn and "write" in name:
                             self._write_half(real, name, *arguments)
                         elif self.torn:
-                            real(*arguments, **options)
+                            with suppress(OSError):  # as of a folder that is about to be made
+                                real(*arguments, **options)
                         os.kill(os.getpid(), signal.SIGKILL)
             return real(*arguments, **options)
 

@@ -168,5 +168,6 @@ def fake_trainer(said: list[Any], *, rank: int, ranks: int) -> Any:
         predict_dataloaders=None,
         num_predict_batches=[3],
         callbacks=[],
+        loggers=[],
         progress_bar_callback=None,
     )

@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from lighter_async import ArrayTarget, LocalTarget, encoder
+from lighter_async import ArrayTarget, LocalTarget, TableTarget, TarShards, encoder
 
 
 def encode_unless_it_fails(value):
@@ -94,8 +94,8 @@ def _make_deadly(how, home):
     return DeadlyToMake(how)
 
 
-class Dying(ArrayTarget):
-    """Its helpers die: one after a row was written and before it was recorded, for each file of a folder."""
+class _Dying:
+    """Its helpers die: one after rows were written and before they were recorded, for each file of a folder."""
 
     deaths = ""
 
@@ -107,18 +107,47 @@ class Dying(ArrayTarget):
         return {**super().__getstate__(), "deaths": self.deaths}
 
     def lane(self, number):
-        lane = super().lane(number)
-        put_rows = lane.put_rows
+        return _dying(super().lane(number), self.deaths)
 
-        def put(items, on_progress):
-            placed = put_rows(items, on_progress)
-            for file in os.listdir(self.deaths):
+
+class Dying(_Dying, ArrayTarget):
+    """An array's."""
+
+
+class DyingTable(_Dying, TableTarget):
+    """A table's."""
+
+
+class DyingShards(_Dying, TarShards):
+    """Those of shards."""
+
+
+class DyingFiles(LocalTarget):
+    """The same of files."""
+
+    deaths = ""
+
+    def __reduce__(self):
+        make, arguments, state = super().__reduce__()
+        return make, arguments, {**state, "deaths": self.deaths}
+
+    def lane(self, number):
+        return _dying(super().lane(number), self.deaths)
+
+
+def _dying(lane, deaths):
+    def deadly(store):
+        def call(*arguments):
+            stored = store(*arguments)
+            for file in os.listdir(deaths) if stored else ():
                 try:
-                    os.unlink(os.path.join(self.deaths, file))
+                    os.unlink(os.path.join(deaths, file))
                 except FileNotFoundError:
                     continue
                 os.kill(os.getpid(), signal.SIGKILL)
-            return placed
+            return stored
 
-        lane.put_rows = put
-        return lane
+        return call
+
+    lane.put_rows, lane.settle = deadly(lane.put_rows), deadly(lane.settle)
+    return lane

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-PARTS = {"loops", "handover", "saturated", "waits", "encoders", "minilm", "memory", "scale", "records", "helpers"}
+PARTS = {
+    *("loops", "handover", "saturated", "waits", "encoders", "minilm", "memory", "scale", "records", "helpers"),
+    *("shards", "arrays", "tables", "slowdown", "by_name", "after_kill"),
+}
 
 pytestmark = [
     pytest.mark.long,
@@ -23,7 +26,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where a short run of everything has left its figures and its page."""
     folder = tmp_path_factory.mktemp("benchmarks")
     command = [sys.executable, str(BENCHMARKS / "run.py"), "--smoke", "--json", str(folder / "smoke.json")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -54,6 +57,26 @@ def test_a_page_is_made_of_the_figures_alone(smoke: Path) -> None:
         "| nothing |",
         "| floor, 2 |",
         "| Pillow, level 6 |",
+        "| TarShards, process, rename |",
+        "| ArrayTarget, process, 1 |",
+        "| array, thread |",
+        "| results[name] |",
+        "| numpy memmap inline |",
     ):
         assert row in page, row
-    assert {path.name for path in (smoke / "again" / "smoke").iterdir()} >= {"loops.png", "scale.png"}
+    assert {path.name for path in (smoke / "again" / "smoke").iterdir()} >= {"loops.png", "scale.png", "shards.png"}
+
+
+def test_a_part_by_itself_adds_to_a_file_that_a_page_can_be_made_of(tmp_path: Path) -> None:
+    """It says what it measured on, and prints the tables that the page has."""
+    file, page = tmp_path / "figures.json", tmp_path / "page.md"
+    for size in ("128", "256"):
+        command = [sys.executable, str(BENCHMARKS / "shards.py"), "--samples", size, "--rounds", "1"]
+        command += ["--folder", str(tmp_path), "--only", "thread, rename", "tarfile", "--json", str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr
+    (case,) = json.loads(file.read_text())["cases"].values()
+    assert case["title"].startswith("256 tensors of 384 float32 as .pt")
+    assert set(case["ways"]) == {"files, thread, rename", "TarShards, thread, rename", "tarfile"}
+    subprocess.run([sys.executable, str(BENCHMARKS / "report.py"), str(file), str(page)], check=True, timeout=60)
+    assert done.stdout.strip() in page.read_text().replace("![Files and shards](page/shards.png)\n\n", "")

@@ -27,7 +27,7 @@ from lightning_models import (
     predict,
 )
 
-from lighter_async import BaseWriter, DuplicateNameError, FileWriter, WriteError
+from lighter_async import ArrayWriter, BaseWriter, DuplicateNameError, FileWriter, WriteError
 from lighter_async.callback import base_writer as base_module
 from lighter_async.callback import progress as progress_module
 
@@ -141,7 +141,7 @@ def test_a_copy_works_as_the_original_does(package, tmp_path):
 
 @both_packages
 def test_other_stages_start_nothing(package, tmp_path):
-    """fit, validate and test neither make the folder nor start a worker."""
+    """fit, validate and test neither make the folder nor start a worker, and of the latter two one warning says so."""
     callback = FileWriter(tmp_path / "out", "pred", "text")
     trainer = make_trainer(package, callback, max_epochs=1, default_root_dir=tmp_path)
     threads = set(threading.enumerate())
@@ -152,7 +152,9 @@ def test_other_stages_start_nothing(package, tmp_path):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The number of training batches")
         trainer.fit(model, loader(4, 2), loader(4, 2))
-    trainer.validate(model, loader(4, 2), verbose=False)
+    with pytest.warns(UserWarning, match=r"nothing in trainer.validate\(\); call trainer.predict\(\)") as caught:
+        trainer.validate(model, loader(4, 2), verbose=False)
+    assert [warning.filename for warning in caught if "predict_step" in str(warning.message)] == [__file__]
     trainer.test(model, loader(4, 2), verbose=False)
     assert checks == [True, True, True]
     assert list(tmp_path.glob("[!.]*")) == []
@@ -160,6 +162,20 @@ def test_other_stages_start_nothing(package, tmp_path):
         callback.stats()
     trainer.predict(model, loader(), return_predictions=False)
     assert files_in(tmp_path / "out") == numbered(8)
+
+
+@both_packages
+@pytest.mark.parametrize(("make", "who"), [(FileWriter, "FileWriter"), (ArrayWriter, "ArrayWriter")])
+def test_a_test_says_once_that_nothing_is_written(package, tmp_path, make, who):
+    """With what to do instead, and what test_step returns is not looked at; a validation within a fit says nothing."""
+    callback = make(tmp_path / "out.npy", "pred", *(["text"] if make is FileWriter else []))
+    trainer = make_trainer(package, callback, default_root_dir=tmp_path)
+    model = make_model(package, texts)
+    with pytest.warns(UserWarning, match=rf"{who} writes what predict_step returns, and nothing in trainer.test\(\).*"):
+        trainer.test(model, loader(4, 2), verbose=False)
+    trainer.test(model, loader(4, 2), verbose=False)
+    trainer.validate(model, loader(4, 2), verbose=False)
+    assert list(tmp_path.glob("[!.]*")) == []
 
 
 @both_packages

@@ -117,7 +117,7 @@ def test_outputs_are_any_mapping(package, tmp_path, outputs):
         pytest.param({"pred": [1, 2], "id": ["c", None]}, TypeError, "name 1 .*'id'.*None", id="None"),
         pytest.param({"pred": [1], "id": None}, TypeError, "name 0 .*'id'.*None", id="names None"),
         pytest.param({"pred": [1], "id": [["c"]]}, TypeError, "name 0 .*list", id="list as a name"),
-        pytest.param({"pred": [1, 2], "id": torch.zeros(2, 1)}, TypeError, "name 0 .*list", id="2-d names"),
+        pytest.param({"pred": [1, 2], "id": torch.zeros(2, 1)}, TypeError, r"name 0 .*\(2, 1\).*list", id="2-d names"),
         pytest.param({"pred": [1], "id": [torch.zeros(1)]}, TypeError, "name 0 .*Tensor", id="1-d tensor as a name"),
         pytest.param(
             {"pred": [1], "id": np.array(["c", "d"])}, ValueError, r"Length mismatch.*\(1\).*\(2\)", id="array"

@@ -1,23 +1,35 @@
 """The documents are true: their examples run, their tables and links agree with the code."""
 
 import inspect
+import os
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from harness import DEADLINE
 
-from lighter_async import BackgroundWriter, FileWriter, writer_registry
+from lighter_async import BackgroundWriter, FileWriter, open_results, writer_registry
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     ROOT / name
     for name in (
         *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md"),
-        *("docs/design.md", "docs/targets.md", "docs/arrays.md", "docs/formats.md", "docs/neighbours.md"),
+        *(
+            "docs/design.md",
+            "docs/targets.md",
+            "docs/arrays.md",
+            "docs/formats.md",
+            "docs/neighbours.md",
+            "docs/tables.md",
+        ),
     )
 ]
 # Their examples need readers that are run in processes of their own: `test_shards_readers.py`.
-PAGES = [*DOCUMENTS, ROOT / "docs" / "shards.md", ROOT / "docs" / "training_from_shards.md"]
+PAGES = [*DOCUMENTS, *(ROOT / "docs" / f"{name}.md" for name in ("shards", "training_from_shards", "configuration"))]
 EXAMPLES = [
     pytest.param(code, id=f"{document.name}-{number}")
     for document in DOCUMENTS
@@ -37,6 +49,44 @@ def test_an_example_runs_as_it_stands(code, tmp_path, monkeypatch):
     finally:
         writer_registry._registry.clear()
         writer_registry._registry.update(registered)
+
+
+NAMED_FILE = re.compile(r"^`([\w.]+)`\n\n```\w+\n(.*?)```$", re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("package", ["LightningCLI", "Hydra", "lighter"])
+def test_the_page_of_configurations_does_as_it_says(tmp_path, package):
+    """Its files, in an empty folder, by the commands that stand below them."""
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    shared, *sections = re.split(r"^## ", page, flags=re.MULTILINE)
+    (section,) = (text for text in sections if text.startswith(f"{package}\n"))
+    files = dict(NAMED_FILE.findall(shared + section))
+    assert {"parts.py", "predict.yaml"} <= files.keys()
+    if package == "lighter":
+        files.update({"__init__.py": "", "__lighter__.py": ""})
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    (commands,) = re.findall(r"^```\n((?:python|lighter) .*?)```", section, re.DOTALL | re.MULTILINE)
+    programs = {
+        "python": [sys.executable, "-W", "ignore"],
+        "lighter": [sys.executable, "-W", "ignore", "-c", "from lighter.engine.runner import cli; cli()"],
+    }
+    for command in commands.splitlines():
+        program, *arguments = shlex.split(command)
+        surroundings = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [*programs[program], *arguments],
+            capture_output=True,
+            text=True,
+            timeout=2 * DEADLINE,
+            cwd=tmp_path,
+            env=surroundings,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    for key in ("mask", "image"):
+        assert len(open_results(tmp_path / "predictions", key=key)) == 8
+    assert len(open_results(tmp_path / ("means.npy" if package == "Hydra" else "means"))) == 8
 
 
 def test_the_table_of_options_names_those_that_there_are():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import re
 import runpy
 import signal
@@ -20,7 +21,8 @@ from harness import DEADLINE, results, until
 from PIL import Image
 from skimage import data
 
-from lighter_async import writer_registry
+from lighter_async import open_results, writer_registry
+from lighter_async.cli import main
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TESTED = {"aiofiles_writer", "custom_encoder", "lightning_predict", "plain_loop", "starlette_app"}
@@ -51,6 +53,7 @@ def grey(tensor):
 def test_every_example_is_tested():
     """Whoever adds an example adds a test."""
     assert {path.stem for path in EXAMPLES.glob("*.py")} == TESTED
+    assert {path.name for path in EXAMPLES.iterdir() if path.is_dir()} - {"__pycache__"} == {"lightning_cli"}
 
 
 def test_the_aiofiles_writer_stores_lines_of_json(run_example, tmp_path):
@@ -107,6 +110,52 @@ def test_the_lightning_job_stores_a_png_per_patch(run_example, tmp_path):
     with Image.open(tmp_path / "out/coffee/y0064_x0128.png") as png:
         got = torch.from_numpy(np.array(png)).movedim(-1, 0)
     assert (got.float() - expected * 255).abs().max() <= 1.01
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_the_job_of_lightning_cli_goes_on_after_it_was_killed(tmp_path, ranks):
+    """The same command computes what is missing, with both outputs of each patch, and then nothing any more."""
+    folder, tests = EXAMPLES / "lightning_cli", Path(__file__).parent
+    names = sum((shape[0] // 64) * (shape[1] // 64) for shape in [(512, 512), (300, 451), (400, 600)])
+    command = [
+        *(sys.executable, "-W", "ignore", str(folder / "main.py"), "predict", f"--config={folder / 'predict.yaml'}"),
+        *("--writer.directory=edges", f"--trainer.devices={ranks}", "--trainer.enable_progress_bar=false"),
+    ]
+    surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])}
+
+    def run(*arguments):
+        done = subprocess.run(
+            [*command, *arguments], capture_output=True, text=True, timeout=140, cwd=tmp_path, env=surroundings
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    status, told = run("--trainer.callbacks+=killed_callback.Killed", "--trainer.callbacks.batch=3")
+    assert status == -signal.SIGKILL, told
+    status, told = run()
+    assert status == 0, told
+    stored, of = map(int, re.search(r"resuming: (\d+) of (\d+) are stored in 'edges'", told).groups())
+    assert 0 < stored < of == names
+    assert re.search(rf"lighter_async: (rank 0 of 2 )?wrote \d+ samples .* to '{tmp_path / 'edges'}' in", told)
+    assert any("lighter_async/written" in file.read_text() for file in tmp_path.glob("lightning_logs/*/metrics.csv"))
+    files = files_below(tmp_path / "edges")
+    assert len(files) == 2 * names
+    assert {file.partition(".")[2] for file in files} == {"mask.png", "steepness.pt"}
+    assert main(["verify", str(tmp_path / "edges")]) == 0
+    status, told = run()
+    assert status == 0, told
+    assert f"resuming: {names} of {names} are stored" in told
+    # The edges are those of another implementation: numpy's, in double precision.
+    around = np.pad(data.coffee()[64:128, 128:192].astype(float).mean(-1) / 255, 1, mode="edge")
+    across, down = around[:, 2:] - around[:, :-2], around[2:] - around[:-2]
+    steepness = (
+        np.hypot(across[:-2] + 2 * across[1:-1] + across[2:], down[:, :-2] + 2 * down[:, 1:-1] + down[:, 2:]) / 8
+    )
+    got = open_results(tmp_path / "edges", key="steepness")["coffee/y0064_x0128"][0].numpy()
+    np.testing.assert_allclose(got, steepness, atol=1e-5)
+    assert np.array_equal(open_results(tmp_path / "edges", key="mask")["coffee/y0064_x0128"][0] == 255, got > 0.1)
+    for marker in (tmp_path / "edges/.lighter-async").glob("run-*"):
+        marker.unlink()  # of the killed run, which a run on the next day would remove
 
 
 def test_the_service_stores_every_response(tmp_path):

@@ -5,7 +5,9 @@ import posixpath
 import threading
 import tracemalloc
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -138,6 +140,9 @@ def test_names_are_strings_one_per_sample(tmp_path):
             writer.submit(tmp_path / "x", "x")
         with pytest.raises(TypeError, match="names are a sequence with a name per sample, not str: 'ab'"):
             writer.submit_batch("ab", ["x", "y"])
+        for numbers in (np.array([3]), torch.tensor([3])):
+            with pytest.raises(TypeError, match=r"dtype (torch\.)?int64; list\(map\(str, names\.tolist\(\)\)\) makes"):
+                writer.submit_batch(numbers, ["x"])
         with pytest.raises(ValueError, match="Length mismatch: 2 samples and 1 names"):
             writer.submit_batch(["a"], ["x", "y"])
         with pytest.raises(InvalidNameError):
@@ -368,6 +373,24 @@ def test_writers_on_one_directory_share_their_claims(tmp_path):
     with BackgroundWriter("text", tmp_path / "out") as later:
         later.submit("a", "3")
     assert (tmp_path / "out/a.txt").read_text() == "3"
+
+
+def test_a_closed_writers_names_are_free_though_somebody_keeps_an_exception_of_it(tmp_path):
+    """As a notebook keeps the last one, with the frames that it came through."""
+    writer = BackgroundWriter("text", tmp_path)
+    writer.submit("a", "1")
+    with pytest.raises(DuplicateNameError) as kept:
+        writer.submit("a", "2")
+    other = BackgroundWriter("text", tmp_path)
+    other.start()
+    writer.close()
+    with pytest.raises(DuplicateNameError):
+        other.submit("a", "3")
+    other.close()
+    with BackgroundWriter("text", tmp_path) as later:
+        later.submit("a", "4")
+    assert (tmp_path / "a.txt").read_text() == "4"
+    assert kept.value.__traceback__ is not None
 
 
 def test_claims_live_as_long_as_somebody_holds_them():

@@ -143,6 +143,7 @@ def test_values_that_lack_an_output_are_refused(tmp_path, values, error, says):
     ("writer", "error", "says"),
     [
         ({}, ValueError, "at least one"),
+        ({f"k{number}": "text" for number in range(65)}, ValueError, "at most 64 outputs, not 65"),
         ({"a/b": "tensor"}, ValueError, "output 'a/b' cannot be a part of a file name"),
         ({"A": "tensor", "a": "text"}, ValueError, "differ in case alone"),
         ({"a": lambda path, value: None}, TypeError, "output 'a': writer '<lambda>' is no encoder"),
@@ -153,6 +154,17 @@ def test_outputs_that_cannot_be_stored_are_refused(tmp_path, writer, error, says
     """When the writer is made."""
     with pytest.raises(error, match=says):
         BackgroundWriter(writer, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["text", "tensor"])
+def test_as_many_outputs_as_there_may_be_are_found_again(tmp_path, kind):
+    """Readers take no line of the manifest with more of them."""
+    keys = [f"k{number}" for number in range(64)]
+    values = {key: ["1", "2"] if kind == "text" else torch.ones(2, 3) for key in keys}
+    with BackgroundWriter(dict.fromkeys(keys, kind), tmp_path) as writer:
+        writer.submit_batch(["a", "b"], values)
+    assert len(read_manifest(tmp_path).records) == 128
+    assert verify(tmp_path).is_sound
 
 
 def test_options_go_to_their_output(tmp_path):

@@ -16,7 +16,8 @@ from skimage import data
 from lighter_async import BackgroundWriter, WriteError, write_image_2d, write_image_3d
 from lighter_async.block import Block
 from lighter_async.writers.filters import filter_rows
-from lighter_async.writers.image import _encode_block_2d, _encode_block_3d, _planes, encode_image_2d, to_pixels
+from lighter_async.writers.image import _encode_block_2d, _encode_block_3d, encode_image_2d
+from lighter_async.writers.pixels import pixels_of_block, to_pixels
 from lighter_async.writers.png import FILTERS, LEVELS, encode_png
 
 
@@ -187,20 +188,25 @@ def bits(dtype):
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_values_mean_the_same_pixels_with_and_without_torch(dtype, piece, monkeypatch):
     """Exactly those of the documented formulas, NaN included, of eight bits and of sixteen."""
-    monkeypatch.setattr("lighter_async.writers.image._PIECE", piece)
+    monkeypatch.setattr("lighter_async.writers.pixels._PIECE", piece)
     values = bits(dtype)
     block = Block(dtype, tuple(values.shape), values.view(torch.uint8).numpy())
-    assert np.array_equal(_planes(block), to_pixels(values).numpy())
-    assert np.array_equal(_planes(block), (values.float().clamp(0, 1) * 255).to(torch.uint8).numpy())
-    wide = _planes(block, "I;16")
+    assert np.array_equal(pixels_of_block(block), to_pixels(values).numpy())
+    assert np.array_equal(pixels_of_block(block), (values.float().clamp(0, 1) * 255).to(torch.uint8).numpy())
+    wide = pixels_of_block(block, "I;16")
     assert wide.dtype == np.uint16
     assert np.array_equal(wide, to_pixels(values, mode="I;16").numpy())
     finite = ~values.isnan()
     expected = (values.double().clamp(0, 1) * 65535).to(torch.int32)
     assert np.array_equal(wide[finite], expected[finite].numpy())
     assert not wide[~finite].any()
+    for mode in (None, "I;16"):
+        for scale in ("minmax", (-3, 7)):
+            scaled = to_pixels(values, mode=mode, scale=scale).numpy()
+            assert np.array_equal(pixels_of_block(block, mode, scale), scaled)
 
 
+@pytest.mark.filterwarnings("ignore:image_.d got floats")  # those above 1 are clamped in both ways
 @pytest.mark.parametrize("codec", ["isal", "pillow"])
 @pytest.mark.parametrize(
     ("mode", "dtype"),

@@ -150,7 +150,7 @@ def test_what_cannot_be_stored_at_once_is_tried_one_by_one(tmp_path, monkeypatch
 def test_rows_that_cannot_be_recorded_have_failed_and_are_cut_off(tmp_path, monkeypatch):
     """No shard holds them."""
 
-    def refuse(log, stored, names, kind, origin):
+    def refuse(log, stored, names, origin):
         raise PermissionError(13, "no more lines here")
 
     with monkeypatch.context() as patch:

@@ -23,6 +23,7 @@ from lighter_async import (
 from lighter_async.manifest import ManifestLog
 from lighter_async.manifest.verify import drop, verify
 from lighter_async.session import Session
+from lighter_async.store import DirectoryStore
 from lighter_async.types import Batch, Unit
 from lighter_async.workers.worker_job import Job
 from lighter_async.workers.writing import fail_unit
@@ -322,3 +323,19 @@ def test_an_offset_of_nothing_is_no_offset(tmp_path):
     manifest.write_text(manifest.read_text().replace(f'"offset":[{len(HEADER)},', '"offset":[0,'))
     found = read_manifest(tmp_path)
     assert (len(found), found.torn) == (0, 1)
+
+
+def test_an_object_that_is_sealed_between_two_looks_is_there(tmp_path, monkeypatch):
+    """Who asks whether it is looks for its name first, and then for that of its part."""
+    part, real = tmp_path / "a.vol.part", os.path.lexists
+    part.write_bytes(b"x")
+
+    def sealing(path):
+        found = real(path)
+        if part.exists():
+            part.rename(tmp_path / "a.vol")
+        return found
+
+    monkeypatch.setattr(os.path, "lexists", sealing)
+    assert DirectoryStore(tmp_path).has("a.vol")
+    assert not DirectoryStore(tmp_path).has("b.vol")

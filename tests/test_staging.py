@@ -526,3 +526,54 @@ def test_nothing_is_a_tensor_while_another_thread_imports_torch(monkeypatch):
     assert not is_tensor("words")
     assert plan_sample(["words", np.zeros(3)]).nbytes
     assert plan_batch(["words", 1]).count == 2
+
+
+def test_each_output_of_a_batch_is_one_block():
+    """Beside outputs that are none; values, kinds and copies of one's own are those of each sample."""
+    rows = 5
+    pool = StagingPool(16 * MEGA, outputs=("a", "note", "b", "none"))
+    a, b = torch.arange(rows * 6.0).reshape(rows, 2, 3), np.arange(rows * 4, dtype=np.int16).reshape(rows, 4)
+    batch = {"b": b, "a": a, "note": [f"note {number}" for number in range(rows)], "none": torch.ones(rows, 0)}
+    staged = pool.stage(pool.plan_batch(batch))
+    expected = a.clone(), b.copy()
+    a.zero_()
+    b[:] = 0
+    some = staged.rows_between(1, 4, "a")
+    assert (some.dtype, some.shape, some.is_tensor) == ("float32", (2, 3), True)
+    assert np.array_equal(some.memory, expected[0][1:4].numpy().reshape(3, 6).view(np.uint8))
+    some = staged.rows_between(0, rows, "b")
+    assert (some.dtype, some.shape, some.is_tensor) == ("int16", (4,), False)
+    assert np.array_equal(some.memory.view(np.int16), expected[1])
+    assert staged.rows_between(0, rows, "note") is staged.rows_between(0, rows, "none") is None
+    assert not staged.is_rows
+    assert staged.kinds("a") == {("float32", (2, 3)): 24}
+    assert staged.kinds("b") == staged.kinds("none") == {}
+    for number in range(rows):
+        assert torch.equal(staged.value(number, "a"), expected[0][number])
+        assert np.array_equal(staged.value(number, "b"), expected[1][number])
+        assert staged.value(number, "note") == f"note {number}"
+        assert staged.value(number, "none").shape == (0,)
+        assert np.array_equal(staged.block(number, "a").memory.view(np.float32), expected[0][number].flatten().numpy())
+        assert staged.block(number, "b") is staged.block(number, "note") is None
+        kinds = [staged.kind(number, key) for key in ("a", "b", "note", "none")]
+        assert kinds == [("float32", (2, 3)), ("int16", (4,)), None, ("float32", (0,))]
+    own = staged.own_value(3)
+    pool.release(staged)
+    pool.stage(pool.plan_batch({**batch, "note": ["other"] * rows}))
+    assert list(own) == ["a", "note", "b", "none"]
+    assert torch.equal(own["a"], expected[0][3])
+    assert np.array_equal(own["b"], expected[1][3])
+    assert own["note"] == "note 3"
+
+
+def test_batches_of_outputs_that_change_their_layout_are_not_mixed_up():
+    """In one slot, which is seen anew where a tensor lies that has another shape or dtype."""
+    pool = StagingPool(16 * MEGA, outputs=("a", "b"))
+    for number in range(6):
+        dtype = torch.float32 if number % 2 else torch.int32
+        batch = {"a": torch.full((4, 2 + number % 3), number, dtype=dtype), "b": torch.full((4, 8), -number)}
+        staged = pool.stage(pool.plan_batch(batch))
+        assert staged.is_rows
+        for key, values in batch.items():
+            assert torch.equal(staged.value(2, key), values[2])
+        pool.release(staged)

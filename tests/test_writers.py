@@ -309,7 +309,8 @@ def test_photographs_are_stored_pixel_for_pixel(tmp_path, photographs, name):
     assert torch.equal(decoded(tmp_path / "bytes.png"), photograph)
     floats = torch.stack([photograph / 255, (photograph / 255).flip(-1) * 1.3 - 0.1])
     with BackgroundWriter("image_2d", tmp_path) as background:
-        background.submit_batch(["upright", "flipped"], floats)
+        with pytest.warns(UserWarning, match="floats from -0.1 to 1.2"):
+            background.submit_batch(["upright", "flipped"], floats)
     for stored, image in zip(("upright", "flipped"), floats, strict=True):
         assert torch.equal(decoded(tmp_path / f"{stored}.png"), (image.clamp(0, 1) * 255).to(torch.uint8))
 

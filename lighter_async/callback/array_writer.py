@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lighter_async.callback.dataset_indices import length_of
 from lighter_async.callback.file_writer import FileWriter
 from lighter_async.callback.target_of_ranks import target_of_rank
+from lighter_async.configs import PathLike
 from lighter_async.options import CallbackOptions, as_attributes, documented
 from lighter_async.service import BackgroundWriter
 from lighter_async.targets import ArrayTarget
@@ -47,7 +47,7 @@ class ArrayWriter(FileWriter):
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | PathLike,
         value_key: str,
         name_key: str | None = None,
         *,

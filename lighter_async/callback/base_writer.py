@@ -6,7 +6,6 @@ import itertools
 import os
 import secrets
 import time
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from lighter_async.callback.lightning_packages import LightningCallback
 from lighter_async.names import RESERVED_PREFIX
+from lighter_async.notices import warn
 
 __all__ = ["BaseWriter"]
 
@@ -42,6 +42,7 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
         self._instance = next(_instances)
         self._run_id = ""
         self._since: int | None = None
+        self._has_warned_of_stage = False
 
     @abstractmethod
     def write(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
@@ -102,6 +103,8 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
             OSError: Rank 0 cannot make the directory, or cannot write to it.
             RuntimeError: A rank does not share storage with rank 0.
         """
+        if stage in ("test", "validate"):
+            self._warn_of_stage(trainer, stage)
         if stage != "predict" or self._path is None:
             return
         failure: OSError | None = None
@@ -129,9 +132,18 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
                 "on a file system that all nodes mount"
             )
         if replaced is not None:
-            warnings.warn(
-                f"{replaced} already exists, existing predictions will be overwritten.", UserWarning, stacklevel=2
-            )
+            warn(f"{replaced} already exists, existing predictions will be overwritten.")
+
+    def _warn_of_stage(self, trainer: Any, stage: str) -> None:
+        """Say once that tests and validations write nothing; whoever trains does not expect it."""
+        if self._has_warned_of_stage or not trainer.is_global_zero:
+            return
+        self._has_warned_of_stage = True
+        call, step = ("test", "test_step") if stage == "test" else ("validate", "validation_step")
+        warn(
+            f"{type(self).__name__} writes what predict_step returns, and nothing in trainer.{call}(); call "
+            f"trainer.predict(), or hand the outputs of {step} over to a lighter_async.BackgroundWriter"
+        )
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Remove the marker that the ranks have looked for."""

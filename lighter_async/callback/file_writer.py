@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,20 +10,22 @@ from typing import TYPE_CHECKING, Any
 from lighter_async.callback.base_writer import BaseWriter
 from lighter_async.callback.dataset_indices import length_of
 from lighter_async.callback.interruption import attached_to, interruptible
+from lighter_async.callback.last_line import LastLine
 from lighter_async.callback.names_and_samples import OutputReader
 from lighter_async.callback.progress import Progress, progress_of
 from lighter_async.callback.sigterm import Termination
 from lighter_async.callback.stored_samples import StoredSamples
 from lighter_async.callback.target_of_ranks import agree_on, path_of, target_of_rank
+from lighter_async.configs import PathLike, plain
 from lighter_async.limits import default_workers
 from lighter_async.manifest.line import Loader
-from lighter_async.notices import notify
+from lighter_async.notices import notify, warn
 from lighter_async.options import CallbackOptions, Options, as_attributes, documented
 from lighter_async.same import fingerprint_of
 from lighter_async.service import BackgroundWriter
 from lighter_async.session import stored_as
 from lighter_async.store import UNSEALED, OneObject, source_of
-from lighter_async.targets import Target, arrays_target, directory_of
+from lighter_async.targets import Target, arrays_target, directory_of, tables_target
 from lighter_async.targets.local import wait_until_free
 from lighter_async.types import Run, WriterStats
 from lighter_async.writers import resolve_writer
@@ -44,6 +45,10 @@ class FileWriter(BaseWriter):
     everything is stored. A sample that could not be written makes `predict` raise `WriteError`.
 
     With several ranks, each writes its own samples, below one directory that all of them can see.
+
+    At the end Lightning's log has a line of what was written, where, and how long the loop waited, and the trainer's
+    loggers get the same as metrics (``lighter_async/written`` and others). ``Trainer.test`` and ``Trainer.validate``
+    write nothing, which a warning says once.
 
     Args:
         directory: Where the files go. Made if it does not exist. A target of any kind may stand in its place, such as a
@@ -70,7 +75,7 @@ class FileWriter(BaseWriter):
 
     def __init__(
         self,
-        directory: str | os.PathLike[str] | Target,
+        directory: str | Target | PathLike,  # in this order, in which LightningCLI saves what it is
         value_key: str | Mapping[str, str | Callable[..., Any]],
         writer_fn: str | Callable[..., Any] | None = None,
         name_key: str | None = None,
@@ -85,6 +90,7 @@ class FileWriter(BaseWriter):
                 raise TypeError(
                     f"{option} is no {type(value).__name__}; the order is FileWriter(directory, value_key, writer_fn)"
                 )
+        value_key = plain(value_key)
         if isinstance(value_key, Mapping) and writer_fn is not None:
             raise TypeError(
                 "a dict as value_key says the writer of each output, so leave writer_fn out, and give name_key by its "
@@ -102,12 +108,16 @@ class FileWriter(BaseWriter):
         self._writer: BackgroundWriter | None = None
         self._progress: Progress | None = None
         self._stats: WriterStats | None = None
+        self._last_line: LastLine | None = None
         self._outputs: OutputReader | None = None
         self._stored: StoredSamples | None = None
         self._has_reported = False  # how much was stored before
         self._termination: Termination | None = None
         # Nothing exists before setup, so that the callback can be pickled; but wrong arguments are refused now.
         self._background_writer(local_ranks=1, run=Run())
+
+    _shares_single_values = False
+    """Whether what is no tensor, array or sequence is the value of all samples of a batch."""
 
     @property
     def directory(self) -> Path:
@@ -192,7 +202,9 @@ class FileWriter(BaseWriter):
             world_size=run.world_size,
             by_index_only=self.options.resume,
             stored=self._stored,
+            shares_single_values=self._shares_single_values,
         )
+        self._last_line = LastLine(self._writer.target.location)
         self._start()
 
     def _start(self) -> None:
@@ -283,7 +295,9 @@ class FileWriter(BaseWriter):
             WriteError: Samples were not written.
         """
         if self._writer is not None and self._progress is not None:
-            self._progress.flush(self._writer, self._is_terminated)
+            assert self._last_line is not None
+            with self._last_line.waiting():
+                self._progress.flush(self._writer, self._is_terminated)
         if self._termination is not None and self._termination.received:
             self._end_early(trainer, self._termination)
 
@@ -294,10 +308,19 @@ class FileWriter(BaseWriter):
             if self._stored is not None and self._outputs is not None and not self._has_reported:
                 # Nothing was left to do, so on_predict_start was not called.
                 self._report_stored(trainer, self._stored, self._outputs.datasets)
+            assert self._last_line is not None
+            failure: BaseException | None = None
             try:
-                self._writer.close()
+                with self._last_line.waiting():
+                    self._writer.close()
+            except BaseException as error:
+                failure = error
+                raise
             finally:
-                self._forget(ends=True)
+                try:
+                    self._report_end(trainer, failure)
+                finally:
+                    self._forget(ends=True)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Store what was handed over. Failures are attached to the exception, which stays as it is.
@@ -317,11 +340,24 @@ class FileWriter(BaseWriter):
                     writer.__exit__(type(exception), exception, None)
             super().teardown(trainer, pl_module, "predict")
         finally:
-            self._forget(ends=False)
+            try:
+                self._report_end(trainer, exception)
+            finally:
+                self._forget(ends=False)
             if isinstance(exception, KeyboardInterrupt):
                 # Lightning ends the process without showing this exception.
                 for text in attached_to(exception)[before:]:
                     notify(text.removeprefix("lighter_async: "))
+
+    def _report_end(self, trainer: Any, exception: BaseException | None) -> None:
+        """Say what was written, in Lightning's log and to its loggers."""
+        if self._writer is None or self._last_line is None:
+            return
+        stats = self._writer.stats()
+        self._last_line.left_out = 0 if self._outputs is None else self._outputs.left_out
+        self._last_line.say(trainer, stats)
+        writers = [one for one in trainer.callbacks if isinstance(one, FileWriter)]
+        self._last_line.log(trainer, stats, writers, self, exception)
 
     def _forget(self, *, ends: bool) -> None:
         self._forget_writer()
@@ -340,6 +376,8 @@ class FileWriter(BaseWriter):
         for callback in trainer.callbacks:
             if isinstance(callback, FileWriter) and callback._writer is not None:
                 callback._writer.close_by(termination.seconds_left)
+                if callback._last_line is not None:
+                    callback._last_line.say(trainer, callback._writer.stats())  # a logger may take longer than there is
                 callback._forget_writer()
                 BaseWriter.teardown(callback, trainer, None, "predict")
         termination.leave()
@@ -359,7 +397,7 @@ class FileWriter(BaseWriter):
     def _background_writer(self, *, local_ranks: int, run: Run) -> BackgroundWriter:
         given = self._given(self.options, local_ranks)
         writer: Any = self.value_key if isinstance(self.value_key, dict) else self.writer_fn
-        if writer is None and arrays_target(self._target) is None:
+        if writer is None and arrays_target(self._target) is None and tables_target(self._target) is None:
             writer = resolve_writer(self.writer_fn)  # type: ignore[arg-type] # which says what is missing
         if self._target is None:
             return BackgroundWriter(writer, self.path, run=run, **given)
@@ -369,10 +407,8 @@ class FileWriter(BaseWriter):
         if self._warned or not trainer.predict_loop.return_predictions or not trainer.is_global_zero:
             return
         self._warned = True
-        warnings.warn(
+        warn(
             "Lightning also collects all predictions in memory, because return_predictions is not False; "
             "trainer.predict(..., return_predictions=False) or FileWriter(return_predictions=False) stops that, "
-            "and FileWriter(return_predictions=True) says that it is meant",
-            UserWarning,
-            stacklevel=2,
+            "and FileWriter(return_predictions=True) says that it is meant"
         )

@@ -29,6 +29,10 @@ class OutputReader:
         world_size: The number of ranks.
         by_index_only: Whether samples without a name and a known index are refused.
         stored: What earlier runs have stored, and is left out; None if nothing is.
+        shares_single_values: Of several keys, whether what is no tensor, array or sequence is that of all samples.
+
+    Attributes:
+        left_out: How many samples were left out for that.
     """
 
     def __init__(
@@ -41,10 +45,13 @@ class OutputReader:
         world_size: int,
         by_index_only: bool,
         stored: StoredSamples | None,
+        shares_single_values: bool = False,
     ) -> None:
         self._value_key = value_key
         self._name_key = name_key
         self._stored = stored
+        self._shares_single_values = shares_single_values
+        self.left_out = 0
         self._origins = Origins(trainer)
         self._numbering = Numbering(self._origins, rank=rank, world_size=world_size, by_index_only=by_index_only)
 
@@ -67,7 +74,7 @@ class OutputReader:
         """
         values: Any
         if isinstance(self._value_key, Mapping):
-            values, count = outputs_in(outputs, self._value_key)
+            values, count = outputs_in(outputs, self._value_key, shared=self._shares_single_values)
         else:
             values = samples_of(entry(outputs, self._value_key, "value_key"))
             count = len(values)
@@ -87,6 +94,7 @@ class OutputReader:
                 )
         kept = self._origins.without_padding(count, batch_idx, dataloader_idx)
         keep = range(kept) if self._stored is None else self._stored.missing(names, origin, kept)
+        self.left_out += kept - len(keep)
         return (names, values, origin) if len(keep) == count else choose(keep, names, values, origin)
 
 
@@ -124,8 +132,13 @@ def samples_of(value: Any) -> Any:
     return [value]
 
 
-def outputs_in(outputs: Any, keys: Iterable[str]) -> tuple[dict[str, Any], int]:
+def outputs_in(outputs: Any, keys: Iterable[str], *, shared: bool = False) -> tuple[dict[str, Any], int]:
     """The samples under each of several keys, as of `samples_of`, and their number.
+
+    Args:
+        outputs: What `predict_step` returned.
+        keys: The keys.
+        shared: Whether what is no tensor, array or sequence is the value of all samples.
 
     Raises:
         TypeError: The outputs are not a mapping.
@@ -133,11 +146,23 @@ def outputs_in(outputs: Any, keys: Iterable[str]) -> tuple[dict[str, Any], int]:
         ValueError: There are not as many samples under each key.
     """
     found = {key: samples_of(entry(outputs, key, "value_key")) for key in keys}
+    if shared and (single := [key for key in found if _is_single(outputs[key])]) and len(single) < len(found):
+        count = next(len(samples) for key, samples in found.items() if key not in single)
+        found.update((key, found[key] * count) for key in single)
     counts = {key: len(samples) for key, samples in found.items()}
     if len(set(counts.values())) > 1:
         told = " and ".join(f"{count} under {key!r}" for key, count in counts.items())
         raise ValueError(f"Length mismatch: FileWriter stores a sample's outputs together, and there are {told}")
     return found, next(iter(counts.values()))
+
+
+def _is_single(value: Any) -> bool:
+    """Whether a value is neither a tensor, an array nor a sequence."""
+    return not (
+        is_tensor(value)
+        or isinstance(value, np.ndarray)
+        or (isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)))
+    )
 
 
 def names_of(value: Any, key: str) -> list[str]:
@@ -148,12 +173,15 @@ def names_of(value: Any, key: str) -> list[str]:
     Raises:
         TypeError: A name is neither text, number nor path; the message gives its position.
     """
+    hint = ""
     if hasattr(value, "tolist"):  # a tensor, an array, a column of a table
+        if getattr(value, "ndim", 0) > 1:
+            hint = f" in an array of shape {tuple(value.shape)}, not one of names alone,"
         value = value.tolist()  # at once, since each item of a device tensor would be a transfer of its own
         items = value if isinstance(value, list) else [value]
     else:
         items = samples_of(value)
     return [
-        item if isinstance(item, str) else name_of(item, f"name {position} of the batch, under name_key {key!r},")
+        item if isinstance(item, str) else name_of(item, f"name {position} of the batch, under name_key {key!r},{hint}")
         for position, item in enumerate(items)
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from lighter_async.manifest.indices import IndexSet
 from lighter_async.manifest.reader import Series
 from lighter_async.manifest.records import Records
 from lighter_async.names import with_suffix
+from lighter_async.notices import warn
 from lighter_async.options import whole_number
 from lighter_async.same import check_same, fingerprint_of
 from lighter_async.store import Source, source_of
@@ -223,11 +223,9 @@ class StoredSeries:
             return
         self._warned = True
         what = "the data set has changed" if self._named else "earlier samples were numbered otherwise"
-        warnings.warn(
+        warn(
             f"{what}: item {place[1]} of loader {place[0]} is {name!r} now, and what is stored of it is named "
-            f"{earlier!r}; a sample is known by its name, and is stored if there is none of that name",
-            UserWarning,
-            stacklevel=2,
+            f"{earlier!r}; a sample is known by its name, and is stored if there is none of that name"
         )
 
 

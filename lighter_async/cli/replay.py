@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from lighter_async.cli.replay_choice import of_runs_that_count, still_to_write
-from lighter_async.cli.replay_writers import Writers, array_of, is_registered, writer_named
+from lighter_async.cli.replay_writers import Writers, is_registered, object_of, writer_named
 from lighter_async.cli.steps import step
 from lighter_async.cli.words import printable, refuse, say
 from lighter_async.errors import LighterAsyncError, WriteError, describe
@@ -145,7 +145,7 @@ def _replay(
 def _is_valid(one: Kept, invalid: list[str]) -> bool:
     """Whether it is told where a value would be stored; else that is noted."""
     try:
-        array_of(one)
+        object_of(one)
     except LighterAsyncError as error:
         invalid.append(f"{one.folder} is left out, for its error is not valid: {error}")
         return False

@@ -10,12 +10,16 @@ from lighter_async.errors import LighterAsyncError, describe
 from lighter_async.manifest import Manifest
 from lighter_async.names import check_name
 from lighter_async.service import BackgroundWriter
-from lighter_async.targets import ArrayTarget, DirectoryTarget, LocalTarget, TarShards, has_shards
+from lighter_async.store import ARRAY_SUFFIXES, TABLE_SUFFIXES, TABLE_WRITER
+from lighter_async.targets import ArrayTarget, DirectoryTarget, LocalTarget, TableTarget, TarShards, has_shards
 from lighter_async.types import Durability, Origin, Run
 from lighter_async.workers import Kept, NeedsTrustError
 from lighter_async.writers import Encoder, Outputs, PathFunction, first_series, resolve_writer, writer_registry
 
-__all__ = ["Writers", "array_of", "is_registered", "named", "series_of", "writer_named"]
+__all__ = ["Writers", "is_registered", "named", "object_of", "series_of", "writer_named"]
+
+# By the writer of rows, what the names of their objects end in.
+_ENDINGS = {"row": ARRAY_SUFFIXES, TABLE_WRITER: TABLE_SUFFIXES}
 
 
 class Writers:
@@ -79,8 +83,9 @@ class Writers:
         is_synced = "fsync" in (about.get("durability"), earlier.durability if earlier is not None else None)
         durability: Durability = "fsync" if is_synced and not is_function else "rename"
         target: Any
-        if (array := array_of(one)) is not None:
-            target = ArrayTarget(self._target.directory / array, durability=durability, run=run)
+        if (name := object_of(one)) is not None:
+            kind = ArrayTarget if about["writer"] == "row" else TableTarget
+            target = kind(self._target.directory / name, durability=durability, run=run)
         else:
             target = self._target
             if isinstance(target, LocalTarget) and self._lies_in_shards(one) and not is_function:
@@ -114,18 +119,18 @@ class Writers:
             open_[1].close()
 
 
-def array_of(one: Kept) -> str | None:
-    """The file name of the array that a sample is to be a row of; None of one that is a file of its own.
+def object_of(one: Kept) -> str | None:
+    """The file name of the array, or the table, that a sample is to be a row of; None of any other sample.
 
     Raises:
         LighterAsyncError: What its error says is no such name.
     """
     key = str(one.about["key"])
-    if one.about["writer"] != "row" or not key.endswith(".npy"):
+    if not key.endswith(_ENDINGS.get(str(one.about["writer"]), ())):
         return None
     check_name(key)
     if "/" in key:
-        raise LighterAsyncError(f"its key, {key!r:.200}, is no name of an array")
+        raise LighterAsyncError(f"its key, {key!r:.200}, is no name of an array or a table")
     return key
 
 

@@ -15,6 +15,7 @@ from lighter_async.cli.words import counted, printable, say
 from lighter_async.errors import LighterAsyncError
 from lighter_async.manifest.verify import Report, drop, is_in_use, verify
 from lighter_async.store import source_of
+from lighter_async.targets.table import write_again
 from lighter_async.workers.quarantine import kept_in
 
 __all__ = ["run_verify"]
@@ -56,8 +57,11 @@ def run_verify(directory: Path, *, as_json: bool, repair: bool, workers: int | N
     if repair:
         try:
             left = drop(report)
+            for one in report.findings:
+                if one.trouble == "table":
+                    write_again(report.directory, one.file)
         except OSError as error:
-            say(f"{directory} cannot be repaired, and nothing was dropped: {error}")
+            say(f"{directory} cannot be repaired: {error}")
             return 1
     if as_json:
         print(json.dumps(_as_json(report, left), indent=1))
@@ -79,7 +83,7 @@ def _as_json(report: Report, left: Sequence[OSError] | None) -> dict[str, Any]:
         "torn_lines": report.manifest.torn,
         "in_use": report.in_use,
         "counts": report.counts(),
-        "dropped": 0 if left is None else len(report.damaged),
+        "dropped": 0 if left is None else len(report.dropped),
         "not_removed": [str(error) for error in left or ()],
         "ranks": _ranks(report),
         "findings": [
@@ -138,6 +142,10 @@ def _print(report: Report, left: Sequence[OSError] | None) -> None:
     counts = ", ".join(f"{count} {trouble}" for trouble, count in sorted(report.counts().items()))
     print(f"DAMAGED: {counts}")
     if left is not None:
-        print(f"dropped {len(report.damaged)}: run again with resume=True, and they are computed again")
+        written = len(report.damaged) - len(report.dropped)
+        if written:
+            print(f"wrote {counted(written, 'table')} of the rows that are stored")
+        if report.dropped:
+            print(f"dropped {len(report.dropped)}: run again with resume=True, and they are computed again")
     else:
         print("--repair drops what is damaged, so that a run with resume=True computes it again")

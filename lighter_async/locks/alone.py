@@ -20,7 +20,9 @@ _LONGEST_PAUSE = 0.02  # seconds between two looks
 
 
 @contextmanager
-def alone_in(path: str, *, waiting: Callable[[], None] = lambda: None) -> Iterator[int]:
+def alone_in(
+    path: str, *, waiting: Callable[[], None] = lambda: None, seconds: float = _SECONDS_ALONE
+) -> Iterator[int]:
     """Be the only one of all processes in a file for a few lines; gives its descriptor. The file is made.
 
     Where the file system knows no locks, a file beside it takes their place.
@@ -28,9 +30,10 @@ def alone_in(path: str, *, waiting: Callable[[], None] = lambda: None) -> Iterat
     Args:
         path: The file.
         waiting: Called again and again while another one is in it, such as `run_handlers`, if the caller holds no lock.
+        seconds: How long another one may be in it.
 
     Raises:
-        TimeoutError: Somebody has been in it for a minute.
+        TimeoutError: Somebody has been in it for longer.
         OSError: The file cannot be made.
     """
     unlink_from_copies(path, waiting=waiting)
@@ -40,7 +43,7 @@ def alone_in(path: str, *, waiting: Callable[[], None] = lambda: None) -> Iterat
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "something that is no file lies here; remove it", path)
         try:
-            _lock(descriptor, path, waiting)
+            _lock(descriptor, path, waiting, seconds)
         except NoLocks:
             beside = _take_beside(f"{path}.busy", waiting)
         yield descriptor
@@ -97,35 +100,36 @@ def _take_beside(path: str, waiting: Callable[[], None]) -> str:
     return path  # if it is another one's still, that one has died in these few lines
 
 
-def _lock(descriptor: int, path: str, waiting: Callable[[], None]) -> None:
+def _lock(descriptor: int, path: str, waiting: Callable[[], None], seconds: float = _SECONDS_ALONE) -> None:
     """Lock a file, as soon as nobody else has it: that is a few lines of ours, or whoever may read it, for ever.
 
     Raises:
         TimeoutError: Somebody else has had it all the time.
         NoLocks: There are no locks here.
     """
-    for _ in _looks(path, waiting):
+    for _ in _looks(path, waiting, seconds):
         try:
             return try_lock(descriptor, path)
         except BlockingIOError:
             continue
     raise TimeoutError(
-        f"somebody has had {path!r} locked for {_SECONDS_ALONE:g} s, which is never done for more than a moment; "
+        f"somebody has had {path!r} locked for {seconds:g} s, which is never done for more than a moment; "
         f"fuser -v {path} lists who has it open: end that, or let it go on if it is stopped"
     )
 
 
-def _looks(path: str, waiting: Callable[[], None]) -> Iterator[None]:
+def _looks(path: str, waiting: Callable[[], None], seconds: float = _SECONDS_ALONE) -> Iterator[None]:
     """Moments to look again whether a file is free, until time is up. Of a long wait is told.
 
     Args:
         path: The file.
         waiting: Called between the looks.
+        seconds: How long it may take.
     """
     begun = time.monotonic()
     told, pause = False, 0.0005
     yield
-    while (waited := time.monotonic() - begun) < _SECONDS_ALONE:
+    while (waited := time.monotonic() - begun) < seconds:
         if waited > _SECONDS_UNTOLD and not told:
             told = True
             notify(f"waiting for whoever has locked {path!r}")

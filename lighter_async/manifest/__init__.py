@@ -5,7 +5,7 @@ stored. There is one file per rank, ``.lighter-async/manifest-RANK.jsonl``, that
 """
 
 from lighter_async.manifest.entry import Record, RunRecord
-from lighter_async.manifest.line import Kind, Loader, OutputName, Stored, StoredRows, checksum
+from lighter_async.manifest.line import Kind, Loader, OutputName, Stored, StoredPart, StoredRows, checksum
 from lighter_async.manifest.log import ManifestLog
 from lighter_async.manifest.reader import Manifest, read_manifest
 
@@ -18,6 +18,7 @@ __all__ = [
     "Record",
     "RunRecord",
     "Stored",
+    "StoredPart",
     "StoredRows",
     "checksum",
     "read_manifest",

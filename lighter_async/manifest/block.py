@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lighter_async.manifest.entry import Record
 from lighter_async.manifest.keys import key_in_series, key_of, keys_of, keys_of_numbers, keys_of_places
 from lighter_async.manifest.line import LARGEST, Output, Samples, Span
-from lighter_async.names import with_suffix
+from lighter_async.names import TABLES_FOLDER, with_suffix
 from lighter_async.store import Place
 
 __all__ = ["NAMES", "Block", "Head"]
@@ -56,6 +56,11 @@ class Head(NamedTuple):
     def is_array(self) -> bool:
         """Whether `object` holds the whole series, whose key is its name: each sample is known by its place."""
         return self.has_offsets and self.object == self.key
+
+    @property
+    def is_row(self) -> bool:
+        """As `Record.is_row`."""
+        return self.is_array or (self.object is not None and self.object.startswith(TABLES_FOLDER))
 
 
 class Ints:
@@ -273,11 +278,15 @@ class Block:
             return (with_suffix(name, suffix) for name in self.living_names())
         return iter(() if self.head.object is None else [self.head.object])
 
+    def size_column(self) -> NDArray[Any]:
+        """The sizes of all samples, also of those that no longer count."""
+        return self.column(self.line_sizes) if self.head.is_even else np.frombuffer(self.sizes, np.int64)
+
     def sizes_of_living(self) -> int:
         """The bytes of the samples that count, together."""
         if not self.is_known:
             return 0
-        sizes = self.column(self.line_sizes) if self.head.is_even else np.frombuffer(self.sizes, np.int64)
+        sizes = self.size_column()
         return int(sizes.sum() if self.alive is None else sizes[self.alive].sum())
 
     def keys(self) -> NDArray[np.uint64]:

@@ -14,7 +14,7 @@ from lighter_async.errors import InvalidNameError
 from lighter_async.manifest.block import NAMES, Block, Head
 from lighter_async.manifest.entry import Record, samples_of
 from lighter_async.manifest.line import LARGEST, Output, Samples, Span, encode, short_lines
-from lighter_async.names import check_name, check_names, with_suffix, with_suffixes
+from lighter_async.names import check_name, check_names, check_object, with_suffix, with_suffixes
 
 __all__ = ["Columns", "names_in", "record_lines", "records_in", "whole_sample_lines"]
 
@@ -230,7 +230,7 @@ def _is_sound(output: Output, names: list[str] | Span, count: int) -> bool:
         if len(output.xxh3) != 16 * count or len(bytes.fromhex(output.xxh3)) != 8 * count:
             return False
         if output.object is not None:
-            check_name(output.object)
+            check_object(output.object)
         elif isinstance(names, Span):
             check_name(f"0{output.suffix}")
         else:

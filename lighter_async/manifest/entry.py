@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from lighter_async.manifest.line import Config, Loader, Output, Samples, as_span
-from lighter_async.names import with_suffix
+from lighter_async.names import TABLES_FOLDER, with_suffix
 from lighter_async.store import Place
 from lighter_async.types import Durability
 
@@ -61,6 +61,11 @@ class Record:
     def is_in_array(self) -> bool:
         """Whether its file holds all samples of its series, so that it is known by its place there."""
         return self.offset > 0 and self.file == self.key
+
+    @property
+    def is_row(self) -> bool:
+        """Whether it is a row of an array or a table, which a run that begins anew writes over, or removes."""
+        return self.is_in_array or (self.file or "").startswith(TABLES_FOLDER)
 
 
 def place_of(record: Record) -> Place | None:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar, cast
 import msgspec
 import xxhash
 
+from lighter_async.limits import MOST_OUTPUTS
 from lighter_async.names import Numbers
 from lighter_async.types import Origin, Run
 
@@ -31,6 +32,7 @@ __all__ = [
     "Samples",
     "Span",
     "Stored",
+    "StoredPart",
     "StoredRows",
     "as_span",
     "checksum",
@@ -115,7 +117,7 @@ class Samples(msgspec.Struct, gc=False):
 
     samples: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
     names: list[str] | Span
-    outputs: Annotated[list[Output], msgspec.Meta(min_length=1, max_length=64)]
+    outputs: Annotated[list[Output], msgspec.Meta(min_length=1, max_length=MOST_OUTPUTS)]
     index: list[_Int] | Span | None
     rank: _Count
     loader: _Count
@@ -248,7 +250,7 @@ def _line(some: Sequence[Stored], names: Sequence[str], kinds: Sequence[Kind], a
 def _output(some: Sequence[Stored], number: int, series: OutputName, kind: Kind) -> Output:
     """What a line says of one of the outputs of its samples."""
     first = some[0]
-    dtype, shape = (None, None) if kind is None or len(kind[1]) > MOST_DIMENSIONS else (kind[0], list(kind[1]))
+    dtype, shape = _dtype_and_shape(kind)
     if first.file is None:
         return Output(series.writer, series.key, shape=shape, dtype=dtype)
     if number == 0:
@@ -264,56 +266,79 @@ def _output(some: Sequence[Stored], number: int, series: OutputName, kind: Kind)
     return Output(series.writer, series.key, None, first.object, offset, sizes, xxh3, shape, dtype)
 
 
+def _dtype_and_shape(kind: Kind) -> tuple[str | None, list[int] | None]:
+    """What a line says of a kind."""
+    return (None, None) if kind is None or len(kind[1]) > MOST_DIMENSIONS else (kind[0], list(kind[1]))
+
+
 @dataclass(frozen=True, slots=True)
 class StoredRows:
     """Samples that follow each other in a batch, and lie in one object at equal distances.
 
     Attributes:
         start: The index of the first in its batch.
-        nbytes: The size of each.
-        xxh3: Their checksums, one behind the other.
         object: The object.
-        offset: Where the first begins in it, in bytes.
         stride: The bytes from one to the next.
+        parts: What of it differs between their outputs, one for each.
     """
 
     start: int
+    object: str
+    stride: int
+    parts: Sequence[StoredPart]
+
+    @property
+    def sample_bytes(self) -> int:
+        """The size of each sample, with all of its outputs."""
+        return sum([part.nbytes for part in self.parts])
+
+    def end(self, count: int) -> int:
+        """Where so many samples end in the object."""
+        last = self.stride * (count - 1)
+        return max([max(part.offset, part.offset + last) + part.nbytes for part in self.parts])
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPart:
+    """One output of samples that lie in one object at equal distances.
+
+    Attributes:
+        nbytes: The size of each.
+        xxh3: The checksums, one behind the other.
+        offset: Where that of the first sample begins in the object, in bytes.
+        kind: Of each.
+    """
+
     nbytes: int
     xxh3: str
-    object: str
     offset: int
-    stride: int
+    kind: Kind
 
 
 def rows_lines(
-    stored: StoredRows,
-    names: Sequence[str],
-    kind: Kind,
-    origin: Origin,
-    *,
-    run: Run,
-    output: OutputName,
-    time: float,
+    stored: StoredRows, names: Sequence[str], origin: Origin, *, run: Run, outputs: Sequence[OutputName], time: float
 ) -> bytes:
     """The lines of samples that lie in one object at equal distances.
 
     Args:
         stored: Where they lie.
         names: Theirs.
-        kind: Of each.
         origin: Of their batch.
         run: Which run, and which of its ranks.
-        output: What is stored of each.
+        outputs: What is stored of each.
         time: Seconds since the epoch.
     """
-    dtype, shape = (None, None) if kind is None or len(kind[1]) > MOST_DIMENSIONS else (kind[0], list(kind[1]))
     rounded = round(time, 3)
 
-    def line(some: range) -> bytes:
-        first = stored.offset + stored.stride * some.start
+    def output(some: range, about: OutputName, part: StoredPart) -> Output:
+        dtype, shape = _dtype_and_shape(part.kind)
+        first = part.offset + stored.stride * some.start
         offsets = Span(first, stored.stride) if len(some) > 1 else [first]
-        xxh3 = stored.xxh3[_HEX * some.start : _HEX * some.stop]
-        about = Output(output.writer, output.key, None, stored.object, offsets, stored.nbytes, xxh3, shape, dtype)
+        xxh3 = part.xxh3[_HEX * some.start : _HEX * some.stop]
+        return Output(about.writer, about.key, None, stored.object, offsets, part.nbytes, xxh3, shape, dtype)
+
+    def line(some: range) -> bytes:
+        about = [output(some, one, part) for one, part in zip(outputs, stored.parts, strict=True)]
         few = names[some.start : some.stop]
         named = Span(few.range[0], few.range.step) if isinstance(few, Numbers) and len(few) > 1 else list(few)
         index: list[int] | Span | None = None
@@ -323,7 +348,7 @@ def rows_lines(
                 index = Span(indices[0], indices.step)
             else:
                 index = as_span([int(one) for one in indices])
-        return encode(Samples(len(some), named, [about], index, run.rank, origin.loader, origin.batch, rounded, run.id))
+        return encode(Samples(len(some), named, about, index, run.rank, origin.loader, origin.batch, rounded, run.id))
 
     return b"".join(short_lines(range(len(names)), line))
 

@@ -227,22 +227,19 @@ class ManifestLog:
                 sizes = one.nbytes, *(nbytes for nbytes, _ in one.others)
                 self._note_end(one.object, max(map(sum, zip(one.offsets, sizes, strict=True))))
 
-    def append_rows(self, stored: StoredRows, names: Sequence[str], kind: Kind, origin: Origin | None) -> None:
+    def append_rows(self, stored: StoredRows, names: Sequence[str], origin: Origin | None) -> None:
         """Write the lines of samples of one batch that lie in one object at equal distances.
 
         Args:
             stored: Where they lie.
             names: Theirs.
-            kind: Of each.
             origin: Of the batch.
 
         Raises:
             OSError: They could not be written, or not all.
         """
-        (output,) = self.outputs
-        self._write(rows_lines(stored, names, kind, origin or _UNKNOWN, run=self.run, output=output, time=time()))
-        last = stored.offset + stored.stride * (len(names) - 1)
-        self._note_end(stored.object, max(stored.offset, last) + stored.nbytes)
+        self._write(rows_lines(stored, names, origin or _UNKNOWN, run=self.run, outputs=self.outputs, time=time()))
+        self._note_end(stored.object, stored.end(len(names)))
 
     def _note_end(self, object: str, end: int) -> None:
         self._ends[object] = max(end, self._ends.get(object, 0))

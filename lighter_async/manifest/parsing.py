@@ -12,7 +12,7 @@ import msgspec
 from lighter_async.errors import InvalidNameError, LighterAsyncError
 from lighter_async.manifest.entry import Dropped, Entry, Loaders, Record, RunRecord, Sealed
 from lighter_async.manifest.line import FORMAT, MOST_DIMENSIONS, Loader, Samples
-from lighter_async.names import check_name
+from lighter_async.names import check_object
 from lighter_async.runs import MOST_RUNS
 from lighter_async.types import Durability
 
@@ -199,7 +199,7 @@ def _is_file(file: object) -> bool:
     if _PLAIN.fullmatch(file):
         return True  # as nearly all are
     try:
-        check_name(file)
+        check_object(file)
     except InvalidNameError:
         return False
     return True

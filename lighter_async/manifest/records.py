@@ -269,6 +269,18 @@ class Records(Sequence[Record]):
         number = bisect_right(self._first_rows, place) - 1
         return self.blocks[number], place - self._first_rows[number]
 
+    def rows_in_order(self, most: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """The samples, some at a time: of each the number of its block, and of its row there.
+
+        Args:
+            most: How many at a time.
+        """
+        first = np.array(self._first_rows, np.int64)
+        for start in range(0, len(self._order), most):
+            places = self._order[start : start + most]
+            numbers = np.searchsorted(first, places, side="right") - 1
+            yield numbers, places - first[numbers]
+
     def columns(self) -> dict[str, list[Any]]:
         """The fields of `Record`, each as a list."""
         columns: dict[str, list[Any]] = {name: [] for name in Record.__slots__}

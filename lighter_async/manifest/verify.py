@@ -21,18 +21,26 @@ from lighter_async.manifest.entry import Record, place_of
 from lighter_async.manifest.log import ManifestLog
 from lighter_async.manifest.reader import Manifest, Series, manifest_files, read_manifest
 from lighter_async.names import RESERVED_PREFIX
-from lighter_async.store import UNSEALED, Identity, Readable, Store, source_of
+from lighter_async.store import NOT_WRITTEN, TABLE_WRITER, UNSEALED, Identity, Readable, Store, sealed_table, source_of
 from lighter_async.types import Run
 
 __all__ = ["Finding", "Report", "Trouble", "drop", "is_in_use", "verify", "why_empty"]
 
 Trouble: TypeAlias = Literal[
-    "missing", "wrong size", "wrong checksum", "unreadable", "extra", "not recorded", "being replaced"
+    "missing",
+    "wrong size",
+    "wrong checksum",
+    "unreadable",
+    "table",
+    "extra",
+    "not recorded",
+    "being replaced",
 ]
 """What may be wrong with a file.
 
 `being replaced`: a writer at work has stored the file anew, and has not recorded it yet.
 `extra`: the manifest does not know the file.
+`table`: a table is not as it was written, or was not written yet; its rows are compared by themselves.
 `not recorded`: the manifest does not know it either, but a run stored it whole and ended before it recorded it.
 Resuming takes it over.
 """
@@ -89,6 +97,11 @@ class Report:
         return [one for one in self.findings if one.trouble not in _HARMLESS]
 
     @property
+    def dropped(self) -> list[Finding]:
+        """Samples that `drop` has computed again; a table is none, since it is written anew of what is stored."""
+        return [one for one in self.damaged if one.record is not None and one.record.file is not None]
+
+    @property
     def is_sound(self) -> bool:
         """Whether everything that the manifest says is stored is there, whole and unchanged."""
         return not self.damaged
@@ -134,7 +147,7 @@ def verify(
             "given"
         )
     if key is not None and not manifest.records and key not in {run.key for run in manifest.runs}:
-        raise FileNotFoundError(f"nothing is recorded of an array {key!r} in {os.fspath(root)!r}")
+        raise FileNotFoundError(f"nothing is recorded of an array or a table {key!r} in {os.fspath(root)!r}")
     report = Report(root, store, manifest, in_use=is_in_use(root))
     tick = begin(_known(manifest)) if begin is not None else _nothing
     damaged = []
@@ -158,11 +171,29 @@ def verify(
     report.nbytes = sum(block.sizes_of_living() for block in _compared(report.manifest))
     report.opaque = sum(len(block) for block in report.manifest.records.blocks if not block.is_known)
     report.findings = damaged
-    extra = _not_recorded(report.manifest, extra)
+    extra = _not_recorded(report.manifest, extra).difference(_tables(report.manifest))
     if extra:
         report.findings += _unknown(report, extra)
+    report.findings += _compare_tables(report)
     report.findings.sort(key=lambda one: one.file)
     return report
+
+
+def _tables(manifest: Manifest) -> set[str]:
+    """The tables that rows are stored for."""
+    return {run.key for run in manifest.runs if run.writer == TABLE_WRITER}
+
+
+def _compare_tables(report: Report) -> Iterator[Finding]:
+    """What is wrong with tables as they were written; their rows lie elsewhere, and are compared by themselves."""
+    for (writer, table), records in report.manifest.counted().items():
+        if writer != TABLE_WRITER or not records:
+            continue
+        found = sealed_table(report.directory, table)
+        if found is None or (found.trouble == NOT_WRITTEN and report.in_use):
+            continue
+        detail = f"{found.detail}; its rows are stored, and the next run that ends, or --repair, writes it"
+        yield Finding(table, "table", detail)
 
 
 def _read(root: Path, key: str | None) -> Manifest:
@@ -182,7 +213,7 @@ def drop(report: Report) -> list[OSError]:
         OSError: The manifest cannot be written to. Nothing is removed.
     """
     store = report.store
-    damaged = [one.record for one in report.damaged if one.record is not None and one.record.file is not None]
+    damaged = [one.record for one in report.dropped if one.record is not None]
     for rank in sorted({record.rank for record in damaged}):
         # Into its rank's manifest, behind the line that is taken back. The line comes before the file is removed, so
         # that no file that is gone counts as stored. It says which file it was, so that a later one is not meant.
@@ -239,14 +270,14 @@ def _known(manifest: Manifest) -> int:
 def _compared(manifest: Manifest) -> list[Block]:
     """The blocks of records that say where they lie.
 
-    But not those of rows that a run has superseded by beginning anew: it writes over them, and cuts off those that it
+    But not those of rows that a run has superseded by beginning anew: it writes over them, or removes those that it
     does not need, so they are not damaged if they are otherwise than recorded.
     """
     current = manifest.current_runs()
     return [
         block
         for block in manifest.records.blocks
-        if block.is_known and not (block.head.is_array and _is_superseded(block.series, block.head.run, current))
+        if block.is_known and not (block.head.is_row and _is_superseded(block.series, block.head.run, current))
     ]
 
 
@@ -316,7 +347,7 @@ def _look_again(
     again = [
         record
         for record in latest
-        if record is not None and not (record.is_in_array and _is_superseded(record.series, record.run, current))
+        if record is not None and not (record.is_row and _is_superseded(record.series, record.run, current))
     ]
     new = set(before.records.without(now.records.files(), str))
     again += now.records.of_files(new)

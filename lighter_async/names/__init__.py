@@ -1,15 +1,26 @@
 """Names of samples: which ones may become files (`checks.py`), and which ones a run has used (`claims.py`)."""
 
-from lighter_async.names.checks import RESERVED_PREFIX, check_name, check_names, name_of, with_suffix, with_suffixes
+from lighter_async.names.checks import (
+    RESERVED_PREFIX,
+    TABLES_FOLDER,
+    check_name,
+    check_names,
+    check_object,
+    name_of,
+    with_suffix,
+    with_suffixes,
+)
 from lighter_async.names.claims import Claims, claims_of
 from lighter_async.names.number_ranges import Numbers
 
 __all__ = [
     "RESERVED_PREFIX",
+    "TABLES_FOLDER",
     "Claims",
     "Numbers",
     "check_name",
     "check_names",
+    "check_object",
     "claims_of",
     "name_of",
     "with_suffix",

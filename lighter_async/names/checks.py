@@ -13,10 +13,22 @@ from typing import Any
 
 from lighter_async.errors import InvalidNameError, shown
 
-__all__ = ["RESERVED_PREFIX", "check_name", "check_names", "name_of", "with_suffix", "with_suffixes"]
+__all__ = [
+    "RESERVED_PREFIX",
+    "TABLES_FOLDER",
+    "check_name",
+    "check_names",
+    "check_object",
+    "name_of",
+    "with_suffix",
+    "with_suffixes",
+]
 
 RESERVED_PREFIX = ".lighter-async"
 """Files and folders beginning with this are the library's own."""
+
+TABLES_FOLDER = f"{RESERVED_PREFIX}/tables/"
+"""What the paths of the files begin with in which the rows of tables lie; a folder for each table."""
 
 # Folders that have to be looked at one by one.
 _HARD_FOLDER = re.compile(r"//|/\.|/\0|\0/")
@@ -127,3 +139,12 @@ def check_name(name: str) -> None:
             )
         if _WINDOWS and _WINDOWS_REFUSED.search(component):
             raise InvalidNameError(f"name {shown(name)} is not a file name on Windows: {shown(component)}")
+
+
+def check_object(name: str) -> None:
+    """Check where samples are said to lie: below a directory, and in the library's own folder only rows of tables.
+
+    Raises:
+        InvalidNameError: It cannot be there.
+    """
+    check_name(name.removeprefix(TABLES_FOLDER))

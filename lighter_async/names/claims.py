@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lighter_async.names.used_names import UsedNames, duplicate_error
 
@@ -27,6 +27,20 @@ class Claims:
         self._heritage: list[Claims] = []  # of writers above and below that were closed while this one was open
         self._lock = threading.Lock()
         self._used = UsedNames() if used is None else used  # guarded by _lock
+        self._users = 0  # writers that have it and are open; guarded by _claims_lock
+        # What it has claimed outlives it: that is stored, as long as a writer above or below is open.
+        self._leave_behind: Callable[[], object] = lambda: None
+
+    def let_go(self) -> None:
+        """Give the names free, if no other writer has them: a writer is closed.
+
+        Whoever keeps an exception keeps its frames, and these may refer to us. So that is not left to the collector.
+        """
+        with _claims_lock:
+            self._users -= 1
+            if not self._users and _claims.get(self._location) is self:
+                del _claims[self._location]
+                self._leave_behind()
 
     def claim(self, files: Sequence[str], names: Sequence[str]) -> None:
         """Take files for this run, all or none.
@@ -94,8 +108,10 @@ def claims_of(location: str) -> Claims:
         claims = _claims.get(location)
         if claims is None:
             claims = _claims[location] = Claims(location)
-            # What it has claimed outlives it: that is stored, as long as a writer above or below is open.
-            weakref.finalize(claims, _leave_behind, location, claims._used).atexit = False
+            finalizer = weakref.finalize(claims, _leave_behind, location, claims._used)
+            finalizer.atexit = False
+            claims._leave_behind = finalizer
+        claims._users += 1
         return claims
 
 

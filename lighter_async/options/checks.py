@@ -96,12 +96,19 @@ def check_path_function(writer: PathFunction, target: Target) -> None:
 def check_rows_writer(writer: Writer, target: Target) -> None:
     """
     Raises:
-        ValueError: The writer makes something else than rows of an array.
+        ValueError: The target stores rows of an array or a table, and the writer makes something else.
     """
-    if not isinstance(writer, Encoder) or not writer.is_built_in or (writer.name, writer.suffix) != ("row", ""):
+    features = features_of(target)
+    if features.takes_arrays:
+        name, what = "row", "tensors and arrays as rows of one array"
+    elif features.takes_dicts:
+        name, what = "table_row", "dicts from columns to values as rows of one table"
+    else:
+        return
+    if not isinstance(writer, Encoder) or not writer.is_built_in or (writer.name, writer.suffix) != (name, ""):
         raise ValueError(
-            f"{type(target).__name__} stores tensors and arrays as rows of one array, so its writer is 'row', not "
-            f"{writer.name!r}; leave the writer out, or choose another target"
+            f"{type(target).__name__} stores {what}, so its writer is {name!r}, not {writer.name!r}; leave the writer "
+            "out, or choose another target"
         )
 
 
@@ -125,8 +132,11 @@ def check_records(target: Target, *, manifest: bool, resume: bool, run_config: A
                 f"{type(target).__name__} has none; give a directory"
             )
         return
-    if not manifest and features_of(target).takes_arrays:
-        raise ValueError("which rows of an array are there is known by the manifest alone; leave manifest at True")
+    features = features_of(target)
+    if not manifest and (features.takes_arrays or features.takes_dicts):
+        raise ValueError(
+            "which rows of an array or a table are there is known by the manifest alone; leave manifest at True"
+        )
     if resume and not manifest:
         raise ValueError("resume=True goes on from the manifest; leave manifest at True")
     if resume and below.if_exists != "overwrite":

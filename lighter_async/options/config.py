@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Annotated, Any, TypedDict, TypeVar, cast, get_args, get_type_hints
 
+from lighter_async.configs import plain
 from lighter_async.limits import DEFAULT_ATTEMPTS, DEFAULT_QUEUE_SIZE, default_queue_bytes, default_workers
 from lighter_async.options.checks import at_least_one, config_of, one_of, seconds
 from lighter_async.staging import Accelerator
@@ -152,7 +153,8 @@ class Options:
         object.__setattr__(self, "wait_for_space", seconds("wait_for_space", self.wait_for_space, least=0.0))
         if self.write_timeout is not None:
             object.__setattr__(self, "write_timeout", seconds("write_timeout", self.write_timeout, least=0.001))
-        object.__setattr__(self, "run_config", config_of(self.run_config))
+        object.__setattr__(self, "writer_options", plain(self.writer_options))
+        object.__setattr__(self, "run_config", config_of(plain(self.run_config)))
 
     @classmethod
     def of(cls, who: str, given: Mapping[str, Any]) -> Options:

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from lighter_async.errors import ReadError, describe, shown
 from lighter_async.manifest import Record, checksum
 from lighter_async.manifest.entry import place_of
+from lighter_async.manifest.records import Records
 from lighter_async.results.index import Index
 from lighter_async.results.rows import stored_rows
-from lighter_async.store import Store
+from lighter_async.store import TABLE_WRITER, Store
+from lighter_async.tables import content_of
 from lighter_async.writers import Encoder
 from lighter_async.writers.registry import encoder_of
 
@@ -168,12 +170,38 @@ class Results(Mapping[str, Any]):
     def to_pandas(self) -> Any:
         """The records as a pandas `DataFrame`, a row each, in this mapping's order; columns as of `Record`.
 
+        Of a table it is the table itself, with the columns of its file: lists are arrays.
+
         Raises:
-            ImportError: pandas is not installed.
+            ImportError: pandas is not installed, or of a table pyarrow.
+            ReadError: A row of a table is gone or damaged.
         """
         import pandas
 
+        if self.writer == TABLE_WRITER and self._chosen is None:
+            return self.to_arrow().to_pandas()
         return pandas.DataFrame(self._index.columns())
+
+    def to_arrow(self) -> Any:
+        """A table as a `pyarrow.Table`, with the columns of its file and the types that its values were stored with.
+
+        Raises:
+            TypeError: The samples are not the rows of a table.
+            ImportError: pyarrow is not installed.
+            ReadError: A row is gone or damaged.
+        """
+        if self.writer != TABLE_WRITER:
+            raise TypeError(f"{self!r} are not the rows of a table that a TableTarget has stored")
+        import pyarrow
+
+        from lighter_async.tables.arrow import arrow_table, schema_of
+
+        content = content_of(Records(self._index.blocks), self._store)
+        schema = schema_of(content.types)
+        parts = [arrow_table(chunk, schema) for chunk in content.chunks()]
+        for name, why in content.unread[:1]:
+            raise self._error(self.record(name), "unreadable", why)
+        return pyarrow.concat_tables(parts) if parts else schema.empty_table()
 
     def dataset(self) -> ResultsDataset:
         """A map-style torch `Dataset`: item i is ``(name, value)`` of the i-th sample in this mapping's order.

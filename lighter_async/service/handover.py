@@ -10,7 +10,14 @@ from lighter_async.interrupts import uninterrupted
 from lighter_async.ledger import Ledger, Reservation
 from lighter_async.names import Numbers
 from lighter_async.service.lifecycle import Lifecycle
-from lighter_async.service.names_and_indices import check_indices, claim_rows, own_names, own_origin, rows_of
+from lighter_async.service.names_and_indices import (
+    check_indices,
+    claim_rows,
+    names_by_index,
+    own_names,
+    own_origin,
+    rows_of,
+)
 from lighter_async.service.setup import Setup
 from lighter_async.staging import Plan, StagingPool
 from lighter_async.types import Backend, Batch, Origin, Unit
@@ -37,6 +44,7 @@ class HandOver:
     def __init__(self, setup: Setup, pool: StagingPool, ledger: Ledger, lifecycle: Lifecycle) -> None:
         self._target = setup.target
         self._arrays = setup.arrays
+        self._tables = setup.tables
         self._suffixes = setup.suffixes
         self._one_by_one = setup.one_by_one
         self._max_workers = setup.max_workers
@@ -72,7 +80,9 @@ class HandOver:
         if self._arrays is not None:
             names, rows, origin = rows_of(names, count, origin, self._arrays)
         elif names is None:
-            raise TypeError("names are a sequence with a name per sample; an ArrayTarget does without")
+            if self._tables is None:
+                raise TypeError("names are a sequence with a name per sample; arrays and tables do without")
+            names = names_by_index(count, origin)
         names, files = own_names(names, count, self._suffixes, self._target)
         if origin is not None:
             check_indices(origin, count)

@@ -16,6 +16,7 @@ from lighter_async.service.setup import Setup
 from lighter_async.service.start_and_end_lock import StartAndEndLock
 from lighter_async.service.starting import close_job, start_workers
 from lighter_async.service.unclosed_at_exit import Unclosed
+from lighter_async.session import Session
 from lighter_async.staging import StagingPool
 from lighter_async.types import Backend, Batch, WriterStats
 
@@ -94,7 +95,7 @@ class Lifecycle:
         self.claims = claims_of(self._location)
         ledger.open(backend.wait, backend.wake)
         self._state = "running"
-        finish = partial(_finish, ledger, backend) if setup.backend == "process" else None
+        finish = partial(_finish, ledger, backend, self._job.session) if setup.backend == "process" else None
         self._unclosed = Unclosed(self, self._job.session, ledger.unraised, finish)
         return backend
 
@@ -189,6 +190,7 @@ class Lifecycle:
         with uninterrupted():
             if self.backend is not None and self._state == "running":
                 self.backend.seal()
+                self._job.session.seal_table(ends=False)
 
     def finish(self, *, seal: bool = True) -> Exception | None:
         """Let the workers go, and then the target; returns what that one has raised, which must not hide failures."""
@@ -198,9 +200,13 @@ class Lifecycle:
             assert self.backend is not None
             self.ledger.close()
             # Other writers on this location may use the names again once all of today's are closed.
-            self.claims = None
+            claims, self.claims = self.claims, None
+            if claims is not None:
+                claims.let_go()
             self._pool.close()
             self.backend.stop(seal=seal)  # a signal's handler may raise here; then the next call goes on
+            if seal:
+                self._job.session.seal_table(ends=True)
             self._state = "closed"
             self._unclosed.forget()
             try:
@@ -281,7 +287,8 @@ def _release(pool: StagingPool, batch: Batch) -> None:
         pool.release(batch.staged)
 
 
-def _finish(ledger: Ledger, backend: Backend) -> None:
+def _finish(ledger: Ledger, backend: Backend, session: Session) -> None:
     with uninterrupted():
         ledger.wait_done(None, None)
         backend.stop()
+        session.seal_table(ends=True)

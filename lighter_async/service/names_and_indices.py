@@ -11,7 +11,7 @@ from lighter_async.options import whole_number
 from lighter_async.targets import ArraysTarget, Target
 from lighter_async.types import Origin
 
-__all__ = ["check_indices", "claim_rows", "own_names", "own_origin", "rows_of"]
+__all__ = ["check_indices", "claim_rows", "names_by_index", "own_names", "own_origin", "rows_of"]
 
 
 def own_names(
@@ -35,9 +35,11 @@ def own_names(
     if type(names) is not list and (isinstance(names, str) or not isinstance(names, Sequence)):
         array: Any = names
         if getattr(getattr(array, "dtype", None), "kind", "") not in ("U", "O", "T") or array.ndim != 1:
+            is_list = getattr(array, "ndim", None) == 1 and hasattr(array, "tolist")
             raise TypeError(
-                f"names are a sequence with a name per sample, not {type(names).__name__}: {shown(names)}; "
-                "the order is submit_batch(names, values)"
+                f"names are a sequence with a name per sample, not {type(names).__name__}: {shown(names)}"
+                + (f" and dtype {array.dtype}; list(map(str, names.tolist())) makes texts of them" if is_list else "")
+                + "; the order is submit_batch(names, values)"
             )
         names = array.tolist()
     own = names if isinstance(names, Numbers) else tuple(names)
@@ -132,6 +134,33 @@ def rows_of(
     if names is None:
         names = Numbers(rows) if isinstance(rows, range) else list(map(str, rows))
     return names, rows, origin
+
+
+def names_by_index(count: int, origin: Origin | None) -> Sequence[str]:
+    """Names for samples that are known by their indices: these, with the number of their loader if that is not 0.
+
+    Args:
+        count: How many samples there are.
+        origin: Where they come from.
+
+    Raises:
+        ValueError: Their indices are not known, or there is not one for each sample.
+        TypeError: As `own_origin`.
+    """
+    if not count:
+        return ()
+    if origin is None or origin.indices is None:
+        raise ValueError(
+            "a sample without a name needs its index in the data set; hand samples over with names, or with "
+            "origin=Origin(indices)"
+        )
+    check_indices(origin, count)
+    own = own_origin(origin)
+    assert own.indices is not None
+    if own.loader:
+        return [f"{own.loader}-{index}" for index in own.indices]
+    is_counting = isinstance(own.indices, range) and min(own.indices[0], own.indices[-1]) >= 0
+    return Numbers(own.indices) if is_counting else list(map(str, own.indices))  # type: ignore[arg-type]
 
 
 def claim_rows(claims: Claims, rows: Sequence[int], names: Sequence[str]) -> None:

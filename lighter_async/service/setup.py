@@ -9,7 +9,7 @@ from typing import Any
 from lighter_async.limits import MOST_QUEUED
 from lighter_async.options import Options, check_path_function, check_records, check_rows_writer, target_of
 from lighter_async.staging import StagingPool
-from lighter_async.targets import Target, arrays_target, directory_of
+from lighter_async.targets import Target, arrays_target, directory_of, tables_target
 from lighter_async.workers import Patience, choose_backend
 from lighter_async.writers import PathFunction, outputs_of, resolve_writer
 
@@ -21,7 +21,8 @@ class Setup:
 
     Args:
         writer: A registered name, an `Encoder`, a path function, or where one is, as ``"module:attribute"``; or a dict
-            of these, one for each output. None is ``"tensor"``, or ``"row"`` for a target that stores rows of an array.
+            of these, one for each output. None is ``"tensor"``, or of a target that stores rows ``"row"`` or
+            ``"table_row"``.
         directory: Where the files go, or a target.
         target: Another way to say it.
         options: The writer's options.
@@ -36,6 +37,7 @@ class Setup:
         target: Where the bytes go.
         directory: The same, if it is a directory of files; else None.
         arrays: The same, if samples are rows of an array; else None.
+        tables: The same, if they are rows of a table; else None.
         suffixes: What the names of the files of a sample end in, one for each of its outputs.
         max_workers: Samples that are written at once.
         queue_size: Samples that may be queued or being written.
@@ -58,11 +60,11 @@ class Setup:
             directory, target, if_exists=options.if_exists, durability=options.durability, run=options.run
         )
         self.arrays = arrays_target(self.target)
+        self.tables = tables_target(self.target)
         if writer is None:
-            writer = "tensor" if self.arrays is None else "row"
+            writer = "row" if self.arrays is not None else "table_row" if self.tables is not None else "tensor"
         self.writer = resolve_writer(writer, options.writer_options)
-        if self.arrays is not None:
-            check_rows_writer(self.writer, self.target)
+        check_rows_writer(self.writer, self.target)
         check_records(
             self.target,
             manifest=options.manifest,
@@ -94,5 +96,13 @@ class Setup:
             shared=self.backend == "process",
             reduce={one.key: one.encoder.reduce for one in self._outputs if one.encoder.reduce is not None},
             prepare={one.key: one.encoder.prepare for one in self._outputs if one.encoder.prepare is not None},
+            remark=self._remarks(),
             outputs=[one.key for one in self._outputs if one.key is not None],
+            dicts=self.tables is not None,
         )
+
+    def _remarks(self) -> dict[str | None, Callable[[Any], str | None]]:
+        """What the writers remark on the first values; of several ranks the first one says it."""
+        if self.directory is not None and self.directory.run.rank:
+            return {}
+        return {one.key: one.encoder.remark for one in self._outputs if one.encoder.remark is not None}

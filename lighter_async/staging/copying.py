@@ -10,14 +10,18 @@ import numpy as np
 from lighter_async.staging.accelerator import Accelerator, TorchAccelerator
 from lighter_async.staging.kinds import is_tensor
 from lighter_async.staging.layout import plan_batch, plan_sample
-from lighter_async.staging.outputs import plan_batch_of_outputs, plan_sample_of_outputs
+from lighter_async.staging.outputs import as_row, plan_batch_of_dicts, plan_batch_of_outputs, plan_sample_of_outputs
 from lighter_async.staging.places import Leaf
 from lighter_async.staging.plan import Plan
+from lighter_async.staging.remarks import Remarks
 from lighter_async.staging.shared_memory import SharedMemory
 from lighter_async.staging.slots import Memory, PrivateMemory, Slot, SlotPool, size_class
 from lighter_async.staging.staged import Staged
 
 __all__ = ["StagingPool"]
+
+
+_MOST_SEEN = 16  # tensors that a slot keeps: one for each output of a batch
 
 
 class StagingPool:
@@ -30,7 +34,9 @@ class StagingPool:
         reduce: By output, what to compute from a device tensor before it is copied to the host. The key is None if a
             sample has only one output.
         prepare: By output, what makes plain values of a batch or a sample, as of `Encoder`.
+        remark: By output, what writers remark on the first values; see `Remarks`.
         outputs: The keys of a sample's outputs, if it has several.
+        dicts: Whether each sample is a dict from columns to values, and a batch a dict with all values of each.
 
     Attributes:
         shared: The memory that other processes map; None if the slots are private.
@@ -44,11 +50,15 @@ class StagingPool:
         shared: bool = False,
         reduce: Mapping[str | None, Callable[[Any], Any]] | None = None,
         prepare: Mapping[str | None, Callable[..., Any]] | None = None,
+        remark: Mapping[str | None, Callable[[Any], str | None]] | None = None,
         outputs: Sequence[str] = (),
+        dicts: bool = False,
     ) -> None:
+        self._remarks = Remarks(remark or {})
         self._reduce = dict(reduce or {})
         self._prepare = dict(prepare or {})
         self._outputs = tuple(outputs)
+        self._dicts = dicts
         self._accelerator: Accelerator = accelerator or TorchAccelerator()
         self.shared = SharedMemory(budget, pin=self._accelerator.pin) if shared else None
         memory: Memory = self.shared or PrivateMemory(self._accelerator.allocate)
@@ -65,9 +75,11 @@ class StagingPool:
         if self._outputs:
             if isinstance(values, Mapping):
                 values = {key: self._prepared_batch(one, key) for key, one in values.items()}
-            elif (self._reduce or self._prepare) and isinstance(values, Sequence):
+            elif isinstance(values, Sequence) and not isinstance(values, (str, bytes)):
                 values = [self._prepared_outputs(value) for value in values]
             return plan_batch_of_outputs(values, self._outputs, shared=shared)
+        if self._dicts:
+            return plan_batch_of_dicts(values, shared=shared)
         return plan_batch(self._prepared_batch(values, None), shared=shared)
 
     def plan_sample(self, value: Any) -> Plan:
@@ -75,6 +87,8 @@ class StagingPool:
         shared = self.shared is not None
         if self._outputs:
             return plan_sample_of_outputs(self._prepared_outputs(value), self._outputs, shared=shared)
+        if self._dicts:
+            return plan_sample(as_row(value), shared=shared)
         return plan_sample(self._prepared(value, None), shared=shared)
 
     # What an encoder makes of values before they are copied: plain values first, then fewer bytes on the device.
@@ -85,20 +99,25 @@ class StagingPool:
         return {key: self._prepared(one, key) for key, one in value.items()}
 
     def _prepared_batch(self, values: Any, key: str | None) -> Any:
+        self._remarks.look_at(values, key)
         prepare = self._prepare.get(key)
         if prepare is not None and (is_tensor(values) or isinstance(values, np.ndarray)):
             values = prepare(values, is_batch=True)
         elif prepare is not None and type(values) in (list, tuple):
             values = [prepare(value, is_batch=False) for value in values]
         if key in self._reduce and type(values) in (list, tuple):
-            return [self._reduced(value, key) for value in values]
-        return self._reduced(values, key)
+            return [self._reduced_one(value, key) for value in values]
+        return self._reduced_one(values, key)
 
     def _prepared(self, value: Any, key: str | None) -> Any:
         prepare = self._prepare.get(key)
         return self._reduced(value if prepare is None else prepare(value, is_batch=False), key)
 
     def _reduced(self, value: Any, key: str | None) -> Any:
+        self._remarks.look_at(value, key)
+        return self._reduced_one(value, key)
+
+    def _reduced_one(self, value: Any, key: str | None) -> Any:
         reduce = self._reduce.get(key)
         if reduce is None or not is_tensor(value) or not self._accelerator.owns(value):
             return value
@@ -118,7 +137,7 @@ class StagingPool:
         loose = [_clone(value) for value in plan.loose]
         plain = not (loose or plan.kept or plan.has_classes)
         if plan.nbytes == 0:
-            return Staged(None, None, plan.rows, plan.values, loose, plan.kept, plain)
+            return Staged(None, None, plan.rows, plan.values, loose, plan.kept, plain, plan.columns)
         on_device = any(leaf.is_tensor and self._accelerator.owns(source) for leaf, source in plan.sources)
         slot = self._slots.acquire(size_class(plan.nbytes, self._slots.budget), pinned=on_device)
         try:
@@ -130,7 +149,7 @@ class StagingPool:
             else:
                 self._slots.release(slot)
             raise
-        return Staged(slot, ready, plan.rows, plan.values, loose, plan.kept, plain)
+        return Staged(slot, ready, plan.rows, plan.values, loose, plan.kept, plain, plan.columns)
 
     def release(self, staged: Staged) -> None:
         """Take the slot of a batch back once all its samples are stored or dropped."""
@@ -176,14 +195,18 @@ class StagingPool:
 
 def _host(slot: Slot, leaf: Leaf) -> Any:
     """The tensor of a leaf, as a view of the slot."""
-    if slot.seen_as[0] != leaf:
+    seen, known = slot.seen_as, slot.seen_as.get(leaf.offset)
+    if known is None or known[0] != leaf:
         import torch
 
         # Slots outlive the batch, so their tensors must not become inference tensors, which only inference mode may
         # write to.
         with torch.inference_mode(False):
-            slot.seen_as[:] = leaf, leaf.view(slot.memory)
-    return slot.seen_as[1]
+            known = leaf, leaf.view(slot.memory)
+        if len(seen) >= _MOST_SEEN:
+            seen.clear()
+        seen[leaf.offset] = known
+    return known[1]
 
 
 def _clone(value: Any) -> Any:

@@ -34,10 +34,6 @@ class Leaf:
         """The same for row `index`."""
         return _view(self._row(memory, index), self.dtype, self.shape[1:], self.is_tensor)
 
-    def rows(self) -> list[Leaf]:
-        """The places of the rows."""
-        return [self.place_of_row(row) for row in range(self.shape[0])]
-
     def place_of_row(self, index: int) -> Leaf:
         """The place of row `index`."""
         size = self.nbytes // self.shape[0]

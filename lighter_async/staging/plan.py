@@ -28,6 +28,8 @@ class Plan:
         nbytes: Bytes that it takes in the slot.
         other_bytes: Bytes that it takes outside the slot, such as those of texts.
         rows: The place of the whole batch, if that is one tensor or array with a sample per row.
+        columns: The same of each output, or column, where samples have several; or the values of one that is no dense
+            batch, with places in them.
         values: The samples otherwise, with places in them.
         sources: The tensors and arrays to copy, each with its place.
         loose: The tensors and arrays to clone.
@@ -40,6 +42,7 @@ class Plan:
     nbytes: int = 0
     other_bytes: int = 0
     rows: Leaf | None = None
+    columns: dict[str, Leaf | list[Any]] = field(default_factory=dict)
     values: list[Any] = field(default_factory=list)
     sources: list[tuple[Leaf, Any]] = field(default_factory=list)
     loose: list[Any] = field(default_factory=list)

@@ -28,13 +28,14 @@ class Slot:
         memory: Its bytes, writable.
         pinned: Whether an accelerator can copy into it directly.
         offset: Where it lies in memory that is shared with other processes.
-        seen_as: The last leaf that it was viewed as, and the tensor. The next batch mostly has the same layout.
+        seen_as: The last leaves that it was viewed as, by their offsets, each with its tensor. The next batch mostly
+            has the same layout.
     """
 
     memory: NDArray[np.uint8]
     pinned: bool
     offset: int = 0
-    seen_as: list[Any] = field(default_factory=lambda: [None, None])
+    seen_as: dict[int, tuple[Any, Any]] = field(default_factory=dict)
 
 
 class Memory(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ class Staged:
     Attributes:
         slot: The slot of its tensors and arrays; None if it has none.
         ready: A copy to wait for before the slot is read; None if it can be read at once.
+        rows: As of `Plan`, and so are `values`, `kept` and `columns`.
+        loose: The tensors and arrays that were cloned.
         plain: Whether its samples are tensors, arrays, texts and numbers, and no objects of a user's own.
     """
 
@@ -40,23 +42,26 @@ class Staged:
     loose: list[Any]
     kept: list[Any] = field(default_factory=list)
     plain: bool = False
-    _row_kind: tuple[str, tuple[int, ...]] | None = field(default=None, init=False)
+    columns: Mapping[str, Leaf | list[Any]] = field(default_factory=dict)
+    _kinds: dict[str | None, tuple[str, tuple[int, ...]]] = field(default_factory=dict, init=False)
 
     def value(self, index: int, key: str | None = None) -> Any:
         """Sample `index`, or one of its outputs.
 
         Tensors and arrays in it are views of the slot, valid until the batch is done. Arrays are read-only.
         """
-        if self.rows is not None:
-            return self.rows.row(self._memory(), index)
+        column = self._column(key)
+        if column is not None:
+            return column.row(self._memory(), index)
         return _restore(self._placed(index, key), self._find)
 
     def block(self, index: int, key: str | None = None) -> Block | None:
         """The same value as plain memory of the slot, valid as long as `value`; None if it is not one dense tensor."""
         if self.slot is None:
             return None
-        if self.rows is not None:
-            return self.rows.row_block(self.slot.memory, index)
+        column = self._column(key)
+        if column is not None:
+            return column.row_block(self.slot.memory, index)
         value = self._placed(index, key)
         return value.block(self.slot.memory) if isinstance(value, Leaf) else None
 
@@ -66,44 +71,88 @@ class Staged:
         Raises:
             LookupError: It holds tensors that are not dense, or objects of a user's own.
         """
-        if self.rows is not None:
-            return self._find_block(self.rows.place_of_row(index))
+        column = self._column(key)
+        if column is not None:
+            return self._find_block(column.place_of_row(index))
         return _restore(self._placed(index, key), self._find_block)
 
-    def rows_between(self, start: int, stop: int) -> Rows | None:
+    def columns_between(self, start: int, stop: int) -> dict[str, Rows | list[Any]] | None:
+        """As `rows_between`, of each column of dicts; of one that is no dense batch the texts and numbers.
+
+        None if a column holds other values, or the samples are no columns.
+        """
+        found: dict[str, Rows | list[Any]] = {}
+        for key, column in self.columns.items():
+            if isinstance(column, Leaf):
+                rows = None if self.slot is None else column.rows_between(self.slot.memory, start, stop)
+                if rows is None:
+                    return None
+                found[key] = rows
+                continue
+            values = column[start:stop]
+            if not _ATOMS.issuperset(map(type, values)):
+                return None
+            found[key] = values
+        return found or None
+
+    def rows_between(self, start: int, stop: int, key: str | None = None) -> Rows | None:
         """The values of some samples as plain memory of the slot; None if they are not the rows of one dense batch."""
-        if self.slot is None or self.rows is None:
+        column = self._column(key)
+        if self.slot is None or column is None:
             return None
-        return self.rows.rows_between(self.slot.memory, start, stop)
+        return column.rows_between(self.slot.memory, start, stop)
 
     def kind(self, index: int, key: str | None = None) -> tuple[str, tuple[int, ...]] | None:
         """The dtype and shape of the same value, if it is a tensor or an array in the slot."""
-        if self.rows is not None:
-            if self._row_kind is None:
-                object.__setattr__(self, "_row_kind", (_dtype_text(self.rows.dtype), self.rows.shape[1:]))
-            return self._row_kind
+        found = self._kinds.get(key)
+        if found is not None:
+            return found
+        column = self._column(key)
+        if column is not None:
+            found = self._kinds[key] = _dtype_text(column.dtype), column.shape[1:]
+            return found
         value = self._placed(index, key)
         return (_dtype_text(value.dtype), value.shape) if isinstance(value, Leaf) else None
 
     def kinds(self, key: str | None = None) -> dict[tuple[str, tuple[int, ...]], int]:
         """The dtypes and shapes of the tensors that `block` gives, with the bytes of one of each."""
-        if self.rows is not None:
-            rows = self.rows
+        rows = self._column(key)
+        if rows is not None:
             kind = rows.dtype, rows.shape[1:]
             return {kind: rows.nbytes // rows.shape[0]} if rows.is_tensor and rows.nbytes else {}
-        values = [self._placed(index, key) for index in range(len(self.values))]
+        listed = None if key is None else self.columns.get(key)
+        values = listed if isinstance(listed, list) else [self._placed(index, key) for index in range(len(self.values))]
         leaves = [value for value in values if isinstance(value, Leaf) and value.is_tensor and value.nbytes]
         return {(leaf.dtype, leaf.shape): leaf.nbytes for leaf in leaves}
 
+    @property
+    def is_rows(self) -> bool:
+        """Whether all of it is one tensor or array with a sample per row, or one of each output."""
+        return self.rows is not None or (bool(self.columns) and list not in map(type, self.columns.values()))
+
+    def _column(self, key: str | None) -> Leaf | None:
+        if key is None:
+            return self.rows
+        column = self.columns.get(key)
+        return column if isinstance(column, Leaf) else None
+
     def _placed(self, index: int, key: str | None) -> Any:
-        value = self.values[index]
-        return value if key is None else value[key]
+        if not self.columns:
+            value = self.values[index]
+            return value if key is None else value[key]
+        if key is not None:
+            column = self.columns[key]
+            return column.place_of_row(index) if isinstance(column, Leaf) else column[index]
+        return {
+            name: column.place_of_row(index) if isinstance(column, Leaf) else column[index]
+            for name, column in self.columns.items()
+        }
 
     def own_value(self, index: int) -> Any:
         """A copy of sample `index`, which the caller may keep and change."""
         if self.rows is not None:
             return _own(self.rows.row(self._memory(), index))
-        return _restore(self.values[index], self._find_own)
+        return _restore(self._placed(index, None), self._find_own)
 
     def _find(self, place: Any) -> Any:
         if type(place) is Leaf:
@@ -139,6 +188,7 @@ class Staged:
         return _NOTHING if self.slot is None else self.slot.memory
 
 
+_ATOMS = frozenset({str, int, float, bool})
 _PLACES = frozenset({Leaf, Loose, Kept, Text, PickledObject})
 
 

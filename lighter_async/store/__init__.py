@@ -2,18 +2,33 @@
 
 from lighter_async.store.base import Finding, Identity, OneObject, Place, Readable, Store
 from lighter_async.store.directory import SHARD_LISTING, UNSEALED, DirectoryStore
-from lighter_async.store.source import Source, source_of
+from lighter_async.store.sealed_table import (
+    NOT_WRITTEN,
+    SEALED_TABLE,
+    TABLE_SUFFIXES,
+    TABLE_WRITER,
+    sealed_table,
+    table_folder,
+)
+from lighter_async.store.source import ARRAY_SUFFIXES, Source, source_of
 
 __all__ = [
+    "ARRAY_SUFFIXES",
+    "SEALED_TABLE",
     "SHARD_LISTING",
     "UNSEALED",
     "DirectoryStore",
     "Finding",
     "Identity",
+    "NOT_WRITTEN",
     "OneObject",
     "Place",
     "Readable",
     "Source",
     "Store",
+    "TABLE_SUFFIXES",
+    "TABLE_WRITER",
+    "sealed_table",
     "source_of",
+    "table_folder",
 ]

@@ -124,7 +124,9 @@ class DirectoryStore:
     def has(self, name: str) -> bool:
         """As `Store.has`."""
         path = os.path.join(self._root, name)
-        return os.path.lexists(path) or os.path.lexists(path + UNSEALED)
+        there = os.path.lexists
+        # The third look is for one that was sealed between the other two.
+        return there(path) or there(path + UNSEALED) or there(path)
 
     def identity(self, name: str) -> Identity | None:
         """As `Store.identity`: a file's size, time of change and inode; a link is one by itself."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from lighter_async.errors import shown
 from lighter_async.files import local_path
 from lighter_async.store.base import OneObject, Readable, Store
 from lighter_async.store.directory import UNSEALED, DirectoryStore
+from lighter_async.store.sealed_table import TABLE_SUFFIXES
 from lighter_async.store.zarr_rows import ZARR, row_begin
 
-__all__ = ["Source", "source_of"]
+__all__ = ["ARRAY_SUFFIXES", "Source", "source_of"]
+
+ARRAY_SUFFIXES: Final = (".npy", ZARR)
+"""What the names of arrays end in."""
 
 
 class Source(NamedTuple):
@@ -34,8 +38,8 @@ def source_of(where: str | os.PathLike[str] | Readable) -> Source:
 
     Args:
         where: What the writer was given: a path, whose samples are files below it, or a target, which says itself what
-            reads them. A path that ends in ``.npy`` or ``.zarr``, and is no folder of samples, is an array's, whose
-            records lie beside it.
+            reads them. A path that ends as an array's does, or as a table's (``.npy``, ``.zarr``, ``.parquet``,
+            ``.csv``, ``.jsonl``), and is no folder of samples, is that of one, whose records lie beside it.
 
     Raises:
         TypeError: It is neither, or a target without records, of which nothing can be found again.
@@ -44,7 +48,9 @@ def source_of(where: str | os.PathLike[str] | Readable) -> Source:
     if isinstance(where, (str, os.PathLike)):
         directory = local_path(where)
         name = directory.name.removesuffix(UNSEALED)
-        if name.endswith((".npy", ZARR)) and (not directory.is_dir() or row_begin(directory) is not None):
+        if name.endswith((*ARRAY_SUFFIXES, *TABLE_SUFFIXES)) and (
+            not directory.is_dir() or row_begin(directory) is not None
+        ):
             return Source(directory.parent, DirectoryStore(directory.parent), name)
         return Source(directory, DirectoryStore(directory))
     if isinstance(where, OneObject):

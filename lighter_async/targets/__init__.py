@@ -8,6 +8,7 @@ from lighter_async.targets.base import (
     LaneTarget,
     PathTarget,
     SharedTarget,
+    TablesTarget,
     Target,
     arrays_target,
     descriptors_of,
@@ -15,10 +16,12 @@ from lighter_async.targets.base import (
     features_of,
     is_each_by_itself,
     lane_of,
+    tables_target,
 )
-from lighter_async.targets.lane import Item, Lane, Outcome, Part, Placed, PlacedRows, RowItems
+from lighter_async.targets.lane import Item, Lane, Outcome, Part, Placed, PlacedRows, RowItems, RowPart
 from lighter_async.targets.local import LocalTarget
 from lighter_async.targets.shards import TarShards, has_shards
+from lighter_async.targets.table import TableTarget
 
 __all__ = [
     "ArrayTarget",
@@ -35,7 +38,10 @@ __all__ = [
     "Placed",
     "PlacedRows",
     "RowItems",
+    "RowPart",
     "SharedTarget",
+    "TableTarget",
+    "TablesTarget",
     "TarShards",
     "Target",
     "arrays_target",
@@ -45,4 +51,5 @@ __all__ = [
     "has_shards",
     "is_each_by_itself",
     "lane_of",
+    "tables_target",
 ]

@@ -21,6 +21,7 @@ __all__ = [
     "LaneTarget",
     "PathTarget",
     "SharedTarget",
+    "TablesTarget",
     "Target",
     "arrays_target",
     "descriptors_of",
@@ -28,6 +29,7 @@ __all__ = [
     "features_of",
     "is_each_by_itself",
     "lane_of",
+    "tables_target",
 ]
 
 
@@ -95,11 +97,14 @@ class Features:
             recorded there, so that a run can be resumed and verified, and helper processes pay.
         takes_arrays: It stores tensors and arrays of one dtype and shape as rows, by the samples' indices in the data
             set, and is an `ArraysTarget`. Its writer is ``"row"``.
+        takes_dicts: It stores dicts from columns to values as rows of a table, and is a `TablesTarget`. Its writer is
+            ``"table_row"``.
     """
 
     has_paths: bool = False
     has_directory: bool = False
     takes_arrays: bool = False
+    takes_dicts: bool = False
 
 
 @runtime_checkable
@@ -200,6 +205,22 @@ class ArraysTarget(LaneTarget, Protocol):
         ...
 
 
+@runtime_checkable
+class TablesTarget(LaneTarget, Protocol):
+    """A target that stores samples as the rows of a table."""
+
+    def seal(self, *, ends: bool) -> None:
+        """Write the table, in the process that has opened the target, while no lane of its own is at work.
+
+        Args:
+            ends: Nothing more is stored by this rank; then another one that is still at work may do it.
+
+        Raises:
+            OSError: It cannot be written. All rows are kept.
+        """
+        ...
+
+
 class EachByItself(Lane):
     """The lane of a target that stores each part of a sample by itself.
 
@@ -248,6 +269,11 @@ def directory_of(target: object) -> DirectoryTarget | None:
 def arrays_target(target: object) -> ArraysTarget | None:
     """A target as one that stores rows of an array; None if it does not."""
     return target if isinstance(target, ArraysTarget) and target.features.takes_arrays else None
+
+
+def tables_target(target: object) -> TablesTarget | None:
+    """A target as one that stores rows of a table; None if it does not."""
+    return target if isinstance(target, TablesTarget) and target.features.takes_dicts else None
 
 
 def descriptors_of(target: Target) -> tuple[int, ...]:

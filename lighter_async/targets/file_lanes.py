@@ -13,6 +13,7 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lighter_async.files import remove, sync_folder
 from lighter_async.names import with_suffixes
@@ -98,19 +99,17 @@ class FileLane(Lane):
     takes_rows = True
 
     def put_rows(self, items: RowItems, on_progress: Callable[[int], None]) -> Sequence[Outcome | BaseException] | None:
-        encoded = items.encoded
-        if encoded.nbytes > _SMALL:
+        made = _Made.of(items, self._files)
+        if made is None:
             return None
-        files = with_suffixes(items.names, items.suffix)
-        if any(map(self._files.keeps, files)):
-            return None
-        rows = np.empty((len(files), encoded.nbytes), np.uint8)
-        encoded.fill(rows)
         outcomes: list[Outcome | BaseException] = []
-        for number, file in enumerate(files):
+        for number in range(len(items.names)):
             on_progress(number)
             try:
-                outcomes.append(self._put(file, (rows[number].data,)))
+                if len(made.rows) == 1:
+                    outcomes.append(self._put(made.files[0][number], (made.rows[0][number].data,)))
+                else:
+                    outcomes.append(self.put(made.item(number), redelivered=False))
             except Exception as error:
                 outcomes.append(error)
         return outcomes
@@ -175,6 +174,38 @@ class SyncedLane(Lane):
         self._waiting.append(written)
         self._open += len(written.descriptors)
 
+    takes_rows = True
+
+    def put_rows(self, items: RowItems, on_progress: Callable[[int], None]) -> Sequence[Outcome | BaseException] | None:
+        made = _Made.of(items, self._files)
+        if made is None:
+            return None
+        outcomes: dict[int, Outcome | BaseException] = {}
+        waiting: list[int] = []
+
+        def settle() -> None:
+            settled: Sequence[Outcome | BaseException]
+            try:
+                settled = self.settle(lambda position: on_progress(waiting[position]))
+            except Exception as error:  # as when there is no memory; what is expected is returned
+                self.leave()
+                settled = [error] * len(waiting)
+            outcomes.update(zip(waiting, settled, strict=True))
+            waiting.clear()
+
+        for number in range(len(items.names)):
+            on_progress(number)
+            try:
+                self.put(made.item(number), redelivered=False)
+            except Exception as error:
+                outcomes[number] = error
+                continue
+            waiting.append(number)
+            if self.is_full:
+                settle()
+        settle()
+        return [outcomes[number] for number in range(len(items.names))]
+
     def settle(self, on_progress: Callable[[int], None]) -> list[Outcome | BaseException]:
         for written in self._waiting:
             for descriptor in written.descriptors:
@@ -230,6 +261,42 @@ class SyncedLane(Lane):
             folder = os.path.dirname(folder)
             sync_folder(folder)
         self._linked.update(missing)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """Samples whose bytes were made together.
+
+    Attributes:
+        items: The samples.
+        files: What each is stored as, for each part.
+        rows: The bytes of each, for each part.
+    """
+
+    items: RowItems
+    files: list[list[str]]
+    rows: list[NDArray[np.uint8]]
+
+    @classmethod
+    def of(cls, items: RowItems, files: Files) -> _Made | None:
+        """Make their bytes; None if they are to be made one by one: they are large, or some are kept as they are."""
+        if any(part.encoded.nbytes > _SMALL for part in items.parts):
+            return None
+        names = [with_suffixes(items.names, part.suffix) for part in items.parts]
+        if any(any(map(files.keeps, some)) for some in names):
+            return None
+        rows = []
+        for part in items.parts:
+            made = np.empty((len(items.names), part.encoded.nbytes), np.uint8)
+            part.encoded.fill(made)
+            rows.append(made)
+        return cls(items, names, rows)
+
+    def item(self, number: int) -> Item:
+        """One of them."""
+        columns = zip(self.files, self.items.parts, self.rows, strict=True)
+        parts = [Part(files[number], part.suffix, (rows[number].data,)) for files, part, rows in columns]
+        return Item(self.items.names[number], parts)
 
 
 @dataclass(slots=True)

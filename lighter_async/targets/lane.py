@@ -11,7 +11,7 @@ import msgspec
 
 from lighter_async.block import EncodedRows
 
-__all__ = ["Item", "Lane", "Outcome", "Part", "Placed", "PlacedRows", "RowItems"]
+__all__ = ["Item", "Lane", "Outcome", "Part", "Placed", "PlacedRows", "RowItems", "RowPart"]
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -63,21 +63,31 @@ class Placed:
     offsets: tuple[int, ...]
 
 
+class RowPart(msgspec.Struct, frozen=True):
+    """One output of several samples, to be encoded.
+
+    Attributes:
+        suffix: The output's, as of `Part`.
+        encoded: The bytes of each.
+    """
+
+    suffix: str
+    encoded: EncodedRows
+
+
 class RowItems(msgspec.Struct, frozen=True):
     """Samples on their way into a target whose bytes are of equal size, and are made where the target wants them.
 
     Attributes:
         names: As they were handed over.
-        suffix: The output's, as of `Part`.
-        encoded: Their bytes.
+        parts: One for each of their outputs, at least one; each is of equal size in all samples.
         indices: As of `Item`, of each; None for a target that takes no arrays.
         loader: As of `Item`.
         kind: As of `Item`, of each.
     """
 
     names: Sequence[str]
-    suffix: str
-    encoded: EncodedRows
+    parts: Sequence[RowPart]
     indices: Sequence[int] | None = None
     loader: int = 0
     kind: tuple[str, tuple[int, ...]] | None = None
@@ -88,12 +98,12 @@ class PlacedRows(msgspec.Struct, frozen=True):
 
     Attributes:
         object: As of `Placed`.
-        offset: Where the bytes of the first begin.
-        stride: The bytes from the beginning of one to the beginning of the next.
+        offsets: As of `Placed`, of the first sample.
+        stride: The bytes from the beginning of one to the beginning of the next, the same for each part.
     """
 
     object: str
-    offset: int
+    offsets: tuple[int, ...]
     stride: int
 
 
@@ -151,7 +161,7 @@ class Lane(ABC):
     def put_rows(
         self, items: RowItems, on_progress: Callable[[int], None]
     ) -> PlacedRows | Sequence[Outcome | BaseException] | None:
-        """Store several samples whose bytes are of equal size, at once; all of them or none.
+        """Store several samples whose bytes are of equal size, at once; each with all of its parts or none.
 
         Called with nothing else waiting to be settled. After this what is stored outlives the process, and is recorded.
 

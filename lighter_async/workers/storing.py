@@ -7,7 +7,7 @@ from functools import partial
 from typing import TypeVar
 
 from lighter_async.errors import NameTakenError
-from lighter_async.manifest import Kind, Record, Stored, StoredRows, checksum
+from lighter_async.manifest import Record, Stored, StoredRows, checksum
 from lighter_async.targets import Item, Lane, Outcome, Part, Placed, directory_of
 from lighter_async.tracebacks import keep_as_text
 from lighter_async.types import Result, Unit
@@ -130,7 +130,8 @@ class Work:
             if not patience.is_worth_it(error):
                 raise
             return self.attempt(partial(self._put, lane, one, item), error)
-        patience.note_space_available()
+        if outcome is not None:
+            patience.note_space_available()
         return outcome
 
     def _put(self, lane: Lane, one: Stored, item: Item) -> Outcome | None:
@@ -200,21 +201,20 @@ class Work:
         result.bytes_written += sum([one.nbytes or 0 for one in stored])
         result.bytes_written += sum([nbytes for one in stored for nbytes, _ in one.others])
 
-    def record_rows(self, stored: StoredRows, names: Sequence[str], kind: Kind) -> Result:
+    def record_rows(self, stored: StoredRows, names: Sequence[str]) -> Result:
         """Record that all samples of the unit are stored, at once; returns what became of them.
 
         Args:
             stored: Where they lie.
             names: Theirs.
-            kind: The dtype and shape of each.
         """
         log, unit, result = self.job.session.log, self.unit, self.result
         if log is not None:
-            append = partial(log.append_rows, stored, names, kind, unit.batch.origin)
+            append = partial(log.append_rows, stored, names, unit.batch.origin)
             if not self._append(append, range(unit.start, unit.stop)):
                 return result
         result.written += len(unit)
-        result.bytes_written += len(unit) * stored.nbytes
+        result.bytes_written += len(unit) * stored.sample_bytes
         return result
 
     def _append(self, append: Callable[[], None], indices: Sequence[int]) -> bool:
@@ -252,6 +252,9 @@ class Work:
             tried: The samples.
             outcomes: What became of each.
         """
+        if any(not isinstance(outcome, BaseException) for outcome in outcomes):
+            # Not where none is stored: else each unit would wait for room on a full disk as long as the first one.
+            self.job.patience.note_space_available()
         for one, outcome in zip(tried, outcomes, strict=True):
             if outcome is True:
                 self.stored.append(one)

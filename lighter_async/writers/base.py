@@ -53,6 +53,8 @@ class Encoder:
         encode_rows: ``(rows, **options) -> EncodedRows``, tried before that where samples that are stored together
             have one dtype and shape: the bytes of all of them at once, if they are of equal size. It returns None if
             each has to be encoded by itself.
+        encode_columns: ``(columns, **options) -> EncodedRows``, as `encode_rows` where samples that are stored together
+            are dicts: for each of their keys `Rows`, or a list of texts and numbers.
         encode_blocks: ``(value, **options) -> bytes``, tried likewise where dense tensors lie in lists, tuples and
             dicts: ``value`` has a `Block` in the place of each, also of one without elements. So a helper process needs
             no PyTorch. It returns None if the value has to be encoded after all.
@@ -62,6 +64,8 @@ class Encoder:
             process then needs. It copies nothing, and gives back what it does not know; a batch may become a list.
         reduce: ``(tensor, **options) -> tensor``, computed on an accelerator before the tensor is copied to the host,
             to leave fewer bytes to copy. The result has to encode to the same bytes.
+        remark: ``(value, **options) -> str | None``, called in the caller's process with the first batch or sample
+            that is handed over: what a person should know of how such values are written, which becomes a warning.
         templates: What `encode_block` needs for some kinds of tensor, and only this process can make.
         check: ``(**options)``, called when options are given, and when a writer is made with it; raises if one has a
             value that it may not have, or a package is not installed.
@@ -84,9 +88,11 @@ class Encoder:
         name: str | None = None,
         encode_block: Callable[..., Encoded | None] | None = None,
         encode_rows: Callable[..., EncodedRows | None] | None = None,
+        encode_columns: Callable[..., EncodedRows | None] | None = None,
         encode_blocks: Callable[..., Encoded | None] | None = None,
         prepare: Callable[..., Any] | None = None,
         reduce: Callable[..., Any] | None = None,
+        remark: Callable[..., str | None] | None = None,
         templates: Templates | None = None,
         check: Callable[..., None] | None = None,
         decode: Callable[..., Any] | None = None,
@@ -110,6 +116,7 @@ class Encoder:
         self._encode = encode
         self._encode_block = encode_block
         self._encode_rows = encode_rows
+        self._encode_columns = encode_columns
         self._encode_blocks = encode_blocks
         self.prepare = prepare
         self._templates = templates
@@ -117,6 +124,7 @@ class Encoder:
         self.decoder = decode
         self._context = _keywords_of(decode)
         self.reduce = reduce
+        self.remark = remark
         self.suffix = suffix
         self.name: str = name or known.name
         self.__doc__ = encode.__doc__
@@ -146,9 +154,18 @@ class Encoder:
         return None if encoded is None else as_parts(encoded, self.name)
 
     @property
+    def takes_columns(self) -> bool:
+        """Whether `encode_columns` may be tried."""
+        return self._encode_columns is not None
+
+    def encode_columns(self, columns: Mapping[str, Rows | list[Any]]) -> EncodedRows | None:
+        """As `encode_rows`, of dicts."""
+        return None if self._encode_columns is None else self._encode_columns(columns)
+
+    @property
     def takes_rows(self) -> bool:
-        """Whether `encode_rows` may be tried."""
-        return self._encode_rows is not None
+        """Whether `encode_rows` or `encode_columns` may be tried."""
+        return self._encode_rows is not None or self._encode_columns is not None
 
     def encode_rows(self, rows: Rows) -> EncodedRows | None:
         """The bytes of several tensors or arrays of one dtype and shape; None if each has to be encoded by itself.
@@ -228,17 +245,19 @@ class Encoder:
         """
         self._check_known(options)
         encode, encode_block, encode_rows = self._encode, self._encode_block, self._encode_rows
-        encode_blocks, prepare = self._encode_blocks, self.prepare
-        reduce, decode = self.reduce, self.decoder
+        encode_columns, encode_blocks, prepare = self._encode_columns, self._encode_blocks, self.prepare
+        reduce, remark, decode = self.reduce, self.remark, self.decoder
         if suffix is not None and _keywords_of(self._encode, ["suffix"]):
             options["suffix"] = suffix
         if options:
             encode = functools.partial(encode, **options)
             encode_block = encode_block and functools.partial(encode_block, **options)
             encode_rows = encode_rows and functools.partial(encode_rows, **options)
+            encode_columns = encode_columns and functools.partial(encode_columns, **options)
             encode_blocks = encode_blocks and functools.partial(encode_blocks, **options)
             prepare = prepare and functools.partial(prepare, **options)
             reduce = reduce and functools.partial(reduce, **options)
+            remark = remark and functools.partial(remark, **options)
             taken = {name: value for name, value in options.items() if name in _keywords_of(decode, options)}
             decode = functools.partial(decode, **taken) if decode is not None and taken else decode
         changed = Encoder(
@@ -247,9 +266,11 @@ class Encoder:
             name=self.name,
             encode_block=encode_block,
             encode_rows=encode_rows,
+            encode_columns=encode_columns,
             encode_blocks=encode_blocks,
             prepare=prepare,
             reduce=reduce,
+            remark=remark,
             templates=self._templates,
             check=self._check,
             decode=decode,

@@ -1,4 +1,4 @@
-"""Images as PNG: what a tensor's values mean as pixels. `png.py` makes the file, or Pillow on request."""
+"""Images as PNG: which tensors are images. `pixels.py` makes pixels of values, and `png.py` the file, or Pillow."""
 
 from __future__ import annotations
 
@@ -11,64 +11,26 @@ from numpy.typing import NDArray
 from lighter_async.block import Block
 from lighter_async.errors import shown
 from lighter_async.writers.base import Encoded, Encoder
+from lighter_async.writers.dense import without_class
+from lighter_async.writers.pixels import Mode, as_tensor, pixels_of_block, reduced, to_pixels
 from lighter_async.writers.png import check_png, decode_png, encode_png
+from lighter_async.writers.scaling import Scale, checked_scale, remark_on_range
 
 __all__ = [
     "decode_image_2d",
     "decode_image_3d",
     "encode_image_2d",
     "encode_image_3d",
+    "remark_on_image",
     "to_pixels",
     "write_image_2d",
     "write_image_3d",
 ]
 
 Codec = Literal["isal", "pillow"]
-Mode = Literal["L", "LA", "RGB", "RGBA", "I;16"]
 
 _CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "I;16": 1}
 _INFERRED = (1, 3, 4)  # without a mode; two channels are mostly the probabilities of two classes
-
-# Values that are converted at once, few enough to stay in a core's cache.
-_PIECE = 1 << 17
-
-
-def to_pixels(tensor: Any, *, mode: Mode | None = None) -> Any:
-    """Pixel values as uint8, or uint16 for mode ``"I;16"``, of the same shape.
-
-    Floats are clamped to [0, 1] and scaled to [0, 255], exactly as ``(x.float().clamp(0, 1) *
-    255).to(torch.uint8)``; uint8 stays as it is, so that label maps survive; bool becomes 0 and 255.
-
-    For mode ``"I;16"`` they are scaled to [0, 65535], exactly as ``(x.double().clamp(0, 1) * 65535).to(torch.int32)``
-    (in double, where the product is exact); uint16 stays as it is; bool becomes 0 and 65535. NaN becomes 0 in both.
-
-    Args:
-        tensor: A tensor or a numpy array, of any shape.
-        mode: Pillow's name for the kind of image.
-
-    Raises:
-        TypeError: The dtype is another integer type or complex, or the value is not a dense tensor or array.
-    """
-    import torch
-
-    tensor = _as_tensor(tensor)
-    wide = mode == "I;16"
-    if tensor.dtype is (torch.uint16 if wide else torch.uint8):
-        return tensor
-    if tensor.dtype is torch.bool:
-        return (tensor.to(torch.int32) * 65535).to(torch.uint16) if wide else tensor.to(torch.uint8) * 255
-    if tensor.dtype.is_complex:
-        raise TypeError(f"an image cannot hold {tensor.dtype}; write tensor.abs(), tensor.real or tensor.angle()")
-    if not tensor.dtype.is_floating_point:
-        highest, kind = (65535, "uint16") if wide else (255, "uint8")
-        raise TypeError(
-            f"an image of dtype {tensor.dtype} could mean labels or intensities; convert labels up to {highest} with "
-            f".to(torch.{kind}), and intensities with tensor / maximum to floats in [0, 1]"
-            + ("" if wide else '; with_options(mode="I;16") writes one channel of torch.uint16 as it is')
-        )
-    if wide:
-        return (tensor.double().clamp(0, 1) * 65535).to(torch.int32).to(torch.uint16)
-    return (tensor.float().clamp(0, 1) * 255).to(torch.uint8)
 
 
 def encode_image_2d(
@@ -78,6 +40,7 @@ def encode_image_2d(
     compress_level: int | None = None,
     filter: str = "adaptive",
     mode: Mode | None = None,
+    scale: Scale = "unit",
 ) -> Encoded:
     """A PNG of an image.
 
@@ -93,19 +56,23 @@ def encode_image_2d(
         mode: Pillow's name for the kind of image: ``"L"``, ``"LA"``, ``"RGB"``, ``"RGBA"`` of eight bits, or
             ``"I;16"``, grey of sixteen, for which floats are scaled to 65535; see `to_pixels`. By default the number of
             channels decides.
+        scale: What becomes black and what white, in all channels: ``"unit"`` takes 0 and 1 of floats; ``"minmax"`` the
+            sample's own minimum and maximum, without infinities; a pair ``(low, high)`` takes these. What is below or
+            above is clamped, NaN is black, and so is a sample of one value under ``"minmax"``. Other than with
+            ``"unit"``, integers and bools are scaled, too; uint8 (with mode ``"I;16"``, uint16) always stays as it is.
 
     Raises:
         ValueError: The tensor has another rank or number of channels, or no pixels; or an option is out of range.
         TypeError: The dtype has no single meaning as pixels, or the value is not a dense tensor or array.
     """
-    tensor = _as_tensor(tensor)
+    tensor = as_tensor(tensor)
     if tensor.ndim != 3:
         raise ValueError(
             f"write_image_2d expects a 3D tensor (CHW), got {tensor.ndim} dimensions of shape {tuple(tensor.shape)}"
             + ("; tensor.unsqueeze(0) adds the channel" if tensor.ndim == 2 else "")
             + ("; write_image_3d takes CDHW" if tensor.ndim == 4 else "")
         )
-    return _encode_tensor(tensor, "write_image_2d", codec, compress_level, filter, mode)
+    return _encode_tensor(tensor, "write_image_2d", codec, compress_level, filter, mode, scale)
 
 
 def encode_image_3d(
@@ -115,19 +82,20 @@ def encode_image_3d(
     compress_level: int | None = None,
     filter: str = "adaptive",
     mode: Mode | None = None,
+    scale: Scale = "unit",
 ) -> Encoded:
     """A PNG of a volume, its D slices stacked vertically: D * H pixels high, W wide.
 
     Args:
         tensor: CDHW with 1 (grey), 3 (RGB) or 4 (RGBA) channels; floats in [0, 1], uint8 or bool. With mode ``"LA"``, 2
             channels (grey and alpha); with mode ``"I;16"``, 1 channel of floats in [0, 1], uint16 or bool.
-        codec, compress_level, filter, mode: As for `encode_image_2d`.
+        codec, compress_level, filter, mode, scale: As for `encode_image_2d`; the sample is the whole volume.
 
     Raises:
         ValueError: The tensor has another rank or number of channels, or no pixels; or an option is out of range.
         TypeError: The dtype has no single meaning as pixels, or the value is not a dense tensor or array.
     """
-    tensor = _as_tensor(tensor)
+    tensor = as_tensor(tensor)
     if tensor.ndim != 4:
         raise ValueError(
             f"write_image_3d expects a 4D tensor (CDHW), got {tensor.ndim} dimensions of shape {tuple(tensor.shape)}"
@@ -135,7 +103,7 @@ def encode_image_3d(
         )
     channels, depth, height, width = tensor.shape
     stacked = tensor.reshape(channels, depth * height, width)
-    return _encode_tensor(stacked, "write_image_3d", codec, compress_level, filter, mode)
+    return _encode_tensor(stacked, "write_image_3d", codec, compress_level, filter, mode, scale)
 
 
 def _encode_block_2d(block: Block, **options: Any) -> Encoded | None:
@@ -157,66 +125,17 @@ def _encode_block(
     compress_level: int | None = None,
     filter: str = "adaptive",
     mode: Mode | None = None,
+    scale: Scale = "unit",
 ) -> Encoded | None:
     """The same without a tensor; None if the value has to be refused, which `encode_image_2d` does with a message."""
     if shape[0] not in (_INFERRED if mode is None else (_channels(mode),)):
         return None
-    planes = _planes(block, mode)
+    planes = pixels_of_block(block, mode, scale)
     return None if planes is None else _encode_planes(planes.reshape(shape), codec, compress_level, filter)
 
 
-def _planes(block: Block, mode: Mode | None = None) -> NDArray[Any] | None:
-    """`to_pixels` of a block."""
-    pixel, within, highest = (np.uint16, np.float64, 65535) if mode == "I;16" else (np.uint8, np.float32, 255)
-    if block.dtype == pixel.__name__:
-        return block.memory.view(pixel)
-    if block.dtype == "bool":
-        return block.memory * pixel(highest)
-    if block.dtype not in ("bfloat16", "float16", "float32", "float64"):
-        return None
-    values = block.memory.view(np.uint16 if block.dtype == "bfloat16" else block.dtype)
-    pixels = np.empty(values.size, pixel)
-    scaled = np.empty(min(_PIECE, values.size), within)
-    # As torch does silently: a value too large for float32 becomes infinite, and NaN becomes 0.
-    with np.errstate(over="ignore", invalid="ignore"):
-        for start in range(0, values.size, _PIECE):
-            piece = values[start : start + _PIECE]
-            out = scaled[: piece.size]
-            if block.dtype == "bfloat16":  # the upper half of a float32
-                piece = (piece.astype(np.uint32) << 16).view(np.float32)
-            if piece.dtype != within:
-                out[...] = piece
-                piece = out
-            np.clip(piece, 0, 1, out=out)
-            np.multiply(out, highest, out=out)
-            pixels[start : start + _PIECE] = out
-    return pixels
-
-
-def _as_tensor(value: Any) -> Any:
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        if value.is_nested or value.layout is not torch.strided:
-            kind = "nested" if value.is_nested else f"{value.layout}"
-            remedy = "write its parts one by one" if value.is_nested else "write tensor.to_dense()"
-            raise TypeError(f"an image is a dense tensor, not a {kind} one; {remedy}")
-        if value.is_quantized:
-            raise TypeError(f"an image is no quantised tensor ({value.dtype}); write tensor.dequantize()")
-        return value
-    if not isinstance(value, np.ndarray):
-        raise TypeError(f"an image is a tensor or a numpy array, not {type(value).__name__}: {shown(value)}")
-    # A copy in the machine's byte order and without negative strides, which tensors cannot have; nor can they be
-    # read-only, as arrays in a slot are.
-    array = np.array(value, value.dtype.newbyteorder("="), order="C", subok=False)
-    try:
-        return torch.from_numpy(array)
-    except TypeError as error:
-        raise TypeError(f"an image cannot hold numpy's {value.dtype}; convert it to float32 or uint8") from error
-
-
 def _encode_tensor(
-    image: Any, writer: str, codec: Codec, compress_level: int | None, filter: str, mode: Mode | None
+    image: Any, writer: str, codec: Codec, compress_level: int | None, filter: str, mode: Mode | None, scale: Scale
 ) -> Encoded:
     channels, height, width = image.shape
     wanted = _INFERRED if mode is None else (_channels(mode),)
@@ -232,7 +151,7 @@ def _encode_tensor(
         raise ValueError("; ".join([f"{has}, got {channels} in shape {tuple(image.shape)}", *hints]))
     if height == 0 or width == 0:
         raise ValueError(f"an image needs at least one pixel, got shape {tuple(image.shape)}")
-    planes = to_pixels(image, mode=mode).detach().cpu().contiguous().numpy()
+    planes = to_pixels(image, mode=mode, scale=scale).detach().cpu().contiguous().numpy()
     return _encode_planes(planes, codec, compress_level, filter)
 
 
@@ -243,7 +162,12 @@ def _channels(mode: Mode) -> int:
 
 
 def _check(
-    *, codec: Codec = "isal", compress_level: int | None = None, filter: str = "adaptive", mode: Mode | None = None
+    *,
+    codec: Codec = "isal",
+    compress_level: int | None = None,
+    filter: str = "adaptive",
+    mode: Mode | None = None,
+    scale: Scale = "unit",
 ) -> None:
     """
     Raises:
@@ -251,6 +175,7 @@ def _check(
     """
     if mode is not None:
         _channels(mode)
+    checked_scale(scale)
     if codec == "isal":
         check_png(compress_level, filter)
         return
@@ -279,17 +204,32 @@ def _encode_planes(planes: NDArray[Any], codec: Codec, compress_level: int | Non
     return buffer.getbuffer()
 
 
-def _reduce(tensor: Any, *, mode: Mode | None = None, **options: Any) -> Any:
-    """`to_pixels` on an accelerator, which leaves a quarter of a float32's bytes to copy."""
-    import torch
+def _reduce_2d(tensor: Any, **options: Any) -> Any:
+    return reduced(tensor, 3, **options)
 
-    if mode == "I;16" or not tensor.is_floating_point() or tensor.layout is not torch.strided or tensor.is_nested:
-        return tensor  # it has few bytes already, or is refused later, when that fails only its sample
-    tensor = tensor.detach()
-    values = tensor.float()
-    # In place if it is our own tensor: the model needs the device's memory.
-    values = values.clamp(0, 1) if values is tensor else values.clamp_(0, 1)
-    return values.mul_(255).to(torch.uint8)
+
+def _reduce_3d(tensor: Any, **options: Any) -> Any:
+    return reduced(tensor, 4, **options)
+
+
+def _remark_2d(value: Any, **options: Any) -> str | None:
+    return remark_on_image("image_2d", value, **options)
+
+
+def _remark_3d(value: Any, **options: Any) -> str | None:
+    return remark_on_image("image_3d", value, **options)
+
+
+def remark_on_image(
+    writer: str, value: Any, *, mode: Mode | None = None, scale: Scale = "unit", **options: Any
+) -> str | None:
+    """What a person should know of how an image writer takes such values; None if there is nothing."""
+    if scale == "unit":
+        return remark_on_range(value, writer)
+    kept = "uint16" if mode == "I;16" else "uint8"
+    if str(getattr(value, "dtype", "")).removeprefix("torch.") != kept:
+        return None
+    return f"{writer} writes {kept} as it is, whatever the scale; convert it to float32 to have it scaled"
 
 
 def decode_image_2d(data: bytes | memoryview) -> NDArray[Any]:
@@ -337,7 +277,9 @@ write_image_2d = Encoder(
     suffix=".png",
     name="image_2d",
     encode_block=_encode_block_2d,
-    reduce=_reduce,
+    prepare=without_class,
+    reduce=_reduce_2d,
+    remark=_remark_2d,
     check=_check,
     decode=decode_image_2d,
 )
@@ -348,7 +290,9 @@ write_image_3d = Encoder(
     suffix=".png",
     name="image_3d",
     encode_block=_encode_block_3d,
-    reduce=_reduce,
+    prepare=without_class,
+    reduce=_reduce_3d,
+    remark=_remark_3d,
     check=_check,
     decode=decode_image_3d,
 )

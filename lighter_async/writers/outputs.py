@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from lighter_async.errors import shown
+from lighter_async.limits import MOST_OUTPUTS
 from lighter_async.writers.base import Encoder, PathFunction
 
 __all__ = ["Output", "Outputs", "Writer", "first_series", "is_built_in", "key_of_output", "outputs_of"]
@@ -41,12 +42,17 @@ class Outputs:
             file names.
 
     Raises:
-        ValueError: There is no output, or a key cannot be a part of a file name.
+        ValueError: There is no output, there are more than 64, or a key cannot be a part of a file name.
     """
 
     def __init__(self, encoders: Mapping[str, Encoder]) -> None:
         if not encoders:
             raise ValueError("a writer of several outputs needs at least one, as in {'mask': 'image_2d'}")
+        if len(encoders) > MOST_OUTPUTS:
+            raise ValueError(
+                f"a writer has at most {MOST_OUTPUTS} outputs, not {len(encoders)}; store some of them together, as a "
+                "dict of tensors in the format 'tensor'"
+            )
         for key in encoders:
             if not isinstance(key, str) or not _KEY.fullmatch(key):
                 raise ValueError(

@@ -14,6 +14,7 @@ from lighter_async.writers.jpeg import write_jpeg
 from lighter_async.writers.json import write_json
 from lighter_async.writers.nifti import write_nifti
 from lighter_async.writers.safetensors import write_safetensors
+from lighter_async.writers.table import write_table_row
 from lighter_async.writers.tensor import write_tensor
 from lighter_async.writers.text import write_text
 from lighter_async.writers.tiff import write_tiff
@@ -55,9 +56,12 @@ class WriterRegistry:
             ValueError: There is none.
         """
         if name not in self._registry:
+            module, _, attribute = str(name).rpartition(".")
+            is_dotted = all(map(str.isidentifier, [*module.split("."), attribute]))
             raise ValueError(
-                f"Writer with name {shown(name)} is not registered. "
-                f"Registered are: {', '.join(sorted(self._registry))}. "
+                f"Writer with name {shown(name)} is not registered"
+                + (f"; did you mean {shown(f'{module}:{attribute}')}? " if is_dotted else ". ")
+                + f"Registered are: {', '.join(sorted(self._registry))}. "
                 "Register yours with @writer_registry.register(...), or pass the function itself. (The order is "
                 "BackgroundWriter(writer, directory) and FileWriter(directory, value_key, writer_fn).)"
             )
@@ -82,6 +86,7 @@ writer_registry.register("safetensors")(write_safetensors)
 writer_registry.register("jpeg")(write_jpeg)
 writer_registry.register("webp")(write_webp)
 writer_registry.register("tiff")(write_tiff)
+writer_registry.register("table_row")(write_table_row)
 
 
 def encoder_of(name: str, file: str) -> Encoder | None:

@@ -87,8 +87,9 @@ class ArrayLane(Lane):
         return None
 
     def put_rows(self, items: RowItems, on_progress: Callable[[int], None]) -> PlacedRows | None:
-        size, count, memory = items.encoded.nbytes, len(items.names), items.encoded.memory
-        if self.earlier is not None or items.indices is None or items.kind is None:
+        encoded = items.parts[0].encoded
+        size, count, memory = encoded.nbytes, len(items.names), encoded.memory
+        if self.earlier is not None or items.indices is None or items.kind is None or len(items.parts) != 1:
             return None
         if memory is None and size * count > _MOST_COPIED:
             return None
@@ -102,7 +103,7 @@ class ArrayLane(Lane):
             if self._buffer.size < size * count:
                 self._buffer = np.empty(size * count, np.uint8)
             memory = self._buffer[: size * count].reshape(count, size)
-            items.encoded.fill(memory)
+            encoded.fill(memory)
         offset = part.layout.offset(rows[0])
         if rows.step == 1:
             write_at(part.descriptor, [memory.data], offset)
@@ -111,7 +112,7 @@ class ArrayLane(Lane):
                 write_at(part.descriptor, [data.data], part.layout.offset(row))
         if self.file.is_synced:
             part.sync()
-        return PlacedRows(self.file.name, offset, rows.step * size)
+        return PlacedRows(self.file.name, (offset,), rows.step * size)
 
     def settle(self, on_progress: Callable[[int], None]) -> list[Outcome | BaseException]:
         waiting, self._waiting = self._waiting, []

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lighter_async.configs import plain
 from lighter_async.files import local_path
 from lighter_async.names import RESERVED_PREFIX, check_name
 from lighter_async.notices import notify
@@ -241,6 +242,7 @@ def _checked_name(path: Path) -> str:
 def _checked_rows(rows: int | Sequence[int] | None) -> int | tuple[int, ...] | None:
     if rows is None:
         return None
+    rows = plain(rows)
     some = [rows] if isinstance(rows, int) else rows
     if isinstance(some, (str, bytes)) or not isinstance(some, (list, tuple)):
         raise TypeError(f"rows is a whole number, or a list with one for each data loader, not {rows!r:.100}")

@@ -293,7 +293,7 @@ class _Work:
                     offset = _copy_member(descriptor, record, shard, headers.make(name, record.bytes or 0, following))
                     members.append((name, offset, record.bytes or 0))
                     sample.append(replace(record, file=shard.name, offset=offset))
-                shard.append([], 1)
+                shard.put([], 1)
                 moved.append(sample)
                 listed.append((members, shard.end))
         finally:
@@ -344,11 +344,11 @@ def _copy_member(source: int, record: Record, shard: Shard, header: bytes) -> in
         left -= len(chunk)
         if not left:
             break
-        shard.append([*pieces, chunk], 0)
+        shard.put([*pieces, chunk], 0)
         pieces = []
     if state.hexdigest() != record.xxh3:
         raise _Damaged(f"{record.name!r:.100} has the checksum {state.hexdigest()} instead of {record.xxh3}")
-    shard.append([*pieces, chunk, bytes(-(record.bytes or 0) % BLOCK)], 0)
+    shard.put([*pieces, chunk, bytes(-(record.bytes or 0) % BLOCK)], 0)
     return offset
 
 

@@ -81,18 +81,19 @@ class Headers:
         pax = self._make(_PAX, len(records), following, b"x") + to_blocks(records)
         return pax + self._make(encoded[:_LONGEST_NAME], size if size <= _LARGEST else 0, following, b"0")
 
-    def fill(self, out: NDArray[np.uint8], names: Sequence[bytes], size: int) -> bool:
+    def fill(self, out: NDArray[np.uint8], names: Sequence[bytes], size: int, following: int = 0) -> bool:
         """Fill in the headers of several members that need no pax records; returns False if they do, and are not.
 
         Args:
             out: Of shape ``(members, 512)``.
             names: Of the members.
             size: Of the content of each, in bytes.
+            following: How many more members the sample of each has.
         """
         if size > _LARGEST or max(map(len, names)) > _LONGEST_NAME:
             return False
         named = np.array(names, f"S{_LONGEST_NAME}").view(np.uint8).reshape(len(names), _LONGEST_NAME)
-        blank = np.frombuffer(self._make(b"", size, 0, b"0"), np.uint8)
+        blank = np.frombuffer(self._make(b"", size, following, b"0"), np.uint8)
         out[:] = blank
         out[:, :_LONGEST_NAME] = named
         total = int(blank.sum(dtype=np.int64)) - int(blank[_SUM].sum(dtype=np.int64)) + 8 * ord(" ")

@@ -43,27 +43,26 @@ class Index:
         self._ends.append(end)
         self._cuts.append(len(self._text))
 
-    def add_rows(self, members: Sequence[str], begin: int, before: int, size: int, stride: int) -> None:
-        """Append samples of one member each, which lie at equal distances.
+    def add_rows(self, columns: Sequence[tuple[Sequence[str], int, int]], begin: int, stride: int) -> None:
+        """Append samples that lie at equal distances, each with as many members.
 
         Args:
-            members: The name of each.
-            begin: Where the first begins in the shard.
-            before: The bytes before the content of each.
-            size: The bytes of the content of each.
+            columns: For each member of a sample, what it is called in each of them, where the content of the first
+                begins in the shard, and the bytes of the content of each.
+            begin: Where the first sample begins in the shard.
             stride: The bytes from the beginning of one to the beginning of the next.
         """
-        field = split_member(members[0])[1]
-        offset = begin + before
-        lines = []
-        for member in members:
-            lines.append(f"{field} {offset} {size} {member}\n")
-            offset += stride
+        texts = []
+        for number, (members, offset, size) in enumerate(columns, 1):
+            field, end = split_member(members[0])[1], "\n" if number == len(columns) else ""
+            places = range(offset, offset + stride * len(members), stride)
+            texts.append([f"{field} {one} {size} {member}{end}" for one, member in zip(places, members, strict=True)])
+        lines = texts[0] if len(texts) == 1 else map(" ".join, zip(*texts, strict=True))
         encoded = [line.encode("utf-8", "surrogateescape") for line in lines]
         cuts = accumulate(map(len, encoded), initial=len(self._text))
         next(cuts)
         self._cuts.extend(cuts)
-        self._ends.extend(range(begin + stride, begin + stride * len(members) + 1, stride))
+        self._ends.extend(range(begin + stride, begin + stride * len(encoded) + 1, stride))
         self._text += b"".join(encoded)
 
     def cut(self, end: int) -> None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lighter_async.targets.earlier import Earlier
 from lighter_async.targets.lane import Item, Lane, Outcome, Placed, PlacedRows, RowItems
-from lighter_async.targets.shards.earlier import Earlier
 from lighter_async.targets.shards.folder import ShardFolder
 from lighter_async.targets.shards.header import BLOCK, Headers
 from lighter_async.targets.shards.keys import member_name, member_names
@@ -19,7 +19,7 @@ from lighter_async.targets.shards.shard import Shard
 __all__ = ["Limits", "ShardLane"]
 
 _LARGE = 1 << 20  # bytes from which on a sample is written at once, instead of being copied to wait for its unit
-_MOST_WAITING = 8 << 20  # bytes that wait
+_MOST_WAITING = 8 << 20  # bytes that wait, or are written as a table
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,32 +156,42 @@ class ShardLane(Lane):
     takes_rows = True
 
     def put_rows(self, items: RowItems, on_progress: Callable[[int], None]) -> PlacedRows | None:
-        names = member_names(items.names, items.suffix)
-        size = items.encoded.nbytes
-        stride = BLOCK + size + -size % BLOCK
-        if self.earlier is not None or stride * len(names) > _LARGE or not self._takes(len(names), stride):
+        samples, parts = len(items.names), items.parts
+        stride = sum([BLOCK + part.encoded.nbytes + -part.encoded.nbytes % BLOCK for part in parts])
+        if self.earlier is not None or stride * samples > _MOST_WAITING or not self._takes(samples, stride):
+            return None
+        names = [member_names(items.names, part.suffix) for part in parts]
+        if len({some[0] for some in names}) < len(names):
             return None
         if self._headers is None:
             self._headers = Headers(int(time.time()), is_recorded=self._is_recorded)
         headers, self._headers = self._headers, None
-        members = np.empty((len(names), stride), np.uint8)
-        encoded = [name.encode("utf-8", "surrogateescape") for name in names]
-        if not headers.fill(members[:, :BLOCK], encoded, size):
-            return None
-        items.encoded.fill(members[:, BLOCK : BLOCK + size])
-        members[:, BLOCK + size :] = 0
-        shard = self._shard_with_room(members.nbytes)
+        table = np.empty((samples, stride), np.uint8)
+        contents: list[int] = []  # where each part's begins in a row of the table
+        place = 0
+        for number, (part, some) in enumerate(zip(parts, names, strict=True), 1):
+            encoded = [name.encode("utf-8", "surrogateescape") for name in some]
+            size, content = part.encoded.nbytes, place + BLOCK
+            if not headers.fill(table[:, place:content], encoded, size, len(parts) - number):
+                return None
+            part.encoded.fill(table[:, content : content + size])
+            place = content + size + -size % BLOCK
+            table[:, content + size : place] = 0
+            contents.append(content)
+        shard = self._shard_with_room(table.nbytes)
         begin = shard.end
-        shard.append([members.data.cast("B")], len(names))
-        if self.folder.is_synced:
-            try:
+        shard.put([table.data.cast("B")], samples)
+        offsets = tuple([begin + content for content in contents])
+        sizes = [part.encoded.nbytes for part in parts]
+        try:
+            if self.folder.is_synced:
                 shard.sync()
-            except OSError:
-                shard.drop_unsettled()
-                raise
+            shard.index.add_rows(list(zip(names, offsets, sizes, strict=True)), begin, stride)
+        except BaseException:
+            shard.drop_unsettled()
+            raise
         shard.settled = shard.end
-        shard.index.add_rows(names, begin, BLOCK, size, stride)
-        return PlacedRows(shard.name, begin + BLOCK, stride)
+        return PlacedRows(shard.name, offsets, stride)
 
     def _takes(self, samples: int, stride: int) -> bool:
         """Whether so many samples may lie in one shard, and do not reach beyond the one that is begun."""
@@ -281,7 +291,7 @@ class ShardLane(Lane):
         try:
             shard = self._shard_with_room(group[0].nbytes)
             begin = shard.end
-            shard.append([piece for one in group for piece in one.pieces], len(group))
+            shard.put([piece for one in group for piece in one.pieces], len(group))
         except OSError as error:
             for one in group:
                 one.error = error

@@ -5,19 +5,18 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Sequence
-from itertools import islice
 from threading import Lock
 from typing import Any
 
-from lighter_async.errors import InvalidNameError, NameTakenError
-from lighter_async.manifest import ManifestLog, Record
+from lighter_async.errors import InvalidNameError
+from lighter_async.manifest import ManifestLog
 from lighter_async.manifest.reader import manifest_files
 from lighter_async.targets.base import Features
+from lighter_async.targets.clashes import check_ranks
+from lighter_async.targets.earlier import Earlier
 from lighter_async.targets.in_folder import InFolder
 from lighter_async.targets.lane import Item, Lane, Part
 from lighter_async.targets.local import LocalTarget
-from lighter_async.targets.shards.clashes import clashes_of, is_last_of
-from lighter_async.targets.shards.earlier import Earlier
 from lighter_async.targets.shards.folder import ShardFolder
 from lighter_async.targets.shards.keys import encoded_name
 from lighter_async.targets.shards.lane import Limits, ShardLane
@@ -28,7 +27,6 @@ __all__ = ["TarShards"]
 
 _LONGEST_COMPONENT = 255  # bytes, as file systems have it: shards are unpacked there
 _LONGEST_NAME = 4000  # bytes
-_SHOWN = 5  # samples that an error names
 _SECONDS_FOR_COMPACTING = 600.0
 _OF_NO_WORKER = 999  # the lane of `put`, beyond those of workers
 
@@ -196,20 +194,8 @@ class TarShards(InFolder):
                     lane.close()
         finally:
             self._folder.close()
-        if was_open and not self._is_copy and self.run.world_size > 1:
-            self._check_ranks()
-
-    def _check_ranks(self) -> None:
-        root = os.path.abspath(self.directory)
-        if not is_last_of(self.run, root):
-            return
-        clashes = list(islice(clashes_of(self.run, root), _SHOWN))
-        if clashes:
-            told = "; ".join(f"{one.name!r:.100}, by {_who(one)} and {_who(other)}" for one, other in clashes)
-            raise NameTakenError(
-                f"ranks of this run have stored different samples under one name in {root!r}: {told}; all of them are "
-                "in their shards, and the one recorded last counts. Give them different names"
-            )
+        if was_open and not self._is_copy:
+            check_ranks(self.run, os.path.abspath(self.directory), "shards")
 
     def _make_lane(self, number: int) -> ShardLane:
         if self._shards is None:
@@ -219,11 +205,6 @@ class TarShards(InFolder):
     def _recorded_ends(self, shards: Sequence[str]) -> dict[str, int] | None:
         root = os.path.abspath(self.directory)
         return ManifestLog(root, self.run).ends_of(shards) if manifest_files(root) else None
-
-
-def _who(record: Record) -> str:
-    index = "unknown" if record.index is None else f"{record.index} of loader {record.loader}"
-    return f"rank {record.rank} (index {index})"
 
 
 def _at_least_one(option: str, value: int) -> int:

@@ -66,7 +66,7 @@ def _may_need_torch(job: Job, staged: Staged) -> bool:
     encoders = [output.encoder for output in job.outputs]
     if not encoders or not all(encoder.takes_blocks for encoder in encoders):
         return True
-    return staged.rows is None and not all(encoder.takes_blocks_in_containers for encoder in encoders)
+    return not staged.is_rows and not all(encoder.takes_blocks_in_containers for encoder in encoders)
 
 
 def _give_way(helper: int) -> None:
@@ -230,9 +230,8 @@ class Helper:
         if self._batch is None or self._batch[0] != claim.serial:
             self._batch = None  # let go of the last one's memory first
             (names, origin), message = self._message(claim)
-            rows, values, loose, kept = unpickled_batch(message, job)
             slot = self._slots.slot(*claim.slot) if claim.slot[1] else None
-            staged = Staged(slot, None, rows, values, loose, kept)
+            staged = unpickled_batch(message, job, slot)
             self._batch = claim.serial, Batch(names, staged, 0, len(names), origin=origin)
         return self._batch[1]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from lighter_async.staging import SharedMemory
-from lighter_async.staging.places import Leaf
 from lighter_async.staging.slots import Slot, SlotPool, size_class
 from lighter_async.types import Batch
 from lighter_async.workers.process.pickled_messages import pickled, pickled_names, pickled_values
@@ -27,7 +26,7 @@ class Outbox:
         self._job = job
         self._slots = SlotPool(_BYTES_KEPT, memory)
         # Of the last batch. Threads share it without a lock, since all that a race costs is a message made anew.
-        self._rows: tuple[Leaf | None, bytes] = None, b""
+        self._rows: tuple[object, bytes] = None, b""
         self.pickled_job()
 
     def pickled_job(self) -> bytes:
@@ -44,9 +43,10 @@ class Outbox:
         batch.message = b"".join([len(names).to_bytes(8, "little"), names, self._pickled_values(batch)])
 
     def _pickled_values(self, batch: Batch) -> bytes:
-        rows = batch.staged.rows
-        if rows is None:
+        staged = batch.staged
+        if not staged.is_rows:
             return pickled_values(batch, self._job)
+        rows = staged.rows or staged.columns
         # A batch of rows is mostly like the last one but for its names. Not the first, which may have come before
         # there was a template for it.
         known, values = self._rows

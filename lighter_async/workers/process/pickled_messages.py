@@ -13,6 +13,7 @@ from typing import Any
 from lighter_async.errors import LighterAsyncError, WriteError, describe
 from lighter_async.pickle_by_value import dumps, loads, loads_own
 from lighter_async.staging import Staged
+from lighter_async.staging.slots import Slot
 from lighter_async.tracebacks import WriterTraceback, add_cause, shorten, traceback_of
 from lighter_async.types import Batch, Origin
 from lighter_async.workers.worker_job import Job
@@ -84,19 +85,19 @@ def pickled_values(batch: Batch, job: Job) -> bytes:
     """
     staged = batch.staged
     loose = [_OneDnn(value) if _is_one_dnn(value) else value for value in staged.loose]
-    contents = (staged.rows, staged.values, loose, staged.kept, _templates(staged, job))
+    contents = (staged.rows, staged.columns, staged.values, loose, staged.kept, _templates(staged, job))
     if staged.plain:
         return pickle.dumps(contents, 5)
     return pickled(contents, f"a value of the batch of {batch.names[0]!r}")
 
 
-def unpickled_batch(message: bytes, job: Job) -> tuple[Any, list[Any], list[Any], list[Any]]:
-    """The layout, values, loose tensors and kept objects of a batch."""
-    rows, values, loose, kept, templates = loads(message)
+def unpickled_batch(message: bytes, job: Job, slot: Slot | None) -> Staged:
+    """A batch, whose slot lies in this process's memory, too."""
+    rows, columns, values, loose, kept, templates = loads(message)
     for output, shared in zip(job.outputs, templates, strict=False):
         if shared:
             output.encoder.learn(shared)
-    return rows, values, loose, kept
+    return Staged(slot, None, rows, values, loose, kept, columns=columns)
 
 
 def pickled_failure(failure: WriteError) -> bytes:

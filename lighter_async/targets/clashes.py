@@ -1,17 +1,19 @@
 """Different samples that several ranks of one run have stored under one name, by the records of all of them.
 
-A file's name shows that another rank has taken it; a member of another rank's shard does not. So the rank that closes
-last looks, once, instead of every rank reading what all the others record.
+A file's name shows that another rank has taken it; a member of another rank's shard, or a row, does not. So the rank
+that closes last looks, once, instead of every rank reading what all the others record.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lighter_async.errors import NameTakenError
 from lighter_async.locks import held_by
 from lighter_async.manifest import Record
 from lighter_async.manifest.block import Block
@@ -22,7 +24,36 @@ from lighter_async.manifest.reader import lines_in, manifest_files
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.types import Run
 
-__all__ = ["clashes_of", "is_last_of"]
+__all__ = ["check_ranks", "clashes_of", "is_last_of"]
+
+_SHOWN = 5  # samples that an error names
+
+
+def check_ranks(run: Run, root: str, where: str) -> None:
+    """Look, if this is the last rank of a run to close, whether two have stored different samples under one name.
+
+    Args:
+        run: The run.
+        root: The directory.
+        where: What the samples lie in, for the message.
+
+    Raises:
+        NameTakenError: They have.
+    """
+    if run.world_size == 1 or not is_last_of(run, root):
+        return
+    clashes = list(islice(clashes_of(run, root), _SHOWN))
+    if clashes:
+        told = "; ".join(f"{one.name!r:.100}, by {_who(one)} and {_who(other)}" for one, other in clashes)
+        raise NameTakenError(
+            f"ranks of this run have stored different samples under one name in {root!r}: {told}; all of them are "
+            f"in their {where}, and the one recorded last counts. Give them different names"
+        )
+
+
+def _who(record: Record) -> str:
+    index = "unknown" if record.index is None else f"{record.index} of loader {record.loader}"
+    return f"rank {record.rank} (index {index})"
 
 
 def is_last_of(run: Run, root: str) -> bool:

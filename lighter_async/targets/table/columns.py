@@ -1,0 +1,127 @@
+"""The columns of a table and their types, as all workers and ranks have agreed on them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lighter_async.files import publish
+from lighter_async.locks import alone_in
+from lighter_async.manifest.reader import current_runs, runs_of
+from lighter_async.table_row import common_type
+
+__all__ = ["Columns"]
+
+_FILE = "columns.json"
+_LOCK = "columns.lock"
+
+
+@dataclass(eq=False)
+class Columns:
+    """The columns, in the order in which they were first stored.
+
+    They stand in a file beside the spools, which is read and written by one worker of all at a time, and only when
+    there is a new column: a worker knows the others.
+
+    Attributes:
+        folder: Where the spools lie.
+        root: The directory that the table lies in.
+        table: The table's file name, which is the key of its samples' series.
+        run: The id of the run that stores.
+    """
+
+    folder: str
+    root: str
+    table: str
+    run: str
+    _known: dict[str, tuple[str, str]] = field(default_factory=dict)  # the type, and a sample that has it
+    _seen: set[tuple[tuple[str, str], ...]] = field(default_factory=set)
+
+    def check(self, types: Mapping[str, str], sample: str) -> None:
+        """Take the columns of a sample, if their types go with what was stored before.
+
+        Args:
+            types: The type of each of its columns.
+            sample: Its name.
+
+        Raises:
+            TypeError: A column is of another type than in samples that are stored.
+            OSError: The file cannot be read or written.
+        """
+        row = tuple(types.items())
+        if row in self._seen:
+            return
+        if self._together(types, sample) != self._known:
+            with alone_in(os.path.join(self.folder, _LOCK)):
+                runs, self._known = self._read()
+                together = self._together(types, sample)
+                if together != self._known or self.run not in runs:
+                    self._write(runs, together)
+                self._known = together
+        if len(self._seen) < 1000:
+            self._seen.add(row)
+
+    def types(self) -> dict[str, str] | None:
+        """The type of each column, as they are known now; None if that is not written anywhere."""
+        try:
+            known = _parsed(os.path.join(self.folder, _FILE))[1]
+        except (OSError, ValueError):
+            return None
+        return {key: kind for key, (kind, _) in known.items()}
+
+    def _together(self, types: Mapping[str, str], sample: str) -> dict[str, tuple[str, str]]:
+        known = self._known
+        found = dict(known)
+        for key, kind in types.items():
+            if key not in known:
+                found[key] = kind, sample
+                continue
+            there, first = known[key]
+            both = common_type(there, kind)
+            if both is None:
+                raise TypeError(
+                    f"column {key!r} of sample {sample!r:.200} is {kind}, and {there} in sample {first!r:.200}: a "
+                    "column has one type; convert it before, as with float(value) or str(value)"
+                )
+            if both != there:
+                found[key] = both, sample
+        return found
+
+    def _read(self) -> tuple[list[str], dict[str, tuple[str, str]]]:
+        """The runs whose rows have these columns, and the columns; none if none of these runs counts any more."""
+        try:
+            runs, known = _parsed(os.path.join(self.folder, _FILE))
+        except FileNotFoundError:
+            return [], {}
+        except ValueError:
+            return [], {}  # cut off by a loss of power; the rows have their types themselves
+        if self.run in runs:
+            return runs, known
+        counted = {
+            run for (_, key), some in current_runs(runs_of(self.root)).items() if key == self.table for run in some
+        }
+        kept = [run for run in runs if run in counted]
+        return (kept, known) if kept else ([], {})
+
+    def _write(self, runs: list[str], known: Mapping[str, tuple[str, str]]) -> None:
+        about = {"runs": list(dict.fromkeys([*runs, self.run])), "columns": known}
+        publish(os.path.join(self.folder, _FILE), [memoryview(json.dumps(about).encode())])
+
+
+def _parsed(path: str) -> tuple[list[str], dict[str, tuple[str, str]]]:
+    """What the file says.
+
+    Raises:
+        ValueError: It is not valid.
+        OSError: It cannot be read.
+    """
+    with open(path, "rb") as file:
+        about: Any = json.load(file)
+    try:
+        runs = [str(run) for run in about["runs"]]
+        return runs, {str(key): (str(kind), str(sample)) for key, (kind, sample) in about["columns"].items()}
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path!r} is not valid") from error
