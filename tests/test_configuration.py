@@ -27,6 +27,7 @@ pytestmark = [
 TESTS = Path(__file__).parent
 BOTH = {"mask": "image_2d", "logits": "tensor"}
 BOTH_FILES = {f"{number}.{output}" for number in range(4) for output in ("mask.png", "logits.pt")}
+TABLE = "index,label\n0,label 0\n1,label 1\n2,label 2\n3,label 3\n"
 SHARDS = {"directory": "shards", "shard_bytes": 100_000}
 
 
@@ -199,6 +200,14 @@ def test_lightning_cli_makes_arrays_and_several_callbacks(lightning_cli):
     assert files_below("out") == {f"{number}.png" for number in range(4)}
 
 
+@pytest.mark.parametrize("callback", ["TableWriter", "CsvWriter"])
+def test_lightning_cli_makes_tables(lightning_cli, callback):
+    """Out of a list of keys."""
+    arguments = {"path": "t.csv", "keys": ["label"], "durability": "fsync"}
+    lightning_cli({"class_path": f"lighter_async.{callback}", "init_args": arguments})
+    assert Path("t.csv").read_text() == TABLE
+
+
 def test_lightning_cli_takes_options_from_its_command_line(lightning_cli):
     """They change what the file says."""
     lightning_cli(
@@ -257,7 +266,7 @@ def test_lightning_cli_shows_what_is_wrong_with_a_writer(lightning_cli, changes,
     assert os.listdir() == ["job.yaml"]
 
 
-@pytest.mark.parametrize("callback", ["FileWriter", "ArrayWriter"])
+@pytest.mark.parametrize("callback", ["FileWriter", "ArrayWriter", "TableWriter", "CsvWriter"])
 def test_the_help_of_lightning_cli_says_what_each_argument_means(lightning_cli, callback):
     """With its type and its default, and without a word of another class."""
     printed = lightning_cli(arguments=[f"--trainer.callbacks.help=lighter_async.{callback}"])
@@ -325,6 +334,15 @@ def test_hydra_makes_an_array_writer():
     """And what is stored are its rows."""
     predicted(instantiate({"_target_": "lighter_async.ArrayWriter", "path": "a.npy", "value_key": "logits"}))
     assert np.load("a.npy").tolist() == [[0], [10], [20], [30]]
+
+
+@pytest.mark.parametrize("convert", ["none", "all"])
+@pytest.mark.parametrize("callback", ["TableWriter", "CsvWriter"])
+def test_hydra_makes_tables(callback, convert):
+    """Out of its own list of keys."""
+    arguments = {"_target_": f"lighter_async.{callback}", "path": "t.csv", "keys": ["label"], "_convert_": convert}
+    predicted(instantiate(OmegaConf.create(arguments)))
+    assert Path("t.csv").read_text() == TABLE
 
 
 @pytest.mark.parametrize(

@@ -90,17 +90,24 @@ class TableWriter(FileWriter):
         return self.options.if_exists in (None, "overwrite") and not self.options.resume
 
 
+@as_attributes(CallbackOptions)
+@documented(CallbackOptions)
 class CsvWriter(TableWriter):
     """Writes some values per predicted sample as a row of one CSV file: a `TableWriter` whose path ends in ``.csv``.
 
     It has the interface of ``lighter.callbacks.CsvWriter``.
 
     Args:
-        path: Where the file goes, ending in ``.csv``.
-        keys: As of `TableWriter`, as all else.
+        path: Where the file goes, ending in ``.csv``. Its folder is made if there is none.
+        keys: The entries of the outputs that become columns, as of `TableWriter`.
+        name_key: As of `TableWriter`.
+        sigterm_grace: As of `FileWriter`.
+        return_predictions: As of `FileWriter`.
+        {options}
 
     Raises:
         ValueError: As `TableWriter`, or the path ends otherwise.
+        TypeError: As `TableWriter`.
     """
 
     def __init__(
