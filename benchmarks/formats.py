@@ -91,7 +91,7 @@ def jpeg(folder: Path) -> Iterator[tuple[str, dict[str, Way]]]:
         ways["simplejpeg"] = lambda: len(simplejpeg.encode_jpeg(pixels_of(image), **options))
 
         def of_our_pixels() -> int:
-            planes = planes_of_block(block, {3: None}, 512)
+            planes = planes_of_block(block, {3: None}, 512, "unit")
             pixels = np.empty((512, 512, 3), np.uint8)
             for channel, plane in enumerate(planes if planes is not None else ()):
                 pixels[..., channel] = plane

@@ -17,6 +17,8 @@ from harness import run_script
 from PIL import Image
 
 from lighter_async import BackgroundWriter, ReadError, WriteError, open_results, writer_registry
+from lighter_async.writers.dense import block_of
+from lighter_async.writers.image import to_pixels
 from lighter_async.writers.jpeg import write_jpeg
 from lighter_async.writers.json import write_json
 from lighter_async.writers.safetensors import decode_safetensors, write_safetensors
@@ -427,3 +429,18 @@ def test_compressors_of_imagecodecs_are_refused_without_it(compression):
     else:
         data = encoded(write_tiff.with_options(compression=compression), noise(2, 9, 7))
         np.testing.assert_array_equal(write_tiff.decode(data), noise(2, 9, 7).numpy())
+
+
+@pytest.mark.parametrize("writer", ["jpeg", "webp"])
+@pytest.mark.parametrize("scale", ["minmax", (-1.0, 1.0)], ids=str)
+def test_a_scale_means_the_same_for_all_images_of_eight_bits(writer, scale):
+    """Of tensors, of their blocks, and on a device; and a wrong one is refused."""
+    value = noise(3, 9, 7) / 20 - 2
+    plain = writer_registry.get(writer)
+    chosen = plain.with_options(scale=scale)
+    expected = encoded(plain, to_pixels(value, scale=scale))
+    assert encoded(chosen, value) == expected
+    assert encoded(plain, chosen.reduce(value)) == expected
+    assert b"".join(chosen.encode_block(block_of(value, "it"))) == expected
+    with pytest.raises(ValueError, match="scale"):
+        plain.with_options(scale="other")

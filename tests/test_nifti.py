@@ -212,7 +212,7 @@ def test_rows_of_a_batch_with_one_affine_have_that(tmp_path):
         np.testing.assert_allclose(read(tmp_path / f"{name}.scan.nii.gz")[1], affine_of(2), atol=1e-4)
 
 
-@pytest.mark.parametrize("writer", ["npy", "safetensors", "json", "jpeg", "webp", "tiff", "row"])
+@pytest.mark.parametrize("writer", ["npy", "safetensors", "json", "image_2d", "jpeg", "webp", "tiff", "row"])
 def test_other_formats_take_the_plain_tensor_of_monais(tmp_path, writer):
     """In a batch and alone, with neither MONAI nor PyTorch in the helper, and equal to what a plain tensor gives."""
     value = noise(2, 3, 16, 16) / 100

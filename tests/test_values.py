@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor"),
     pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors"),
     pytest.mark.filterwarnings("ignore:TypedStorage is deprecated"),
-    pytest.mark.filterwarnings("ignore:image_.d got floats"),  # as `test_scale.py` has it
+    pytest.mark.filterwarnings("ignore:(image_.d|jpeg|webp) got floats"),  # as `test_scale.py` has it
 ]
 
 Refusal = tuple[type[Exception], str]

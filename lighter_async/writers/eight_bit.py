@@ -12,17 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lighter_async.block import Block
-from lighter_async.writers.image import _as_tensor as as_tensor
-from lighter_async.writers.image import _planes as pixels_of_block
-from lighter_async.writers.image import _reduce as reduced
-from lighter_async.writers.image import to_pixels
+from lighter_async.writers.pixels import as_tensor, pixels_of_block, reduced, to_pixels
+from lighter_async.writers.scaling import Scale
 
-__all__ = ["pillow_image", "planes_of", "planes_of_block", "reduced"]
+__all__ = ["pillow_image", "planes_of", "planes_of_block", "reduce_image"]
 
 _MODES = {3: "RGB", 4: "RGBA"}
 
 
-def planes_of(value: Any, writer: str, channels: Mapping[int, str | None], longest: int) -> NDArray[np.uint8]:
+def planes_of(
+    value: Any, writer: str, channels: Mapping[int, str | None], longest: int, scale: Scale
+) -> NDArray[np.uint8]:
     """The planes of an image: (C, H, W), uint8.
 
     Args:
@@ -30,6 +30,7 @@ def planes_of(value: Any, writer: str, channels: Mapping[int, str | None], longe
         writer: Its function's name in error messages.
         channels: By number of channels why they are refused, with the remedy; None for those that are stored.
         longest: Pixels that the format allows on a side.
+        scale: As for `to_pixels`.
 
     Raises:
         ValueError: The value has another rank or number of channels, no pixels, or too many.
@@ -38,16 +39,23 @@ def planes_of(value: Any, writer: str, channels: Mapping[int, str | None], longe
     image = as_tensor(value)
     if problem := _problem(tuple(image.shape), writer, channels, longest):
         raise ValueError(problem)
-    planes: NDArray[np.uint8] = to_pixels(image).detach().cpu().contiguous().numpy()
+    planes: NDArray[np.uint8] = to_pixels(image, scale=scale).detach().cpu().contiguous().numpy()
     return planes
 
 
-def planes_of_block(block: Block, channels: Mapping[int, str | None], longest: int) -> NDArray[np.uint8] | None:
+def planes_of_block(
+    block: Block, channels: Mapping[int, str | None], longest: int, scale: Scale
+) -> NDArray[np.uint8] | None:
     """The same without a tensor; None if the value has to be refused, which `planes_of` does with a message."""
     if _problem(block.shape, "", channels, longest):
         return None
-    pixels = pixels_of_block(block)
+    pixels = pixels_of_block(block, None, scale)
     return None if pixels is None else pixels.reshape(block.shape)
+
+
+def reduce_image(tensor: Any, **options: Any) -> Any:
+    """The pixels on an accelerator, which leaves a quarter of a float32's bytes to copy."""
+    return reduced(tensor, 3, **options)
 
 
 def pillow_image(planes: NDArray[np.uint8]) -> Any:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lighter_async.block import Block
 from lighter_async.errors import shown
 from lighter_async.writers.base import Encoded, Encoder
+from lighter_async.writers.dense import without_class
 from lighter_async.writers.pixels import Mode, as_tensor, pixels_of_block, reduced, to_pixels
 from lighter_async.writers.png import check_png, decode_png, encode_png
 from lighter_async.writers.scaling import Scale, checked_scale, remark_on_range
@@ -20,6 +21,7 @@ __all__ = [
     "decode_image_3d",
     "encode_image_2d",
     "encode_image_3d",
+    "remark_on_image",
     "to_pixels",
     "write_image_2d",
     "write_image_3d",
@@ -211,14 +213,17 @@ def _reduce_3d(tensor: Any, **options: Any) -> Any:
 
 
 def _remark_2d(value: Any, **options: Any) -> str | None:
-    return _remark("image_2d", value, **options)
+    return remark_on_image("image_2d", value, **options)
 
 
 def _remark_3d(value: Any, **options: Any) -> str | None:
-    return _remark("image_3d", value, **options)
+    return remark_on_image("image_3d", value, **options)
 
 
-def _remark(writer: str, value: Any, *, mode: Mode | None = None, scale: Scale = "unit", **options: Any) -> str | None:
+def remark_on_image(
+    writer: str, value: Any, *, mode: Mode | None = None, scale: Scale = "unit", **options: Any
+) -> str | None:
+    """What a person should know of how an image writer takes such values; None if there is nothing."""
     if scale == "unit":
         return remark_on_range(value, writer)
     kept = "uint16" if mode == "I;16" else "uint8"
@@ -272,6 +277,7 @@ write_image_2d = Encoder(
     suffix=".png",
     name="image_2d",
     encode_block=_encode_block_2d,
+    prepare=without_class,
     reduce=_reduce_2d,
     remark=_remark_2d,
     check=_check,
@@ -284,6 +290,7 @@ write_image_3d = Encoder(
     suffix=".png",
     name="image_3d",
     encode_block=_encode_block_3d,
+    prepare=without_class,
     reduce=_reduce_3d,
     remark=_remark_3d,
     check=_check,

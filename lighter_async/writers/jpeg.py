@@ -12,7 +12,9 @@ from lighter_async.block import Block
 from lighter_async.errors import shown
 from lighter_async.writers.base import Encoder
 from lighter_async.writers.dense import without_class
-from lighter_async.writers.eight_bit import pillow_image, planes_of, planes_of_block, reduced
+from lighter_async.writers.eight_bit import pillow_image, planes_of, planes_of_block, reduce_image
+from lighter_async.writers.image import remark_on_image
+from lighter_async.writers.scaling import Scale, checked_scale
 
 __all__ = ["decode_jpeg", "encode_jpeg", "write_jpeg"]
 
@@ -28,23 +30,28 @@ _LONGEST = 65500  # pixels on a side, libjpeg's limit
 _MOST_IN_BYTE = 512  # pixels: a block of 8 x 8 takes a bit at least
 
 
-def encode_jpeg(value: Any, *, quality: int = 90, subsampling: Subsampling = "4:2:0") -> memoryview:
+def encode_jpeg(
+    value: Any, *, quality: int = 90, subsampling: Subsampling = "4:2:0", scale: Scale = "unit"
+) -> memoryview:
     """A JPEG of an image.
 
     Args:
         value: CHW with 1 (grey) or 3 (RGB) channels; floats in [0, 1], uint8 or bool, as for `encode_image_2d`.
         quality: 1 to 100.
         subsampling: How much of the colours is kept: ``"4:4:4"`` all, ``"4:2:2"`` half, ``"4:2:0"`` a quarter.
+        scale: What becomes black and what white, as for `encode_image_2d`.
 
     Raises:
         ValueError: The tensor has another rank or number of channels, no pixels, or more than 65,500 on a side.
         TypeError: The dtype has no single meaning as pixels, or the value is not a dense tensor or array.
     """
-    return _encode(planes_of(value, "write_jpeg", _CHANNELS, _LONGEST), quality, subsampling)
+    return _encode(planes_of(value, "write_jpeg", _CHANNELS, _LONGEST, scale), quality, subsampling)
 
 
-def _encode_block(block: Block, *, quality: int = 90, subsampling: Subsampling = "4:2:0") -> memoryview | None:
-    planes = planes_of_block(block, _CHANNELS, _LONGEST)
+def _encode_block(
+    block: Block, *, quality: int = 90, subsampling: Subsampling = "4:2:0", scale: Scale = "unit"
+) -> memoryview | None:
+    planes = planes_of_block(block, _CHANNELS, _LONGEST, scale)
     return None if planes is None else _encode(planes, quality, subsampling)
 
 
@@ -75,15 +82,20 @@ def decode_jpeg(data: bytes | memoryview) -> NDArray[np.uint8]:
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
 
 
-def _check(*, quality: int = 90, subsampling: Subsampling = "4:2:0") -> None:
+def _check(*, quality: int = 90, subsampling: Subsampling = "4:2:0", scale: Scale = "unit") -> None:
     """
     Raises:
         ValueError: An option is out of range.
     """
+    checked_scale(scale)
     if type(quality) is not int or not 1 <= quality <= 100:
         raise ValueError(f"quality is 1 to 100, not {shown(quality)}")
     if not isinstance(subsampling, str) or subsampling not in _SUBSAMPLINGS:
         raise ValueError(f"subsampling is one of {', '.join(map(repr, _SUBSAMPLINGS))}, not {shown(subsampling)}")
+
+
+def _remark(value: Any, **options: Any) -> str | None:
+    return remark_on_image("jpeg", value, **options)
 
 
 write_jpeg = Encoder(
@@ -92,7 +104,8 @@ write_jpeg = Encoder(
     name="jpeg",
     encode_block=_encode_block,
     prepare=without_class,
-    reduce=reduced,
+    reduce=reduce_image,
+    remark=_remark,
     check=_check,
     decode=decode_jpeg,
 )

@@ -83,10 +83,10 @@ writer_registry.register("row")(write_row)
 writer_registry.register("json")(write_json)
 writer_registry.register("nifti")(write_nifti)
 writer_registry.register("safetensors")(write_safetensors)
-writer_registry.register("table_row")(write_table_row)
 writer_registry.register("jpeg")(write_jpeg)
 writer_registry.register("webp")(write_webp)
 writer_registry.register("tiff")(write_tiff)
+writer_registry.register("table_row")(write_table_row)
 
 
 def encoder_of(name: str, file: str) -> Encoder | None:

@@ -12,7 +12,9 @@ from lighter_async.block import Block
 from lighter_async.errors import shown
 from lighter_async.writers.base import Encoder
 from lighter_async.writers.dense import without_class
-from lighter_async.writers.eight_bit import pillow_image, planes_of, planes_of_block, reduced
+from lighter_async.writers.eight_bit import pillow_image, planes_of, planes_of_block, reduce_image
+from lighter_async.writers.image import remark_on_image
+from lighter_async.writers.scaling import Scale, checked_scale
 
 __all__ = ["decode_webp", "encode_webp", "write_webp"]
 
@@ -22,7 +24,9 @@ _MOST_IN_BYTE = 1032  # pixels, of a large image whose size is not recorded; los
 _LARGE = 1 << 24  # pixels
 
 
-def encode_webp(value: Any, *, quality: int = 80, lossless: bool = False, method: int = 4) -> memoryview:
+def encode_webp(
+    value: Any, *, quality: int = 80, lossless: bool = False, method: int = 4, scale: Scale = "unit"
+) -> memoryview:
     """A WebP of an image.
 
     Args:
@@ -31,16 +35,19 @@ def encode_webp(value: Any, *, quality: int = 80, lossless: bool = False, method
         quality: 0 to 100; of a lossless file the effort for a small one.
         lossless: Whether the pixels are kept exactly, also where they are transparent.
         method: 0 (fast) to 6 (small).
+        scale: What becomes black and what white, as for `encode_image_2d`.
 
     Raises:
         ValueError: The tensor has another rank or number of channels, no pixels, or more than 16,383 on a side.
         TypeError: The dtype has no single meaning as pixels, or the value is not a dense tensor or array.
     """
-    return _encode(planes_of(value, "write_webp", _CHANNELS, _LONGEST), quality, lossless, method)
+    return _encode(planes_of(value, "write_webp", _CHANNELS, _LONGEST, scale), quality, lossless, method)
 
 
-def _encode_block(block: Block, *, quality: int = 80, lossless: bool = False, method: int = 4) -> memoryview | None:
-    planes = planes_of_block(block, _CHANNELS, _LONGEST)
+def _encode_block(
+    block: Block, *, quality: int = 80, lossless: bool = False, method: int = 4, scale: Scale = "unit"
+) -> memoryview | None:
+    planes = planes_of_block(block, _CHANNELS, _LONGEST, scale)
     return None if planes is None else _encode(planes, quality, lossless, method)
 
 
@@ -100,7 +107,7 @@ def _size_of(start: bytes) -> tuple[int, int]:
     raise ValueError("it is no WebP")
 
 
-def _check(*, quality: int = 80, lossless: bool = False, method: int = 4) -> None:
+def _check(*, quality: int = 80, lossless: bool = False, method: int = 4, scale: Scale = "unit") -> None:
     """
     Raises:
         ValueError: An option is out of range.
@@ -108,6 +115,7 @@ def _check(*, quality: int = 80, lossless: bool = False, method: int = 4) -> Non
     """
     from PIL import features
 
+    checked_scale(scale)
     if type(quality) is not int or not 0 <= quality <= 100:
         raise ValueError(f"quality is 0 to 100, not {shown(quality)}")
     if type(lossless) is not bool:
@@ -118,13 +126,18 @@ def _check(*, quality: int = 80, lossless: bool = False, method: int = 4) -> Non
         raise ImportError("this Pillow was built without WebP: pip install --force-reinstall pillow has it")
 
 
+def _remark(value: Any, **options: Any) -> str | None:
+    return remark_on_image("webp", value, **options)
+
+
 write_webp = Encoder(
     encode_webp,
     suffix=".webp",
     name="webp",
     encode_block=_encode_block,
     prepare=without_class,
-    reduce=reduced,
+    reduce=reduce_image,
+    remark=_remark,
     check=_check,
     decode=decode_webp,
 )
