@@ -605,8 +605,19 @@ def test_an_index_under_another_name_is_pending(tmp_path):
 # Crashes
 
 
-@pytest.mark.parametrize("torn", ["whole", "torn"])
-@pytest.mark.parametrize("job", ["store", "store_synced", "store_over"])
+@pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL")
+@pytest.mark.parametrize(
+    ("job", "torn"),
+    [
+        ("store", "torn"),
+        pytest.param("store", "whole", marks=pytest.mark.long),
+        *(
+            pytest.param(job, torn, marks=pytest.mark.long)
+            for job in ("store_synced", "store_over")
+            for torn in ("whole", "torn")
+        ),
+    ],
+)
 def test_a_job_that_is_killed_at_any_change_goes_on(tmp_path, job, torn):
     """What was said to be stored is there, and the next run stores the rest, once."""
     assert run_kills("tables_script.py", tmp_path, job, torn) > 25
