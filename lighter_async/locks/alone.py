@@ -21,7 +21,7 @@ _LONGEST_PAUSE = 0.02  # seconds between two looks
 
 @contextmanager
 def alone_in(
-    path: str, *, waiting: Callable[[], None] = lambda: None, seconds: float = _SECONDS_ALONE
+    path: str, *, waiting: Callable[[], None] = lambda: None, seconds: float | None = None
 ) -> Iterator[int]:
     """Be the only one of all processes in a file for a few lines; gives its descriptor. The file is made.
 
@@ -30,7 +30,7 @@ def alone_in(
     Args:
         path: The file.
         waiting: Called again and again while another one is in it, such as `run_handlers`, if the caller holds no lock.
-        seconds: How long another one may be in it.
+        seconds: How long another one may be in it; None: a minute.
 
     Raises:
         TimeoutError: Somebody has been in it for longer.
@@ -100,7 +100,7 @@ def _take_beside(path: str, waiting: Callable[[], None]) -> str:
     return path  # if it is another one's still, that one has died in these few lines
 
 
-def _lock(descriptor: int, path: str, waiting: Callable[[], None], seconds: float = _SECONDS_ALONE) -> None:
+def _lock(descriptor: int, path: str, waiting: Callable[[], None], seconds: float | None = None) -> None:
     """Lock a file, as soon as nobody else has it: that is a few lines of ours, or whoever may read it, for ever.
 
     Raises:
@@ -113,23 +113,24 @@ def _lock(descriptor: int, path: str, waiting: Callable[[], None], seconds: floa
         except BlockingIOError:
             continue
     raise TimeoutError(
-        f"somebody has had {path!r} locked for {seconds:g} s, which is never done for more than a moment; "
+        f"somebody has had {path!r} locked for {_SECONDS_ALONE if seconds is None else seconds:g} s, which is never done for more than a moment; "
         f"fuser -v {path} lists who has it open: end that, or let it go on if it is stopped"
     )
 
 
-def _looks(path: str, waiting: Callable[[], None], seconds: float = _SECONDS_ALONE) -> Iterator[None]:
+def _looks(path: str, waiting: Callable[[], None], seconds: float | None = None) -> Iterator[None]:
     """Moments to look again whether a file is free, until time is up. Of a long wait is told.
 
     Args:
         path: The file.
         waiting: Called between the looks.
-        seconds: How long it may take.
+        seconds: How long it may take; None: a minute.
     """
+    limit = _SECONDS_ALONE if seconds is None else seconds
     begun = time.monotonic()
     told, pause = False, 0.0005
     yield
-    while (waited := time.monotonic() - begun) < seconds:
+    while (waited := time.monotonic() - begun) < limit:
         if waited > _SECONDS_UNTOLD and not told:
             told = True
             notify(f"waiting for whoever has locked {path!r}")
