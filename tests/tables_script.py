@@ -14,7 +14,7 @@ from killing import at_each_change
 from lighter_async import BackgroundWriter, Origin, Run, TableTarget, open_results, pending, read_manifest
 from lighter_async.manifest.verify import verify
 
-NAME = sys.argv[4] if len(sys.argv) > 4 else "t.csv"
+NAME = sys.argv[4] if __name__ == "__main__" and len(sys.argv) > 4 else "t.csv"
 ROWS = 12
 UNITS = [range(4), range(4, 5), range(9, 12), range(5, 9)]
 

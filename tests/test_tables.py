@@ -787,6 +787,54 @@ def test_ranks_in_processes_of_their_own_store_their_shares(tmp_path, name):
     assert table_at(tmp_path / name) == whole()
 
 
+def test_a_rank_that_comes_and_goes_while_the_table_is_written_loses_no_row(tmp_path, monkeypatch):
+    """Its rows are recorded after whoever writes the table has read the records."""
+    from lighter_async.targets.table import sealing
+
+    run = {"id": "one", "world_size": 2}
+    shares = [range(rank, ROWS, 2) for rank in range(2)]
+    real, calls = sealing.write_table, []
+
+    def write_table(*args):
+        calls.append(args)
+        if len(calls) == 1:
+            names = [name_of(index) for index in shares[1]]
+            write(TableTarget(tmp_path / NAME, run=Run(rank=1, **run)), columns_of(shares[1]), names, shares[1])
+        return real(*args)
+
+    monkeypatch.setattr(sealing, "write_table", write_table)
+    with BackgroundWriter(target=TableTarget(tmp_path / NAME, run=Run(rank=0, **run)), backend="thread") as writer:
+        names = [name_of(index) for index in shares[0]]
+        writer.submit_batch(names, columns_of(shares[0]), origin=Origin(shares[0]))
+        writer.flush(seal=True)
+        assert len(calls) == 1
+    check_whole(tmp_path)
+
+
+def test_a_worker_that_begins_while_unused_rows_are_removed_loses_none(tmp_path, monkeypatch):
+    """A file that it has made and not locked yet may be taken for one of a worker that has died."""
+    from lighter_async.targets.table import spool
+
+    path = tmp_path / "t.csv"
+    writer = BackgroundWriter(target=TableTarget(path), backend="thread", max_workers=1)
+    looks = []
+
+    def look(descriptor, path):
+        if path.endswith(".rows"):
+            looks.append(path)
+            if len(looks) == 1:
+                spool.Spools(str(tmp_path), "t.csv", 0, is_synced=False).idle()
+                assert not os.path.exists(path)
+        return real(descriptor, path)
+
+    real = spool.try_share
+    monkeypatch.setattr(spool, "try_share", look)
+    with writer:
+        writer.submit("a", {"x": 1})
+    assert len(looks) == 2
+    assert path.read_text() == "name,x\na,1\n"
+
+
 def test_two_ranks_with_different_samples_under_one_name_are_told(tmp_path):
     """The last one to close says so."""
     run = {"id": "one", "world_size": 2}

@@ -104,6 +104,8 @@ class Sealing:
             state = self._state()
             if not anew and self._is_sealed(state):
                 return False
+            # Before the records are read: a rank that ends meanwhile has rows that these do not tell of.
+            idle = self.spools.idle()
             manifest = read_manifest(self.spools.root)
             counted = manifest.counted(writer=TABLE_WRITER, key=self.spools.table)
             records = next(iter(counted.values()), None)
@@ -118,13 +120,12 @@ class Sealing:
                 # The file that says them is of another time, as where somebody has put it back: the rows say it, too.
                 self._write(content_of(records, self.store), state)
             current = set().union(*manifest.current_runs().values())
-            self.spools.remove_unused(
-                {
-                    block.head.object or ""
-                    for block in manifest.records.blocks
-                    if block.head.key == self.spools.table and block.head.run in current
-                }
-            )
+            used = {
+                block.head.object
+                for block in manifest.records.blocks
+                if block.head.key == self.spools.table and block.head.run in current
+            }
+            self.spools.remove(spool for spool in idle if spool not in used)
         return True
 
     def _write(self, content: Content, state: object) -> None:
