@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import enum
 import io
 import json
 import os
@@ -351,6 +352,7 @@ def test_what_a_table_cannot_hold_is_refused_with_the_way_out(tmp_path, value, t
         ({}, ValueError, "has a column at least"),
         ({"a": [1, 2], "b": [1]}, ValueError, "as many samples of each column"),
         ({1: [1, 2]}, TypeError, "columns of a table have texts as names, not 1"),
+        ({"\ud800": [1, 2]}, ValueError, "the name of a column is no valid text"),
         ([1, 2], TypeError, r"a row of a table is a dict from columns to values, not int"),
         ({"a": 3}, TypeError, "column 'a' of a batch is a tensor or array with a batch dimension"),
         ({"a": torch.tensor(3)}, ValueError, "column 'a' needs a batch dimension"),
@@ -600,6 +602,140 @@ def test_an_index_under_another_name_is_pending(tmp_path):
         ["0,a,1", "0,_,0", "1,b,2"],
         ["0,_,0", "0,a,1", "1,b,2"],
     )
+
+
+def test_rows_that_a_run_has_superseded_are_not_missed(tmp_path):
+    """Their files are removed, and `pending` warns of nothing."""
+    store(tmp_path)
+    write(TableTarget(tmp_path / NAME), columns_of([3], 1), [name_of(3)], [3])
+    names = [name_of(index) for index in range(ROWS)]
+    assert list(pending(range(ROWS), tmp_path / NAME, names=names)) == [*range(3), *range(4, ROWS)]
+
+
+def test_members_of_enums_are_stored_by_their_values(tmp_path):
+    """As JSON has them, in cells and as names of columns."""
+
+    class Split(str, enum.Enum):
+        TEST = "test"
+
+    write(TableTarget(tmp_path / "t.csv"), [{Split.TEST: Split.TEST}], ["a"])
+    write(TableTarget(tmp_path / "u.csv"), {Split.TEST: [Split.TEST]}, ["a"])
+    assert (tmp_path / "t.csv").read_text() == (tmp_path / "u.csv").read_text() == "name,test\na,test\n"
+
+
+def test_a_table_that_was_written_before_the_latest_rows_is_found(tmp_path, capsys):
+    """A run that has written it early, and is killed later, leaves rows that it lacks."""
+    writer = BackgroundWriter(target=TableTarget(tmp_path / NAME), backend="thread", max_workers=1)
+    for unit in (range(4), range(4, ROWS)):
+        writer.submit_batch([name_of(index) for index in unit], columns_of(unit), origin=Origin(unit))
+        writer.flush(seal=unit == range(4))
+    assert verify(tmp_path).is_sound  # the writer at work will write it
+    assert writer.close_by(DEADLINE) == 0
+    assert table_at(tmp_path / NAME) == whole(indices=range(4))
+    assert main(["verify", str(tmp_path / NAME)]) == 1
+    assert "it was written before 8 of 12 rows were stored" in capsys.readouterr().out
+    assert main(["verify", str(tmp_path / NAME), "--repair"]) == 0
+    check_whole(tmp_path)
+
+
+def test_a_table_of_a_run_that_counts_no_longer_is_found(tmp_path, capsys):
+    """As where the one that has begun anew is killed before it ends."""
+    store(tmp_path)
+    writer = BackgroundWriter(target=TableTarget(tmp_path / NAME), backend="thread", max_workers=1)
+    writer.submit_batch([name_of(0)], columns_of([0], 1), origin=Origin([0]))
+    assert writer.close_by(DEADLINE) == 0
+    assert table_at(tmp_path / NAME) == whole()
+    assert main(["verify", str(tmp_path)]) == 1
+    assert "it was written before the latest run" in capsys.readouterr().out
+    assert main(["verify", str(tmp_path), "--repair"]) == 0
+    assert table_at(tmp_path / NAME) == whole(1, [0])
+
+
+@pytest.mark.parametrize("put", ["folder", "link", "pipe"])
+def test_what_is_in_the_place_of_a_table_is_found_and_told(tmp_path, capsys, put):
+    """A link and a pipe are replaced; a folder has to be removed by hand."""
+    store(tmp_path)
+    path = tmp_path / NAME
+    path.rename(tmp_path.parent / "moved.csv")
+    if put == "folder":
+        path.mkdir()
+    elif put == "link":
+        path.symlink_to(tmp_path.parent / "moved.csv")
+    else:
+        os.mkfifo(path)
+    assert main(["verify", str(tmp_path)]) == 1
+    assert f"table: {NAME} (" in capsys.readouterr().out
+    assert main(["verify", str(tmp_path), "--repair"]) == (1 if put == "folder" else 0)
+    if put == "folder":
+        assert "cannot be repaired" in capsys.readouterr().err
+        path.rmdir()
+        store(tmp_path, resume=True)
+    check_whole(tmp_path)
+    (tmp_path.parent / "moved.csv").unlink()
+
+
+@pytest.mark.parametrize("damage", ["removed", "torn"])
+def test_types_that_are_gone_are_taken_from_the_rows(tmp_path, damage):
+    """So a run that goes on is told of another type all the same."""
+    write(TableTarget(tmp_path / "t.csv"), {"x": [1]}, ["a"])
+    file = tmp_path / ".lighter-async/tables/t.csv/columns.json"
+    if damage == "removed":
+        file.unlink()
+    else:
+        file.write_text(file.read_text()[:20])
+    with pytest.raises(WriteError, match="column 'x' of sample 'b' is text, and int64 in sample 'a'"):
+        write(TableTarget(tmp_path / "t.csv"), {"x": ["1"]}, ["b"], resume=True)
+    write(TableTarget(tmp_path / "t.csv"), {"x": [2]}, ["c"], resume=True)
+    assert (tmp_path / "t.csv").read_text() == "name,x\na,1\nc,2\n"
+
+
+def test_rows_that_make_no_table_are_told(tmp_path, capsys, monkeypatch):
+    """No row is lost, and the table that was there stays."""
+    from lighter_async.targets.table.columns import Columns
+
+    path = tmp_path / "t.parquet"
+    write(TableTarget(path), {"x": [1]}, ["a"])
+    with monkeypatch.context() as patch:
+        patch.setattr(Columns, "check", lambda *_: None)
+        write(TableTarget(path), {"x": ["1"]}, ["b"], resume=True)
+    told = "column 'x' is int64 in sample 'a' and text in 'b'"
+    assert told in capsys.readouterr().err
+    assert main(["verify", str(path), "--repair"]) == 1
+    assert told in capsys.readouterr().err
+    assert table_at(path) == [{"name": "a", "x": 1}]
+    assert open_results(path)["b"] == {"x": "1"}
+
+
+@pytest.mark.parametrize("kind", ["show_info", "list<int64", "binary", ">", 3])
+def test_types_that_somebody_has_written_are_not_believed(tmp_path, kind):
+    """The rows say theirs themselves."""
+    path = tmp_path / "t.parquet"
+    write(TableTarget(path), {"x": [1]}, ["a"])
+    about = {"runs": [read_manifest(tmp_path).runs[0].run], "columns": {"x": [kind, "a"]}}
+    (tmp_path / ".lighter-async/tables/t.parquet/columns.json").write_text(json.dumps(about))
+    write(TableTarget(path), {"x": [2]}, ["b"], resume=True)
+    assert table_at(path) == [{"name": "a", "x": 1}, {"name": "b", "x": 2}]
+
+
+def test_a_table_of_many_workers_takes_few_descriptors(tmp_path, monkeypatch):
+    """Each worker of each run has a file of its own; they are read some at a time."""
+    import resource
+
+    path = tmp_path / "t.csv"
+    for index in range(60):
+        (tmp_path / ".lighter-async").mkdir(exist_ok=True)
+        run = Run(id=f"run-{index}", rank=index, world_size=60)
+        writer = BackgroundWriter(target=TableTarget(path, run=run), backend="thread", max_workers=1, resume=True)
+        writer.submit(str(index), {"x": index}, origin=Origin([index]))
+        assert writer.close_by(DEADLINE) == 0
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 50, limits[1]))
+    try:
+        write(TableTarget(path), {"x": [60]}, None, [60], resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert [row["x"] for row in read_csv(path)] == [str(index) for index in range(61)]
 
 
 # Crashes

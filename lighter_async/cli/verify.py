@@ -60,7 +60,7 @@ def run_verify(directory: Path, *, as_json: bool, repair: bool, workers: int | N
             for one in report.findings:
                 if one.trouble == "table":
                     write_again(report.directory, one.file)
-        except OSError as error:
+        except (OSError, LighterAsyncError, TypeError, ValueError, ImportError) as error:
             say(f"{directory} cannot be repaired: {error}")
             return 1
     if as_json:

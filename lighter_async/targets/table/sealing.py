@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from lighter_async.below import read_below
 from lighter_async.files import name_part, publish, remove, sync_folder, write_part
 from lighter_async.locks import alone_in, unlink_from_copies
 from lighter_async.locks.flock import OPEN, NoLocks, own, try_lock, try_share
@@ -30,6 +32,7 @@ _SEALING = "sealing.lock"
 _SECONDS_OF_A_LOOK = 0.001
 _SECONDS_TO_SEAL = 3600.0  # that another rank may take for a large table
 _SHOWN = 3
+_LARGEST = 1 << 24  # bytes of what is said of a table
 
 
 @dataclass(eq=False)
@@ -137,7 +140,14 @@ class Sealing:
                 file.flush()
                 os.fsync(file.fileno())
             xxh3 = self.store.checksum(os.path.basename(temporary))
-            about = {"rows": count, "bytes": os.stat(temporary).st_size, "xxh3": xxh3, "records": state}
+            about = {
+                "rows": count,
+                "samples": len(content.records),
+                "runs": sorted({block.head.run for block in content.records.blocks}),
+                "bytes": os.stat(temporary).st_size,
+                "xxh3": xxh3,
+                "records": state,
+            }
             # First, so that a table that was not finished is seen to be another one.
             publish(os.path.join(self.spools.folder, SEALED_TABLE), [memoryview(json.dumps(about).encode())])
             name_part(temporary, self.path, replace=True)
@@ -160,10 +170,10 @@ class Sealing:
     def _is_sealed(self, state: object) -> bool:
         """Whether the table was written from these records, and is there."""
         try:
-            with open(os.path.join(self.spools.folder, SEALED_TABLE), "rb") as file:
-                about = json.load(file)
-            return bool(about["records"] == state and os.stat(self.path).st_size == about["bytes"])
-        except (OSError, ValueError, KeyError, TypeError):
+            about = json.loads(read_below(self.spools.folder, SEALED_TABLE, _LARGEST))
+            status = os.lstat(self.path)
+            return bool(about["records"] == state and stat.S_ISREG(status.st_mode) and status.st_size == about["bytes"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return False
 
 

@@ -17,10 +17,11 @@ from lighter_async.names import RESERVED_PREFIX
 from lighter_async.store import table_folder
 from lighter_async.targets.open_part import AppendedPart
 
-__all__ = ["Spools"]
+__all__ = ["SPOOL_ENDING", "Spools"]
 
 _BEGINNING = b"rows of a table of lighter_async, version 1\n"
-_ENDING = ".rows"
+SPOOL_ENDING = ".rows"
+"""What the names of spools end in."""
 
 
 @dataclass
@@ -68,7 +69,7 @@ class Spools:
             OSError: It cannot be made.
         """
         while True:
-            name = f"{self.rank}-{lane}-{os.urandom(4).hex()}{_ENDING}"
+            name = f"{self.rank}-{lane}-{os.urandom(4).hex()}{SPOOL_ENDING}"
             path = os.path.join(self.folder, name)
             try:
                 descriptor = own.open(os.open, path, OPEN | os.O_CREAT | os.O_EXCL, 0o666)
@@ -93,13 +94,16 @@ class Spools:
             return spool
 
     def idle(self) -> list[str]:
-        """The spools that nobody writes to any more, as they are recorded: what is in them is recorded by now, or never."""
+        """The spools that nobody writes to any more, as they are recorded.
+
+        What is in them is recorded by now, or never.
+        """
         found: list[str] = []
         if not HAS_LOCKS:
             return found
         for name in sorted(os.listdir(self.folder)):
             path = os.path.join(self.folder, name)
-            if not name.endswith(_ENDING):
+            if not name.endswith(SPOOL_ENDING):
                 continue
             try:
                 descriptor = own.open(os.open, path, OPEN)
