@@ -1,4 +1,4 @@
-"""What a job that is killed stores: a file for each sample, tar shards, rows of an array or a table; and what is there."""
+"""What a job that is killed stores: files, tar shards, or rows of an array or a table; and what lies there."""
 
 from __future__ import annotations
 
@@ -284,7 +284,8 @@ KINDS: dict[str, Kind] = {
 
 
 def _table_row(index: int) -> dict[str, Any]:
-    return {"number": index, "text": f'"{index}",\n' * (index * 7919 % 300), "row": (row(index)[:16] * 1000).astype(np.int32)}
+    numbers = (row(index)[:16] * 1000).astype(np.int32)
+    return {"number": index, "text": f'"{index}",\n' * (index * 7919 % 300), "row": numbers}
 
 
 def _durability(choose: random.Random) -> Any:
