@@ -38,6 +38,7 @@ from lighter_async import (
     Run,
     TableTarget,
     TableWriter,
+    TarShards,
     WriteError,
     open_results,
     pending,
@@ -736,6 +737,23 @@ def test_a_table_of_many_workers_takes_few_descriptors(tmp_path, monkeypatch):
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert [row["x"] for row in read_csv(path)] == [str(index) for index in range(61)]
+
+
+def test_rows_are_no_files_that_can_be_unpacked(tmp_path, capsys):
+    """Of a folder that has shards, too, these alone are; and shards alone are compacted."""
+    stored = tmp_path / "stored"
+    write(TableTarget(stored / "t.csv"), {"x": [1, 2]}, ["a", "b"])
+    assert main(["unpack", str(stored), str(tmp_path / "out")]) == 2
+    assert "nothing that is asked for counts in the shards" in capsys.readouterr().err
+    assert main(["compact", str(stored)]) == 2
+    with BackgroundWriter("text", target=TarShards(stored)) as writer:
+        writer.submit_batch(["a", "c"], ["A", "C"])
+    assert main(["unpack", str(stored), str(tmp_path / "out")]) == 0
+    assert "2 samples of" in (told := capsys.readouterr().out) and "but a file or a row each" in told
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".lighter-async", "a.txt", "c.txt"]
+    assert main(["compact", str(stored)]) == 0
+    assert verify(stored).findings == []
+    assert (stored / "t.csv").read_text() == "name,x\na,1\nb,2\n"
 
 
 # Crashes
