@@ -108,6 +108,7 @@ def check_readable(folder, told):
 def check_whole(folder, version=0):
     """Every row is there once, in order, and nothing beside the table."""
     assert {path.name for path in folder.iterdir()} == {NAME, ".lighter-async"}
+    assert list(folder.rglob(".lighter-async-*")) == []
     assert table_at(folder / NAME) == whole(version)
     assert len(open_results(folder / NAME)) == ROWS
     assert verify(folder).findings == []

@@ -35,7 +35,7 @@ NOT_WRITTEN: Final = "not written"
 """What is wrong with a table whose rows are stored, and which no run has written since."""
 
 _CHUNK = 1 << 20
-_LARGEST = 1 << 24  # bytes of what is said of a table; it names runs and manifests
+_LARGEST = 1 << 28  # bytes of what is said of a table; it names runs and manifests
 
 
 def table_folder(table: str) -> str:

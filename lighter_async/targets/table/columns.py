@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from lighter_async.below import read_below
-from lighter_async.files import publish
 from lighter_async.locks import alone_in
 from lighter_async.manifest import read_manifest
 from lighter_async.manifest.reader import current_runs, runs_of
@@ -17,13 +13,13 @@ from lighter_async.manifest.records import Records
 from lighter_async.store import TABLE_WRITER, DirectoryStore
 from lighter_async.table_row import common_type, is_type
 from lighter_async.tables import types_in
+from lighter_async.targets.table.beside import read_beside, write_beside
 from lighter_async.targets.table.spool import SPOOL_ENDING
 
 __all__ = ["Columns"]
 
 _FILE = "columns.json"
 _LOCK = "columns.lock"
-_LARGEST = 1 << 28  # bytes of the file
 _SECONDS_TO_READ = 3600.0  # that another worker may take for the rows of a large table
 
 
@@ -76,7 +72,7 @@ class Columns:
     def types(self) -> dict[str, str] | None:
         """The type of each column, as they are known now; None if that is not written anywhere."""
         try:
-            known = _parsed(os.path.join(self.folder, _FILE))[1]
+            known = _parsed(self.folder)[1]
         except (OSError, ValueError):
             return None
         return {key: kind for key, (kind, _) in known.items()}
@@ -102,7 +98,7 @@ class Columns:
     def _read(self) -> tuple[list[str], dict[str, tuple[str, str]]]:
         """The runs whose rows have these columns, and the columns; none if none of these runs counts any more."""
         try:
-            runs, known = _parsed(os.path.join(self.folder, _FILE))
+            runs, known = _parsed(self.folder)
         except (FileNotFoundError, ValueError):  # removed, or cut off by a loss of power
             return self._of_rows()
         if self.run in runs:
@@ -124,10 +120,10 @@ class Columns:
 
     def _write(self, runs: list[str], known: Mapping[str, tuple[str, str]]) -> None:
         about = {"runs": list(dict.fromkeys([*runs, self.run])), "columns": known}
-        publish(os.path.join(self.folder, _FILE), [memoryview(json.dumps(about).encode())])
+        write_beside(self.folder, _FILE, about)
 
 
-def _parsed(path: str) -> tuple[list[str], dict[str, tuple[str, str]]]:
+def _parsed(folder: str) -> tuple[list[str], dict[str, tuple[str, str]]]:
     """What the file says.
 
     Raises:
@@ -135,11 +131,11 @@ def _parsed(path: str) -> tuple[list[str], dict[str, tuple[str, str]]]:
         OSError: It cannot be read.
     """
     try:
-        about: Any = json.loads(read_below(os.path.dirname(path), os.path.basename(path), _LARGEST))
+        about = read_beside(folder, _FILE)
         runs = [str(run) for run in about["runs"]]
         known = {str(key): (str(kind), str(sample)) for key, (kind, sample) in about["columns"].items()}
         if not all(is_type(kind) for kind, _ in known.values()):
             raise ValueError("no type of a column")
         return runs, known
-    except (TypeError, KeyError, AttributeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path!r} is not valid") from error
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise ValueError(f"{_FILE!r} in {folder!r} is not valid") from error

@@ -6,15 +6,13 @@ them. A spool of which no row counts any more is removed.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lighter_async.below import read_below
-from lighter_async.files import name_part, publish, remove, sync_folder, write_part
+from lighter_async.files import name_part, remove, sync_folder, write_part
 from lighter_async.locks import alone_in, unlink_from_copies
 from lighter_async.locks.flock import OPEN, NoLocks, own, try_lock, try_share
 from lighter_async.manifest import read_manifest
@@ -22,6 +20,7 @@ from lighter_async.manifest.reader import manifest_files
 from lighter_async.notices import notify
 from lighter_async.store import SEALED_TABLE, TABLE_WRITER, DirectoryStore, Store
 from lighter_async.tables import Content, content_of, write_table
+from lighter_async.targets.table.beside import read_beside, write_beside
 from lighter_async.targets.table.columns import Columns
 from lighter_async.targets.table.spool import Spools
 
@@ -32,7 +31,6 @@ _SEALING = "sealing.lock"
 _SECONDS_OF_A_LOOK = 0.001
 _SECONDS_TO_SEAL = 3600.0  # that another rank may take for a large table
 _SHOWN = 3
-_LARGEST = 1 << 24  # bytes of what is said of a table
 
 
 @dataclass(eq=False)
@@ -149,7 +147,7 @@ class Sealing:
                 "records": state,
             }
             # First, so that a table that was not finished is seen to be another one.
-            publish(os.path.join(self.spools.folder, SEALED_TABLE), [memoryview(json.dumps(about).encode())])
+            write_beside(self.spools.folder, SEALED_TABLE, about)
             name_part(temporary, self.path, replace=True)
         except BaseException:
             remove(temporary)
@@ -170,10 +168,10 @@ class Sealing:
     def _is_sealed(self, state: object) -> bool:
         """Whether the table was written from these records, and is there."""
         try:
-            about = json.loads(read_below(self.spools.folder, SEALED_TABLE, _LARGEST))
+            about = read_beside(self.spools.folder, SEALED_TABLE)
             status = os.lstat(self.path)
             return bool(about["records"] == state and stat.S_ISREG(status.st_mode) and status.st_size == about["bytes"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError):
             return False
 
 
