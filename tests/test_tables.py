@@ -537,6 +537,21 @@ def test_a_damaged_row_is_left_out_and_told(tmp_path, capsys):
     assert [row["index"] for row in table_at(tmp_path / NAME)] == [*range(5), *range(6, ROWS), 90]
 
 
+def test_rows_that_somebody_has_removed_are_told_and_computed_again(tmp_path, capsys):
+    """The others are in the table."""
+    store(tmp_path)
+    (spool,) = (tmp_path / ".lighter-async" / "tables" / NAME).glob("*.rows")
+    spool.unlink()
+    write(TableTarget(tmp_path / NAME), columns_of([90]), ["case.90"], [90], resume=True)
+    told = capsys.readouterr().err
+    assert f"lacks {ROWS} of its rows, which cannot be read: 'case.0'" in told
+    assert f"No such file or directory: '{spool.name}')" in told
+    assert [row["index"] for row in table_at(tmp_path / NAME)] == [90]
+    assert main(["verify", str(tmp_path / NAME), "--repair"]) == 0
+    store(tmp_path, resume=True)
+    assert [row["index"] for row in table_at(tmp_path / NAME)] == [*range(ROWS), 90]
+
+
 @pytest.mark.parametrize("damage", ["removed", "changed", "cut", "never written"])
 def test_a_table_that_is_not_as_it_was_written_is_found_and_written_again(tmp_path, capsys, damage):
     """Of the rows, which are stored beside it; so nothing is computed again."""
