@@ -19,7 +19,7 @@ from lighter_async.manifest.adopt import lengths_of, number_name, stored
 from lighter_async.manifest.block import NAMES, Block
 from lighter_async.manifest.indices import IndexSet
 from lighter_async.manifest.line import LARGEST
-from lighter_async.manifest.reader import Series
+from lighter_async.manifest.reader import Series, is_superseded
 from lighter_async.manifest.records import Records
 from lighter_async.names import name_of
 from lighter_async.same import check_same, fingerprint_of
@@ -218,7 +218,12 @@ def _is_numbered(block: Block, lengths: Sequence[int | None], is_of_callback: bo
 
 def _warn_of_missing_files(manifest: Manifest, store: Store) -> None:
     """Warn of recorded files that are gone: the manifest decides what is done, so they would not be computed again."""
-    looked_at = manifest.records.some_files(_LOOKED_AT)
+    current = manifest.current_runs()
+    # Rows that a run has superseded by beginning anew are written over or removed.
+    standing = manifest.records.where(
+        lambda block: not (block.head.is_row and is_superseded(block.series, block.head.run, current))
+    )
+    looked_at = standing.some_files(_LOOKED_AT)
     missing = [file for file in looked_at if not store.has(file)]
     if missing:
         warnings.warn(

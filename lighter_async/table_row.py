@@ -26,6 +26,7 @@ __all__ = [
     "cell_of",
     "common_type",
     "decode_row",
+    "is_type",
     "pack_row",
     "packed_array",
     "padded_row",
@@ -215,6 +216,13 @@ def common_type(one: str, other: str) -> str | None:
         inner = common_type(one[5:-1], other[5:-1])
         return None if inner is None else f"list<{inner}>"
     return None
+
+
+def is_type(text: str) -> bool:
+    """Whether a text is what `type_of` says of some value."""
+    depth = text.count("list<")
+    inner = text.removeprefix("list<" * depth).removesuffix(">" * depth)
+    return text == "list<" * depth + inner + ">" * depth and inner in (*_TYPES.values(), *DTYPES)
 
 
 _TYPES = {type(None): "null", bool: "bool", int: "int64", float: "float64", str: "text"}

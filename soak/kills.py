@@ -224,8 +224,9 @@ class _Cycle:
         if not read_manifest(self._directory).runs:
             return  # killed before it began
         report = verify(self._directory, workers=1)
-        if report.damaged:
-            self._lose({one.record.index or 0 for one in report.damaged if one.record}, f"{report.counts()}")
+        damaged = [one for one in report.damaged if one.trouble != "table"]  # which the next run that ends writes
+        if damaged:
+            self._lose({one.record.index or 0 for one in damaged if one.record}, f"{report.counts()}")
         if gone := self._stored.unreadable(self._directory, self._reported):
             self._lose(set(gone), "not to be read")
 

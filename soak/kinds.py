@@ -1,7 +1,8 @@
-"""What a job that is killed stores: a file for each sample, tar shards or rows of an array; and what lies there."""
+"""What a job that is killed stores: files, tar shards, or rows of an array or a table; and what lies there."""
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import random
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from samples import content, look, row, torn_of, value
 
-from lighter_async import ArrayTarget, BackgroundWriter, Run, TarShards, open_results
+from lighter_async import ArrayTarget, BackgroundWriter, Results, Run, TableTarget, TarShards, open_results
 from lighter_async.targets.shards.walk import samples_in
 
 __all__ = ["KINDS", "Found", "Kind"]
@@ -216,8 +217,75 @@ class Rows:
         return False  # it does not show from outside
 
 
-KINDS: dict[str, Kind] = {"files": Files(), "shards": Shards(), "rows": Rows(False), "growing rows": Rows(True)}
+class Table:
+    """Rows of one table, with texts of very different lengths."""
+
+    title = "a table"
+
+    def where(self, directory: Path) -> Path:
+        return directory / "t.csv"
+
+    def writer(
+        self, directory: Path, samples: int, choose: random.Random, run: Run, **options: Any
+    ) -> BackgroundWriter:
+        target = TableTarget(self.where(directory), durability=_durability(choose), run=run)
+        return BackgroundWriter(target=target, **options)
+
+    def samples(self, indices: Sequence[int]) -> tuple[Sequence[str], Any]:
+        # Some are stored one by one, and some by columns.
+        rows = [_table_row(index) for index in indices]
+        values = rows if indices[0] % 2 else {key: [one[key] for one in rows] for key in ("number", "text", "row")}
+        return [f"case.{index}" for index in indices], values
+
+    def look(self, directory: Path) -> Found:
+        found = Found()
+        for one in sorted(directory.iterdir() if directory.exists() else ()):
+            if one.name not in ("t.csv", _MANIFEST) and not one.name.startswith(f"{_MANIFEST}-"):
+                found.strange.append(str(one))
+        with suppress(FileNotFoundError), open(self.where(directory), newline="") as file:
+            for line in csv.DictReader(file):
+                index = int(line["index"])
+                found.stored.append(index)
+                expected = _table_row(index)
+                cells = {"number": str(index), "text": expected["text"], "row": json.dumps(expected["row"].tolist())}
+                cells["row"] = cells["row"].replace(" ", "")
+                if line != {"index": str(index), "name": f"case.{index}", **cells}:
+                    found.torn.append(index)
+        if found.stored != sorted(found.stored):
+            found.strange.append("a table whose rows are not in order")
+        return found
+
+    def unreadable(self, directory: Path, indices: Collection[int]) -> list[int]:
+        if not indices:
+            return []
+        results = open_results(self.where(directory))
+        return [index for index in indices if not self._is_read(results, index)]
+
+    def _is_read(self, results: Results, index: int) -> bool:
+        found, expected = results.get(f"case.{index}"), _table_row(index)
+        return (
+            found is not None
+            and (found["number"], found["text"]) == (index, expected["text"])
+            and np.array_equal(found["row"], expected["row"])
+        )
+
+    def is_midway(self, directory: Path) -> bool:
+        return any(directory.rglob(f"{_MANIFEST}-*.part"))
+
+
+KINDS: dict[str, Kind] = {
+    "files": Files(),
+    "shards": Shards(),
+    "rows": Rows(False),
+    "growing rows": Rows(True),
+    "table": Table(),
+}
 """By the names that the job is told."""
+
+
+def _table_row(index: int) -> dict[str, Any]:
+    numbers = (row(index)[:16] * 1000).astype(np.int32)
+    return {"number": index, "text": f'"{index}",\n' * (index * 7919 % 300), "row": numbers}
 
 
 def _durability(choose: random.Random) -> Any:

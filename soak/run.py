@@ -48,6 +48,7 @@ RUNS: dict[str, tuple[Callable[..., Tally], int, dict[str, Any], float]] = {
     "without_locks": (without_locks, 10, {"samples": 60}, 0.5),
     "kills": (kills, 200, {"samples": 300}, 7.0),
     "kills_shards": (kills, 200, {"samples": 300, "kinds": ["shards"], "ranks": 2}, 5.0),
+    "kills_table": (kills, 200, {"samples": 300, "kinds": ["table"], "ranks": 2}, 5.0),
     "kills_arrays": (kills, 200, {"samples": 300, "kinds": ["rows", "growing rows"], "ranks": 2}, 5.0),
 }
 BACKENDS = ("process", "thread")

@@ -1,4 +1,4 @@
-"""Predicts into shards and arrays on ranks that talk over gloo; run by `test_ddp_targets`.
+"""Predicts into shards, arrays and tables on ranks that talk over gloo; run by `test_ddp_targets`.
 
     python ddp_targets_script.py FOLDER RANKS SCENARIO...
 
@@ -20,7 +20,7 @@ with warnings.catch_warnings():
     from pytorch_lightning import LightningModule, Trainer
     from pytorch_lightning.callbacks import ModelCheckpoint  # noqa: F401  (loaded here, and not between two scenarios)
 
-from lighter_async import ArrayWriter, FileWriter, TarShards, pending
+from lighter_async import ArrayWriter, CsvWriter, FileWriter, TableWriter, TarShards, pending
 
 SAMPLES = 21  # odd, so that a sampler that gives all ranks as many repeats the first one
 ITEMS = torch.arange(SAMPLES)
@@ -44,7 +44,14 @@ def writers(folder, **options):
         FileWriter(TarShards(folder / "shards", shard_samples=3), "text", "text", "name", **options),
         FileWriter(TarShards(folder / "outputs"), {"row": "npy", "text": "text"}, name_key="name", **options),
         ArrayWriter(folder / "a.npy", "row", name_key="name", **options),
+        TableWriter(folder / "t.parquet", ["row", "text"], name_key="name", **options),
+        CsvWriter(folder / "numbered.csv", ["text"], **options),
     ]
+
+
+def places(folder):
+    """Where they store."""
+    return [folder / name for name in ("shards", "outputs", "a.npy", "t.parquet", "numbered.csv")]
 
 
 def predict(folder, ranks, sampler, limit=None, use_distributed_sampler=True, **options):
@@ -87,8 +94,7 @@ def cut(folder, ranks):
 
 def resumed(folder, ranks):
     """Goes on with what is there."""
-    places = [folder / "shards", folder / "outputs", folder / "a.npy"]
-    predict(folder, ranks, pending(ITEMS, *places), resume=True)
+    predict(folder, ranks, pending(ITEMS, *places(folder)), resume=True)
 
 
 if __name__ == "__main__":

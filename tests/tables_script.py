@@ -14,7 +14,7 @@ from killing import at_each_change
 from lighter_async import BackgroundWriter, Origin, Run, TableTarget, open_results, pending, read_manifest
 from lighter_async.manifest.verify import verify
 
-NAME = sys.argv[4] if len(sys.argv) > 4 else "t.csv"
+NAME = sys.argv[4] if __name__ == "__main__" and len(sys.argv) > 4 else "t.csv"
 ROWS = 12
 UNITS = [range(4), range(4, 5), range(9, 12), range(5, 9)]
 
@@ -108,6 +108,7 @@ def check_readable(folder, told):
 def check_whole(folder, version=0):
     """Every row is there once, in order, and nothing beside the table."""
     assert {path.name for path in folder.iterdir()} == {NAME, ".lighter-async"}
+    assert list(folder.rglob(".lighter-async-*")) == []
     assert table_at(folder / NAME) == whole(version)
     assert len(open_results(folder / NAME)) == ROWS
     assert verify(folder).findings == []

@@ -43,7 +43,7 @@ def test_a_job_that_is_killed_again_and_again_stores_every_sample_once(backend, 
 
 
 @BACKENDS
-@pytest.mark.parametrize("kinds", [["shards"], ["rows", "growing rows"]], ids=["shards", "array"])
+@pytest.mark.parametrize("kinds", [["shards"], ["rows", "growing rows"], ["table"]], ids=["shards", "array", "table"])
 def test_ranks_that_are_killed_again_and_again_store_every_sample_once_in_one_place(kinds, backend, tmp_path):
     """After each kill every sealed shard is read by GNU tar, and what was reported stored by `open_results`."""
     from kills import kills

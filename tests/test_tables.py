@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import enum
 import io
 import json
 import os
@@ -37,6 +38,7 @@ from lighter_async import (
     Run,
     TableTarget,
     TableWriter,
+    TarShards,
     WriteError,
     open_results,
     pending,
@@ -351,6 +353,7 @@ def test_what_a_table_cannot_hold_is_refused_with_the_way_out(tmp_path, value, t
         ({}, ValueError, "has a column at least"),
         ({"a": [1, 2], "b": [1]}, ValueError, "as many samples of each column"),
         ({1: [1, 2]}, TypeError, "columns of a table have texts as names, not 1"),
+        ({"\ud800": [1, 2]}, ValueError, "the name of a column is no valid text"),
         ([1, 2], TypeError, r"a row of a table is a dict from columns to values, not int"),
         ({"a": 3}, TypeError, "column 'a' of a batch is a tensor or array with a batch dimension"),
         ({"a": torch.tensor(3)}, ValueError, "column 'a' needs a batch dimension"),
@@ -534,6 +537,21 @@ def test_a_damaged_row_is_left_out_and_told(tmp_path, capsys):
     assert [row["index"] for row in table_at(tmp_path / NAME)] == [*range(5), *range(6, ROWS), 90]
 
 
+def test_rows_that_somebody_has_removed_are_told_and_computed_again(tmp_path, capsys):
+    """The others are in the table."""
+    store(tmp_path)
+    (spool,) = (tmp_path / ".lighter-async" / "tables" / NAME).glob("*.rows")
+    spool.unlink()
+    write(TableTarget(tmp_path / NAME), columns_of([90]), ["case.90"], [90], resume=True)
+    told = capsys.readouterr().err
+    assert f"lacks {ROWS} of its rows, which cannot be read: 'case.0'" in told
+    assert f"No such file or directory: '{spool.name}')" in told
+    assert [row["index"] for row in table_at(tmp_path / NAME)] == [90]
+    assert main(["verify", str(tmp_path / NAME), "--repair"]) == 0
+    store(tmp_path, resume=True)
+    assert [row["index"] for row in table_at(tmp_path / NAME)] == [*range(ROWS), 90]
+
+
 @pytest.mark.parametrize("damage", ["removed", "changed", "cut", "never written"])
 def test_a_table_that_is_not_as_it_was_written_is_found_and_written_again(tmp_path, capsys, damage):
     """Of the rows, which are stored beside it; so nothing is computed again."""
@@ -600,6 +618,157 @@ def test_an_index_under_another_name_is_pending(tmp_path):
         ["0,a,1", "0,_,0", "1,b,2"],
         ["0,_,0", "0,a,1", "1,b,2"],
     )
+
+
+def test_rows_that_a_run_has_superseded_are_not_missed(tmp_path):
+    """Their files are removed, and `pending` warns of nothing."""
+    store(tmp_path)
+    write(TableTarget(tmp_path / NAME), columns_of([3], 1), [name_of(3)], [3])
+    names = [name_of(index) for index in range(ROWS)]
+    assert list(pending(range(ROWS), tmp_path / NAME, names=names)) == [*range(3), *range(4, ROWS)]
+
+
+def test_members_of_enums_are_stored_by_their_values(tmp_path):
+    """As JSON has them, in cells and as names of columns."""
+
+    class Split(str, enum.Enum):
+        TEST = "test"
+
+    write(TableTarget(tmp_path / "t.csv"), [{Split.TEST: Split.TEST}], ["a"])
+    write(TableTarget(tmp_path / "u.csv"), {Split.TEST: [Split.TEST]}, ["a"])
+    assert (tmp_path / "t.csv").read_text() == (tmp_path / "u.csv").read_text() == "name,test\na,test\n"
+
+
+def test_a_table_that_was_written_before_the_latest_rows_is_found(tmp_path, capsys):
+    """A run that has written it early, and is killed later, leaves rows that it lacks."""
+    writer = BackgroundWriter(target=TableTarget(tmp_path / NAME), backend="thread", max_workers=1)
+    for unit in (range(4), range(4, ROWS)):
+        writer.submit_batch([name_of(index) for index in unit], columns_of(unit), origin=Origin(unit))
+        writer.flush(seal=unit == range(4))
+    assert verify(tmp_path).is_sound  # the writer at work will write it
+    assert writer.close_by(DEADLINE) == 0
+    assert table_at(tmp_path / NAME) == whole(indices=range(4))
+    assert main(["verify", str(tmp_path / NAME)]) == 1
+    assert "it was written before 8 of 12 rows were stored" in capsys.readouterr().out
+    assert main(["verify", str(tmp_path / NAME), "--repair"]) == 0
+    check_whole(tmp_path)
+
+
+def test_a_table_of_a_run_that_counts_no_longer_is_found(tmp_path, capsys):
+    """As where the one that has begun anew is killed before it ends."""
+    store(tmp_path)
+    writer = BackgroundWriter(target=TableTarget(tmp_path / NAME), backend="thread", max_workers=1)
+    writer.submit_batch([name_of(0)], columns_of([0], 1), origin=Origin([0]))
+    assert writer.close_by(DEADLINE) == 0
+    assert table_at(tmp_path / NAME) == whole()
+    assert main(["verify", str(tmp_path)]) == 1
+    assert "it was written before the latest run" in capsys.readouterr().out
+    assert main(["verify", str(tmp_path), "--repair"]) == 0
+    assert table_at(tmp_path / NAME) == whole(1, [0])
+
+
+@pytest.mark.parametrize("put", ["folder", "link", "pipe"])
+def test_what_is_in_the_place_of_a_table_is_found_and_told(tmp_path, capsys, put):
+    """A link and a pipe are replaced; a folder has to be removed by hand."""
+    store(tmp_path)
+    path = tmp_path / NAME
+    path.rename(tmp_path.parent / "moved.csv")
+    if put == "folder":
+        path.mkdir()
+    elif put == "link":
+        path.symlink_to(tmp_path.parent / "moved.csv")
+    else:
+        os.mkfifo(path)
+    assert main(["verify", str(tmp_path)]) == 1
+    assert f"table: {NAME} (" in capsys.readouterr().out
+    assert main(["verify", str(tmp_path), "--repair"]) == (1 if put == "folder" else 0)
+    if put == "folder":
+        assert "cannot be repaired" in capsys.readouterr().err
+        path.rmdir()
+        store(tmp_path, resume=True)
+    check_whole(tmp_path)
+    (tmp_path.parent / "moved.csv").unlink()
+
+
+@pytest.mark.parametrize("damage", ["removed", "torn"])
+def test_types_that_are_gone_are_taken_from_the_rows(tmp_path, damage):
+    """So a run that goes on is told of another type all the same."""
+    write(TableTarget(tmp_path / "t.csv"), {"x": [1]}, ["a"])
+    file = tmp_path / ".lighter-async/tables/t.csv/columns.json"
+    if damage == "removed":
+        file.unlink()
+    else:
+        file.write_text(file.read_text()[:20])
+    with pytest.raises(WriteError, match="column 'x' of sample 'b' is text, and int64 in sample 'a'"):
+        write(TableTarget(tmp_path / "t.csv"), {"x": ["1"]}, ["b"], resume=True)
+    write(TableTarget(tmp_path / "t.csv"), {"x": [2]}, ["c"], resume=True)
+    assert (tmp_path / "t.csv").read_text() == "name,x\na,1\nc,2\n"
+
+
+def test_rows_that_make_no_table_are_told(tmp_path, capsys, monkeypatch):
+    """No row is lost, and the table that was there stays."""
+    from lighter_async.targets.table.columns import Columns
+
+    path = tmp_path / "t.parquet"
+    write(TableTarget(path), {"x": [1]}, ["a"])
+    with monkeypatch.context() as patch:
+        patch.setattr(Columns, "check", lambda *_: None)
+        write(TableTarget(path), {"x": ["1"]}, ["b"], resume=True)
+    told = "column 'x' is int64 in sample 'a' and text in 'b'"
+    assert told in capsys.readouterr().err
+    assert main(["verify", str(path), "--repair"]) == 1
+    assert told in capsys.readouterr().err
+    assert table_at(path) == [{"name": "a", "x": 1}]
+    assert open_results(path)["b"] == {"x": "1"}
+
+
+@pytest.mark.parametrize("kind", ["show_info", "list<int64", "binary", ">", 3])
+def test_types_that_somebody_has_written_are_not_believed(tmp_path, kind):
+    """The rows say theirs themselves."""
+    path = tmp_path / "t.parquet"
+    write(TableTarget(path), {"x": [1]}, ["a"])
+    about = {"runs": [read_manifest(tmp_path).runs[0].run], "columns": {"x": [kind, "a"]}}
+    (tmp_path / ".lighter-async/tables/t.parquet/columns.json").write_text(json.dumps(about))
+    write(TableTarget(path), {"x": [2]}, ["b"], resume=True)
+    assert table_at(path) == [{"name": "a", "x": 1}, {"name": "b", "x": 2}]
+
+
+def test_a_table_of_many_workers_takes_few_descriptors(tmp_path, monkeypatch):
+    """Each worker of each run has a file of its own; they are read some at a time."""
+    import resource
+
+    path = tmp_path / "t.csv"
+    for index in range(60):
+        (tmp_path / ".lighter-async").mkdir(exist_ok=True)
+        run = Run(id=f"run-{index}", rank=index, world_size=60)
+        writer = BackgroundWriter(target=TableTarget(path, run=run), backend="thread", max_workers=1, resume=True)
+        writer.submit(str(index), {"x": index}, origin=Origin([index]))
+        assert writer.close_by(DEADLINE) == 0
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 50, limits[1]))
+    try:
+        write(TableTarget(path), {"x": [60]}, None, [60], resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert [row["x"] for row in read_csv(path)] == [str(index) for index in range(61)]
+
+
+def test_rows_are_no_files_that_can_be_unpacked(tmp_path, capsys):
+    """Of a folder that has shards, too, these alone are; and shards alone are compacted."""
+    stored = tmp_path / "stored"
+    write(TableTarget(stored / "t.csv"), {"x": [1, 2]}, ["a", "b"])
+    assert main(["unpack", str(stored), str(tmp_path / "out")]) == 2
+    assert "nothing that is asked for counts in the shards" in capsys.readouterr().err
+    assert main(["compact", str(stored)]) == 2
+    with BackgroundWriter("text", target=TarShards(stored)) as writer:
+        writer.submit_batch(["a", "c"], ["A", "C"])
+    assert main(["unpack", str(stored), str(tmp_path / "out")]) == 0
+    assert "in no shard, but a file or a row each" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".lighter-async", "a.txt", "c.txt"]
+    assert main(["compact", str(stored)]) == 0
+    assert verify(stored).findings == []
+    assert (stored / "t.csv").read_text() == "name,x\na,1\nb,2\n"
 
 
 # Crashes
@@ -796,6 +965,54 @@ def test_ranks_in_processes_of_their_own_store_their_shares(tmp_path, name):
         with rank:
             assert rank.wait(DEADLINE) == 0
     assert table_at(tmp_path / name) == whole()
+
+
+def test_a_rank_that_comes_and_goes_while_the_table_is_written_loses_no_row(tmp_path, monkeypatch):
+    """Its rows are recorded after whoever writes the table has read the records."""
+    from lighter_async.targets.table import sealing
+
+    run = {"id": "one", "world_size": 2}
+    shares = [range(rank, ROWS, 2) for rank in range(2)]
+    real, calls = sealing.write_table, []
+
+    def write_table(*args):
+        calls.append(args)
+        if len(calls) == 1:
+            names = [name_of(index) for index in shares[1]]
+            write(TableTarget(tmp_path / NAME, run=Run(rank=1, **run)), columns_of(shares[1]), names, shares[1])
+        return real(*args)
+
+    monkeypatch.setattr(sealing, "write_table", write_table)
+    with BackgroundWriter(target=TableTarget(tmp_path / NAME, run=Run(rank=0, **run)), backend="thread") as writer:
+        names = [name_of(index) for index in shares[0]]
+        writer.submit_batch(names, columns_of(shares[0]), origin=Origin(shares[0]))
+        writer.flush(seal=True)
+        assert len(calls) == 1
+    check_whole(tmp_path)
+
+
+def test_a_worker_that_begins_while_unused_rows_are_removed_loses_none(tmp_path, monkeypatch):
+    """A file that it has made and not locked yet may be taken for one of a worker that has died."""
+    from lighter_async.targets.table import spool
+
+    path = tmp_path / "t.csv"
+    writer = BackgroundWriter(target=TableTarget(path), backend="thread", max_workers=1)
+    looks = []
+
+    def look(descriptor, path):
+        if path.endswith(".rows"):
+            looks.append(path)
+            if len(looks) == 1:
+                spool.Spools(str(tmp_path), "t.csv", 0, is_synced=False).idle()
+                assert not os.path.exists(path)
+        return real(descriptor, path)
+
+    real = spool.try_share
+    monkeypatch.setattr(spool, "try_share", look)
+    with writer:
+        writer.submit("a", {"x": 1})
+    assert len(looks) == 2
+    assert path.read_text() == "name,x\na,1\n"
 
 
 def test_two_ranks_with_different_samples_under_one_name_are_told(tmp_path):

@@ -50,5 +50,7 @@ def run_unpack(directory: Path, out: Path, *, writer: str | None, key: str | Non
     if done.kept:
         print(f"  {counted(done.kept, 'file')} had been stored before")
     if done.others:
-        print(f"  {counted(done.others, 'sample')} of {directory} in no shard, but a file each, and not copied")
+        print(
+            f"  {counted(done.others, 'sample')} of {directory} in no shard, but a file or a row each, and not copied"
+        )
     return 1 if done.failed else 0

@@ -57,11 +57,15 @@ def run_verify(directory: Path, *, as_json: bool, repair: bool, workers: int | N
     if repair:
         try:
             left = drop(report)
+        except OSError as error:
+            say(f"{directory} cannot be repaired, and nothing was dropped: {error}")
+            return 1
+        try:
             for one in report.findings:
                 if one.trouble == "table":
                     write_again(report.directory, one.file)
-        except OSError as error:
-            say(f"{directory} cannot be repaired: {error}")
+        except (OSError, LighterAsyncError, TypeError, ValueError, ImportError) as error:
+            say(f"{directory} cannot be repaired, since a table cannot be written: {error}")
             return 1
     if as_json:
         print(json.dumps(_as_json(report, left), indent=1))

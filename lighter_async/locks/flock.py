@@ -13,7 +13,21 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["OPEN", "NoLocks", "above_standard", "is_at", "own", "try_lock", "try_share", "unlock", "warn_of"]
+__all__ = [
+    "HAS_LOCKS",
+    "OPEN",
+    "NoLocks",
+    "above_standard",
+    "is_at",
+    "own",
+    "try_lock",
+    "try_share",
+    "unlock",
+    "warn_of",
+]
+
+HAS_LOCKS = fcntl is not None
+"""Whether the system has such locks; a file system may have none all the same."""
 
 # How lock files are opened. No link is followed, and a pipe in a lock's place holds nobody up: others may write to the
 # directory.

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
 from operator import and_
@@ -35,6 +35,7 @@ __all__ = [
     "Manifest",
     "Series",
     "current_runs",
+    "is_superseded",
     "latest_sequence",
     "lines_in",
     "lines_of",
@@ -301,6 +302,17 @@ def current_runs(runs: Sequence[RunRecord]) -> dict[Series, set[str]]:
     for run in runs:
         series.setdefault(run.series, []).append(run)
     return {key: _current(of_series) for key, of_series in series.items()}
+
+
+def is_superseded(series: Series, run: str, current: Mapping[Series, Collection[str]]) -> bool:
+    """Whether a later run of a series has begun anew, so that what this one has stored does not count.
+
+    Args:
+        series: The series.
+        run: The run.
+        current: As `current_runs` gives it.
+    """
+    return series in current and run not in current[series]
 
 
 def _current(runs: list[RunRecord]) -> set[str]:

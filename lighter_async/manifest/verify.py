@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +19,20 @@ from lighter_async.manifest.adopt import adoptable
 from lighter_async.manifest.block import Block
 from lighter_async.manifest.entry import Record, place_of
 from lighter_async.manifest.log import ManifestLog
-from lighter_async.manifest.reader import Manifest, Series, manifest_files, read_manifest
+from lighter_async.manifest.reader import Manifest, is_superseded, manifest_files, read_manifest
 from lighter_async.names import RESERVED_PREFIX
-from lighter_async.store import NOT_WRITTEN, TABLE_WRITER, UNSEALED, Identity, Readable, Store, sealed_table, source_of
+from lighter_async.store import (
+    NOT_WRITTEN,
+    TABLE_WRITER,
+    UNSEALED,
+    Identity,
+    Readable,
+    SealedTable,
+    Store,
+    sealed_table,
+    source_of,
+)
+from lighter_async.store import Finding as Seen
 from lighter_async.types import Run
 
 __all__ = ["Finding", "Report", "Trouble", "drop", "is_in_use", "verify", "why_empty"]
@@ -189,11 +200,26 @@ def _compare_tables(report: Report) -> Iterator[Finding]:
     for (writer, table), records in report.manifest.counted().items():
         if writer != TABLE_WRITER or not records:
             continue
-        found = sealed_table(report.directory, table)
+        found = _compare_table(report, table, records.blocks)
         if found is None or (found.trouble == NOT_WRITTEN and report.in_use):
             continue
         detail = f"{found.detail}; its rows are stored, and the next run that ends, or --repair, writes it"
         yield Finding(table, "table", detail)
+
+
+def _compare_table(report: Report, table: str, blocks: Sequence[Block]) -> Seen | None:
+    """What is wrong with a table, if anything."""
+    sealed = sealed_table(report.directory, table)
+    if isinstance(sealed, Seen) and report.in_use:
+        sealed = sealed_table(report.directory, table)  # a writer may just have given it its name
+    if not isinstance(sealed, SealedTable):
+        return sealed
+    count = sum(map(len, blocks))
+    if (lacking := count - sealed.samples) > 0:
+        return Seen(NOT_WRITTEN, f"it was written before {lacking} of {count} rows were stored")
+    if not sealed.runs.issuperset(block.head.run for block in blocks):
+        return Seen(NOT_WRITTEN, "it was written before the latest run")
+    return None
 
 
 def _read(root: Path, key: str | None) -> Manifest:
@@ -277,12 +303,8 @@ def _compared(manifest: Manifest) -> list[Block]:
     return [
         block
         for block in manifest.records.blocks
-        if block.is_known and not (block.head.is_row and _is_superseded(block.series, block.head.run, current))
+        if block.is_known and not (block.head.is_row and is_superseded(block.series, block.head.run, current))
     ]
-
-
-def _is_superseded(series: Series, run: str, current: Mapping[Series, Collection[str]]) -> bool:
-    return series in current and run not in current[series]
 
 
 def _parts(rows: NDArray[np.int64]) -> Iterator[list[int]]:
@@ -347,7 +369,7 @@ def _look_again(
     again = [
         record
         for record in latest
-        if record is not None and not (record.is_row and _is_superseded(record.series, record.run, current))
+        if record is not None and not (record.is_row and is_superseded(record.series, record.run, current))
     ]
     new = set(before.records.without(now.records.files(), str))
     again += now.records.of_files(new)

@@ -84,7 +84,7 @@ def as_row(value: Any) -> dict[str, Any]:
 
     Raises:
         TypeError: It is none, or a column has no text as its name.
-        ValueError: It has no columns.
+        ValueError: It has no columns, or one whose name is no valid text.
     """
     if not isinstance(value, Mapping):
         raise TypeError(
@@ -94,9 +94,26 @@ def as_row(value: Any) -> dict[str, Any]:
     if not value:
         raise ValueError("a row of a table has a column at least, and this dict is empty")
     for key in value:
-        if not isinstance(key, str):
-            raise TypeError(f"columns of a table have texts as names, not {shown(key)}; use str(key)")
+        if type(key) is not str or not key.isascii():
+            return {_column_name(key): one for key, one in value.items()}
     return dict(value)
+
+
+def _column_name(key: Any) -> str:
+    """A column's name as a plain text; of an enum's member that is its value.
+
+    Raises:
+        TypeError, ValueError: As `as_row`.
+    """
+    if not isinstance(key, str):
+        raise TypeError(f"columns of a table have texts as names, not {shown(key)}; use str(key)")
+    try:
+        key.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the name of a column is no valid text: {shown(key)} ({error}); replace what is not"
+        ) from error
+    return str.__str__(key)
 
 
 def _place_columns(batches: Mapping[str, Any], plan: Plan, what: str) -> None:

@@ -7,6 +7,7 @@ from lighter_async.store.sealed_table import (
     SEALED_TABLE,
     TABLE_SUFFIXES,
     TABLE_WRITER,
+    SealedTable,
     sealed_table,
     table_folder,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "Store",
     "TABLE_SUFFIXES",
     "TABLE_WRITER",
+    "SealedTable",
     "sealed_table",
     "source_of",
     "table_folder",

@@ -167,8 +167,11 @@ class DirectoryStore:
     def _open_array(self, name: str) -> int:
         try:
             return open_below(self._root, name)
-        except FileNotFoundError:
-            return open_below(self._root, name + UNSEALED)
+        except FileNotFoundError as error:
+            try:
+                return open_below(self._root, name + UNSEALED)
+            except FileNotFoundError:
+                raise error from None
 
     def remove(self, name: str) -> None:
         """As `Store.remove`."""

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Final
+from typing import Final, NamedTuple
 
 import xxhash
 
+from lighter_async.below import open_below, read_below
 from lighter_async.names import TABLES_FOLDER
 from lighter_async.store.base import Finding
 
-__all__ = ["NOT_WRITTEN", "SEALED_TABLE", "TABLE_SUFFIXES", "TABLE_WRITER", "sealed_table", "table_folder"]
+__all__ = [
+    "NOT_WRITTEN",
+    "SEALED_TABLE",
+    "TABLE_SUFFIXES",
+    "TABLE_WRITER",
+    "SealedTable",
+    "sealed_table",
+    "table_folder",
+]
 
 TABLE_SUFFIXES: Final = (".parquet", ".csv", ".jsonl")
 """What the names of tables end in."""
@@ -20,12 +29,13 @@ TABLE_WRITER: Final = "table_row"
 """The name of the writer of rows of tables."""
 
 SEALED_TABLE: Final = "sealed.json"
-"""A file beside a table's rows: the size and checksum of the table, and of how many rows it was made."""
+"""A file beside a table's rows: the size and checksum of the table, and of what it was made."""
 
 NOT_WRITTEN: Final = "not written"
 """What is wrong with a table whose rows are stored, and which no run has written since."""
 
 _CHUNK = 1 << 20
+_LARGEST = 1 << 28  # bytes of what is said of a table; it names runs and manifests
 
 
 def table_folder(table: str) -> str:
@@ -33,24 +43,36 @@ def table_folder(table: str) -> str:
     return TABLES_FOLDER + table
 
 
-def sealed_table(directory: str | os.PathLike[str], table: str) -> Finding | None:
-    """What is wrong with a table of which there are rows; None if it is as it was written.
+class SealedTable(NamedTuple):
+    """What a table was made of that is as it was written.
+
+    Attributes:
+        samples: How many were recorded then.
+        runs: The ids of the runs that had stored them.
+    """
+
+    samples: int
+    runs: frozenset[str]
+
+
+def sealed_table(directory: str | os.PathLike[str], table: str) -> SealedTable | Finding:
+    """What a table was made of, of which there are rows; or what is wrong with it.
 
     Args:
         directory: Where it lies.
         table: Its file name.
     """
     try:
-        with open(os.path.join(directory, table_folder(table), SEALED_TABLE), "rb") as file:
-            about = json.load(file)
+        about = json.loads(read_below(directory, f"{table_folder(table)}/{SEALED_TABLE}", _LARGEST))
         nbytes, xxh3 = int(about["bytes"]), str(about["xxh3"])
+        sealed = SealedTable(int(about["samples"]), frozenset(map(str, about["runs"])))
     except FileNotFoundError:
         return Finding(NOT_WRITTEN, "it was not written yet")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return Finding("unreadable", f"what was written of it cannot be read ({type(error).__name__}: {error})")
     state = xxhash.xxh3_64()
     try:
-        with open(os.path.join(directory, table), "rb") as file:
+        with open(open_below(directory, table), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size != nbytes:
                 return Finding("wrong size", f"it has {size} bytes instead of {nbytes}")
@@ -61,4 +83,4 @@ def sealed_table(directory: str | os.PathLike[str], table: str) -> Finding | Non
     except OSError as error:
         return Finding("unreadable", f"{type(error).__name__}: {error}")
     found = state.hexdigest()
-    return None if found == xxh3 else Finding("wrong checksum", f"{found} instead of {xxh3}")
+    return sealed if found == xxh3 else Finding("wrong checksum", f"{found} instead of {xxh3}")

@@ -1,6 +1,6 @@
 """Tables of what was stored: rows that lie in spools become columns, and these a Parquet, CSV or JSON-lines file."""
 
-from lighter_async.tables.content import Chunk, Content, content_of
+from lighter_async.tables.content import Chunk, Content, content_of, types_in
 from lighter_async.tables.formats import check_installed, write_table
 
-__all__ = ["Chunk", "Content", "check_installed", "content_of", "write_table"]
+__all__ = ["Chunk", "Content", "check_installed", "content_of", "types_in", "write_table"]

@@ -16,9 +16,10 @@ from lighter_async.manifest.records import Records
 from lighter_async.store import Store
 from lighter_async.table_row import common_type, type_of, unpack_row
 
-__all__ = ["Chunk", "Content", "content_of"]
+__all__ = ["Chunk", "Content", "content_of", "types_in"]
 
 _ROWS = 1 << 15  # of a chunk
+_MAPPED = 32  # spools
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 _NOWHERE = "it is not recorded where its row lies"
 _BY_INDEX = 1  # `Head.numbered` of samples whose names are their indices
@@ -112,7 +113,7 @@ class _Some:
 
 
 class _Rows:
-    """Reads rows from their spools, which are mapped once."""
+    """Reads rows from their spools, of which the latest ones that were looked at stay mapped."""
 
     def __init__(self, records: Records, store: Store) -> None:
         self._records = records
@@ -153,12 +154,16 @@ class _Rows:
     def _spool(self, name: str | None) -> memoryview | str:
         if name is None:
             return _NOWHERE
-        if name not in self._spools:
+        found = self._spools.pop(name, None)
+        if found is None:
+            if len(self._spools) >= _MAPPED:
+                del self._spools[next(iter(self._spools))]  # each has a descriptor, of which there are not many
             try:
-                self._spools[name] = self._store.mapped(name).data
+                found = self._store.mapped(name).data
             except (OSError, ValueError) as error:
-                self._spools[name] = f"its rows cannot be read ({type(error).__name__}: {error})"
-        return self._spools[name]
+                found = f"its rows cannot be read ({type(error).__name__}: {error})"
+        self._spools[name] = found
+        return found
 
 
 def content_of(records: Records, store: Store, types: Mapping[str, str] | None = None) -> Content:
@@ -176,7 +181,7 @@ def content_of(records: Records, store: Store, types: Mapping[str, str] | None =
         TypeError: Two rows have values of different types in one column.
     """
     rows = _Rows(records, store)
-    found = dict(_types_in(rows) if types is None else types)
+    found = {key: kind for key, (kind, _) in _types_in(rows).items()} if types is None else dict(types)
     heads = [block.head for block in records.blocks]
     leading: dict[str, str] = {}
     if any(head.has_index for head in heads):
@@ -190,8 +195,21 @@ def content_of(records: Records, store: Store, types: Mapping[str, str] | None =
     return Content({**leading, **found}, records, tuple(leading), rows)
 
 
-def _types_in(rows: _Rows) -> dict[str, str]:
-    """The type of each column of some rows, in the order in which they come.
+def types_in(records: Records, store: Store) -> dict[str, tuple[str, str]]:
+    """The type of each column of some rows, in the order in which they come, and a sample that has it.
+
+    Args:
+        records: Of one series.
+        store: What reads the rows.
+
+    Raises:
+        TypeError: As `content_of`.
+    """
+    return _types_in(_Rows(records, store))
+
+
+def _types_in(rows: _Rows) -> dict[str, tuple[str, str]]:
+    """As `types_in`.
 
     Raises:
         TypeError: As `content_of`.
@@ -210,7 +228,7 @@ def _types_in(rows: _Rows) -> dict[str, str]:
                     )
                 if known is None or together != known[0]:
                     found[key] = together, some.name(place)
-    return {key: kind for key, (kind, _) in found.items()}
+    return found
 
 
 def _are_named(records: Records) -> bool:

@@ -60,13 +60,8 @@ def _packed(value: Any, key: str) -> Any:
             raise ValueError(f"column {key!r}: {value} takes more than 64 bits; write str(value) or float(value)")
         return int(value)
     if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"column {key!r}: {shown(value)} is no valid text ({error}); replace what is not"
-            ) from error
-        return str(value)
+        _check_text(value, f"column {key!r}")
+        return str.__str__(value)  # of an enum's member the value, as JSON has it
     if isinstance(value, (list, tuple)):
         return [_packed(one, key) for one in value]
     if isinstance(value, np.ndarray):
@@ -83,6 +78,17 @@ def _packed(value: Any, key: str) -> Any:
         f"column {key!r} is {type(value).__name__}, and a table holds numbers, texts, and lists or arrays of them; "
         "write str(value), or float(value)"
     )
+
+
+def _check_text(text: str, what: str) -> None:
+    """
+    Raises:
+        ValueError: It has half a surrogate pair, which no encoding of texts has.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{what}: {shown(text)} is no valid text ({error}); replace what is not") from error
 
 
 def _packed_array(array: NDArray[Any], key: str) -> Any:

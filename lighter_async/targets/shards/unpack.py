@@ -37,7 +37,7 @@ class Unpacked:
         stored: How many parts of samples were stored: one for each output.
         nbytes: Their bytes.
         kept: Those that an earlier call has stored, which are there.
-        others: Samples of the directory that are files of their own there, and were not looked at.
+        others: Samples of the directory that are files of their own or rows there, and were not looked at.
         failed: Samples that are damaged or cannot be stored, and why.
     """
 
@@ -120,7 +120,7 @@ def unpack(
 
 
 def _is_in_shard(block: Block) -> bool:
-    return block.head.object is not None and block.head.has_offsets
+    return block.head.object is not None and block.head.has_offsets and not block.head.is_row
 
 
 def _check_files(blocks: Sequence[Block], there: Sequence[Block], suffixes: dict[tuple[str, Series], str]) -> None:

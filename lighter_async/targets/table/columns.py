@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from lighter_async.files import publish
 from lighter_async.locks import alone_in
+from lighter_async.manifest import read_manifest
 from lighter_async.manifest.reader import current_runs, runs_of
-from lighter_async.table_row import common_type
+from lighter_async.manifest.records import Records
+from lighter_async.store import TABLE_WRITER, DirectoryStore
+from lighter_async.table_row import common_type, is_type
+from lighter_async.tables import types_in
+from lighter_async.targets.table.beside import read_beside, write_beside
+from lighter_async.targets.table.spool import SPOOL_ENDING
 
 __all__ = ["Columns"]
 
 _FILE = "columns.json"
 _LOCK = "columns.lock"
+_SECONDS_TO_READ = 3600.0  # that another worker may take for the rows of a large table
 
 
 @dataclass(eq=False)
@@ -49,13 +53,14 @@ class Columns:
 
         Raises:
             TypeError: A column is of another type than in samples that are stored.
+                Or they are so already, where the file is gone.
             OSError: The file cannot be read or written.
         """
         row = tuple(types.items())
         if row in self._seen:
             return
         if self._together(types, sample) != self._known:
-            with alone_in(os.path.join(self.folder, _LOCK)):
+            with alone_in(os.path.join(self.folder, _LOCK), seconds=_SECONDS_TO_READ):
                 runs, self._known = self._read()
                 together = self._together(types, sample)
                 if together != self._known or self.run not in runs:
@@ -67,7 +72,7 @@ class Columns:
     def types(self) -> dict[str, str] | None:
         """The type of each column, as they are known now; None if that is not written anywhere."""
         try:
-            known = _parsed(os.path.join(self.folder, _FILE))[1]
+            known = _parsed(self.folder)[1]
         except (OSError, ValueError):
             return None
         return {key: kind for key, (kind, _) in known.items()}
@@ -93,11 +98,9 @@ class Columns:
     def _read(self) -> tuple[list[str], dict[str, tuple[str, str]]]:
         """The runs whose rows have these columns, and the columns; none if none of these runs counts any more."""
         try:
-            runs, known = _parsed(os.path.join(self.folder, _FILE))
-        except FileNotFoundError:
-            return [], {}
-        except ValueError:
-            return [], {}  # cut off by a loss of power; the rows have their types themselves
+            runs, known = _parsed(self.folder)
+        except (FileNotFoundError, ValueError):  # removed, or cut off by a loss of power
+            return self._of_rows()
         if self.run in runs:
             return runs, known
         counted = {
@@ -106,22 +109,33 @@ class Columns:
         kept = [run for run in runs if run in counted]
         return (kept, known) if kept else ([], {})
 
+    def _of_rows(self) -> tuple[list[str], dict[str, tuple[str, str]]]:
+        """As `_read`, of the rows that count."""
+        if not any(name.endswith(SPOOL_ENDING) for name in os.listdir(self.folder)):
+            return [], {}
+        counted = read_manifest(self.root).counted(writer=TABLE_WRITER, key=self.table)
+        records = next(iter(counted.values()), Records([]))
+        runs = {block.head.run for block in records.blocks}
+        return sorted(runs), types_in(records, DirectoryStore(self.root))
+
     def _write(self, runs: list[str], known: Mapping[str, tuple[str, str]]) -> None:
         about = {"runs": list(dict.fromkeys([*runs, self.run])), "columns": known}
-        publish(os.path.join(self.folder, _FILE), [memoryview(json.dumps(about).encode())])
+        write_beside(self.folder, _FILE, about)
 
 
-def _parsed(path: str) -> tuple[list[str], dict[str, tuple[str, str]]]:
+def _parsed(folder: str) -> tuple[list[str], dict[str, tuple[str, str]]]:
     """What the file says.
 
     Raises:
         ValueError: It is not valid.
         OSError: It cannot be read.
     """
-    with open(path, "rb") as file:
-        about: Any = json.load(file)
     try:
+        about = read_beside(folder, _FILE)
         runs = [str(run) for run in about["runs"]]
-        return runs, {str(key): (str(kind), str(sample)) for key, (kind, sample) in about["columns"].items()}
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path!r} is not valid") from error
+        known = {str(key): (str(kind), str(sample)) for key, (kind, sample) in about["columns"].items()}
+        if not all(is_type(kind) for kind, _ in known.values()):
+            raise ValueError("no type of a column")
+        return runs, known
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise ValueError(f"{_FILE!r} in {folder!r} is not valid") from error

@@ -6,13 +6,13 @@ them. A spool of which no row counts any more is removed.
 
 from __future__ import annotations
 
-import json
 import os
+import stat
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lighter_async.files import name_part, publish, remove, sync_folder, write_part
+from lighter_async.files import name_part, remove, sync_folder, write_part
 from lighter_async.locks import alone_in, unlink_from_copies
 from lighter_async.locks.flock import OPEN, NoLocks, own, try_lock, try_share
 from lighter_async.manifest import read_manifest
@@ -20,6 +20,7 @@ from lighter_async.manifest.reader import manifest_files
 from lighter_async.notices import notify
 from lighter_async.store import SEALED_TABLE, TABLE_WRITER, DirectoryStore, Store
 from lighter_async.tables import Content, content_of, write_table
+from lighter_async.targets.table.beside import read_beside, write_beside
 from lighter_async.targets.table.columns import Columns
 from lighter_async.targets.table.spool import Spools
 
@@ -104,6 +105,8 @@ class Sealing:
             state = self._state()
             if not anew and self._is_sealed(state):
                 return False
+            # Before the records are read: a rank that ends meanwhile has rows that these do not tell of.
+            idle = self.spools.idle()
             manifest = read_manifest(self.spools.root)
             counted = manifest.counted(writer=TABLE_WRITER, key=self.spools.table)
             records = next(iter(counted.values()), None)
@@ -118,13 +121,12 @@ class Sealing:
                 # The file that says them is of another time, as where somebody has put it back: the rows say it, too.
                 self._write(content_of(records, self.store), state)
             current = set().union(*manifest.current_runs().values())
-            self.spools.remove_unused(
-                {
-                    block.head.object or ""
-                    for block in manifest.records.blocks
-                    if block.head.key == self.spools.table and block.head.run in current
-                }
-            )
+            used = {
+                block.head.object
+                for block in manifest.records.blocks
+                if block.head.key == self.spools.table and block.head.run in current
+            }
+            self.spools.remove(spool for spool in idle if spool not in used)
         return True
 
     def _write(self, content: Content, state: object) -> None:
@@ -136,9 +138,16 @@ class Sealing:
                 file.flush()
                 os.fsync(file.fileno())
             xxh3 = self.store.checksum(os.path.basename(temporary))
-            about = {"rows": count, "bytes": os.stat(temporary).st_size, "xxh3": xxh3, "records": state}
+            about = {
+                "rows": count,
+                "samples": len(content.records),
+                "runs": sorted({block.head.run for block in content.records.blocks}),
+                "bytes": os.stat(temporary).st_size,
+                "xxh3": xxh3,
+                "records": state,
+            }
             # First, so that a table that was not finished is seen to be another one.
-            publish(os.path.join(self.spools.folder, SEALED_TABLE), [memoryview(json.dumps(about).encode())])
+            write_beside(self.spools.folder, SEALED_TABLE, about)
             name_part(temporary, self.path, replace=True)
         except BaseException:
             remove(temporary)
@@ -159,9 +168,9 @@ class Sealing:
     def _is_sealed(self, state: object) -> bool:
         """Whether the table was written from these records, and is there."""
         try:
-            with open(os.path.join(self.spools.folder, SEALED_TABLE), "rb") as file:
-                about = json.load(file)
-            return bool(about["records"] == state and os.stat(self.path).st_size == about["bytes"])
+            about = read_beside(self.spools.folder, SEALED_TABLE)
+            status = os.lstat(self.path)
+            return bool(about["records"] == state and stat.S_ISREG(status.st_mode) and status.st_size == about["bytes"])
         except (OSError, ValueError, KeyError, TypeError):
             return False
 

@@ -7,20 +7,21 @@ is not recorded, as a worker that died leaves it, is nobody's, so there is nothi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lighter_async.below import make_folders
 from lighter_async.files import remove, sync_folder
-from lighter_async.locks.flock import OPEN, NoLocks, own, try_lock, try_share
+from lighter_async.locks.flock import HAS_LOCKS, OPEN, NoLocks, own, try_lock, try_share
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.store import table_folder
 from lighter_async.targets.open_part import AppendedPart
 
-__all__ = ["Spools"]
+__all__ = ["SPOOL_ENDING", "Spools"]
 
 _BEGINNING = b"rows of a table of lighter_async, version 1\n"
-_ENDING = ".rows"
+SPOOL_ENDING = ".rows"
+"""What the names of spools end in."""
 
 
 @dataclass
@@ -59,6 +60,8 @@ class Spools:
     def begin(self, lane: int) -> AppendedPart:
         """Begin a spool under a name that nobody has had, and have it locked for as long as it is open.
 
+        It has its first line only when it is locked: so one that has it and is not locked gets no more rows.
+
         Args:
             lane: The number of the lane that writes it.
 
@@ -66,7 +69,7 @@ class Spools:
             OSError: It cannot be made.
         """
         while True:
-            name = f"{self.rank}-{lane}-{os.urandom(4).hex()}{_ENDING}"
+            name = f"{self.rank}-{lane}-{os.urandom(4).hex()}{SPOOL_ENDING}"
             path = os.path.join(self.folder, name)
             try:
                 descriptor = own.open(os.open, path, OPEN | os.O_CREAT | os.O_EXCL, 0o666)
@@ -77,10 +80,9 @@ class Spools:
                 continue
             spool = AppendedPart(path, descriptor, f"{table_folder(self.table)}/{name}")
             try:
-                try:
-                    try_share(descriptor, path)
-                except (NoLocks, BlockingIOError):
-                    pass  # whoever looks whether it is in use has it for a moment, and sees that it is new
+                if not _is_locked(spool):
+                    spool.close()  # whoever looks whether it is in use was quicker, and removes it
+                    continue
                 spool.append([_BEGINNING])
                 spool.settled = spool.end
                 if self.is_synced:
@@ -91,32 +93,53 @@ class Spools:
                 raise
             return spool
 
-    def remove_unused(self, used: set[str]) -> None:
-        """Remove spools of which no row is needed any more, and to which nobody writes.
+    def idle(self) -> list[str]:
+        """The spools that nobody writes to any more, as they are recorded.
 
-        Args:
-            used: The spools, as they are recorded, that rows are still needed of.
+        What is in them is recorded by now, or never.
         """
-        for name, descriptor in self._idle():
+        found: list[str] = []
+        if not HAS_LOCKS:
+            return found
+        for name in sorted(os.listdir(self.folder)):
+            path = os.path.join(self.folder, name)
+            if not name.endswith(SPOOL_ENDING):
+                continue
             try:
-                if f"{table_folder(self.table)}/{name}" not in used:
-                    remove(os.path.join(self.folder, name))
+                descriptor = own.open(os.open, path, OPEN)
             except OSError:
-                pass  # it takes room, and does no harm
+                continue
+            try:
+                try_lock(descriptor, path)
+                if os.fstat(descriptor).st_size < len(_BEGINNING):
+                    remove(path)  # whoever has made it has died, or begins another one
+                else:
+                    found.append(f"{table_folder(self.table)}/{name}")
+            except (OSError, NoLocks):
+                pass  # it is in use, or that is not known
             finally:
                 own.close(descriptor)
+        return found
 
-    def _idle(self) -> Iterator[tuple[str, int]]:
-        for name in sorted(os.listdir(self.folder)):
-            if not name.endswith(_ENDING):
-                continue
+    def remove(self, spools: Iterable[str]) -> None:
+        """Remove spools of which no row is needed any more.
+
+        Args:
+            spools: As they are recorded. Nobody writes to them.
+        """
+        for spool in spools:
             try:
-                descriptor = own.open(os.open, os.path.join(self.folder, name), OPEN)
+                remove(os.path.join(self.root, spool))
             except OSError:
-                continue
-            try:
-                try_lock(descriptor, os.path.join(self.folder, name))
-            except (BlockingIOError, NoLocks):
-                own.close(descriptor)
-                continue
-            yield name, descriptor
+                pass  # it takes room, and does no harm
+
+
+def _is_locked(spool: AppendedPart) -> bool:
+    """Lock a spool that was just made; returns whether it is there still."""
+    try:
+        try_share(spool.descriptor, spool.path)
+    except BlockingIOError:
+        return False
+    except NoLocks:
+        pass
+    return spool.is_there
