@@ -76,7 +76,8 @@ class Options:
     ] = None
     queue_size: Annotated[
         int,
-        "Samples that may be queued or being written; at most 1,048,576 with helper processes.",
+        """Samples that may be queued or being written; at most 1,048,576 with helper processes. By default so many that
+        `queue_bytes` is reached before, unless samples are tiny.""",
     ] = DEFAULT_QUEUE_SIZE
     queue_bytes: Annotated[
         int | None,
