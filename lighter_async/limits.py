@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from lighter_async.cpu_quota import own_cpu_quota
+
 __all__ = [
     "DEFAULT_ATTEMPTS",
     "DEFAULT_QUEUE_SIZE",
@@ -38,10 +40,10 @@ _MOST_QUEUE_BYTES = 1024 * _MEBI
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores that this process may run on, or as many as a container's CPU limit allows where that is less."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = own_cpu_quota()
+    return cores if quota is None else max(1, min(cores, int(quota)))
 
 
 def memory_bytes() -> int:

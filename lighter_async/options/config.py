@@ -72,7 +72,7 @@ class Options:
     max_workers: Annotated[
         int | None,
         """Samples that are written at once. By default one per core, at most four, shared between the job's ranks on
-        this machine.""",
+        this machine. A container's CPU limit counts as so many whole cores, at least one.""",
     ] = None
     queue_size: Annotated[
         int,
