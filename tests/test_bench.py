@@ -28,6 +28,7 @@ from lighter_async.cli.bench.loops import make_step
 from lighter_async.cli.bench.plan import Cost, make_plan
 from lighter_async.cli.bench.runs import Run
 from lighter_async.cli.bench.workload import Workload, make_batches
+from lighter_async.limits import DEFAULT_QUEUE_SIZE
 from lighter_async.types import WriterStats
 
 TINY = ["--steps=2", "--repeats=1", "--step-ms=0.5", "--shape=3,16,16", "--batch-size=3", "--queue-sizes=4"]
@@ -152,7 +153,7 @@ def test_quick_has_a_small_grid(disk, tmp_path, capsys):
     file = tmp_path / "figures.json"
     assert bench(disk, *ONE[:5], "--backends=thread", "--quick", f"--json={file}") == 0
     settings = [one["setting"] for one in json.loads(file.read_text())["settings"]]
-    assert {setting["queue_size"] for setting in settings} == {256}
+    assert {setting["queue_size"] for setting in settings} == {DEFAULT_QUEUE_SIZE}
     assert settings[0]["max_workers"] == 1
     assert len(settings) <= 2
 

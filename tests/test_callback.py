@@ -9,7 +9,9 @@ import inspect
 import pickle
 import threading
 import warnings
+from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from harness import in_thread, until
@@ -27,9 +29,10 @@ from lightning_models import (
     predict,
 )
 
-from lighter_async import ArrayWriter, BaseWriter, DuplicateNameError, FileWriter, WriteError
+from lighter_async import ArrayWriter, BackgroundWriter, BaseWriter, DuplicateNameError, FileWriter, WriteError
 from lighter_async.callback import base_writer as base_module
 from lighter_async.callback import progress as progress_module
+from lighter_async.limits import DEFAULT_QUEUE_SIZE
 
 pytestmark = lightning_warnings
 
@@ -533,6 +536,32 @@ def test_the_queues_stand_beside_lightnings_bar(package, tmp_path, monkeypatch, 
         assert "/120, writing " in text
         assert text.rstrip(")").endswith("/s")
     assert "queue" not in (end or "")
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "shown"),
+    [
+        ("text", {}, f"queue 2/{DEFAULT_QUEUE_SIZE}, writing 0/s"),
+        (np.zeros(1_000_000, np.uint8), {"queue_bytes": 64_000_000}, "queue 2, 2/64 MB, writing 0/s"),
+        (np.zeros(1_000_000, np.uint8), {"queue_bytes": 64_000_000, "queue_size": 3}, "queue 2/3, writing 0/s"),
+    ],
+    ids=["tiny", "large", "few"],
+)
+def test_the_bar_shows_the_bound_that_is_nearer(tmp_path, monkeypatch, value, options, shown):
+    """Samples, or the bytes that they hold."""
+    monkeypatch.setattr(progress_module, "_SECONDS_BETWEEN", 0)
+    opened = threading.Event()
+
+    def write(path, value):
+        opened.wait()
+
+    bar = mock.Mock()
+    with BackgroundWriter(write, tmp_path, max_workers=1, **options) as writer:
+        for name in "ab":
+            writer.submit(name, value)
+        progress_module.Progress(bar, [writer]).update()
+        opened.set()
+    bar._predict_progress_bar.set_postfix_str.assert_called_once_with(shown, refresh=False)
 
 
 @both_packages

@@ -271,7 +271,7 @@ def test_the_help_of_lightning_cli_says_what_each_argument_means(lightning_cli, 
     """With its type and its default, and without a word of another class."""
     printed = lightning_cli(arguments=[f"--trainer.callbacks.help=lighter_async.{callback}"])
     told = " ".join(printed.split())
-    for text in ("Where the ", "Samples that may be queued or being written", "default: 256", "return_predictions"):
+    for text in ("Where the ", "Samples that may be queued or being written", "default: 8192", "return_predictions"):
         assert text in told
     if callback == "FileWriter":
         assert "lighter_async.TarShards" in " ".join(

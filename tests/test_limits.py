@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lighter_async import BackgroundWriter, limits
+from lighter_async.cpu_quota import cpu_quota
 
 MEBI = 1 << 20
 
@@ -21,7 +22,23 @@ def cores(monkeypatch):
         monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(count)), raising=False)
 
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setattr(limits, "own_cpu_quota", lambda: None)
     return set_cores
+
+
+@pytest.fixture
+def groups(tmp_path):
+    """A tree of control groups, made of files: `in_groups(lines of /proc/self/cgroup, files)` gives the quota."""
+
+    def in_groups(lines, files):
+        for name, text in files.items():
+            file = tmp_path / "mounted" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        (tmp_path / "cgroup").write_text("".join(f"{line}\n" for line in lines))
+        return cpu_quota(tmp_path / "cgroup", tmp_path / "mounted")
+
+    return in_groups
 
 
 @pytest.fixture
@@ -85,11 +102,86 @@ def test_a_count_of_ranks_that_is_told_goes_before_the_environment(cores, monkey
 
 def test_without_affinity_the_machines_cores_count(monkeypatch):
     """As on macOS; where nobody knows, it is one."""
+    monkeypatch.setattr(limits, "own_cpu_quota", lambda: None)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     assert limits.usable_cores() == 3
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert limits.usable_cores() == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "files", "quota"),
+    [
+        ("/", {"cpu.max": "200000 100000\n"}, 2.0),
+        ("/job/step", {"job/step/cpu.max": "150000 100000\n"}, 1.5),
+        ("/job/step", {"job/step/cpu.max": "max 100000\n", "job/cpu.max": "50000 100000\n"}, 0.5),
+        ("/job/step", {"job/step/cpu.max": "100000 50000\n", "job/cpu.max": "800000 100000\n"}, 2.0),
+        ("/job/step", {"job/step/cpu.max": "800000 100000\n", "cpu.max": "300000 100000\n"}, 3.0),
+        ("/known/outside", {"cpu.max": "400000 100000\n"}, 4.0),
+        ("/job", {"cpu.max": "max 100000\n", "other/cpu.max": "100000 100000\n"}, None),
+        ("/../job", {"cpu.max": "100000 100000\n", "job/cpu.max": "100000 100000\n"}, None),
+    ],
+)
+def test_the_quota_is_the_least_of_a_processs_group_and_those_above(groups, path, files, quota):
+    """Version 2; a group that is not seen here, as in a container, and those of others are no affair of the process."""
+    assert groups(["1:name=systemd:/job", f"0::{path}"], files) == quota
+
+
+@pytest.mark.parametrize("mount", ["cpu", "cpu,cpuacct"])
+@pytest.mark.parametrize(
+    ("folder", "microseconds", "quota"),
+    [
+        ("job/step", "250000", 2.5),
+        ("job", "100000", 1.0),
+        ("", "300000", 3.0),
+        ("job", "-1", None),
+        ("else", "1", None),
+    ],
+)
+def test_version_1_says_the_quota_in_two_files(groups, mount, folder, microseconds, quota):
+    """Of the hierarchy with the controller `cpu`, under either of its names."""
+    files = {f"{mount}/{folder}/cpu.cfs_quota_us": microseconds, f"{mount}/{folder}/cpu.cfs_period_us": "100000\n"}
+    assert groups(["4:memory:/job", "3:cpu,cpuacct:/job/step", "2:cpuset:/", "0::/"], files) == quota
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\n",
+        "max",
+        "100000",
+        "many 100000",
+        "100000 0",
+        "0 100000",
+        "-1 100000",
+        "1e5 1e5",
+        "9" * 5000 + " 1",
+        b"\xff",
+    ],
+)
+def test_an_odd_file_is_no_quota(groups, text):
+    """Whatever it says, and the groups above count all the same."""
+    assert groups(["0::/job"], {"job/cpu.max": text}) is None
+    assert groups(["", "odd", "::", "0::/job"], {"cpu.max": "200000 100000"}) == 2.0
+
+
+def test_files_that_cannot_be_read_are_no_quota(groups, tmp_path):
+    """As on a system without control groups, or where something else is in their place."""
+    assert cpu_quota(tmp_path / "nothing", tmp_path) is None
+    (tmp_path / "mounted" / "job" / "cpu.max").mkdir(parents=True)
+    assert groups(["0::/job"], {}) is None
+
+
+@pytest.mark.parametrize(
+    ("quota", "count", "workers"), [(None, 8, 4), (0.1, 1, 1), (1.9, 1, 1), (2.0, 2, 2), (3.5, 3, 3), (64.0, 8, 4)]
+)
+def test_a_quota_counts_as_so_many_whole_cores(cores, monkeypatch, quota, count, workers):
+    """At least one and no more than the process may run on; the workers by default follow."""
+    cores(8)
+    monkeypatch.setattr(limits, "own_cpu_quota", lambda: quota)
+    assert (limits.usable_cores(), limits.default_workers()) == (count, workers)
 
 
 @pytest.mark.parametrize(

@@ -234,9 +234,9 @@ def test_other_objects_are_copied_by_their_pickle(pool):
 
 
 def test_texts_count_against_the_budget(pool):
-    """So a queue of long texts is bounded as well."""
+    """So a queue of long texts is bounded as well; keys and values of containers count beside what they hold."""
     assert pool.bytes_of(plan_batch(["x" * 1000, b"y" * 500, bytearray(300)])) == 1800
-    assert pool.bytes_of(plan_sample({"a": "x" * 1000, "b": torch.zeros(10)})) == 4096 + 1000
+    assert pool.bytes_of(plan_sample({"a": "x" * 1000, "b": torch.zeros(10)})) == 4096 + 1000 + 4 * 64 + 256
 
 
 @pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta")

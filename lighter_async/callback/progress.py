@@ -9,6 +9,7 @@ from typing import Any
 
 from lighter_async.errors import FlushTimeoutError
 from lighter_async.service import BackgroundWriter
+from lighter_async.types import WriterStats
 
 __all__ = ["Progress", "progress_of"]
 
@@ -38,8 +39,7 @@ class Progress:
         written = sum(one.written for one in stats)
         rate = (written - self._written) / (now - self._shown)
         self._shown, self._written = now, written
-        pending, room = sum(one.pending for one in stats), sum(one.queue_size for one in stats)
-        self._show(f"queue {pending}/{room}, writing {rate:.0f}/s")
+        self._show(f"queue {_filling(stats)}, writing {rate:.0f}/s")
 
     def _show(self, text: str) -> None:
         tqdm = getattr(self._bar, "_predict_progress_bar", None)
@@ -100,6 +100,15 @@ class Progress:
 
         with tqdm(desc="Writing", total=total, unit="sample", leave=False) as bar:
             yield lambda left: bar.update(total - left - bar.n)
+
+
+def _filling(stats: Sequence[WriterStats]) -> str:
+    """How full the queues are, by the bound that is nearer to being reached."""
+    pending, room = sum(one.pending for one in stats), sum(one.queue_size for one in stats)
+    held, most = sum(one.pending_bytes for one in stats), sum(one.queue_bytes for one in stats)
+    if held * room > pending * most:
+        return f"{pending}, {held / 1e6:.0f}/{most / 1e6:.0f} MB"
+    return f"{pending}/{room}"
 
 
 def progress_of(trainer: Any, writers: Sequence[BackgroundWriter]) -> Progress:

@@ -160,7 +160,7 @@ def _add_bench(commands: argparse._SubParsersAction[OptionParser]) -> None:
     bench.explain(
         grid.add_argument("--queue-sizes", type=_counts, metavar="N,..."),
         "queue_size",
-        "(compared by default: 64 and 256)",
+        f"(compared by default: 256 and {DEFAULT_QUEUE_SIZE})",
     )
     runs = bench.add_argument_group("the runs")
     length = runs.add_mutually_exclusive_group()

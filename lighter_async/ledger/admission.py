@@ -7,7 +7,9 @@ from lighter_async.errors import QueueFullError
 __all__ = ["Admission", "Reservation", "Turn"]
 
 _MUCH = 8 << 20
-"""Bytes in flight above which finished slots are reclaimed before fresh memory is touched, which is in no cache."""
+_MANY = 128
+"""Bytes and samples in flight above which finished slots are reclaimed before fresh memory is touched, which is in no
+cache."""
 
 
 class Reservation:
@@ -54,7 +56,7 @@ class Admission:
         Without the lock it may be wrong by what another thread changes at that moment, and costs a look for nothing.
         """
         samples, nbytes = self.samples + reservation.count, self.nbytes + reservation.nbytes
-        return 2 * samples > self.queue_size or nbytes > min(_MUCH, self.queue_bytes) or bool(self.line)
+        return samples > min(_MANY, self.queue_size // 2) or nbytes > min(_MUCH, self.queue_bytes) or bool(self.line)
 
     def try_reserve(self, reservation: Reservation, turn: Turn | None = None) -> bool:
         """Reserve if there is space, and nobody is before this turn in the line; without one, nobody at all."""

@@ -72,11 +72,12 @@ class Options:
     max_workers: Annotated[
         int | None,
         """Samples that are written at once. By default one per core, at most four, shared between the job's ranks on
-        this machine.""",
+        this machine. A container's CPU limit counts as so many whole cores, at least one.""",
     ] = None
     queue_size: Annotated[
         int,
-        "Samples that may be queued or being written; at most 1,048,576 with helper processes.",
+        """Samples that may be queued or being written; at most 1,048,576 with helper processes. By default so many that
+        `queue_bytes` is reached before, unless samples are tiny.""",
     ] = DEFAULT_QUEUE_SIZE
     queue_bytes: Annotated[
         int | None,

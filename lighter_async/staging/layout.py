@@ -164,6 +164,7 @@ def _walk(value: Any, plan: Plan, problem: Exception | None) -> Any:
     """
     place = _place_of(value, plan)
     if place is not None:
+        plan.place_inside()
         return place
     kind = type(value)
     if kind in _TEXTS:
@@ -220,7 +221,10 @@ def _pickled_object(value: Any, plan: Plan) -> PickledObject | Kept:
 
     def take(thing: Any) -> int | None:
         place = _place_of(thing, plan)
-        return None if place is None else add(place, thing)
+        if place is None:
+            return None
+        plan.place_inside()
+        return add(place, thing)
 
     classes = []
 

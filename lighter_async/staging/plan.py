@@ -15,6 +15,8 @@ __all__ = ["LONG_TEXT", "Foreign", "NoData", "Plan"]
 
 LONG_TEXT = 4096  # bytes; longer texts for helpers lie in the slot
 _ALIGNMENT = 64  # of every leaf; a cache line, and more than any dtype's itemsize
+_ITEM_BYTES = 64  # of an item of a container besides its text or its place in the slot; a dict's key is one, too
+_LEAF_BYTES = 256  # of what says where a tensor in one lies, here and in the helpers' letter
 _MOST_WALKED = 1000  # items of a value; a larger one is pickled, which takes less time and memory
 
 
@@ -88,7 +90,7 @@ class Plan:
         return bytearray(value) if kind is bytearray else value
 
     def walks(self, items: int) -> None:
-        """Count items of the value that is being walked through.
+        """Count items of a container in the value that is being walked through.
 
         Raises:
             Foreign: There are too many.
@@ -96,6 +98,11 @@ class Plan:
         self._walked += items
         if self._walked > _MOST_WALKED:
             raise Foreign
+        self.other_bytes += items * _ITEM_BYTES
+
+    def place_inside(self) -> None:
+        """Count what says where a tensor or an array of a container or an object lies."""
+        self.other_bytes += _LEAF_BYTES
 
     def begin(self) -> tuple[int, int, int, int]:
         """Begin with a value; returns a mark for `undo`."""

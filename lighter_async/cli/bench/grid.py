@@ -13,6 +13,7 @@ from lighter_async.limits import DEFAULT_QUEUE_SIZE, usable_cores
 __all__ = ["Setting", "default_queue_sizes", "default_workers", "rounds"]
 
 _BETWEEN_BASELINES = 3
+_SMALL_QUEUE = 256  # samples
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ def default_workers(*, quick: bool) -> list[int]:
 
 
 def default_queue_sizes(*, quick: bool) -> list[int]:
-    """The writer's own default, and a quarter of it unless it has to be quick."""
-    return [DEFAULT_QUEUE_SIZE] if quick else [DEFAULT_QUEUE_SIZE // 4, DEFAULT_QUEUE_SIZE]
+    """The writer's own default, and a small queue unless it has to be quick."""
+    return [DEFAULT_QUEUE_SIZE] if quick else [_SMALL_QUEUE, DEFAULT_QUEUE_SIZE]
 
 
 def rounds(settings: Sequence[Setting], repeats: int) -> list[list[Setting | None]]:

@@ -32,7 +32,7 @@ def writers_table(stats: Mapping[str, WriterStats], files: Mapping[str, int], cl
             f"{one.bytes_written / 1e6:.1f}",
             f"{one.open_seconds:.1f}",
             f"{one.waited_seconds:.2f} s",
-            f"{one.peak_pending:,} of {one.queue_size:,}",
+            _peak(one),
         )
     table.add_section()
     table.add_row(
@@ -45,6 +45,13 @@ def writers_table(stats: Mapping[str, WriterStats], files: Mapping[str, int], cl
         "",
     )
     return table
+
+
+def _peak(stats: WriterStats) -> str:
+    """How full the queue was, by the bound that came nearer to being reached."""
+    if stats.peak_pending_bytes / stats.queue_bytes > stats.peak_pending / stats.queue_size:
+        return f"{stats.peak_pending_bytes / 1e6:,.1f} of {stats.queue_bytes / 1e6:,.0f} MB"
+    return f"{stats.peak_pending:,} of {stats.queue_size:,}"
 
 
 def comparison_table(alone: Clock, background: Clock, inline: Clock) -> Table:
