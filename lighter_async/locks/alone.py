@@ -20,9 +20,7 @@ _LONGEST_PAUSE = 0.02  # seconds between two looks
 
 
 @contextmanager
-def alone_in(
-    path: str, *, waiting: Callable[[], None] = lambda: None, seconds: float | None = None
-) -> Iterator[int]:
+def alone_in(path: str, *, waiting: Callable[[], None] = lambda: None, seconds: float | None = None) -> Iterator[int]:
     """Be the only one of all processes in a file for a few lines; gives its descriptor. The file is made.
 
     Where the file system knows no locks, a file beside it takes their place.
