@@ -493,7 +493,7 @@ def test_a_path_without_records_is_an_error_that_says_so(tmp_path):
     with pytest.raises(FileNotFoundError):
         open_results(tmp_path / "a.npy")
     write(ArrayTarget(tmp_path / "a.npy"), rows(5), range(5))
-    with pytest.raises(FileNotFoundError, match=r"nothing is recorded of an array 'b\.npy'"):
+    with pytest.raises(FileNotFoundError, match=r"nothing is recorded of an array or a table 'b\.npy'"):
         verify(tmp_path / "b.npy")
     with pytest.raises(ValueError, match="nothing of"):
         open_results(tmp_path / "b.npy")

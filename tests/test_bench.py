@@ -227,7 +227,7 @@ def test_a_sample_that_is_not_written_ends_the_bench(own, disk, monkeypatch, cap
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("jpeg", "Writer with name 'jpeg' is not registered"),
+        ("jpegxl", "Writer with name 'jpegxl' is not registered"),
         ("own_writers:missing", "has no 'missing'"),
         ("own_writers:nothing", "not int"),
         ("no_such_module:write", "no module 'no_such_module' can be imported"),

@@ -110,8 +110,9 @@ def _lock(descriptor: int, path: str, waiting: Callable[[], None], seconds: floa
             return try_lock(descriptor, path)
         except BlockingIOError:
             continue
+    had = _SECONDS_ALONE if seconds is None else seconds
     raise TimeoutError(
-        f"somebody has had {path!r} locked for {_SECONDS_ALONE if seconds is None else seconds:g} s, which is never done for more than a moment; "
+        f"somebody has had {path!r} locked for {had:g} s, which is never done for more than a moment; "
         f"fuser -v {path} lists who has it open: end that, or let it go on if it is stopped"
     )
 
