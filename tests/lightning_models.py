@@ -34,8 +34,15 @@ __all__ = [
     "predict_outputs",
 ]
 
-both_packages = pytest.mark.parametrize("package", list(_PACKAGES.values()), ids=list(_PACKAGES))
-"""Runs a test with `pytorch_lightning` and with `lightning.pytorch` as `package`."""
+both_packages = pytest.mark.parametrize(
+    "package",
+    [
+        pytest.param(package, marks=[pytest.mark.long] * (number > 0))
+        for number, package in enumerate(_PACKAGES.values())
+    ],
+    ids=list(_PACKAGES),
+)
+"""Runs a test with `pytorch_lightning`, and among the long ones with `lightning.pytorch`, as `package`."""
 
 lightning_warnings = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers",  # advice that depends on the machine

@@ -35,7 +35,7 @@ def encode(value):
     return b""
 
 
-@pytest.fixture(params=["thread", "process"])
+@pytest.fixture(params=["thread", pytest.param("process", marks=pytest.mark.long)])
 def fill(request, tmp_path):
     """Hand samples over while the worker is held at the first one, until there is no room.
 

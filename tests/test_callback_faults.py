@@ -509,6 +509,7 @@ trainer.predict(Model(), DataLoader(torch.arange(6), batch_size=4), return_predi
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("missing", "present"), [("lightning", "pytorch_lightning"), ("pytorch_lightning", "lightning.pytorch")]
 )

@@ -149,7 +149,7 @@ def of_lightning_cli(value):
     }
 
 
-@pytest.fixture(params=["pytorch_lightning", "lightning.pytorch"])
+@pytest.fixture(params=["pytorch_lightning", pytest.param("lightning.pytorch", marks=pytest.mark.long)])
 def lightning_cli(request, capfd, monkeypatch):
     """Runs LightningCLI with a configuration of callbacks, and returns what it printed where it has ended early."""
     package = pytest.importorskip(request.param)
@@ -417,6 +417,7 @@ def lighter():
     return run
 
 
+@pytest.mark.long
 def test_lighter_makes_the_callbacks(lighter):
     """By _target_, with targets made likewise, and writers of one's own in helper processes."""
     cases = ["several outputs", "a target of one's own", "shards", "an array"]

@@ -566,6 +566,7 @@ INNER = """
 """
 
 
+@pytest.mark.long
 def test_an_inner_class_is_found_by_its_name_though_its_outer_class_never_came(tmp_path):
     """A helper may be handed samples of the inner one alone."""
     done = run_script(INNER.replace("\n    ", "\n"), tmp_path)

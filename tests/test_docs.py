@@ -57,6 +57,7 @@ def test_an_example_runs_as_it_stands(code, tmp_path, monkeypatch):
 JOBS = re.split(r"^## ", (ROOT / "docs" / "jobs.md").read_text(), flags=re.MULTILINE)[1:]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("job", JOBS, ids=[job.splitlines()[0] for job in JOBS])
 def test_a_job_runs_and_may_be_run_again(tmp_path, job):
@@ -80,6 +81,7 @@ def test_a_job_runs_and_may_be_run_again(tmp_path, job):
 NAMED_FILE = re.compile(r"^`([\w.]+)`\n\n```\w+\n(.*?)```$", re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("package", ["LightningCLI", "Hydra", "lighter"])
 def test_the_page_of_configurations_does_as_it_says(tmp_path, package):

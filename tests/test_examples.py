@@ -113,7 +113,8 @@ def test_the_lightning_job_stores_a_png_per_patch(run_example, tmp_path):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_the_job_of_lightning_cli_goes_on_after_it_was_killed(tmp_path, ranks):
     """The same command computes what is missing, with both outputs of each patch, and then nothing any more."""
     folder, tests = EXAMPLES / "lightning_cli", Path(__file__).parent

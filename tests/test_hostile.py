@@ -315,6 +315,7 @@ def test_a_manifest_is_read_in_pieces(tmp_path, monkeypatch):
         assert [one.file for one in reader.records_of(path, "7.txt", ".txt")] == ["7.txt"] * (3 if size > 2000 else 2)
 
 
+@pytest.mark.long
 def test_a_manifest_of_any_size_takes_little_memory(tmp_path):
     """Of nothing but one line, 3 GB long, that takes no room on the disk."""
     store(tmp_path)

@@ -70,6 +70,7 @@ def test_an_odd_exception_fails_its_sample_alone(tmp_path, backend, kind):
     assert {path.name for path in results(tmp_path)} == {"a.x", "c.x"}
 
 
+@pytest.mark.long
 @linux
 def test_a_writer_that_ends_every_helper_is_told_before_each_sample_has_had_its_three(tmp_path):
     """Else a thousand samples would take a thousand times as long as one, with three helpers each."""

@@ -383,6 +383,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.long
 def test_a_writer_that_crashes_when_the_process_is_gone_costs_the_samples_that_it_crashes_over(tmp_path):
     """Two of one unit: the others are stored, and it comes to an end."""
     folder = tmp_path / "out"
@@ -395,6 +396,7 @@ def test_a_writer_that_crashes_when_the_process_is_gone_costs_the_samples_that_i
     clear(folder)
 
 
+@pytest.mark.long
 def test_more_samples_than_sixty_five_thousand_wait_in_the_queue_and_not_in_the_process(tmp_path):
     """So that helpers store them all, whatever becomes of it."""
     script = """

@@ -273,7 +273,7 @@ def test_values_of_every_kind_come_back_equal(tmp_path, backend):
     assert found == {}
 
 
-@both_backends
+@pytest.mark.parametrize("backend", ["thread", pytest.param("process", marks=pytest.mark.long)])
 def test_what_is_replayed_is_what_would_have_been_written(tmp_path, backend):
     """Tensors, images and texts, recorded as the run's own; byte for byte, where the format has no random part."""
     batches = {
@@ -515,6 +515,7 @@ def test_an_error_file_that_is_not_whole_is_told(tmp_path, broken, capsys):
     assert list(quarantine(tmp_path).iterdir()) == [path.parent]
 
 
+@pytest.mark.long
 def test_the_command_finds_modules_of_the_working_folder(tmp_path, broken):
     """Of the writer and of the values, in a process of its own, as a user calls it."""
     folder, work = tmp_path / "out", tmp_path / "work"

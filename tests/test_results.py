@@ -557,7 +557,7 @@ def test_results_and_their_data_set_can_be_pickled(tmp_path):
         dataset[2]
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.long)])
 def test_a_data_loader_with_workers_makes_batches(tracker, tmp_path, method):
     """Of names and stacked values; a damaged file is told as what it is."""
     store(tmp_path, {f"n{number}": torch.full((3,), float(number)) for number in range(6)}, indices=range(6))

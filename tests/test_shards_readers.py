@@ -133,7 +133,7 @@ def test_wids_reads_them_by_index(tmp_path):
     check(read_with(WIDS, str(out), str(tmp_path / "cache"), cwd=tmp_path), short)
 
 
-@pytest.mark.parametrize("name", ["shards.md", "training_from_shards.md"])
+@pytest.mark.parametrize("name", ["shards.md", pytest.param("training_from_shards.md", marks=pytest.mark.long)])
 def test_the_examples_of_a_page_run(name, tmp_path):
     """One after the other, in an empty folder."""
     page = Path(__file__).parents[1] / "docs" / name

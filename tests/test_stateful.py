@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 from harness import leftovers
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -216,5 +217,5 @@ _SETTINGS = {"deadline": None, "suppress_health_check": list(HealthCheck), "data
 
 TestThreads = Writers.TestCase
 TestThreads.settings = settings(max_examples=60, stateful_step_count=15, **_SETTINGS)
-TestHelpers = HelpersWriters.TestCase
+TestHelpers = pytest.mark.long(HelpersWriters.TestCase)
 TestHelpers.settings = settings(max_examples=6, stateful_step_count=10, **_SETTINGS)

@@ -54,7 +54,11 @@ pytestmark = lightning_warnings
 
 FORMATS = ["csv", "jsonl", "parquet"]
 
-polars.read_csv(io.BytesIO(b"a\n1\n"))  # starts its threads, which no test is to be blamed for
+
+@pytest.fixture(scope="module")
+def _polars_threads():
+    """polars starts threads that stay, which no test is to be blamed for."""
+    polars.read_csv(io.BytesIO(b"a\n1\n"))
 
 
 def write(target, values, names=None, indices=None, **options):
@@ -116,7 +120,7 @@ def plain(value):
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-@pytest.mark.parametrize("backend", ["thread", "process"])
+@pytest.mark.parametrize("backend", ["thread", pytest.param("process", marks=pytest.mark.long)])
 @pytest.mark.parametrize("kind", VALUES)
 def test_every_kind_of_value_is_read_back_as_it_was(tmp_path, kind, backend):
     """By `open_results`, and by pyarrow from Parquet with the type it had."""
@@ -169,6 +173,7 @@ def test_lines_of_json_are_json(tmp_path):
     assert np.array_equal(back["v"], rows[0]["v"])
 
 
+@pytest.mark.usefixtures("_polars_threads")
 @pytest.mark.parametrize("reader", ["pandas", "polars", "duckdb"])
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_the_packages_that_people_use_read_it(tmp_path, suffix, reader):
@@ -341,7 +346,10 @@ def test_a_run_that_begins_anew_may_have_other_types(tmp_path):
 )
 def test_what_a_table_cannot_hold_is_refused_with_the_way_out(tmp_path, value, told):
     """The sample fails, and the message names the column."""
-    with pytest.raises(WriteError, match=told), BackgroundWriter(target=TableTarget(tmp_path / "t.csv")) as writer:
+    with (
+        pytest.raises(WriteError, match=told),
+        BackgroundWriter(target=TableTarget(tmp_path / "t.csv"), backend="thread") as writer,
+    ):
         writer.submit("s", value)
     assert not (tmp_path / "t.csv").exists()
 

@@ -443,7 +443,13 @@ def test_a_file_of_another_format_holds_the_value_or_there_is_none(tmp_path, wri
     rule.check(write(writer, way, case, value, tmp_path), value)
 
 
-@pytest.mark.parametrize("writer", SHAPES)
+_USUAL = {"tensor", "image_2d", "text", "nifti", "safetensors"}
+
+
+@pytest.mark.parametrize(
+    "writer",
+    [writer if writer in _USUAL else pytest.param(writer, marks=pytest.mark.long) for writer in SHAPES],
+)
 def test_helpers_make_of_every_value_what_threads_make_of_it(tmp_path, writer):
     """The same pixels, bits, texts and refusals, all of them in one batch."""
     cases = {name: case for name, case in CASES.items() if not case.handed_over}
