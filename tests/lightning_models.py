@@ -15,9 +15,21 @@ import torch
 from harness import results
 from torch.utils.data import DataLoader
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # what others' code warns of while it is imported
-    _PACKAGES = {name: importlib.import_module(name) for name in ("pytorch_lightning", "lightning.pytorch")}
+
+class _Package:
+    """One of Lightning's packages, imported when it is used: that takes seconds, in each process of the tests."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what others' code warns of while it is imported
+            package = importlib.import_module(self._name)
+        return getattr(package, attribute)
+
+
+_PACKAGES = {name: _Package(name) for name in ("pytorch_lightning", "lightning.pytorch")}
 
 __all__ = [
     "Recorder",

@@ -330,7 +330,7 @@ def test_a_state_that_was_put_back_keeps_its_shards(tmp_path):
 @pytest.mark.parametrize(
     ("job", "torn"),
     [
-        ("compacting", "torn"),
+        pytest.param("compacting", "torn", marks=pytest.mark.long),
         pytest.param("compacting", "whole", marks=pytest.mark.long),
         pytest.param("removing", "torn", marks=pytest.mark.long),
         pytest.param("unpacking", "torn", marks=pytest.mark.long),

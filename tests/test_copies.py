@@ -542,6 +542,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.long
 def test_classes_of_a_script_work_with_every_backend(tmp_path):
     """Files refer to them as the script's own, a class defined anew is the later one, and failures are of its types."""
     done = run_script(SCRIPT.replace("\n    ", "\n"), tmp_path)

@@ -20,7 +20,7 @@ from lighter_async.manifest.verify import verify
 
 SCRIPT = Path(__file__).with_name("ddp_targets_script.py")
 
-pytestmark = lightning_warnings
+pytestmark = [lightning_warnings, pytest.mark.long]
 
 
 def run(folder, ranks, *scenarios):

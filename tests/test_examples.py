@@ -159,6 +159,7 @@ def test_the_job_of_lightning_cli_goes_on_after_it_was_killed(tmp_path, ranks):
         marker.unlink()  # of the killed run, which a run on the next day would remove
 
 
+@pytest.mark.long
 def test_the_service_stores_every_response(tmp_path):
     """A real server: it answers with PNGs, tells its stats, and when it is stopped every prediction is stored whole."""
     folder, log = tmp_path / "out", tmp_path / "log.txt"

@@ -482,6 +482,7 @@ SECONDS = 1.0
 HANGING = ["sleep", "loop", "lock"]
 
 
+@pytest.mark.long
 def test_helpers_that_hang_are_ended(tmp_path):
     """After three attempts the sample is told with where it hung; all others are stored, of its batch, too."""
     encode = Encoder(hang, suffix="", name="hang")

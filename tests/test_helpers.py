@@ -139,6 +139,7 @@ def test_a_helper_imports_nothing_that_takes_long_and_that_it_may_never_use():
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
 
 
+@pytest.mark.long
 def test_files_are_those_of_threads(tmp_path):
     """In what they hold: ISA-L's compressed bytes may differ from one call to the next, and archives are told apart."""
     values = {

@@ -23,6 +23,7 @@ with BackgroundWriter("text", sys.argv[1], backend="thread", max_workers=3, queu
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL")
 def test_a_killed_process_leaves_only_whole_files(tmp_path):
     """Twenty times: all files are whole, those it told of are there, and nothing else remains after the next run."""

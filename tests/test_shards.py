@@ -432,7 +432,7 @@ def test_a_shard_of_somebody_elses_is_not_replaced(tmp_path):
     ("job", "torn"),
     [
         ("storing", "torn"),
-        ("taking over", "whole"),
+        pytest.param("taking over", "whole", marks=pytest.mark.long),
         pytest.param("storing", "whole", marks=pytest.mark.long),
         pytest.param("taking over", "torn", marks=pytest.mark.long),
     ],

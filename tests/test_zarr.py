@@ -248,7 +248,7 @@ def test_without_zarr_it_is_refused_before_anything_is_computed(tmp_path, monkey
 @pytest.mark.parametrize(
     ("job", "torn"),
     [
-        ("store", "torn"),
+        pytest.param("store", "torn", marks=pytest.mark.long),
         pytest.param("store_over", "torn", marks=pytest.mark.long),
         pytest.param("store_over", "whole", marks=pytest.mark.long),
         pytest.param("store_growing", "whole", marks=pytest.mark.long),
