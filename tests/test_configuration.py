@@ -431,6 +431,7 @@ def test_lighter_makes_the_callbacks(lighter):
     check_what_was_written("an array")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -131,6 +131,7 @@ class TestText(EncoderContract):
         return str(value)
 
 
+@pytest.mark.long
 class TestTextOfAnotherEncoding(TestText):
     """An option of it."""
 
@@ -170,6 +171,7 @@ class TestImage(Images):
         return [noise(2, 8, 8), noise(8, 8), noise(3, 0, 8), noise(3, 8, 8).to(torch.int64), "no image"]
 
 
+@pytest.mark.long
 class TestImageOfPillow(TestImage):
     """Another codec."""
 
@@ -241,6 +243,7 @@ class TestJpeg(EncoderContract):
         return (found[..., None] if found.ndim == 2 else found).transpose(2, 0, 1)[: value.shape[0]]
 
 
+@pytest.mark.long
 class TestJpegOfAllColours(TestJpeg):
     """Two options."""
 
@@ -274,6 +277,7 @@ class TestWebp(TestJpeg):
         return [*shapes, noise(3, 8, 8).to(torch.int64), "no image"]
 
 
+@pytest.mark.long
 class TestWebpWithoutLoss(TestWebp):
     """The very pixels, whether they are seen or not."""
 
@@ -342,6 +346,7 @@ class TestNifti(EncoderContract):
         return [*shapes, *dicts, *kinds]
 
 
+@pytest.mark.long
 class TestNiftiUncompressed(TestNifti):
     """With an affine for all."""
 
@@ -355,6 +360,7 @@ class TestNiftiUncompressed(TestNifti):
         return write_nifti.with_options(suffix=".nii", affine=self.affine)
 
 
+@pytest.mark.long
 class TestNiftiOfLibdeflate(TestNifti):
     """Smaller files."""
 
@@ -402,6 +408,7 @@ class TestTiff(EncoderContract):
         return value.astype(value.dtype.newbyteorder("=")) if isinstance(value, np.ndarray) else value
 
 
+@pytest.mark.long
 class TestTiffUncompressed(TestTiff):
     """As tifffile writes it by itself."""
 
@@ -415,6 +422,7 @@ class TestTiffUncompressed(TestTiff):
         return write_tiff.with_options(compression=None)
 
 
+@pytest.mark.long
 class TestTiffOfMicroscopy(TestTiff):
     """With OME's names of the axes."""
 
@@ -477,6 +485,7 @@ class TestJson(EncoderContract):
         return value.tolist() if isinstance(value, (torch.Tensor, np.ndarray, np.generic)) else value
 
 
+@pytest.mark.long
 class TestJsonOfSeveralLines(TestJson):
     """As people read it."""
 
@@ -513,6 +522,7 @@ class TestSafetensors(EncoderContract):
         return value if isinstance(value, torch.Tensor) else value.astype(value.dtype.newbyteorder("="))
 
 
+@pytest.mark.long
 class TestSafetensorsWithOptions(TestSafetensors):
     """Another name, and texts beside it."""
 

@@ -51,6 +51,7 @@ class TestHelpersOnFolder(ServiceContract):
         return lambda: HelperHarness(tmp_path)
 
 
+@pytest.mark.long
 class TestPathFunctionInHelpers(ServiceContract):
     """A function (path, value) in helper processes."""
 
