@@ -127,8 +127,8 @@ class Session:
             table.seal(ends=ends)
         except Exception as error:
             notify(
-                f"the table {self.location!r} cannot be written ({describe(error)}); all rows are kept, and the next "
-                "writer that is closed on it writes it"
+                f"the table {self.location!r} cannot be written ({describe(error)}); what is stored of its rows is "
+                "kept, and the next writer that is closed on it writes it"
             )
 
 

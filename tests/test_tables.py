@@ -875,13 +875,13 @@ def test_a_table_that_cannot_be_written_is_told_and_fails_no_sample(tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(sealing, "write_table", _fail)
         store(tmp_path)
-    assert "t.csv' cannot be written (OSError: no line); all rows are kept" in capsys.readouterr().err
+    assert "t.csv' cannot be written (OSError: no line); what is stored of its rows is kept" in capsys.readouterr().err
     assert not (tmp_path / NAME).exists()
     store(tmp_path, resume=True)
     check_whole(tmp_path)
 
 
-def test_removing_what_is_recorded_is_an_error(tmp_path):
+def test_removing_what_is_recorded_is_an_error(tmp_path, capsys):
     """Samples that are handed over afterwards are not said to be stored in a file that is gone."""
     import shutil
 
@@ -892,6 +892,8 @@ def test_removing_what_is_recorded_is_an_error(tmp_path):
         writer.submit("b", {"x": 2})
         with pytest.raises(WriteError, match="somebody has removed the rows"):
             writer.flush()
+    assert "none of its 1 rows can be read: its rows cannot be read (FileNotFoundError" in capsys.readouterr().err
+    assert not (tmp_path / "t.csv").exists()
 
 
 # Ranks
@@ -1185,7 +1187,7 @@ def test_keys_that_cannot_be_are_refused(tmp_path, keys, error, told):
 @both_packages
 def test_outputs_that_do_not_go_together_are_refused(package, tmp_path):
     """The message names the key."""
-    with pytest.raises(KeyError, match="'missing'"):
+    with pytest.raises(KeyError, match=r"TableWriter expected key 'missing' \(keys\)"):
         predict(package, TableWriter(tmp_path / "t.csv", ["label", "missing"]))
     with pytest.raises(ValueError, match="5 under 'label' and 1 under 'loss'"):
         predict(package, TableWriter(tmp_path / "t.csv", ["label", "loss"]), loss=torch.tensor(0.5))

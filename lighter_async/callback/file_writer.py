@@ -202,6 +202,7 @@ class FileWriter(BaseWriter):
             world_size=run.world_size,
             by_index_only=self.options.resume,
             stored=self._stored,
+            who=type(self).__name__,
             shares_single_values=self._shares_single_values,
         )
         self._last_line = LastLine(self._writer.target.location)

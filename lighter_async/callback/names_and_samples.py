@@ -29,6 +29,7 @@ class OutputReader:
         world_size: The number of ranks.
         by_index_only: Whether samples without a name and a known index are refused.
         stored: What earlier runs have stored, and is left out; None if nothing is.
+        who: The callback's name, for messages.
         shares_single_values: Of several keys, whether what is no tensor, array or sequence is that of all samples.
 
     Attributes:
@@ -45,11 +46,13 @@ class OutputReader:
         world_size: int,
         by_index_only: bool,
         stored: StoredSamples | None,
+        who: str = "FileWriter",
         shares_single_values: bool = False,
     ) -> None:
         self._value_key = value_key
         self._name_key = name_key
         self._stored = stored
+        self._who = who
         self._shares_single_values = shares_single_values
         self.left_out = 0
         self._origins = Origins(trainer)
@@ -74,9 +77,9 @@ class OutputReader:
         """
         values: Any
         if isinstance(self._value_key, Mapping):
-            values, count = outputs_in(outputs, self._value_key, shared=self._shares_single_values)
+            values, count = outputs_in(outputs, self._value_key, self._who, shared=self._shares_single_values)
         else:
-            values = samples_of(entry(outputs, self._value_key, "value_key"))
+            values = samples_of(entry(outputs, self._value_key, "value_key", self._who))
             count = len(values)
         if not count:
             return (), values, Origin()
@@ -85,7 +88,7 @@ class OutputReader:
         if self._name_key is None:
             names, origin = self._numbering.number(origin, count)
         else:
-            names = names_of(entry(outputs, self._name_key, "name_key"), self._name_key)
+            names = names_of(entry(outputs, self._name_key, "name_key", self._who), self._name_key)
             if len(names) != count:
                 key = next(iter(self._value_key)) if isinstance(self._value_key, Mapping) else self._value_key
                 raise ValueError(
@@ -98,7 +101,7 @@ class OutputReader:
         return (names, values, origin) if len(keep) == count else choose(keep, names, values, origin)
 
 
-def entry(outputs: Any, key: str, option: str) -> Any:
+def entry(outputs: Any, key: str, option: str, who: str = "FileWriter") -> Any:
     """The outputs' entry under a key.
 
     Raises:
@@ -107,14 +110,13 @@ def entry(outputs: Any, key: str, option: str) -> Any:
     """
     if not isinstance(outputs, Mapping):
         raise TypeError(
-            f"FileWriter expects predict_step to return a dict with the key {key!r} ({option}), got "
+            f"{who} expects predict_step to return a dict with the key {key!r} ({option}), got "
             f"{type(outputs).__name__}; return {{{key!r}: ...}}"
         )
     if key not in outputs:
         keys = ", ".join(map(shown, outputs)) or "none"
         raise KeyError(
-            f"FileWriter expected key '{key}' ({option}) in outputs but it was missing; "
-            f"the keys there are: {keys[:1000]}"
+            f"{who} expected key '{key}' ({option}) in outputs but it was missing; the keys there are: {keys[:1000]}"
         )
     return outputs[key]
 
@@ -132,12 +134,15 @@ def samples_of(value: Any) -> Any:
     return [value]
 
 
-def outputs_in(outputs: Any, keys: Iterable[str], *, shared: bool = False) -> tuple[dict[str, Any], int]:
+def outputs_in(
+    outputs: Any, keys: Iterable[str], who: str = "FileWriter", *, shared: bool = False
+) -> tuple[dict[str, Any], int]:
     """The samples under each of several keys, as of `samples_of`, and their number.
 
     Args:
         outputs: What `predict_step` returned.
         keys: The keys.
+        who: The callback's name, for messages.
         shared: Whether what is no tensor, array or sequence is the value of all samples.
 
     Raises:
@@ -145,14 +150,14 @@ def outputs_in(outputs: Any, keys: Iterable[str], *, shared: bool = False) -> tu
         KeyError: A key is missing.
         ValueError: There are not as many samples under each key.
     """
-    found = {key: samples_of(entry(outputs, key, "value_key")) for key in keys}
+    found = {key: samples_of(entry(outputs, key, "keys" if shared else "value_key", who)) for key in keys}
     if shared and (single := [key for key in found if _is_single(outputs[key])]) and len(single) < len(found):
         count = next(len(samples) for key, samples in found.items() if key not in single)
         found.update((key, found[key] * count) for key in single)
     counts = {key: len(samples) for key, samples in found.items()}
     if len(set(counts.values())) > 1:
         told = " and ".join(f"{count} under {key!r}" for key, count in counts.items())
-        raise ValueError(f"Length mismatch: FileWriter stores a sample's outputs together, and there are {told}")
+        raise ValueError(f"Length mismatch: {who} stores a sample's outputs together, and there are {told}")
     return found, next(iter(counts.values()))
 
 

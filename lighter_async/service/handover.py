@@ -77,12 +77,16 @@ class HandOver:
             )
         count, ledger = plan.count, self._ledger
         rows: Sequence[int] | None = None
+        is_own = False  # whether the origin is ours already
         if self._arrays is not None:
             names, rows, origin = rows_of(names, count, origin, self._arrays)
         elif names is None:
             if self._tables is None:
                 raise TypeError("names are a sequence with a name per sample; arrays and tables do without")
-            names = names_by_index(count, origin)
+            if origin is not None:
+                check_indices(origin, count)
+                origin = own_origin(origin)
+            names, is_own = names_by_index(count, origin), True
         names, files = own_names(names, count, self._suffixes, self._target)
         if origin is not None:
             check_indices(origin, count)
@@ -90,7 +94,7 @@ class HandOver:
             with uninterrupted():
                 ledger.check_open()
             return
-        if origin is not None and rows is None:
+        if origin is not None and rows is None and not is_own:
             origin = own_origin(origin)
         nbytes = self._pool.bytes_of(plan)
         reservation = Reservation(count, nbytes)

@@ -141,11 +141,10 @@ def names_by_index(count: int, origin: Origin | None) -> Sequence[str]:
 
     Args:
         count: How many samples there are.
-        origin: Where they come from.
+        origin: Where they come from, as `own_origin` gives it.
 
     Raises:
-        ValueError: Their indices are not known, or there is not one for each sample.
-        TypeError: As `own_origin`.
+        ValueError: Their indices are not known.
     """
     if not count:
         return ()
@@ -154,13 +153,10 @@ def names_by_index(count: int, origin: Origin | None) -> Sequence[str]:
             "a sample without a name needs its index in the data set; hand samples over with names, or with "
             "origin=Origin(indices)"
         )
-    check_indices(origin, count)
-    own = own_origin(origin)
-    assert own.indices is not None
-    if own.loader:
-        return [f"{own.loader}-{index}" for index in own.indices]
-    is_counting = isinstance(own.indices, range) and min(own.indices[0], own.indices[-1]) >= 0
-    return Numbers(own.indices) if is_counting else list(map(str, own.indices))  # type: ignore[arg-type]
+    if origin.loader:
+        return [f"{origin.loader}-{index}" for index in origin.indices]
+    is_counting = isinstance(origin.indices, range) and min(origin.indices[0], origin.indices[-1]) >= 0
+    return Numbers(origin.indices) if is_counting else list(map(str, origin.indices))  # type: ignore[arg-type]
 
 
 def claim_rows(claims: Claims, rows: Sequence[int], names: Sequence[str]) -> None:

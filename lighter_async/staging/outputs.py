@@ -13,6 +13,8 @@ from lighter_async.staging.layout import placed, plan_batch, unbind
 from lighter_async.staging.places import Leaf
 from lighter_async.staging.plan import LONG_TEXT, Plan
 
+_MOST = 1 << 63
+
 __all__ = ["as_row", "plan_batch_of_dicts", "plan_batch_of_outputs", "plan_sample_of_outputs"]
 
 
@@ -157,12 +159,13 @@ def _column(key: str, values: Any, plan: Plan, what: str) -> Leaf | list[Any]:
             f"{what} {key!r} of a batch is a tensor or array with a batch dimension, or a sequence with a value per "
             f"sample, not {type(values).__name__}"
         )
+    plan.lists(len(values))
     kinds = set(map(type, values))
     if kinds == {str}:
         together = "".join(values)  # looked at as a whole, since there may be thousands of them
         if together.isascii() and max(map(len, values)) < LONG_TEXT:
             plan.other_bytes += len(together)
             return list(values)
-    elif kinds <= {float, bool}:
+    elif kinds <= {float, bool} or (kinds == {int} and min(values) >= -_MOST and max(values) < _MOST):
         return list(values)
     return [placed(value, plan) for value in values]

@@ -100,6 +100,10 @@ class Plan:
             raise Foreign
         self.other_bytes += items * _ITEM_BYTES
 
+    def lists(self, items: int) -> None:
+        """Count the values of a column that is a list."""
+        self.other_bytes += items * _ITEM_BYTES
+
     def place_inside(self) -> None:
         """Count what says where a tensor or an array of a container or an object lies."""
         self.other_bytes += _LEAF_BYTES

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lighter_async.table_row import Ext, cell_of, stacked
 
-__all__ = ["csv_cell", "csv_cells", "json_texts"]
+__all__ = ["csv_cells", "json_texts", "quoted"]
 
 _NOT_FINITE = frozenset({"nan", "inf", "-inf"})
 _TO_QUOTE = re.compile(r'[",\r\n]|\A\s|\s\Z')
@@ -31,10 +31,10 @@ def json_texts(values: Sequence[Any]) -> list[str]:
 def csv_cells(values: Sequence[Any]) -> list[str]:
     """The values of a column as cells: nothing for a value that is missing, and JSON for lists."""
     numbers = _numbers_in(values)
-    return [csv_cell(value) for value in values] if numbers is None else _texts_of(numbers)
+    return [_csv_cell(value) for value in values] if numbers is None else _texts_of(numbers)
 
 
-def csv_cell(value: Any) -> str:
+def _csv_cell(value: Any) -> str:
     """A value as a cell. An empty text is quoted, to tell it from none."""
     if value is None:
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from lighter_async.store import Store
 from lighter_async.targets.local import LocalTarget
 from lighter_async.types import Durability, IfExists, Run
 
-__all__ = ["InFolder"]
+__all__ = ["InFolder", "OneFileInFolder"]
 
 
 class InFolder:
@@ -86,3 +87,23 @@ class InFolder:
     def store(self) -> Store:
         """What reads the samples back, whether the target is open or not."""
         return self._folder.store()
+
+
+class OneFileInFolder(InFolder):
+    """One whose samples all become one file of the directory, under the key of their series.
+
+    Attributes:
+        object: The file's name.
+    """
+
+    object: str
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies once it is whole."""
+        return self._folder.directory / self.object
+
+    @property
+    def location(self) -> str:
+        """The file's path, without links, so that two ways to one file are one location."""
+        return os.path.join(self._folder.location, self.object)

@@ -19,7 +19,7 @@ from lighter_async.targets.array.lane import ArrayLane
 from lighter_async.targets.array.recorded import EarlierRows, Recorded
 from lighter_async.targets.array.zarr import Zarr, check_installed, scratch_of
 from lighter_async.targets.base import Features
-from lighter_async.targets.in_folder import InFolder
+from lighter_async.targets.in_folder import OneFileInFolder
 from lighter_async.targets.lane import Lane
 from lighter_async.targets.local import LocalTarget
 from lighter_async.types import Durability, IfExists, Run, launched_run
@@ -27,7 +27,7 @@ from lighter_async.types import Durability, IfExists, Run, launched_run
 __all__ = ["ArrayTarget"]
 
 
-class ArrayTarget(InFolder):
+class ArrayTarget(OneFileInFolder):
     """Stores all samples of a run in one array, of numpy's or zarr's: row i is the sample with index i in the data set.
 
     Samples are tensors or arrays of one dtype and shape, those of the first one that is stored. Until all rows are
@@ -79,16 +79,6 @@ class ArrayTarget(InFolder):
     def _reset(self) -> None:
         self._file: ArrayFile | None = None
         self._earlier: EarlierRows | None = None
-
-    @property
-    def path(self) -> Path:
-        """Where the array lies once it is complete; until then ``.part`` follows."""
-        return self._folder.directory / self.object
-
-    @property
-    def location(self) -> str:
-        """The array's path, without links, so that two ways to one array are one location."""
-        return os.path.join(self._folder.location, self.object)
 
     def of_run(self, run: Run, directory: str | os.PathLike[str] | None = None) -> ArrayTarget:
         """The same target for one rank of a run, which is not open.

@@ -26,7 +26,7 @@ from lighter_async.targets.local import LocalTarget
 from lighter_async.targets.shards.folder import ShardFolder
 from lighter_async.targets.shards.header import BLOCK, Headers
 from lighter_async.targets.shards.keys import member_name
-from lighter_async.targets.shards.listing import has_shards, numbers_of
+from lighter_async.targets.shards.listing import has_shards, no_directory, numbers_of
 from lighter_async.targets.shards.removed import COMPACTING, finish_removals, remove_shards
 from lighter_async.targets.shards.shard import Shard
 from lighter_async.targets.shards.survey import Contents, survey
@@ -89,7 +89,7 @@ def compact(
     """
     root = os.path.abspath(directory)
     if not os.path.isdir(root):
-        raise FileNotFoundError(f"there is no directory {root!r}")
+        raise FileNotFoundError(no_directory(root))
     if not has_shards(root):
         raise FileNotFoundError(f"{root!r} holds no tar shards, so there is nothing to compact")
     if is_in_use(root):

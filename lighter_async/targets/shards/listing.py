@@ -20,12 +20,28 @@ from lighter_async.store import SHARD_LISTING
 from lighter_async.targets.shards.index import samples_listed
 from lighter_async.targets.shards.walk import samples_in
 
-__all__ = ["has_shards", "index_name", "is_shard", "list_shards", "numbers_of", "shard_name", "shards_recorded"]
+__all__ = [
+    "has_shards",
+    "index_name",
+    "is_shard",
+    "list_shards",
+    "no_directory",
+    "numbers_of",
+    "shard_name",
+    "shards_recorded",
+]
 
 _SHARD = re.compile(r"shard-([0-9]{5,9})-([0-9]{3,9})-([0-9]{6,18})\.tar")
 _LARGEST = 256 << 20
 _SHARD_IN_LINE = re.compile(rb"shard-[0-9]{5,}-[0-9]{3,}-[0-9]{6,}\.tar")
 _MARK = f"{RESERVED_PREFIX}/shards"
+
+
+def no_directory(root: str) -> str:
+    """What is said of a path that is no directory, in which there might be shards."""
+    if os.path.lexists(root):
+        return f"{root!r} is no directory; give the one that the shards lie in, as an array or a table has none"
+    return f"there is no directory {root!r}"
 
 
 def has_shards(directory: str | os.PathLike[str]) -> bool:

@@ -21,6 +21,7 @@ from lighter_async.names import with_suffix
 from lighter_async.store import DirectoryStore
 from lighter_async.targets.lane import Item, Part
 from lighter_async.targets.local import LocalTarget
+from lighter_async.targets.shards.listing import no_directory
 from lighter_async.targets.shards.survey import recorded_samples
 from lighter_async.types import Run
 
@@ -78,7 +79,7 @@ def unpack(
     if os.path.commonpath([os.path.realpath(root), os.path.realpath(to)]) == os.path.realpath(root):
         raise ValueError(f"{to!r} lies in {root!r}, whose samples would be there twice; choose a directory elsewhere")
     if not os.path.isdir(root):
-        raise FileNotFoundError(f"there is no directory {root!r}")
+        raise FileNotFoundError(no_directory(root))
     manifest = read_manifest(root)
     if not manifest.runs:
         raise FileNotFoundError(f"{root!r} {why_empty(manifest)}, so what its shards hold is not known")

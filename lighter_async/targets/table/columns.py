@@ -52,8 +52,8 @@ class Columns:
             sample: Its name.
 
         Raises:
-            TypeError: A column is of another type than in samples that are stored.
-                Or they are so already, where the file is gone.
+            TypeError: A column is of another type than in samples that are stored; or, where the file is gone, these
+                differ themselves.
             OSError: The file cannot be read or written.
         """
         row = tuple(types.items())

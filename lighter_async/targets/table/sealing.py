@@ -98,9 +98,10 @@ class Sealing:
             anew: Write it even if it seems to be there as they are.
 
         Raises:
-            OSError: It cannot be written. What was there stays.
+            OSError: It cannot be written, or no row of it can be read. What was there stays.
             TypeError: Rows of several runs do not go together.
         """
+        self.spools.make_folder()  # which somebody may have removed
         with alone_in(os.path.join(self.spools.folder, _SEALING), seconds=_SECONDS_TO_SEAL):
             state = self._state()
             if not anew and self._is_sealed(state):
@@ -137,6 +138,9 @@ class Sealing:
                 count = write_table(content, file, os.path.splitext(table)[1])
                 file.flush()
                 os.fsync(file.fileno())
+            if not count:
+                ((_, why), *_) = content.unread
+                raise OSError(f"none of its {len(content.records)} rows can be read: {why}")
             xxh3 = self.store.checksum(os.path.basename(temporary))
             about = {
                 "rows": count,

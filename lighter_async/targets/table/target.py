@@ -16,7 +16,7 @@ from lighter_async.tables import check_installed
 from lighter_async.targets.base import Features
 from lighter_async.targets.clashes import check_ranks
 from lighter_async.targets.earlier import Earlier
-from lighter_async.targets.in_folder import InFolder
+from lighter_async.targets.in_folder import OneFileInFolder
 from lighter_async.targets.lane import Lane
 from lighter_async.targets.local import LocalTarget
 from lighter_async.targets.table.columns import Columns
@@ -28,7 +28,7 @@ from lighter_async.types import Durability, IfExists, Run, launched_run
 __all__ = ["TableTarget"]
 
 
-class TableTarget(InFolder):
+class TableTarget(OneFileInFolder):
     """Stores all samples of a run as the rows of one table: a Parquet, CSV or JSON-lines file.
 
     A sample is a dict from columns to numbers, texts, and lists or small arrays of them; tensors keep their dtype. The
@@ -74,16 +74,6 @@ class TableTarget(InFolder):
     def _reset(self) -> None:
         self._sealing: Sealing | None = None
         self._earlier: Earlier | None = None
-
-    @property
-    def path(self) -> Path:
-        """Where the table lies once it is written."""
-        return self._folder.directory / self.object
-
-    @property
-    def location(self) -> str:
-        """The table's path, without links, so that two ways to one table are one location."""
-        return os.path.join(self._folder.location, self.object)
 
     def of_run(self, run: Run, directory: str | os.PathLike[str] | None = None) -> TableTarget:
         """The same target for one rank of a run, which is not open.
