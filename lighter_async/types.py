@@ -177,7 +177,7 @@ class Batch:
     is_kept: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Unit:
     """The samples ``start`` to ``stop`` of a batch: what a worker takes at a time.
 

@@ -448,7 +448,8 @@ def test_it_owns_what_is_on_devices_with_streams():
     """Tensors of other devices are copied in one blocking call."""
     accelerator = TorchAccelerator()
     owned = {
-        kind: accelerator.owns(SimpleNamespace(device=torch.device(kind))) for kind in ("cuda", "xpu", "cpu", "mps")
+        kind: accelerator.owns(SimpleNamespace(device=torch.device(kind), is_cpu=kind == "cpu"))
+        for kind in ("cuda", "xpu", "cpu", "mps")
     }
     assert owned == {"cuda": True, "xpu": True, "cpu": False, "mps": False}
     assert not accelerator.owns(torch.zeros(1))

@@ -211,7 +211,8 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Hand the outputs to `write`, unless there are none."""
-        if outputs is None or (isinstance(outputs, (Mapping, Sequence)) and not outputs):
+        is_container = type(outputs) is dict or isinstance(outputs, (Mapping, Sequence))
+        if outputs is None or (is_container and not outputs):
             return
         self.write(outputs, batch, batch_idx, dataloader_idx)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import eq, index
+from operator import index
 from typing import Any
 
 from lighter_async.names import Numbers
@@ -136,6 +136,8 @@ def _flat(loaders: Any) -> list[Any]:
 
 def _whole(items: Sequence[Any]) -> tuple[int, ...] | None:
     """A sampler's keys as indices; None if they are keys of another kind."""
+    if set(map(type, items)) == {int}:
+        return tuple(items) if min(items) >= 0 else None
     if any(isinstance(item, bool) for item in items):
         return None
     try:
@@ -150,7 +152,7 @@ def _range(indices: Sequence[int], before: int) -> range | None:
     if not indices:
         return None
     step = indices[1] - indices[0] if len(indices) > 1 else 1
-    numbers = range(before + indices[0], before + indices[-1] + 1, step) if step > 0 else range(0)
-    return (
-        numbers if len(numbers) == len(indices) and all(map(eq, numbers, (before + one for one in indices))) else None
-    )
+    numbers = range(indices[0], indices[-1] + 1, step) if step > 0 else range(0)
+    if len(numbers) != len(indices) or tuple(numbers) != tuple(indices):
+        return None
+    return range(before + numbers.start, before + numbers.stop, step)

@@ -49,7 +49,8 @@ class OutputReader:
         who: str = "FileWriter",
         shares_single_values: bool = False,
     ) -> None:
-        self._value_key = value_key
+        self._keys = value_key if isinstance(value_key, Mapping) else None
+        self._key = "" if isinstance(value_key, Mapping) else value_key
         self._name_key = name_key
         self._stored = stored
         self._who = who
@@ -76,11 +77,11 @@ class OutputReader:
             DuplicateNameError: As `StoredSamples.missing`.
         """
         values: Any
-        if isinstance(self._value_key, Mapping):
-            values, count = outputs_in(outputs, self._value_key, self._who, shared=self._shares_single_values)
+        if self._keys is not None:
+            values, count = outputs_in(outputs, self._keys, self._who, shared=self._shares_single_values)
         else:
-            values = samples_of(entry(outputs, self._value_key, "value_key", self._who))
-            count = len(values)
+            values = samples_of(entry(outputs, self._key, "value_key", self._who))
+            count = _count(values)
         if not count:
             return (), values, Origin()
         origin = self._origins.origin(count, batch_idx, dataloader_idx)
@@ -90,12 +91,14 @@ class OutputReader:
         else:
             names = names_of(entry(outputs, self._name_key, "name_key", self._who), self._name_key)
             if len(names) != count:
-                key = next(iter(self._value_key)) if isinstance(self._value_key, Mapping) else self._value_key
+                key = self._key if self._keys is None else next(iter(self._keys))
                 raise ValueError(
                     f"Length mismatch between value key '{key}' ({count}) and name key '{self._name_key}' "
                     f"({len(names)}); every sample needs one name"
                 )
         kept = self._origins.without_padding(count, batch_idx, dataloader_idx)
+        if kept == count and self._stored is None:
+            return names, values, origin
         keep = range(kept) if self._stored is None else self._stored.missing(names, origin, kept)
         self.left_out += kept - len(keep)
         return (names, values, origin) if len(keep) == count else choose(keep, names, values, origin)
@@ -108,7 +111,7 @@ def entry(outputs: Any, key: str, option: str, who: str = "FileWriter") -> Any:
         TypeError: The outputs are not a mapping.
         KeyError: There is no such key; the message lists the keys.
     """
-    if not isinstance(outputs, Mapping):
+    if type(outputs) is not dict and not isinstance(outputs, Mapping):
         raise TypeError(
             f"{who} expects predict_step to return a dict with the key {key!r} ({option}), got "
             f"{type(outputs).__name__}; return {{{key!r}: ...}}"
@@ -154,11 +157,17 @@ def outputs_in(
     if shared and (single := [key for key in found if _is_single(outputs[key])]) and len(single) < len(found):
         count = next(len(samples) for key, samples in found.items() if key not in single)
         found.update((key, found[key] * count) for key in single)
-    counts = {key: len(samples) for key, samples in found.items()}
+    counts = {key: _count(samples) for key, samples in found.items()}
     if len(set(counts.values())) > 1:
         told = " and ".join(f"{count} under {key!r}" for key, count in counts.items())
         raise ValueError(f"Length mismatch: {who} stores a sample's outputs together, and there are {told}")
     return found, next(iter(counts.values()))
+
+
+def _count(samples: Any) -> int:
+    """How many samples there are."""
+    # A tensor's own `__len__` takes a look at what may trace it, which is most of the time of a small batch.
+    return samples.shape[0] if is_tensor(samples) and not samples.is_nested else len(samples)
 
 
 def _is_single(value: Any) -> bool:
@@ -178,6 +187,8 @@ def names_of(value: Any, key: str) -> list[str]:
     Raises:
         TypeError: A name is neither text, number nor path; the message gives its position.
     """
+    if type(value) is list and set(map(type, value)) == {str}:
+        return value
     hint = ""
     if hasattr(value, "tolist"):  # a tensor, an array, a column of a table
         if getattr(value, "ndim", 0) > 1:

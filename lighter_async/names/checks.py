@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from itertools import repeat
 from typing import Any
 
 from lighter_async.errors import InvalidNameError, shown
@@ -32,6 +31,9 @@ TABLES_FOLDER = f"{RESERVED_PREFIX}/tables/"
 
 # Folders that have to be looked at one by one.
 _HARD_FOLDER = re.compile(r"//|/\.|/\0|\0/")
+# Texts of names that begin or end so are looked at one by one, too: an empty name, a dot, an absolute path, a folder.
+_HARD_BEGINS = frozenset({"", "\0", ".", "/"})
+_HARD_ENDS = frozenset({"", "\0", "/"})
 _WINDOWS = os.name == "nt"
 _WINDOWS_REFUSED = re.compile(r'[<>:"\\|?*\x01-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE)
 
@@ -70,9 +72,10 @@ def with_suffixes(names: Sequence[str], suffix: str) -> list[str]:
     """The file names of a batch."""
     if not suffix:
         return list(names)
-    if any(map(str.endswith, names, repeat(suffix))):
+    files = [name + suffix for name in names]
+    if suffix * 2 in "\0".join(files):  # one may end in it
         return [with_suffix(name, suffix) for name in names]
-    return [name + suffix for name in names]
+    return files
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -83,12 +86,14 @@ def check_names(names: Sequence[str]) -> None:
             or reserved.
     """
     # Nearly all names are of letters and digits, so they are looked at together first: the loop waits meanwhile.
-    text = "\0".join(("", *names, ""))
+    text = "\0".join(names)
     if (
         text.isascii()
-        and text.count("\0") == len(names) + 1
+        and text.count("\0") == len(names) - 1
         and "\0\0" not in text
         and "\0." not in text
+        and text[:1] not in _HARD_BEGINS
+        and text[-1:] not in _HARD_ENDS
         and ("/" not in text or not _HARD_FOLDER.search(text))
         and not _WINDOWS
     ):

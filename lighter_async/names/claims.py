@@ -52,7 +52,7 @@ class Claims:
         Raises:
             DuplicateNameError: One of them is taken already, or stands twice among `files`.
         """
-        if near := _near(self._location):
+        if near := self._near():
             with _nested:
                 self._check_near(near, files, names)
                 with self._lock:
@@ -69,7 +69,7 @@ class Claims:
         """
         if not numbers:
             return
-        if near := _near(self._location):
+        if near := self._near():
             with _nested:
                 files = [f"{number}{suffix}" for number in numbers]
                 self._check_near(near, files, list(map(str, numbers)))
@@ -78,6 +78,12 @@ class Claims:
         else:
             with self._lock:
                 self._used.take_numbers(numbers, suffix)
+
+    def _near(self) -> Sequence[tuple[Claims, str]]:
+        """The claims of locations above and below, each with the path that lies between."""
+        if self._users and not self._heritage and len(_claims) < 2:
+            return ()
+        return _near(self._location)
 
     def _check_near(self, near: Sequence[tuple[Claims, str]], files: Sequence[str], names: Sequence[str]) -> None:
         """Refuse files that a writer has claimed whose directory lies above ours, or below it."""

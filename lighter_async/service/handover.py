@@ -88,7 +88,7 @@ class HandOver:
                 origin = own_origin(origin)
             names, is_own = names_by_index(count, origin), True
         names, files = own_names(names, count, self._suffixes, self._target)
-        if origin is not None:
+        if origin is not None and not is_own:
             check_indices(origin, count)
         if count == 0:
             with uninterrupted():
@@ -137,7 +137,7 @@ class HandOver:
                     claim_rows(claims, rows, names)
                 elif len(self._suffixes) > 1:
                     claims.claim(files, [*names] * len(self._suffixes))
-                elif isinstance(names, Numbers):
+                elif type(names) is Numbers:
                     claims.claim_numbers(names.range, self._suffixes[0])
                 else:
                     claims.claim(files, names)

@@ -32,7 +32,8 @@ def own_names(
         ValueError: There is not one for each sample.
         InvalidNameError: One cannot be a file's name.
     """
-    if type(names) is not list and (isinstance(names, str) or not isinstance(names, Sequence)):
+    kind = type(names)
+    if kind is not list and kind is not Numbers and (isinstance(names, str) or not isinstance(names, Sequence)):
         array: Any = names
         if getattr(getattr(array, "dtype", None), "kind", "") not in ("U", "O", "T") or array.ndim != 1:
             is_list = getattr(array, "ndim", None) == 1 and hasattr(array, "tolist")
@@ -42,13 +43,13 @@ def own_names(
                 + "; the order is submit_batch(names, values)"
             )
         names = array.tolist()
-    own = names if isinstance(names, Numbers) else tuple(names)
+    own = names if kind is Numbers else tuple(names)
     if len(own) != count:
         raise ValueError(f"Length mismatch: {count} samples and {len(own)} names; every sample needs one name")
     if not count:
         return own, own
-    if isinstance(own, Numbers):
-        files = _files(own if len(suffixes) > 1 else own[-1:], suffixes)
+    if kind is Numbers:
+        files = [own[-1] + suffixes[0]] if len(suffixes) == 1 else _files(own, suffixes)
     else:
         if set(map(type, own)) != {str}:
             for name in own:
@@ -87,6 +88,14 @@ def own_origin(origin: Origin) -> Origin:
         ValueError: The number of the loader is negative.
     """
     indices: Any = origin.indices
+    if (
+        (type(indices) is range or indices is None or type(indices) is tuple)
+        and type(origin.loader) is int
+        and 0 <= origin.loader < _WIDE
+        and (origin.batch is None or (type(origin.batch) is int and -_WIDE <= origin.batch < _WIDE))
+        and _are_usual(indices)
+    ):
+        return origin  # which nobody can change
     loader = whole_number(origin.loader, "the number of a loader")
     batch = None if origin.batch is None else whole_number(origin.batch, "the number of a batch")
     if loader < 0:
@@ -94,12 +103,26 @@ def own_origin(origin: Origin) -> Origin:
     if indices is None:
         return Origin(None, loader, batch)
     own = indices.tolist() if hasattr(indices, "tolist") else indices
-    is_usual = type(own) is range or (type(own) in (tuple, list) and set(map(type, own)) == {int})
-    outer = own if type(own) is not range or not own else (own[0], own[-1])  # the least and the most are among these
-    if not is_usual or max(outer, default=0) >= 1 << 63 or min(outer, default=0) < -(1 << 63):
+    if not _are_usual(own):
         own = [whole_number(one, f"the index of sample {position}") for position, one in enumerate(own)]
     return Origin(own if type(own) is range else tuple(own), loader, batch)
 
+
+def _are_usual(indices: Any) -> bool:
+    """Whether indices, if there are any, are whole numbers of 64 bits in a range, a tuple or a list."""
+    if not indices:
+        return indices is None or type(indices) in (range, tuple, list)
+    if type(indices) is range:
+        least, most = indices[0], indices[-1]
+        return -_WIDE <= least < _WIDE > most >= -_WIDE
+    return type(indices) in (tuple, list) and set(map(type, indices)) == {int} and _fit(indices)
+
+
+def _fit(indices: Sequence[int]) -> bool:
+    return min(indices) >= -_WIDE and max(indices) < _WIDE
+
+
+_WIDE = 1 << 63
 
 _ROW = " (row)"  # what rows are claimed as, beside names
 

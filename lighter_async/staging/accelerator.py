@@ -67,7 +67,7 @@ class TorchAccelerator:
         self._streams: dict[torch.device, Any] = {}
 
     def owns(self, tensor: torch.Tensor) -> bool:
-        return tensor.device.type in self._STREAMED
+        return not tensor.is_cpu and tensor.device.type in self._STREAMED
 
     def allocate(self, nbytes: int) -> torch.Tensor:
         import torch

@@ -59,6 +59,7 @@ class StagingPool:
         self._prepare = dict(prepare or {})
         self._outputs = tuple(outputs)
         self._dicts = dicts
+        self._takes_values_as_they_are = not (outputs or dicts or self._reduce or self._prepare)
         self._accelerator: Accelerator = accelerator or TorchAccelerator()
         self.shared = SharedMemory(budget, pin=self._accelerator.pin) if shared else None
         memory: Memory = self.shared or PrivateMemory(self._accelerator.allocate)
@@ -72,6 +73,8 @@ class StagingPool:
     def plan_batch(self, values: Any) -> Plan:
         """The plan of a batch, as of `layout.plan_batch`."""
         shared = self.shared is not None
+        if self._takes_values_as_they_are and not self._remarks.is_awaited:
+            return plan_batch(values, shared=shared)
         if self._outputs:
             if isinstance(values, Mapping):
                 values = {key: self._prepared_batch(one, key) for key, one in values.items()}
@@ -134,11 +137,15 @@ class StagingPool:
 
     def stage(self, plan: Plan) -> Staged:
         """Copy a batch. When this returns, the caller may overwrite its tensors."""
-        loose = [_clone(value) for value in plan.loose]
+        loose = [_clone(value) for value in plan.loose] if plan.loose else []
         plain = not (loose or plan.kept or plan.has_classes)
         if plan.nbytes == 0:
             return Staged(None, None, plan.rows, plan.values, loose, plan.kept, plain, plan.columns)
-        on_device = any(leaf.is_tensor and self._accelerator.owns(source) for leaf, source in plan.sources)
+        on_device = False
+        for leaf, source in plan.sources:
+            if leaf.is_tensor and self._accelerator.owns(source):
+                on_device = True
+                break
         slot = self._slots.acquire(size_class(plan.nbytes, self._slots.budget), pinned=on_device)
         try:
             ready = self._copy(plan, slot)
@@ -196,7 +203,7 @@ class StagingPool:
 def _host(slot: Slot, leaf: Leaf) -> Any:
     """The tensor of a leaf, as a view of the slot."""
     seen, known = slot.seen_as, slot.seen_as.get(leaf.offset)
-    if known is None or known[0] != leaf:
+    if known is None or (known[0] is not leaf and known[0] != leaf):
         import torch
 
         # Slots outlive the batch, so their tensors must not become inference tensors, which only inference mode may

@@ -42,7 +42,7 @@ def is_plain_tensor(tensor: torch.Tensor) -> bool:
         and tensor.layout is torch.strided
         and not tensor.is_nested
         and dtype_of(tensor.dtype)[0] not in _QUANTISED
-        and tensor.device.type != "meta"
+        and not tensor.is_meta
     )
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lighter_async.staging.kinds import dtype_of, text_bytes
 from lighter_async.staging.places import Kept, Leaf, Loose, Text
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["LONG_TEXT", "Foreign", "NoData", "Plan"]
 
@@ -54,15 +59,12 @@ class Plan:
     _walked: int = 0
 
     def place(self, array: Any, *, is_tensor: bool) -> Leaf:
-        shape = tuple(array.shape)
         if is_tensor:
-            dtype, itemsize = dtype_of(array.dtype)
-            nbytes = math.prod(shape) * itemsize
+            leaf = _leaf_of_tensor(array.dtype, array.shape, self.nbytes)
         else:
-            dtype, nbytes = array.dtype, array.nbytes
-        leaf = Leaf(dtype, shape, self.nbytes, nbytes, is_tensor)
+            leaf = Leaf(array.dtype, tuple(array.shape), self.nbytes, array.nbytes, False)
         self.sources.append((leaf, array))
-        self.nbytes += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
+        self.nbytes += -(-leaf.nbytes // _ALIGNMENT) * _ALIGNMENT
         return leaf
 
     def place_bytes(self, data: Any) -> Leaf:
@@ -117,6 +119,12 @@ class Plan:
         """Undo what was placed since the mark. What is kept stays, since it may have been kept before."""
         self.nbytes, self.other_bytes, sources, loose = mark
         del self.sources[sources:], self.loose[loose:]
+
+
+@functools.lru_cache(maxsize=64)  # since the next batch is mostly like this one
+def _leaf_of_tensor(dtype: torch.dtype, shape: Sequence[int], offset: int) -> Leaf:
+    name, itemsize = dtype_of(dtype)
+    return Leaf(name, tuple(shape), offset, math.prod(shape) * itemsize, True)
 
 
 class Foreign(Exception):

@@ -20,6 +20,11 @@ class Remarks:
     def __init__(self, functions: Mapping[str | None, Callable[[Any], str | None]]) -> None:
         self._functions = dict(functions)
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a writer has still to look at the first values of an output."""
+        return bool(self._functions)
+
     def look_at(self, values: Any, key: str | None) -> None:
         """Look at the values of an output, one sample or several, unless some were looked at before.
 

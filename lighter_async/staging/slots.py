@@ -6,6 +6,7 @@ pages first. So a slot is kept when its batch is done, and serves the next batch
 
 from __future__ import annotations
 
+import functools
 import mmap
 import threading
 from collections.abc import Callable
@@ -20,7 +21,7 @@ __all__ = ["PAGE", "Memory", "PrivateMemory", "Slot", "SlotPool", "size_class"]
 PAGE = 4096
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Slot:
     """A piece of host memory.
 
@@ -74,6 +75,7 @@ class PrivateMemory:
         """Nothing to do: the mapping ends with the slot."""
 
 
+@functools.lru_cache(maxsize=256)
 def size_class(nbytes: int, budget: int) -> int:
     """The size of the slot that holds `nbytes`: at most an eighth larger, in whole pages.
 

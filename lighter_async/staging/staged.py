@@ -23,7 +23,7 @@ __all__ = ["Staged"]
 _NOTHING = np.empty(0, np.uint8)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Staged:
     """A batch in our own memory.
 

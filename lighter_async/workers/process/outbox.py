@@ -50,7 +50,7 @@ class Outbox:
         # A batch of rows is mostly like the last one but for its names. Not the first, which may have come before
         # there was a template for it.
         known, values = self._rows
-        if known == rows and values:
+        if values and (known is rows or known == rows):
             return values
         values = pickled_values(batch, self._job)
         self._rows = rows, values if known == rows else b""
@@ -59,7 +59,7 @@ class Outbox:
     def put(self, batch: Batch) -> Slot:
         """Move what was pickled into a slot."""
         slot = self._slots.acquire(size_class(len(batch.message), _BYTES_KEPT), pinned=False)
-        slot.memory[: len(batch.message)] = memoryview(batch.message)
+        slot.memory.data[: len(batch.message)] = batch.message
         batch.message = b""
         return slot
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lighter_async.errors import LighterAsyncError, WriteError, describe
+from lighter_async.names import Numbers
 from lighter_async.pickle_by_value import dumps, loads, loads_own
 from lighter_async.staging import Staged
 from lighter_async.staging.slots import Slot
@@ -66,15 +67,28 @@ def _is_one_dnn(value: Any) -> bool:
 
 def pickled_names(names: Sequence[str], origin: Origin | None) -> bytes:
     """The names of a batch, and where its samples come from."""
-    # As a plain tuple: pickling the dataclass takes longer than all the rest.
-    where = None if origin is None else (origin.indices, origin.loader, origin.batch)
-    return pickle.dumps((names, where), 5)
+    # As plain tuples: pickling objects of our own takes longer than all the rest.
+    where = None if origin is None else (_plain(origin.indices), origin.loader, origin.batch)
+    return pickle.dumps((_plain(names.range) if type(names) is Numbers else names, where), 5)
 
 
 def unpickled_names(message: bytes | memoryview) -> tuple[Sequence[str], Origin | None]:
     """What `pickled_names` was given."""
     names, where = pickle.loads(message)
-    return names, None if where is None else Origin(*where)
+    names = Numbers(range(*names[1:])) if names[:1] == _A_RANGE else names
+    if where is None:
+        return names, None
+    indices, loader, batch = where
+    return names, Origin(range(*indices[1:]) if indices and indices[:1] == _A_RANGE else indices, loader, batch)
+
+
+_A_RANGE = (None,)
+"""What the tuple begins with that stands for a range."""
+
+
+def _plain(indices: Sequence[int] | None) -> Any:
+    """A tuple instead of a range."""
+    return (*_A_RANGE, indices.start, indices.stop, indices.step) if type(indices) is range else indices
 
 
 def pickled_values(batch: Batch, job: Job) -> bytes:
