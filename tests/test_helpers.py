@@ -29,6 +29,7 @@ from lighter_async import (
 )
 from lighter_async.workers.process import launch as launch_module
 from lighter_async.workers.process import schedule as schedule_module
+from lighter_async.workers.process.giving_way import GivingWay
 
 
 def helpers_of(writer):
@@ -47,9 +48,51 @@ def in_helper(look, folder, value="value"):
     return (folder / "seen").read_text()
 
 
+def only_ours(path, value):
+    Path(path).write_text(value)
+
+
+def niceness_of_threads(process):
+    """How much lower the priority of each of a process's threads is than ours."""
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    return {os.getpriority(os.PRIO_PROCESS, int(task.name)) - ours for task in Path(f"/proc/{process}/task").iterdir()}
+
+
 def test_helpers_let_the_loop_go_first(tmp_path):
+    """They work in a thread of low priority, and what takes units from the queue is never held up by that."""
+    with BackgroundWriter("text", tmp_path, backend="process", max_workers=1) as writer:
+        (helper,) = (helper.pid for helper in helpers_of(writer))
+        writer.submit("a", "b")
+        until(lambda: writer.stats().pending == 0 or writer._lifecycle.backend.collect())
+        assert niceness_of_threads(helper) == {0, 10}
+        assert os.getpriority(os.PRIO_PROCESS, helper) == os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def test_helpers_that_are_waited_for_have_the_priority_of_the_loop(tmp_path):
+    """Where other programs want all cores, a lower one would have the loop wait many times as long."""
+    with BackgroundWriter("text", tmp_path, backend="process", max_workers=1) as writer:
+        with writer._lifecycle.backend.watch():
+            (helper,) = (helper.pid for helper in helpers_of(writer))
+            writer.submit("a", "b")
+            until(lambda: writer.stats().pending == 0 or writer._lifecycle.backend.collect())
+        assert niceness_of_threads(helper) == {0}
+
+
+def test_what_a_thread_of_low_priority_raises_reaches_the_helper():
+    """A helper reports whatever becomes of a unit, in whichever of its threads."""
+    giving_way = GivingWay(lambda: False)
+    assert giving_way(threading.get_ident) != threading.get_ident()
+    for _ in range(2):
+        with pytest.raises(KeyError, match="lost"):
+            giving_way(lambda: {}["lost"])
+    assert giving_way(lambda: 3) == 3
+    giving_way.close()
+    assert GivingWay(lambda: True)(threading.get_ident) == threading.get_ident()
+
+
+def test_helpers_that_run_a_users_code_stay_in_one_thread_of_low_priority(tmp_path):
     """All but the first use only what cores nothing else wants; the first keeps a share of a busy machine."""
-    with BackgroundWriter("text", tmp_path, backend="process", max_workers=3) as writer:
+    with BackgroundWriter(only_ours, tmp_path, backend="process", max_workers=3) as writer:
         first, *others = (helper.pid for helper in helpers_of(writer))
         until(lambda: os.getpriority(os.PRIO_PROCESS, first) == os.getpriority(os.PRIO_PROCESS, 0) + 10)
         assert os.sched_getscheduler(first) == os.SCHED_OTHER

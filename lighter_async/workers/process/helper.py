@@ -12,7 +12,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from lighter_async.staging import SharedView, Staged
 from lighter_async.types import Batch, Origin, Result, Unit
 from lighter_async.workers.process.after_parent_ends import ParentWatch
 from lighter_async.workers.process.bells import ring, silence
+from lighter_async.workers.process.giving_way import GivingWay, give_way
 from lighter_async.workers.process.helper_setting import HELPER_OF, Setting
 from lighter_async.workers.process.pickled_messages import pickled_failure, unpickled_batch, unpickled_names
 from lighter_async.workers.process.shared_queue_helper_side import HelperQueue
@@ -34,7 +35,6 @@ __all__ = ["main"]
 
 _MILLISECONDS_TO_LOOK = 100  # whether another helper has died, once the parent has
 _MILLISECONDS_TO_SEE = 20
-_NICENESS = 10  # a tenth of a core that others want, too
 
 
 def main(setting: str) -> None:
@@ -71,21 +71,6 @@ def _may_need_torch(job: Job, staged: Staged) -> bool:
     return not all(encoder.takes_blocks_in_containers for encoder in encoders)
 
 
-def _give_way(helper: int) -> None:
-    """Let the loop go first.
-
-    All helpers but the first run only on cores that nothing else wants, and leave one at once when a program wants it.
-    The first has a low priority instead, so that a machine that other programs keep wholly busy stores samples, too.
-    """
-    try:
-        if helper:
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        else:
-            os.nice(_NICENESS)
-    except OSError:
-        pass  # a sandbox may forbid it
-
-
 class Helper:
     """One helper."""
 
@@ -109,6 +94,7 @@ class Helper:
             self._parent.start()
         self._batch: tuple[int, Batch] | None = None  # the last one and its serial number
         self.is_plain = False  # whether it runs code of this package alone
+        self._giving_way = GivingWay(lambda: self._queue.is_waited_for)
 
     def _forked(self) -> None:
         """In a child that an encoder has forked, which may outlive us: keep no bell, lock or pipe."""
@@ -129,12 +115,16 @@ class Helper:
             self._queue.say_broken(self._me)
             ring(self._news)
             return 1
-        _give_way(self._me)  # only now, since the parent may be waiting for the first sample
+        if not self.is_plain:
+            # Only now, since the parent may be waiting for the first sample. A user's code may have to stay in one
+            # thread. All but the first leave a core at once; the first stores samples on a machine that is busy, too.
+            give_way(wholly=self._me > 0)
         try:
             self._work(job)
             if not self._queue.ends_unsealed:
                 job.session.seal(self._lane)
         finally:
+            self._giving_way.close()
             self._lane.close()
             job.session.close()
         return 0
@@ -204,10 +194,13 @@ class Helper:
         if job.patience.write_timeout is not None and _may_need_torch(job, batch.staged):
             import torch  # noqa: F401  # which takes seconds, that are no sample's
         unit = Unit(batch, claim.start, claim.stop, claim.redelivered)
-        self._count(write_unit(job, unit, self._lane, partial(self._queue.on_progress, self._me)))
+        self._count(self._do(partial(write_unit, job, unit, self._lane, partial(self._queue.on_progress, self._me))))
         # Only now: no sample's memory waits for it.
         if self._lane.wants_seal:
-            job.session.seal(self._lane, only_full=True)
+            self._do(partial(job.session.seal, self._lane, only_full=True))
+
+    def _do(self, call: Callable[[], Any]) -> Any:
+        return self._giving_way(call) if self.is_plain else call()
 
     def _seal_if_asked(self, job: Job) -> None:
         if request := self._queue.request_to_seal(self._me):

@@ -196,6 +196,11 @@ class HelperQueue(SharedQueue):
             words[cell + SINCE] = monotonic_ns()
 
     @property
+    def is_waited_for(self) -> bool:
+        """Whether a thread of the parent waits for what helpers do."""
+        return self._words[WATCHERS] > 0
+
+    @property
     def hurried(self) -> bool:
         """Whether helpers are to wait for nothing any more."""
         return bool(self._words[HURRY])
