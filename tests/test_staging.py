@@ -2,6 +2,7 @@
 
 import gc
 import io
+import resource
 import sys
 import threading
 import weakref
@@ -12,11 +13,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from harness import until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lighter_async import BackgroundWriter
-from lighter_async.staging import StagingPool, plan_batch, plan_sample
+from lighter_async.staging import SharedMemory, StagingPool, plan_batch, plan_sample
+from lighter_async.staging.ahead import touch
 from lighter_async.staging.kinds import is_tensor
 from lighter_async.staging.slots import PrivateMemory, SlotPool, size_class
 
@@ -483,6 +486,70 @@ def test_a_slot_that_cannot_be_had_costs_nothing():
     slots.release(slots.acquire(4096, pinned=False))
     with pytest.raises(MemoryError):
         slots.acquire(4096, pinned=True)  # pinned and plain slots are not exchanged
+
+
+def prepared(slots, total):
+    until(lambda: slots.total == total)
+    slots._ahead._asked.append(None)  # nothing more
+    slots._ahead._more.release()
+    slots._ahead._thread.join()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_slot_more_than_there_are_in_use_is_touched_before_it_is_needed(shared):
+    """Pages that nobody has touched take the loop longer than the copy, in each batch while workers lag behind."""
+    memory = SharedMemory(8 * MEGA, pin=None) if shared else PrivateMemory(None)
+    if shared:
+        memory.open()
+    slots = SlotPool(8 * MEGA, memory)
+    slots.work_ahead(memory.first(8 * MEGA) if shared else None)
+    first = slots.acquire(MEGA, pinned=False)
+    first.memory[:] = 7
+    prepared(slots, 2 * MEGA)
+    faults = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    second = slots.acquire(MEGA, pinned=False)
+    second.memory[:] = 8
+    assert resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - faults < 64  # of 256 pages
+    assert set(first.memory.tolist()) == {7}
+    slots.close()
+    if shared:
+        memory.close()
+
+
+def test_what_is_touched_ahead_stays_within_the_budget():
+    """Nothing is prepared that would take the room of a batch."""
+    slots = SlotPool(2 * MEGA, PrivateMemory(None))
+    slots.work_ahead()
+    taken = [slots.acquire(MEGA, pinned=False), slots.acquire(MEGA, pinned=False)]
+    slots.close()
+    assert slots.total <= 2 * MEGA
+    assert len({id(slot) for slot in taken}) == 2
+
+
+def test_touching_changes_nothing():
+    """It may come while a batch is copied there."""
+    memory = PrivateMemory(None).allocate(3 * MEGA, pinned=False).memory
+    memory[::4096] = 9
+    touch(memory)
+    assert memory[::4096].tolist() == [9] * 768
+    assert int(memory.sum()) == 9 * 768
+
+
+def test_memory_that_is_not_there_ahead_is_told_only_to_who_needs_it():
+    """A thread that prepares slots has nobody to tell it to."""
+
+    class Full(PrivateMemory):
+        def allocate(self, size, *, pinned):
+            if threading.current_thread() is not threading.main_thread():
+                raise MemoryError("no more")
+            return super().allocate(size, pinned=pinned)
+
+    slots = SlotPool(8 * MEGA, Full(None))
+    slots.work_ahead()
+    slots.acquire(MEGA, pinned=False)
+    prepared(slots, MEGA)
+    assert slots.total == MEGA
+    slots.close()
 
 
 def test_a_failed_copy_gives_its_slot_back(pool):

@@ -92,6 +92,7 @@ class Lifecycle:
         if self._state != "new":
             ledger.check_open()
         self._job, backend = start_workers(setup, self._pool, ledger.done)
+        self._pool.work_ahead()
         self.claims = claims_of(self._location)
         ledger.open(backend.wait, backend.wake)
         self._state = "running"

@@ -56,6 +56,8 @@ def start_workers(setup: Setup, pool: StagingPool, done: Callable[[Batch, Result
     except BaseException:
         job.session.close()
         raise
+    for output in job.outputs:
+        output.encoder.warm_up()
     return job, backend
 
 

@@ -21,6 +21,7 @@ from lighter_async.staging.staged import Staged
 __all__ = ["StagingPool"]
 
 
+_FIRST_BYTES = 8 << 20  # of shared memory, which are touched before the size of a batch is known
 _MOST_SEEN = 16  # tensors that a slot keeps: one for each output of a batch
 
 
@@ -125,6 +126,10 @@ class StagingPool:
         if reduce is None or not is_tensor(value) or not self._accelerator.owns(value):
             return value
         return reduce(value)
+
+    def work_ahead(self) -> None:
+        """From now on until `close`, have memory touched before it is needed, in a thread beside the loop."""
+        self._slots.work_ahead(None if self.shared is None else self.shared.first(_FIRST_BYTES))
 
     @property
     def total_bytes(self) -> int:

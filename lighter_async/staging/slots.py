@@ -11,14 +11,18 @@ import mmap
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lighter_async.staging.ahead import Ahead, touch
+
 __all__ = ["PAGE", "Memory", "PrivateMemory", "Slot", "SlotPool", "size_class"]
 
 PAGE = 4096
+_LEAST_AHEAD = 1 << 18  # bytes of a slot that is worth a thread's turn
 
 
 @dataclass(slots=True, eq=False)
@@ -100,11 +104,22 @@ class SlotPool:
         self._lock = threading.Lock()
         self._free: dict[tuple[int, bool], list[Slot]] = {}
         self._total = 0  # bytes of used and free slots; guarded by _lock
+        self._ahead: Ahead | None = None
 
     @property
     def total(self) -> int:
         """Bytes that the used and the free slots take together."""
         return self._total
+
+    def work_ahead(self, first: NDArray[np.uint8] | None = None) -> None:
+        """From now on until `close`, have a thread touch a slot more than there are used ones, if it is a large one.
+
+        Args:
+            first: Memory to touch now, since the first slots are there.
+        """
+        self._ahead = Ahead()
+        if first is not None:
+            self._ahead.ask(partial(touch, first))
 
     def acquire(self, size: int, *, pinned: bool) -> Slot:
         """A slot of exactly `size` bytes, its content undefined.
@@ -113,16 +128,35 @@ class SlotPool:
             MemoryError: The machine has no more memory.
         """
         with self._lock:
-            if slots := self._free.get((size, pinned)):
-                return slots.pop()
-            self._make_room(size)
-            self._total += size
+            slots = self._free.get((size, pinned))
+            slot = slots.pop() if slots else None
+            if slot is None:
+                self._make_room(size)
+                self._total += size
+        if slot is None:
+            slot = self._allocate(size, pinned=pinned)
+        if not slots and self._ahead is not None and size >= _LEAST_AHEAD and not pinned:
+            self._ahead.ask(partial(self._prepare, size))
+        return slot
+
+    def _allocate(self, size: int, *, pinned: bool) -> Slot:
+        """A slot whose bytes are counted already, but not if there is none."""
         try:
             return self._memory.allocate(size, pinned=pinned)
         except BaseException:
             with self._lock:
                 self._total -= size
             raise
+
+    def _prepare(self, size: int) -> None:
+        """Have a free slot of this size whose memory was touched, if there is none and the budget has room for it."""
+        with self._lock:
+            if self._ahead is None or self._free.get((size, False)) or self._total + size > self.budget:
+                return
+            self._total += size
+        slot = self._allocate(size, pinned=False)
+        touch(slot.memory)
+        self.release(slot)
 
     def release(self, slot: Slot) -> None:
         """Take a slot back. Nobody may read from it any more."""
@@ -141,6 +175,9 @@ class SlotPool:
 
     def close(self) -> None:
         """Free the slots that are not used."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.close()
         with self._lock:
             for slots in self._free.values():
                 for slot in slots:

@@ -35,6 +35,10 @@ class Templates(Protocol):
         """Take over what `share` returned."""
         ...
 
+    def warm_up(self) -> None:
+        """Do now what the first template would take besides."""
+        ...
+
 
 class Encoder:
     """A format: a function from a value to bytes, and a suffix.
@@ -222,6 +226,11 @@ class Encoder:
     def share(self, kinds: Mapping[tuple[str, tuple[int, ...]], int]) -> Sequence[Any]:
         """The templates that a helper process needs for tensors of these dtypes and shapes, of so many bytes each."""
         return [] if self._templates is None else self._templates.share(kinds)
+
+    def warm_up(self) -> None:
+        """Do now what the first sample would have to wait for."""
+        if self._templates is not None:
+            self._templates.warm_up()
 
     def learn(self, shared: Sequence[Any]) -> None:
         """Take over, in a helper process, what `share` returned."""

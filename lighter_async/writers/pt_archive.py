@@ -9,7 +9,9 @@ others: the bytes before the elements, and the bytes after them with the checksu
 from __future__ import annotations
 
 import io
+import random
 import struct
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -125,6 +127,11 @@ class Archives:
             return None
         return EncodedRows(template.nbytes + nbytes, partial(template.fill_rows, rows.memory))
 
+    def warm_up(self) -> None:
+        """Do now what the first template would take besides, such as importing what saves tensors."""
+        if "torch" in sys.modules:
+            _make("float32", (1,), 4)
+
     def share(self, kinds: Mapping[Kind, int]) -> list[tuple[Kind, Template]]:
         """Templates for the tensors of a batch, for a process that encodes them without PyTorch.
 
@@ -193,8 +200,13 @@ def _make(dtype: str, shape: tuple[int, ...], nbytes: int) -> Template | None:
 
 
 def _elements(seed: int, dtype: str, nbytes: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-    some = np.random.default_rng(seed).integers(0, 2 if dtype == "bool" else 256, min(nbytes, _RANDOM), np.uint8)
-    return np.resize(some, nbytes)  # repeated, since more random numbers would take longer than all the rest
+    some = np.frombuffer(random.Random(seed).randbytes(min(nbytes, _RANDOM)), np.uint8)
+    if dtype == "bool":
+        some = some & np.uint8(1)
+    whole = np.empty(nbytes, np.uint8)
+    for start in range(0, nbytes, len(some)):
+        whole[start : start + len(some)] = some[: nbytes - start]
+    return whole  # repeated, since more random numbers would take longer than all the rest
 
 
 def _save(elements: np.ndarray[tuple[int], np.dtype[np.uint8]], dtype: str, shape: Sequence[int]) -> bytes:
@@ -217,17 +229,19 @@ def split(archive: bytes | memoryview, nbytes: int) -> Template | None:
     return Template(bytes(archive[:start]), tail, checksums) if len(checksums) == 2 else None
 
 
-def _without_identifier(archive: bytes) -> bytes:
-    """The archive with zeros for the record that identifies it in logs, and for that record's checksums."""
+def _without_identifier(archive: bytes) -> list[memoryview]:
+    """The archive in pieces, without the record that identifies it in logs, and without that record's checksums."""
+    pieces, view = [], memoryview(archive)
     record = _record(archive, "/.data/serialization_id")
-    if record is None:
-        return archive
-    start = _start(archive, record)
-    blank = bytearray(archive)
-    blank[start : start + record.file_size] = bytes(record.file_size)
-    for place in _places(archive[start:], struct.pack("<I", record.CRC)):
-        blank[start + place : start + place + 4] = bytes(4)
-    return bytes(blank)
+    if record is not None:
+        start = _start(archive, record)
+        pieces = [view[:start]]
+        view = view[start + record.file_size :]
+        for place in _places(archive, struct.pack("<I", record.CRC), start + record.file_size):
+            end = len(archive) - len(view)
+            pieces.append(view[: place - end])
+            view = view[place - end + 4 :]
+    return [*pieces, view]
 
 
 def _record(archive: bytes | memoryview, ending: str) -> zipfile.ZipInfo | None:
@@ -243,9 +257,9 @@ def _start(archive: bytes | memoryview, record: zipfile.ZipInfo) -> int:
     return int(record.header_offset + 30 + name + padding)
 
 
-def _places(content: bytes, word: bytes) -> list[int]:
+def _places(content: bytes, word: bytes, start: int = 0) -> list[int]:
     places = []
-    place = content.find(word)
+    place = content.find(word, start)
     while place >= 0:
         places.append(place)
         place = content.find(word, place + 1)
