@@ -73,6 +73,20 @@ def _slowdown(cases: dict[str, Figures]) -> list[str]:
     return [text, table(("", "loop, times", "us of the processor more, a step"), rows)]
 
 
+def _first_second(cases: dict[str, Figures]) -> list[str]:
+    text = (
+        "Runs of 60 steps in a process of their own, start included: the time of the loop as a multiple of that "
+        "without writing, and the hand-overs, in milliseconds.\n"
+    )
+    rows = []
+    for figures in cases.values():
+        rows.append((f"**{figures['title']}**", f"nothing: {show(figures['without_ms'], '.2f')} ms a step", "", "", ""))
+        for way, found in figures["ways"].items():
+            columns = (show(found[one], ".2f") for one in ("first_ms", "next_ms", "later_ms"))
+            rows.append((way, show(found["loop"]), *columns))
+    return [text, table(("", "loop, times", "first", "next ten", "later"), rows)]
+
+
 def _by_name(cases: dict[str, Figures]) -> list[str]:
     found = []
     for figures in cases.values():
@@ -112,6 +126,7 @@ SECTIONS: dict[str, Section] = {
     "arrays": ("Rows of one array", _arrays),
     "tables": ("Rows of one table", _tables),
     "slowdown": ("The loop's slow-down, by target", _slowdown),
+    "first_second": ("The first second, and short steps", _first_second),
     "by_name": ("Looking samples up by name", _by_name),
     "after_kill": ("What is left after SIGKILL", _after_kill),
 }

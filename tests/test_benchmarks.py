@@ -12,7 +12,7 @@ import pytest
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 PARTS = {
     *("loops", "handover", "saturated", "waits", "encoders", "minilm", "memory", "scale", "records", "helpers"),
-    *("shards", "arrays", "tables", "slowdown", "by_name", "after_kill"),
+    *("shards", "arrays", "tables", "slowdown", "first_second", "by_name", "after_kill"),
 }
 
 pytestmark = [
