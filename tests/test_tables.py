@@ -572,10 +572,15 @@ def test_a_table_that_is_not_as_it_was_written_is_found_and_written_again(tmp_pa
         (tmp_path / ".lighter-async" / "tables" / NAME / "sealed.json").unlink()
     else:
         path.write_text(text.replace("case.3", "case.4") if damage == "changed" else text[:-5])
+    assert main(["verify", str(path)]) == 1
+    told = capsys.readouterr().out
+    assert told.startswith(f"{path}: {ROWS} rows, ")
+    assert f"  table: {NAME} (" in told
+    assert told.endswith("TO BE WRITTEN: 1 table\n--repair writes a table of the rows that are stored\n")
+    assert "DAMAGED" not in told
     assert main(["verify", str(tmp_path)]) == 1
-    assert f"table: {NAME}" in capsys.readouterr().out
     assert main(["verify", str(tmp_path), "--repair"]) == 0
-    assert "wrote 1 table of the rows that are stored" in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith(")\nwrote 1 table of the rows that are stored\n")
     check_whole(tmp_path)
     assert main(["verify", str(tmp_path)]) == 0
 
@@ -1142,7 +1147,7 @@ def test_several_loaders_are_told_apart(package, tmp_path):
 
 @both_packages
 @pytest.mark.parametrize("name_key", [None, "id"])
-def test_a_callback_that_was_interrupted_goes_on(package, tmp_path, name_key):
+def test_a_callback_that_was_interrupted_goes_on(package, tmp_path, capsys, name_key):
     """Only what is missing is computed, and the table is whole."""
 
     class Failing(TableWriter):
@@ -1158,6 +1163,7 @@ def test_a_callback_that_was_interrupted_goes_on(package, tmp_path, name_key):
     writer = TableWriter(tmp_path / "t.csv", ["label"], name_key, resume=True)
     predict(package, writer, DataLoader(range(ROWS), batch_size=5, sampler=left))
     assert writer.stats().written == ROWS - 5
+    assert f"resuming: 5 of {ROWS} are stored in {str(tmp_path / 't.csv')!r}\n" in capsys.readouterr().err
     assert [row["label"] for row in read_csv(tmp_path / "t.csv")] == [str(2 * index) for index in range(ROWS)]
 
 

@@ -133,9 +133,14 @@ class FileWriter(BaseWriter):
     def replaced(self) -> Path | None:
         """What there is of predictions that may be replaced; None if there is nothing."""
         if isinstance(self._target, OneObject):
-            array = self.path / self._target.object
-            return array if array.exists() or array.with_name(array.name + UNSEALED).exists() else None
+            there = self._place
+            return there if there.exists() or there.with_name(there.name + UNSEALED).exists() else None
         return super().replaced()
+
+    @property
+    def _place(self) -> Path:
+        """Where the predictions lie: the directory, or the array or table."""
+        return self.path / self._target.object if isinstance(self._target, OneObject) else self.path
 
     @property
     def _is_named(self) -> bool:
@@ -151,7 +156,8 @@ class FileWriter(BaseWriter):
         if self._writer is not None:
             return self._writer.stats()
         if self._stats is None:
-            raise RuntimeError("FileWriter has no stats before trainer.predict() has run in this process")
+            who = type(self).__name__
+            raise RuntimeError(f"{who} has no stats before trainer.predict() has run in this process")
         return self._stats
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -252,7 +258,7 @@ class FileWriter(BaseWriter):
         if trainer.is_global_zero:
             lengths = [length_of(dataset) for dataset in datasets]
             total = "" if None in lengths else f" of {sum(length or 0 for length in lengths):,}"
-            notify(f"resuming: {len(stored):,}{total} are stored in {os.fspath(self.path)!r}")
+            notify(f"resuming: {len(stored):,}{total} are stored in {os.fspath(self._place)!r}")
 
     def on_predict_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -408,8 +414,9 @@ class FileWriter(BaseWriter):
         if self._warned or not trainer.predict_loop.return_predictions or not trainer.is_global_zero:
             return
         self._warned = True
+        who = type(self).__name__
         warn(
             "Lightning also collects all predictions in memory, because return_predictions is not False; "
-            "trainer.predict(..., return_predictions=False) or FileWriter(return_predictions=False) stops that, "
-            "and FileWriter(return_predictions=True) says that it is meant"
+            f"trainer.predict(..., return_predictions=False) or {who}(return_predictions=False) stops that, "
+            f"and {who}(return_predictions=True) says that it is meant"
         )
