@@ -408,7 +408,9 @@ def test_the_suffix_says_whether_it_is_compressed(tmp_path):
 
 def test_an_option_that_there_is_not_is_refused_with_those_that_there_are():
     """Each once."""
-    with pytest.raises(TypeError, match=r"its options are suffix, affine, channel_dim, compress_level$"):
+    with pytest.raises(
+        TypeError, match=r"its options are suffix, affine, channel_dim, compress_level; did you mean 'affine'\?$"
+    ):
         write_nifti.with_options(afine=None)
 
 

@@ -1179,8 +1179,8 @@ def test_a_callback_says_that_a_table_is_overwritten(package, tmp_path):
     ("keys", "error", "told"),
     [
         ("label", TypeError, r"keys is a list of the entries that become columns, not 'label'; write \['score'\]"),
-        ([], ValueError, "one column or more"),
-        (["a", "a"], ValueError, "each once"),
+        ([], ValueError, "one or more, and there are none"),
+        (["a", "b", "a"], ValueError, "each once, and 'a' is there twice"),
         ([1], TypeError, "keys is a list"),
     ],
 )

@@ -61,8 +61,13 @@ class TableWriter(FileWriter):
     ) -> None:
         if isinstance(keys, str) or not isinstance(keys, Sequence) or not all(isinstance(key, str) for key in keys):
             raise TypeError(f"keys is a list of the entries that become columns, not {shown(keys)}; write ['score']")
-        if not keys or len(set(keys)) < len(keys):
-            raise ValueError(f"keys are the names of one column or more, each once, not {shown(list(keys))}")
+        if not keys:
+            raise ValueError("keys are the entries that become columns, one or more, and there are none")
+        twice = [key for place, key in enumerate(keys) if key in keys[:place]]
+        if twice:
+            raise ValueError(
+                f"keys are the entries that become columns, each once, and {shown(twice[0])} is there twice"
+            )
         self.keys = list(keys)
         super().__init__(
             TableTarget(path),

@@ -137,7 +137,8 @@ def _add_bench(commands: argparse._SubParsersAction[OptionParser]) -> None:
         "--format",
         default="tensor",
         metavar="NAME",
-        help="the writer: tensor (the default), image_2d, image_3d, text, or a writer of yours as module:name",
+        help="the writer: tensor (the default), image_2d, image_3d, text, another registered one such as npy or jpeg, "
+        "or a writer of yours as module:name",
     )
     loop.add_argument(
         "--directory",
