@@ -20,7 +20,7 @@ from lighter_async.configs import PathLike, plain
 from lighter_async.limits import default_workers
 from lighter_async.manifest.line import Loader
 from lighter_async.notices import notify, warn
-from lighter_async.options import CallbackOptions, Options, as_attributes, documented
+from lighter_async.options import CallbackOptions, Options, RowOptions, as_attributes, documented
 from lighter_async.same import fingerprint_of
 from lighter_async.service import BackgroundWriter
 from lighter_async.session import stored_as
@@ -98,7 +98,7 @@ class FileWriter(BaseWriter):
             )
         super().__init__(path_of(directory if target is None else target))
         self._target = target
-        self.options = Options.of(type(self).__name__, options)
+        self.options = Options.of(type(self).__name__, options, self._takes, self._takes_also)
         self.value_key: Any = dict(value_key) if isinstance(value_key, Mapping) else value_key
         self.name_key = name_key
         self.writer_fn = writer_fn
@@ -115,6 +115,12 @@ class FileWriter(BaseWriter):
         self._termination: Termination | None = None
         # Nothing exists before setup, so that the callback can be pickled; but wrong arguments are refused now.
         self._background_writer(local_ranks=1, run=Run())
+
+    _takes: type[RowOptions] = CallbackOptions
+    """The options that it takes."""
+
+    _takes_also: tuple[str, ...] = ("name_key", "sigterm_grace", "return_predictions")
+    """What else may be left out."""
 
     _shares_single_values = False
     """Whether what is no tensor, array or sequence is the value of all samples of a batch."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lighter_async.callback.file_writer import FileWriter
 from lighter_async.callback.target_of_ranks import target_of_rank
 from lighter_async.errors import shown
-from lighter_async.options import CallbackOptions, as_attributes, documented
+from lighter_async.options import RowOptions, as_attributes, documented
 from lighter_async.service import BackgroundWriter
 from lighter_async.targets import TableTarget
 from lighter_async.types import Run
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["CsvWriter", "TableWriter"]
 
 
-@as_attributes(CallbackOptions)
-@documented(CallbackOptions)
+@as_attributes(RowOptions)
+@documented(RowOptions)
 class TableWriter(FileWriter):
     """Writes some values per predicted sample as a row of one table, ``.parquet``, ``.csv`` or ``.jsonl``.
 
@@ -57,7 +57,7 @@ class TableWriter(FileWriter):
         *,
         sigterm_grace: float | None = 25.0,
         return_predictions: bool | None = None,
-        **options: Unpack[CallbackOptions],
+        **options: Unpack[RowOptions],
     ) -> None:
         if isinstance(keys, str) or not isinstance(keys, Sequence) or not all(isinstance(key, str) for key in keys):
             raise TypeError(f"keys is a list of the entries that become columns, not {shown(keys)}; write ['score']")
@@ -79,6 +79,7 @@ class TableWriter(FileWriter):
             **options,
         )
 
+    _takes = RowOptions
     _shares_single_values = True
 
     def _background_writer(self, *, local_ranks: int, run: Run) -> BackgroundWriter:
@@ -95,8 +96,8 @@ class TableWriter(FileWriter):
         return self.options.if_exists in (None, "overwrite") and not self.options.resume
 
 
-@as_attributes(CallbackOptions)
-@documented(CallbackOptions)
+@as_attributes(RowOptions)
+@documented(RowOptions)
 class CsvWriter(TableWriter):
     """Writes some values per predicted sample as a row of one CSV file: a `TableWriter` whose path ends in ``.csv``.
 
@@ -123,7 +124,7 @@ class CsvWriter(TableWriter):
         *,
         sigterm_grace: float | None = 25.0,
         return_predictions: bool | None = None,
-        **options: Unpack[CallbackOptions],
+        **options: Unpack[RowOptions],
     ) -> None:
         if Path(path).suffix != ".csv":
             raise ValueError(
