@@ -512,6 +512,28 @@ def test_results_are_read_before_and_after_the_table_is_written(tmp_path):
         results.to_array()
 
 
+def test_the_manifest_of_one_table_is_read_by_its_path(tmp_path, capsys):
+    """Whatever else lies in its folder; by the function and by the command, before it is written and afterwards."""
+    with BackgroundWriter("text", tmp_path, run=Run(key="other")) as writer:
+        writer.submit("a", "text")
+    store(tmp_path)
+    for is_there in (True, False):
+        manifest = read_manifest(tmp_path / NAME)
+        assert [record.name for record in manifest.records] == [name_of(index) for index in range(ROWS)]
+        assert {run.key for run in manifest.runs} == {NAME}
+        assert manifest.directory == tmp_path
+        assert main(["manifest", str(tmp_path / NAME)]) == 0
+        assert [json.loads(line)["index"] for line in capsys.readouterr().out.splitlines()] == list(range(ROWS))
+        if is_there:
+            (tmp_path / NAME).unlink()
+    assert len(read_manifest(TableTarget(tmp_path / NAME))) == ROWS
+    assert len(read_manifest(tmp_path)) == ROWS + 1
+    assert (len(read_manifest(tmp_path / "none.csv")), read_manifest(tmp_path / "none.csv").runs) == (0, [])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"has no manifest, so it is not known what is stored as 'none\.csv'"):
+        open_results(tmp_path / "empty" / "none.csv")
+
+
 def test_a_flipped_byte_is_found_and_computed_again(tmp_path, capsys):
     """The row is left out of the table meanwhile, which is said."""
     store(tmp_path)

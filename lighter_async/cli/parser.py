@@ -266,7 +266,9 @@ def _add_manifest(commands: argparse._SubParsersAction[OptionParser]) -> None:
         help="print what was stored, over all ranks, in the data set's order",
         description="Merge the ranks' manifests, in the data set's order.",
     )
-    manifest.add_argument("directory", type=_directory, metavar="DIR", help="where the results are")
+    manifest.add_argument(
+        "directory", type=_directory, metavar="DIR", help="where the results are, or an array or a table"
+    )
     manifest.add_argument(
         "--output", type=Path, metavar="FILE", help="a .csv, .parquet or .jsonl file (default: JSON lines on stdout)"
     )

@@ -153,7 +153,7 @@ def verify(
     not recorded yet is reported as extra.
 
     Args:
-        where: What the writer was given: the directory, the path of an array, or the target.
+        where: What the writer was given: the directory, the path of an array or a table, or the target.
         workers: Files that are read at once. By default two per core.
         begin: Called with the number of records before their values are read; what it returns is called after each.
 
