@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import errno
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 __all__ = [
     "BackendUnavailableError",
@@ -308,6 +308,15 @@ def shown(value: object) -> str:
     shape = getattr(value, "shape", None)
     of = f" of shape {tuple(shape)}" if isinstance(shape, tuple) else ""
     return f"a {kind.__qualname__}{of}"
+
+
+def meant(given: Iterable[str], known: Sequence[str]) -> str:
+    """What to say of the first given name that is not known: which of those that are known is like it, if one is."""
+    import difflib
+
+    strange = next((name for name in given if name not in known), None)
+    near = difflib.get_close_matches(strange, known, 1) if strange is not None else []
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def describe(error: BaseException) -> str:

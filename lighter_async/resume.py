@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import warnings
+import shlex
 from array import array
 from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Any
@@ -22,6 +22,7 @@ from lighter_async.manifest.line import LARGEST
 from lighter_async.manifest.reader import Series, is_superseded
 from lighter_async.manifest.records import Records
 from lighter_async.names import name_of
+from lighter_async.notices import warn
 from lighter_async.same import check_same, fingerprint_of
 from lighter_async.store import Readable, Store, source_of
 from lighter_async.targets.local import wait_until_free
@@ -134,12 +135,10 @@ def _done(
         and loaders.loaders[loader] == Loader(len(dataset), mine)
     }
     if not all(block.head.run in same for block in records.blocks):
-        warnings.warn(
+        warn(
             f"{os.fspath(manifest.directory)!r} has samples with names, and whether their indices are those of this "
             "data set is not known, so they count as pending, and what is stored already is left out by its name only "
-            "once it is computed; pending(..., names=...) tells the names before",
-            UserWarning,
-            stacklevel=3,
+            "once it is computed; pending(..., names=...) tells the names before"
         )
     return IndexSet(records.where(lambda block: block.head.run in same).indices(loader)).flags(count)
 
@@ -156,11 +155,9 @@ def _have_names(
         if not found[index] and other is None:
             other = index, name, str(known)
     if other is not None:
-        warnings.warn(
+        warn(
             f"the data set has changed: item {other[0]} is {other[1]!r} now, and its row is that of {other[2]!r}; it "
-            "counts as pending, and so do all items whose rows have other names",
-            UserWarning,
-            stacklevel=4,
+            "counts as pending, and so do all items whose rows have other names"
         )
     return found
 
@@ -226,12 +223,11 @@ def _warn_of_missing_files(manifest: Manifest, store: Store) -> None:
     looked_at = standing.some_files(_LOOKED_AT)
     missing = [file for file in looked_at if not store.has(file)]
     if missing:
-        warnings.warn(
-            f"{missing[0]!r} and others ({len(missing)} of {len(looked_at)} that were looked at) are gone from "
-            f"{os.fspath(manifest.directory)!r}, though its manifest says that they are stored, so they count as done; "
-            "lighter-async verify DIR --repair has them computed again",
-            UserWarning,
-            stacklevel=3,
+        directory = os.fspath(manifest.directory)
+        warn(
+            f"{len(missing)} of {len(looked_at)} files that were looked at are gone from {directory!r}, such as "
+            f"{missing[0]!r}, though its manifest says that they are stored, so they count as done; "
+            f"lighter-async verify {shlex.quote(directory)} --repair has them computed again"
         )
 
 

@@ -6,7 +6,6 @@ import io
 import os
 import pickle
 import stat
-import warnings
 from collections.abc import Iterator, Sized
 from typing import Any
 
@@ -19,6 +18,7 @@ from lighter_async.locks import held_by
 from lighter_async.manifest.line import Config
 from lighter_async.manifest.reader import Manifest, Series, read_manifest, runs_of
 from lighter_async.names import RESERVED_PREFIX
+from lighter_async.notices import warn
 from lighter_async.staging import is_tensor
 
 __all__ = ["check_config", "check_same", "check_suffix", "fingerprint_of", "own_fingerprint_of"]
@@ -74,12 +74,10 @@ def check_same(manifest: Manifest, series: Series, loader: int, dataset: Sized) 
 def _warn_of_state(manifest: Manifest, before: str, loader: int, dataset: Sized) -> None:
     now = fingerprint_of(dataset) if before.startswith(_STATE) else None
     if now is not None and now != before:
-        warnings.warn(
+        warn(
             f"the data set of loader {loader} has as many items as before, but another state, and the samples in "
             f"{str(manifest.directory)!r} are numbered: if its items, or their order, have changed, the samples that "
-            "count as stored are those of other items; give samples names that stay (name_key=...)",
-            UserWarning,
-            stacklevel=4,
+            "count as stored are those of other items; give samples names that stay (name_key=...)"
         )
 
 

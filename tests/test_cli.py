@@ -206,6 +206,7 @@ def test_a_loop_that_shares_its_cores_is_told_apart_from_one_that_keeps_its_pace
     assert verdict.bound == "cores"
     assert "1.8 times as long" in verdict.sentence
     assert "2 cores with 2 workers" in verdict.sentence
+    assert "2 cores with 1 worker;" in judge({"masks": run(max_workers=1)}, cores=2, slowdown=1.8).sentence
     assert judge({"masks": run()}, cores=2, slowdown=1.1).bound == "model"
 
 

@@ -247,7 +247,7 @@ def test_lightning_cli_refuses_what_there_is_not(lightning_cli, changes, message
 
 
 WRONG_WRITERS = [
-    ({"writer_fn": "tensr"}, "Writer with name 'tensr' is not registered"),
+    ({"writer_fn": "tensr"}, "Writer with name 'tensr' is not registered; did you mean 'tensor'?"),
     ({"writer_fn": "configured:as_rep"}, "module 'configured' has no 'as_rep'; did you mean 'as_repr'?"),
     ({"writer_fn": "configurd:as_repr"}, "no module 'configurd' can be imported"),
     ({"writer_fn": "configured.as_repr"}, "did you mean 'configured:as_repr'?"),

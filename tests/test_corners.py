@@ -9,15 +9,19 @@ import os
 import pathlib
 import uuid
 
+import numpy as np
 import pytest
 import torch
 
 from lighter_async import (
+    ArrayTarget,
     BackgroundWriter,
     DuplicateNameError,
+    LocalTarget,
     Origin,
     ResumeError,
     Run,
+    TableTarget,
     WriteError,
     pending,
     read_manifest,
@@ -111,6 +115,17 @@ def test_indices_may_be_as_large_as_they_like(tmp_path, index):
         background.submit_batch(numbers, ["x"], origin=Origin([index]))
     (record,) = read_manifest(tmp_path / "numbers").records
     assert (record.index, record.name) == (index, str(max(index, 0)))
+
+
+@pytest.mark.parametrize("kind", ["files", "an array", "a table"])
+def test_indices_that_are_no_origin_are_refused_with_the_way_out(tmp_path, kind):
+    """With names and without, and nothing of the batch is handed over."""
+    target = {"an array": ArrayTarget(tmp_path / "a.npy"), "a table": TableTarget(tmp_path / "a.csv")}.get(kind)
+    value, names = ({"x": 1}, None) if kind == "a table" else (np.ones(2), None if target else ["a"])
+    with BackgroundWriter("npy" if target is None else None, target=target or LocalTarget(tmp_path)) as background:
+        with pytest.raises(TypeError, match=r"origin is an Origin, not a list; write origin=Origin\(indices\)"):
+            background.submit_batch(names, [value], origin=[0])
+    assert background.stats().accepted == 0
 
 
 def test_a_file_named_by_a_larger_number_is_nobody_s(tmp_path):

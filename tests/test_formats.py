@@ -170,10 +170,10 @@ def test_numbers_that_json_lacks_are_refused_or_written_as_the_user_says(tmp_pat
     ("value", "text"),
     [
         ({"a": {"b": {3: 1}}}, r"value\['a'\]\['b'\] has the key 3, and JSON's are texts"),
-        ({"a": [1, {2}]}, r"value\['a'\]\[1\] is set, which JSON lacks"),
+        ({"a": [1, {2}]}, r"value\['a'\]\[1\] is a set, which JSON lacks; write a dict, a list"),
         ([b"raw"], r"value\[0\] is bytes, which JSON lacks; write base64"),
         ({"a": np.ones(2, complex)}, r"value\['a'\] is of dtype complex128"),
-        (Exception("x"), "the value is Exception, which JSON lacks"),
+        (Exception("x"), "the value is a Exception, which JSON lacks; write"),
     ],
 )
 def test_what_json_lacks_is_refused_with_its_place_and_the_way_out(value, text):
@@ -209,6 +209,27 @@ def test_a_sample_that_json_cannot_hold_fails_alone(tmp_path):
     assert sorted(open_results(tmp_path)) == ["a", "c"]
 
 
+@pytest.mark.parametrize(
+    ("writer", "options", "text"),
+    [
+        ("safetensors", {"metadata": {"epoch": 3}}, r"texts to texts, and 3 in it is none; use str\(value\)"),
+        ("safetensors", {"metadata": "pt"}, "metadata is a dict from texts to texts, not 'pt'"),
+        ("tiff", {"metadata": {"PhysicalSizeX": 1}}, "OME-TIFF, which has axes, too: give them, as in axes='CYX'"),
+        ("tiff", {"axes": "CYX", "metadata": "x"}, "metadata is a dict, not 'x'"),
+        (
+            "jpeg",
+            {"qualty": 3},
+            r"'qualty'; its options are suffix, quality, .*; did you mean 'quality'\?$",
+        ),
+        ("jpeg", {"zzz": 3}, "'zzz'; its options are suffix, quality, subsampling, scale$"),
+    ],
+)
+def test_a_wrong_option_is_refused_with_what_is_wrong_with_it(writer, options, text):
+    """And with the option that was meant, where it can be told."""
+    with pytest.raises(TypeError, match=text):
+        BackgroundWriter(writer, "somewhere", writer_options=options)
+
+
 # JPEG and WebP
 
 
@@ -217,7 +238,7 @@ def test_a_sample_that_json_cannot_hold_fails_alone(tmp_path):
     [
         ("jpeg", (4, 8, 8), r"1 or 3 channels here, got 4 in shape \(4, 8, 8\); JPEG has no alpha: write image\[:3\]"),
         ("jpeg", (2, 8, 8), r"1 or 3 channels here, got 2 in shape \(2, 8, 8\)$"),
-        ("webp", (8, 8, 4), r"1 or 3 or 4 channels here, got 8 .*; tensor.movedim\(-1, 0\) makes CHW of HWC"),
+        ("webp", (8, 8, 4), r"1, 3 or 4 channels here, got 8 .*; tensor.movedim\(-1, 0\) makes CHW of HWC"),
         ("webp", (8, 8), r"write_webp expects a 3D tensor \(CHW\), got 2 .*; tensor.unsqueeze\(0\) adds the channel"),
         ("jpeg", (1, 3, 0), r"at least one pixel, got shape \(1, 3, 0\)"),
         ("jpeg", (1, 65501, 1), "at most 65500 pixels on a side, .* image_2d writes PNG"),

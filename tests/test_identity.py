@@ -214,8 +214,9 @@ def test_numbers_of_another_data_set_are_refused(tmp_path, resumes):
 def test_numbers_of_a_data_set_in_another_state_are_warned_of(tmp_path):
     """Of one length, which may be chance."""
     predict(tmp_path / "out", Items("abc"), resume=True)
-    with pytest.warns(UserWarning, match="another state"):
+    with pytest.warns(UserWarning, match="another state") as found:
         assert list(pending(Items("abd"), tmp_path / "out")) == []
+    assert found[0].filename == __file__  # where the user's line is
     assert list(pending(Items("abc"), tmp_path / "out")) == []
 
 

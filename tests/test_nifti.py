@@ -131,6 +131,34 @@ def test_values_may_have_no_channels_or_have_them_elsewhere():
     np.testing.assert_array_equal(found, noise(3, 4, 5, 2))
 
 
+@pytest.mark.parametrize(
+    ("shape", "channel_dim"),
+    [
+        *(((3, 4, 5), None), ((3, 3, 3), None), ((4, 5), None), ((3, 4, 5, 2), -1), ((3, 4, 2), -1), ((3, 4, 5, 1), 3)),
+        *(((3, 2, 4, 5), 1), ((2, 3, 4, 5), 0), ((3, 3, 3, 3), 0), ((4, 5, 6, 3), None), ((3, 1, 4, 5), 1)),
+    ],
+)
+def test_results_have_the_shape_of_the_value_wherever_its_channels_are(tmp_path, shape, channel_dim):
+    """Options are not recorded, but the shape is."""
+    value = noise(*shape)
+    with BackgroundWriter("nifti", tmp_path, writer_options={"channel_dim": channel_dim}) as writer:
+        writer.submit("a", value)
+    np.testing.assert_array_equal(open_results(tmp_path)["a"]["image"], value)
+
+
+def test_a_shape_that_leaves_the_axis_of_the_channels_open_is_an_error_with_the_way_out(tmp_path):
+    """Where as many rows as slices would go with one axis and with another."""
+    value = noise(3, 4, 4, 4)
+    with BackgroundWriter("nifti", tmp_path, writer_options={"channel_dim": -1}) as writer:
+        writer.submit("a", value)
+    with pytest.raises(
+        ReadError, match=r"one axis or on another; decode=write_nifti\.with_options\(channel_dim=AXIS\)"
+    ):
+        open_results(tmp_path)["a"]
+    results = open_results(tmp_path, decode=write_nifti.with_options(channel_dim=-1))
+    np.testing.assert_array_equal(results["a"]["image"], value)
+
+
 def test_axes_in_the_order_of_the_file_are_taken_as_they_are():
     """As a device turns them when it copies to the host; what lies on the host is turned by a worker."""
     value = noise(2, 3, 4, 5)
@@ -408,7 +436,9 @@ def test_the_suffix_says_whether_it_is_compressed(tmp_path):
 
 def test_an_option_that_there_is_not_is_refused_with_those_that_there_are():
     """Each once."""
-    with pytest.raises(TypeError, match=r"its options are suffix, affine, channel_dim, compress_level$"):
+    with pytest.raises(
+        TypeError, match=r"its options are suffix, affine, channel_dim, compress_level; did you mean 'affine'\?$"
+    ):
         write_nifti.with_options(afine=None)
 
 

@@ -14,16 +14,19 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from lighter_async import (
+    ArrayWriter,
     AsyncBackgroundWriter,
     BackendUnavailableError,
     BackgroundWriter,
+    CsvWriter,
     Encoder,
     FileWriter,
     LocalTarget,
+    TableWriter,
     read_manifest,
     writer_registry,
 )
-from lighter_async.options import CallbackOptions, Options, WriterOptions
+from lighter_async.options import CallbackOptions, Options, RowOptions, WriterOptions
 from lighter_async.types import Run
 
 FORMATS = """
@@ -247,7 +250,14 @@ def test_an_encoder_of_a_module_is_the_module_s_own(formats):
     assert (writer.writer.name, writer.writer.suffix) == ("upper", ".upper")
 
 
-FACES = {BackgroundWriter: WriterOptions, AsyncBackgroundWriter: WriterOptions, FileWriter: CallbackOptions}
+FACES = {
+    BackgroundWriter: WriterOptions,
+    AsyncBackgroundWriter: WriterOptions,
+    FileWriter: CallbackOptions,
+    ArrayWriter: RowOptions,
+    TableWriter: RowOptions,
+    CsvWriter: RowOptions,
+}
 
 
 @pytest.mark.parametrize("face", FACES)
@@ -273,11 +283,34 @@ def test_type_checkers_are_told_of_all_options():
 @pytest.mark.parametrize("face", FACES)
 def test_an_option_that_there_is_not_is_refused_with_the_nearest(face, tmp_path):
     """Or with all that there are."""
-    place = (tmp_path, "key", "text") if face is FileWriter else ("text", tmp_path)
+    place = {
+        FileWriter: (tmp_path, "key", "text"),
+        ArrayWriter: (tmp_path / "a.npy", "key"),
+        TableWriter: (tmp_path / "a.jsonl", ["key"]),
+        CsvWriter: (tmp_path / "a.csv", ["key"]),
+    }.get(face, ("text", tmp_path))
     with pytest.raises(TypeError, match=rf"{face.__name__}\(\) got .*'max_worker'; did you mean 'max_workers'"):
         face(*place, max_worker=2)
-    with pytest.raises(TypeError, match="'zzz'; its options are writer_options, backend"):
+    first = "" if FACES[face] is RowOptions else "writer_options, "
+    with pytest.raises(TypeError, match=f"'zzz'; its options are {first}backend"):
         face(*place, zzz=2)
+    if issubclass(face, FileWriter):
+        with pytest.raises(TypeError, match="did you mean 'sigterm_grace'"):
+            face(*place, sigterm_grac=2)
+
+
+@pytest.mark.parametrize(("face", "option"), [(FileWriter, "run"), (FileWriter, "accelerator"), (ArrayWriter, "run")])
+def test_an_option_of_another_face_is_refused(face, option, tmp_path):
+    """The callback would not look at it."""
+    with pytest.raises(TypeError, match=rf"{face.__name__}\(\) got an unexpected keyword argument '{option}'; its op"):
+        face(tmp_path / "a.npy", "key", **({"writer_fn": "text"} if face is FileWriter else {}), **{option: None})
+
+
+@pytest.mark.parametrize(("face", "name"), [(ArrayWriter, "a.npy"), (TableWriter, "a.csv"), (CsvWriter, "a.csv")])
+def test_rows_are_written_by_a_writer_without_options(face, name, tmp_path):
+    """So none are taken."""
+    with pytest.raises(TypeError, match="unexpected keyword argument 'writer_options'"):
+        face(tmp_path / name, "key" if face is ArrayWriter else ["key"], writer_options={})
 
 
 def test_options_of_the_callback_are_attributes(tmp_path):

@@ -206,7 +206,7 @@ BELOW = {
     "runs": {"locks", "names"},
     "store": {"below", "errors", "files", "names", "npy"},
     "interrupts": set(),
-    "same": {"below", "errors", "locks", "manifest", "names", "staging"},
+    "same": {"below", "errors", "locks", "manifest", "names", "notices", "staging"},
     "writers": {"block", "files", "limits", "names", "npy", "errors", "table_row"},
     "manifest": {
         "below",
@@ -286,7 +286,7 @@ BELOW = {
 ABOVE = {
     "aio": {*BELOW},
     "callback": {*BELOW},
-    "resume": {"errors", "manifest", "names", "same", "store", "targets"},
+    "resume": {"errors", "manifest", "names", "notices", "same", "store", "targets"},
     "results": {"errors", "manifest", "npy", "store", "tables", "writers"},
     "cli": {*BELOW, "aio", "callback"},
     "testing": {*BELOW},

@@ -729,7 +729,9 @@ def test_repair_drops_one_sample_and_leaves_the_shard(tmp_path, capsys):
     data[record.offset] ^= 1
     (tmp_path / shard).write_bytes(data)
     assert main(["verify", str(tmp_path)]) == 1
-    assert "DAMAGED: 1 wrong checksum" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "samples in tar shards, " in told.splitlines()[0]
+    assert "DAMAGED: 1 wrong checksum\n" in told
     main(["verify", "--repair", str(tmp_path)])
     assert (tmp_path / shard).read_bytes() == data
     assert list(pending(range(5), tmp_path, names=list(values))) == [3]

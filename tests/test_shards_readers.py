@@ -135,10 +135,10 @@ def test_wids_reads_them_by_index(tmp_path):
 
 @pytest.mark.parametrize("name", ["shards.md", pytest.param("training_from_shards.md", marks=pytest.mark.long)])
 def test_the_examples_of_a_page_run(name, tmp_path):
-    """One after the other, in an empty folder."""
+    """One after the other, in one folder that is empty before, and each as a program of its own."""
     page = Path(__file__).parents[1] / "docs" / name
-    code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
-    assert read_with(code, cwd=tmp_path) == []
+    for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        assert read_with(code, cwd=tmp_path) == []
 
 
 def test_tar_and_tarfile_read_them(folder, tmp_path):

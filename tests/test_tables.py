@@ -512,6 +512,28 @@ def test_results_are_read_before_and_after_the_table_is_written(tmp_path):
         results.to_array()
 
 
+def test_the_manifest_of_one_table_is_read_by_its_path(tmp_path, capsys):
+    """Whatever else lies in its folder; by the function and by the command, before it is written and afterwards."""
+    with BackgroundWriter("text", tmp_path, run=Run(key="other")) as writer:
+        writer.submit("a", "text")
+    store(tmp_path)
+    for is_there in (True, False):
+        manifest = read_manifest(tmp_path / NAME)
+        assert [record.name for record in manifest.records] == [name_of(index) for index in range(ROWS)]
+        assert {run.key for run in manifest.runs} == {NAME}
+        assert manifest.directory == tmp_path
+        assert main(["manifest", str(tmp_path / NAME)]) == 0
+        assert [json.loads(line)["index"] for line in capsys.readouterr().out.splitlines()] == list(range(ROWS))
+        if is_there:
+            (tmp_path / NAME).unlink()
+    assert len(read_manifest(TableTarget(tmp_path / NAME))) == ROWS
+    assert len(read_manifest(tmp_path)) == ROWS + 1
+    assert (len(read_manifest(tmp_path / "none.csv")), read_manifest(tmp_path / "none.csv").runs) == (0, [])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"has no manifest, so it is not known what is stored as 'none\.csv'"):
+        open_results(tmp_path / "empty" / "none.csv")
+
+
 def test_a_flipped_byte_is_found_and_computed_again(tmp_path, capsys):
     """The row is left out of the table meanwhile, which is said."""
     store(tmp_path)
@@ -572,10 +594,15 @@ def test_a_table_that_is_not_as_it_was_written_is_found_and_written_again(tmp_pa
         (tmp_path / ".lighter-async" / "tables" / NAME / "sealed.json").unlink()
     else:
         path.write_text(text.replace("case.3", "case.4") if damage == "changed" else text[:-5])
+    assert main(["verify", str(path)]) == 1
+    told = capsys.readouterr().out
+    assert told.startswith(f"{path}: {ROWS} rows, ")
+    assert f"  table: {NAME} (" in told
+    assert told.endswith("TO BE WRITTEN: 1 table\n--repair writes a table of the rows that are stored\n")
+    assert "DAMAGED" not in told
     assert main(["verify", str(tmp_path)]) == 1
-    assert f"table: {NAME}" in capsys.readouterr().out
     assert main(["verify", str(tmp_path), "--repair"]) == 0
-    assert "wrote 1 table of the rows that are stored" in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith(")\nwrote 1 table of the rows that are stored\n")
     check_whole(tmp_path)
     assert main(["verify", str(tmp_path)]) == 0
 
@@ -1142,7 +1169,7 @@ def test_several_loaders_are_told_apart(package, tmp_path):
 
 @both_packages
 @pytest.mark.parametrize("name_key", [None, "id"])
-def test_a_callback_that_was_interrupted_goes_on(package, tmp_path, name_key):
+def test_a_callback_that_was_interrupted_goes_on(package, tmp_path, capsys, name_key):
     """Only what is missing is computed, and the table is whole."""
 
     class Failing(TableWriter):
@@ -1158,6 +1185,7 @@ def test_a_callback_that_was_interrupted_goes_on(package, tmp_path, name_key):
     writer = TableWriter(tmp_path / "t.csv", ["label"], name_key, resume=True)
     predict(package, writer, DataLoader(range(ROWS), batch_size=5, sampler=left))
     assert writer.stats().written == ROWS - 5
+    assert f"resuming: 5 of {ROWS} are stored in {str(tmp_path / 't.csv')!r}\n" in capsys.readouterr().err
     assert [row["label"] for row in read_csv(tmp_path / "t.csv")] == [str(2 * index) for index in range(ROWS)]
 
 
@@ -1173,8 +1201,8 @@ def test_a_callback_says_that_a_table_is_overwritten(package, tmp_path):
     ("keys", "error", "told"),
     [
         ("label", TypeError, r"keys is a list of the entries that become columns, not 'label'; write \['score'\]"),
-        ([], ValueError, "one column or more"),
-        (["a", "a"], ValueError, "each once"),
+        ([], ValueError, "one or more, and there are none"),
+        (["a", "b", "a"], ValueError, "each once, and 'a' is there twice"),
         ([1], TypeError, "keys is a list"),
     ],
 )

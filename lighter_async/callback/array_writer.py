@@ -9,7 +9,7 @@ from lighter_async.callback.dataset_indices import length_of
 from lighter_async.callback.file_writer import FileWriter
 from lighter_async.callback.target_of_ranks import target_of_rank
 from lighter_async.configs import PathLike
-from lighter_async.options import CallbackOptions, as_attributes, documented
+from lighter_async.options import RowOptions, as_attributes, documented
 from lighter_async.service import BackgroundWriter
 from lighter_async.targets import ArrayTarget
 from lighter_async.types import Run
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["ArrayWriter"]
 
 
-@as_attributes(CallbackOptions)
-@documented(CallbackOptions)
+@as_attributes(RowOptions)
+@documented(RowOptions)
 class ArrayWriter(FileWriter):
     """Writes one value per predicted sample as a row of one array, ``.npy`` or ``.zarr``, in the background.
 
@@ -54,7 +54,7 @@ class ArrayWriter(FileWriter):
         chunk_rows: int | None = None,
         sigterm_grace: float | None = 25.0,
         return_predictions: bool | None = None,
-        **options: Unpack[CallbackOptions],
+        **options: Unpack[RowOptions],
     ) -> None:
         if not isinstance(value_key, str):
             raise TypeError(
@@ -73,6 +73,9 @@ class ArrayWriter(FileWriter):
             return_predictions=return_predictions,
             **options,
         )
+
+    _takes = RowOptions
+    _takes_also = (*FileWriter._takes_also, "chunk_rows")
 
     @property
     def replaces(self) -> bool:

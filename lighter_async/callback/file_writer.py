@@ -20,7 +20,7 @@ from lighter_async.configs import PathLike, plain
 from lighter_async.limits import default_workers
 from lighter_async.manifest.line import Loader
 from lighter_async.notices import notify, warn
-from lighter_async.options import CallbackOptions, Options, as_attributes, documented
+from lighter_async.options import CallbackOptions, Options, RowOptions, as_attributes, documented
 from lighter_async.same import fingerprint_of
 from lighter_async.service import BackgroundWriter
 from lighter_async.session import stored_as
@@ -98,7 +98,7 @@ class FileWriter(BaseWriter):
             )
         super().__init__(path_of(directory if target is None else target))
         self._target = target
-        self.options = Options.of(type(self).__name__, options)
+        self.options = Options.of(type(self).__name__, options, self._takes, self._takes_also)
         self.value_key: Any = dict(value_key) if isinstance(value_key, Mapping) else value_key
         self.name_key = name_key
         self.writer_fn = writer_fn
@@ -115,6 +115,12 @@ class FileWriter(BaseWriter):
         self._termination: Termination | None = None
         # Nothing exists before setup, so that the callback can be pickled; but wrong arguments are refused now.
         self._background_writer(local_ranks=1, run=Run())
+
+    _takes: type[RowOptions] = CallbackOptions
+    """The options that it takes."""
+
+    _takes_also: tuple[str, ...] = ("name_key", "sigterm_grace", "return_predictions")
+    """What else may be left out."""
 
     _shares_single_values = False
     """Whether what is no tensor, array or sequence is the value of all samples of a batch."""
@@ -133,9 +139,14 @@ class FileWriter(BaseWriter):
     def replaced(self) -> Path | None:
         """What there is of predictions that may be replaced; None if there is nothing."""
         if isinstance(self._target, OneObject):
-            array = self.path / self._target.object
-            return array if array.exists() or array.with_name(array.name + UNSEALED).exists() else None
+            there = self._place
+            return there if there.exists() or there.with_name(there.name + UNSEALED).exists() else None
         return super().replaced()
+
+    @property
+    def _place(self) -> Path:
+        """Where the predictions lie: the directory, or the array or table."""
+        return self.path / self._target.object if isinstance(self._target, OneObject) else self.path
 
     @property
     def _is_named(self) -> bool:
@@ -151,7 +162,8 @@ class FileWriter(BaseWriter):
         if self._writer is not None:
             return self._writer.stats()
         if self._stats is None:
-            raise RuntimeError("FileWriter has no stats before trainer.predict() has run in this process")
+            who = type(self).__name__
+            raise RuntimeError(f"{who} has no stats before trainer.predict() has run in this process")
         return self._stats
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -252,7 +264,7 @@ class FileWriter(BaseWriter):
         if trainer.is_global_zero:
             lengths = [length_of(dataset) for dataset in datasets]
             total = "" if None in lengths else f" of {sum(length or 0 for length in lengths):,}"
-            notify(f"resuming: {len(stored):,}{total} are stored in {os.fspath(self.path)!r}")
+            notify(f"resuming: {len(stored):,}{total} are stored in {os.fspath(self._place)!r}")
 
     def on_predict_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -408,8 +420,9 @@ class FileWriter(BaseWriter):
         if self._warned or not trainer.predict_loop.return_predictions or not trainer.is_global_zero:
             return
         self._warned = True
+        who = type(self).__name__
         warn(
             "Lightning also collects all predictions in memory, because return_predictions is not False; "
-            "trainer.predict(..., return_predictions=False) or FileWriter(return_predictions=False) stops that, "
-            "and FileWriter(return_predictions=True) says that it is meant"
+            f"trainer.predict(..., return_predictions=False) or {who}(return_predictions=False) stops that, "
+            f"and {who}(return_predictions=True) says that it is meant"
         )

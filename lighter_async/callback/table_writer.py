@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lighter_async.callback.file_writer import FileWriter
 from lighter_async.callback.target_of_ranks import target_of_rank
 from lighter_async.errors import shown
-from lighter_async.options import CallbackOptions, as_attributes, documented
+from lighter_async.options import RowOptions, as_attributes, documented
 from lighter_async.service import BackgroundWriter
 from lighter_async.targets import TableTarget
 from lighter_async.types import Run
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["CsvWriter", "TableWriter"]
 
 
-@as_attributes(CallbackOptions)
-@documented(CallbackOptions)
+@as_attributes(RowOptions)
+@documented(RowOptions)
 class TableWriter(FileWriter):
     """Writes some values per predicted sample as a row of one table, ``.parquet``, ``.csv`` or ``.jsonl``.
 
@@ -57,12 +57,17 @@ class TableWriter(FileWriter):
         *,
         sigterm_grace: float | None = 25.0,
         return_predictions: bool | None = None,
-        **options: Unpack[CallbackOptions],
+        **options: Unpack[RowOptions],
     ) -> None:
         if isinstance(keys, str) or not isinstance(keys, Sequence) or not all(isinstance(key, str) for key in keys):
             raise TypeError(f"keys is a list of the entries that become columns, not {shown(keys)}; write ['score']")
-        if not keys or len(set(keys)) < len(keys):
-            raise ValueError(f"keys are the names of one column or more, each once, not {shown(list(keys))}")
+        if not keys:
+            raise ValueError("keys are the entries that become columns, one or more, and there are none")
+        twice = [key for place, key in enumerate(keys) if key in keys[:place]]
+        if twice:
+            raise ValueError(
+                f"keys are the entries that become columns, each once, and {shown(twice[0])} is there twice"
+            )
         self.keys = list(keys)
         super().__init__(
             TableTarget(path),
@@ -74,6 +79,7 @@ class TableWriter(FileWriter):
             **options,
         )
 
+    _takes = RowOptions
     _shares_single_values = True
 
     def _background_writer(self, *, local_ranks: int, run: Run) -> BackgroundWriter:
@@ -90,8 +96,8 @@ class TableWriter(FileWriter):
         return self.options.if_exists in (None, "overwrite") and not self.options.resume
 
 
-@as_attributes(CallbackOptions)
-@documented(CallbackOptions)
+@as_attributes(RowOptions)
+@documented(RowOptions)
 class CsvWriter(TableWriter):
     """Writes some values per predicted sample as a row of one CSV file: a `TableWriter` whose path ends in ``.csv``.
 
@@ -118,7 +124,7 @@ class CsvWriter(TableWriter):
         *,
         sigterm_grace: float | None = 25.0,
         return_predictions: bool | None = None,
-        **options: Unpack[CallbackOptions],
+        **options: Unpack[RowOptions],
     ) -> None:
         if Path(path).suffix != ".csv":
             raise ValueError(

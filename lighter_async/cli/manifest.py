@@ -24,7 +24,7 @@ def run_manifest(directory: Path, output: Path | None) -> int:
     """Write the merged manifest.
 
     Args:
-        directory: Where the results are.
+        directory: Where the results are, or an array or a table.
         output: A file: CSV, Parquet (which needs pyarrow) or JSON lines by its suffix. None is JSON lines on stdout.
 
     Returns:
@@ -36,7 +36,9 @@ def run_manifest(directory: Path, output: Path | None) -> int:
         manifest = read_manifest(directory)
         if not manifest.runs and not manifest.records:
             what = why_empty(manifest) if directory.is_dir() else "is no directory"
-            return refuse(f"{str(directory)!r} {what}; give the directory that the results were written to")
+            return refuse(
+                f"{str(directory)!r} {what}; give the directory that the results were written to, or the array or table"
+            )
         if output is None:
             _print_lines(manifest)
         elif output.suffix == ".parquet":

@@ -137,7 +137,8 @@ def _add_bench(commands: argparse._SubParsersAction[OptionParser]) -> None:
         "--format",
         default="tensor",
         metavar="NAME",
-        help="the writer: tensor (the default), image_2d, image_3d, text, or a writer of yours as module:name",
+        help="the writer: tensor (the default), image_2d, image_3d, text, another registered one such as npy or jpeg, "
+        "or a writer of yours as module:name",
     )
     loop.add_argument(
         "--directory",
@@ -208,15 +209,19 @@ def _add_verify(commands: argparse._SubParsersAction[OptionParser]) -> None:
     verify = commands.add_parser(
         "verify",
         help="check that everything that was stored is there, whole and unchanged",
-        description="Compare every file with the manifest: missing, of the wrong size or checksum, unreadable, or not "
-        "known. The exit status is 0 if all is sound, 1 if something is damaged, 2 if there is no manifest.",
+        description="Compare every file and every row with the manifest: missing, of the wrong size or checksum, "
+        "unreadable, or not known. The exit status is 0 if all is sound, 1 if something is damaged or a table is to be "
+        "written of its rows, 2 if there is no manifest.",
     )
-    verify.add_argument("directory", type=_directory, metavar="DIR", help="where the results are")
+    verify.add_argument(
+        "directory", type=_directory, metavar="DIR", help="where the results are, or an array or a table"
+    )
     verify.add_argument("--json", action="store_true", help="print one JSON object, with every finding")
     verify.add_argument(
         "--repair",
         action="store_true",
-        help="drop what is damaged from directory and manifest, so that a run with resume=True computes it again",
+        help="drop what is damaged from directory and manifest, so that a run with resume=True computes it again, and "
+        "write tables anew that are not as their rows",
     )
     verify.add_argument("--workers", type=_count, metavar="N", help="files read at once (default: two per core)")
     verify.set_defaults(run=_run_verify)
@@ -261,7 +266,9 @@ def _add_manifest(commands: argparse._SubParsersAction[OptionParser]) -> None:
         help="print what was stored, over all ranks, in the data set's order",
         description="Merge the ranks' manifests, in the data set's order.",
     )
-    manifest.add_argument("directory", type=_directory, metavar="DIR", help="where the results are")
+    manifest.add_argument(
+        "directory", type=_directory, metavar="DIR", help="where the results are, or an array or a table"
+    )
     manifest.add_argument(
         "--output", type=Path, metavar="FILE", help="a .csv, .parquet or .jsonl file (default: JSON lines on stdout)"
     )

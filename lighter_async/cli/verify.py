@@ -46,7 +46,7 @@ def run_verify(directory: Path, *, as_json: bool, repair: bool, workers: int | N
     with ExitStack() as stack:
 
         def begin(total: int) -> Callable[[], None]:
-            return stack.enter_context(step(console, f"Verifying {total} files of {directory}", total))
+            return stack.enter_context(step(console, f"Verifying {counted(total, 'record')} of {directory}", total))
 
         try:
             report = verify(directory, workers=workers, begin=begin)
@@ -113,10 +113,8 @@ def _ranks(report: Report) -> dict[str, dict[str, int]]:
 
 
 def _print(report: Report, left: Sequence[OSError] | None) -> None:
-    print(
-        f"{report.directory}: {counted(report.checked, 'file')}, {report.nbytes / 1e6:.1f} MB, compared with the "
-        "manifest"
-    )
+    where = report.directory if report.key is None else report.directory / report.key
+    print(f"{where}: {_checked(report)}, {report.nbytes / 1e6:.1f} MB, compared with the manifest")
     for rank, found in _ranks(report).items():
         print(f"  rank {rank}: {counted(found['samples'], 'sample')}, {found['bytes'] / 1e6:.1f} MB")
     if report.opaque:
@@ -134,7 +132,7 @@ def _print(report: Report, left: Sequence[OSError] | None) -> None:
             "leaves them; what they would tell of counts as not stored"
         )
     # What is damaged first, for it must not be hidden by files that are only not known.
-    bad = {one.trouble for one in report.damaged}
+    bad = {one.trouble for one in (*report.damaged, *report.tables)}
     findings = sorted(report.findings, key=lambda one: one.trouble not in bad)
     for one in findings[:_SHOWN]:
         print(f"  {one.trouble}: {printable(one.file)} ({printable(one.detail)})")
@@ -143,13 +141,27 @@ def _print(report: Report, left: Sequence[OSError] | None) -> None:
     if report.is_sound:
         print("sound: everything that was recorded is there, whole and unchanged")
         return
-    counts = ", ".join(f"{count} {trouble}" for trouble, count in sorted(report.counts().items()))
-    print(f"DAMAGED: {counts}")
+    if report.damaged:
+        damages = {one.trouble for one in report.damaged}
+        counts = (f"{count} {trouble}" for trouble, count in sorted(report.counts().items()) if trouble in damages)
+        print(f"DAMAGED: {', '.join(counts)}")
+    if report.tables and left is None:
+        print(f"TO BE WRITTEN: {counted(len(report.tables), 'table')}")
     if left is not None:
-        written = len(report.damaged) - len(report.dropped)
-        if written:
-            print(f"wrote {counted(written, 'table')} of the rows that are stored")
+        if report.tables:
+            print(f"wrote {counted(len(report.tables), 'table')} of the rows that are stored")
         if report.dropped:
             print(f"dropped {len(report.dropped)}: run again with resume=True, and they are computed again")
-    else:
+        return
+    if report.damaged:
         print("--repair drops what is damaged, so that a run with resume=True computes it again")
+    if report.tables:
+        print("--repair writes a table of the rows that are stored")
+
+
+def _checked(report: Report) -> str:
+    """What was compared, in words."""
+    in_shards = f"{counted(report.in_shards, 'sample')} in tar shards" if report.in_shards else ""
+    rows = counted(report.rows, "row") if report.rows or report.key is not None else ""
+    files = counted(report.files, "file") if report.files or not (in_shards or rows) else ""
+    return ", ".join(filter(None, (files, in_shards, rows)))

@@ -30,6 +30,7 @@ from lighter_async.manifest.line import Samples
 from lighter_async.manifest.parsing import encoded_text, parse
 from lighter_async.manifest.records import Records
 from lighter_async.names import RESERVED_PREFIX
+from lighter_async.store import Readable, source_of
 
 __all__ = [
     "Manifest",
@@ -157,14 +158,33 @@ class Manifest:
         return pyarrow.table(self.records.columns(), schema=schema)
 
 
-def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
-    """Read what was stored in a directory, over all ranks. A directory without a manifest gives an empty one.
+def read_manifest(where: str | os.PathLike[str] | Readable) -> Manifest:
+    """Read what was stored in a directory, or in an array or a table, over all ranks.
+
+    Args:
+        where: What the writer was given: the directory, the path of an array or a table, or the target. Without a
+            manifest there the result is an empty one.
 
     Raises:
         LighterAsyncError: A later version of this package has written it.
         OSError: It cannot be read.
+        TypeError: It is neither a path nor a target that stores below a directory.
+        ValueError: It is a URL.
     """
-    manifest = Manifest(local_path(directory))
+    directory, _, key = source_of(where)
+    manifest = _read(directory)
+    if key is None:
+        return manifest
+    manifest.records = manifest.records.where(lambda block: block.head.key == key)
+    manifest.runs = [run for run in manifest.runs if run.key == key]
+    manifest.loaders = [loaders for loaders in manifest.loaders if loaders.series[1] == key]
+    if isinstance(where, (str, os.PathLike)) and not manifest.runs and not manifest.records:
+        return Manifest(local_path(where))  # a directory that is called like an array, and is not there yet
+    return manifest
+
+
+def _read(directory: Path) -> Manifest:
+    manifest = Manifest(directory)
     columns = Columns()
     drops: list[Drop] = []
     for source, path in enumerate(manifest_files(directory)):

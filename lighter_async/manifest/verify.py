@@ -50,7 +50,7 @@ Trouble: TypeAlias = Literal[
 """What may be wrong with a file.
 
 `being replaced`: a writer at work has stored the file anew, and has not recorded it yet.
-`extra`: the manifest does not know the file.
+`extra`: the manifest does not know the file, nor does one of a folder between that is a directory of results itself.
 `table`: a table is not as it was written, or was not written yet; its rows are compared by themselves.
 `not recorded`: the manifest does not know it either, but a run stored it whole and ended before it recorded it.
 Resuming takes it over.
@@ -86,8 +86,11 @@ class Report:
         directory: The directory.
         store: What reads the samples.
         manifest: What should be there.
-        checked: Files that were compared.
-        nbytes: Their bytes.
+        key: The array or table that was compared, where it was one of what lies there.
+        files: Files that were compared.
+        in_shards: Samples in tar shards that were.
+        rows: Rows of arrays and tables that were.
+        nbytes: The bytes of all of them.
         opaque: Records of functions ``(path, value)``, whose files are not known and so not compared.
         in_use: Whether a writer is at work in the directory, so that it may be otherwise by now.
         findings: What is not as it should be, by file.
@@ -96,26 +99,39 @@ class Report:
     directory: Path
     store: Store
     manifest: Manifest
-    checked: int = 0
+    key: str | None = None
+    files: int = 0
+    in_shards: int = 0
+    rows: int = 0
     nbytes: int = 0
     opaque: int = 0
     in_use: bool = False
     findings: list[Finding] = field(default_factory=list)
 
     @property
+    def checked(self) -> int:
+        """How many stored values were compared."""
+        return self.files + self.in_shards + self.rows
+
+    @property
     def damaged(self) -> list[Finding]:
-        """Files that have to be computed again."""
-        return [one for one in self.findings if one.trouble not in _HARMLESS]
+        """What has to be computed again."""
+        return [one for one in self.findings if one.trouble not in _HARMLESS and one.trouble != "table"]
+
+    @property
+    def tables(self) -> list[Finding]:
+        """Tables that have to be written of the rows that are stored."""
+        return [one for one in self.findings if one.trouble == "table"]
 
     @property
     def dropped(self) -> list[Finding]:
-        """Samples that `drop` has computed again; a table is none, since it is written anew of what is stored."""
+        """What `drop` has computed again."""
         return [one for one in self.damaged if one.record is not None and one.record.file is not None]
 
     @property
     def is_sound(self) -> bool:
-        """Whether everything that the manifest says is stored is there, whole and unchanged."""
-        return not self.damaged
+        """Whether everything that the manifest says is stored is there, whole and unchanged, with its table."""
+        return not self.damaged and not self.tables
 
     def counts(self) -> dict[str, int]:
         """How often each trouble was found."""
@@ -137,9 +153,9 @@ def verify(
     not recorded yet is reported as extra.
 
     Args:
-        where: What the writer was given: the directory, the path of an array, or the target.
+        where: What the writer was given: the directory, the path of an array or a table, or the target.
         workers: Files that are read at once. By default two per core.
-        begin: Called with the number of files before they are read; what it returns is called after each of them.
+        begin: Called with the number of records before their values are read; what it returns is called after each.
 
     Raises:
         FileNotFoundError: There is no directory, or no manifest in it, or one that says nothing.
@@ -151,7 +167,10 @@ def verify(
     manifest = _read(root, key)
     if not manifest.runs and not manifest.records:
         if not root.is_dir():
-            raise FileNotFoundError(f"there is no directory {os.fspath(root)!r}")
+            raise FileNotFoundError(
+                f"there is no directory {os.fspath(root)!r}"
+                + ("; there is a file of that name, which is no array and no table" if root.exists() else "")
+            )
         raise FileNotFoundError(
             f"{os.fspath(root)!r} {why_empty(manifest)}, so there is nothing to compare it with; one is written, "
             f"as {RESERVED_PREFIX}/manifest-RANK.jsonl, unless manifest=False, into the directory that the writer was "
@@ -159,7 +178,7 @@ def verify(
         )
     if key is not None and not manifest.records and key not in {run.key for run in manifest.runs}:
         raise FileNotFoundError(f"nothing is recorded of an array or a table {key!r} in {os.fspath(root)!r}")
-    report = Report(root, store, manifest, in_use=is_in_use(root))
+    report = Report(root, store, manifest, key, in_use=is_in_use(root))
     tick = begin(_known(manifest)) if begin is not None else _nothing
     damaged = []
     for finding in _compare_all(store, manifest, workers or 2 * usable_cores()):
@@ -178,8 +197,14 @@ def verify(
     since = min((run.since for run in report.manifest.runs if run.run in at_work), default=None)
     if since is not None:
         damaged = [_of_writer_at_work(store, one, since) for one in damaged]
-    report.checked = _known(report.manifest)
-    report.nbytes = sum(block.sizes_of_living() for block in _compared(report.manifest))
+    for block in _compared(report.manifest):
+        report.nbytes += block.sizes_of_living()
+        if block.head.is_row:
+            report.rows += len(block)
+        elif block.head.has_offsets:
+            report.in_shards += len(block)
+        else:
+            report.files += len(block)
     report.opaque = sum(len(block) for block in report.manifest.records.blocks if not block.is_known)
     report.findings = damaged
     extra = _not_recorded(report.manifest, extra).difference(_tables(report.manifest))
@@ -377,12 +402,28 @@ def _look_again(
 
 
 def _unknown(report: Report, files: Iterable[str]) -> Iterator[Finding]:
-    """Findings on files that the manifest does not know; none where functions ``(path, value)`` may have made them."""
+    """Findings on files that the manifest does not know.
+
+    None where functions ``(path, value)`` may have made them, and none in folders that have a manifest of their own.
+    """
     unrecorded = {record.file for record, _ in adoptable(report.manifest, report.store)}
+    are_results: dict[str, bool] = {"": False}  # folders below the directory
+
+    def is_of_others(folder: str) -> bool:
+        above = []
+        while folder not in are_results:
+            above.append(folder)
+            folder = os.path.dirname(folder)
+        found = are_results[folder]
+        for one in reversed(above):  # without recursion, since a tree may be of any depth
+            found = found or os.path.isdir(os.path.join(report.directory, one, RESERVED_PREFIX))
+            are_results[one] = found
+        return found
+
     for file in files:
         if file in unrecorded:
             yield Finding(file, "not recorded", "a run stored it, and ended before it recorded it")
-        elif not report.opaque:
+        elif not report.opaque and not is_of_others(os.path.dirname(file)):
             yet = ", yet: a writer is at work here" if report.in_use else ""
             yield Finding(file, "extra", f"the manifest does not know it{yet}")
 

@@ -7,11 +7,20 @@ from lighter_async.options.checks import (
     target_of,
     whole_number,
 )
-from lighter_async.options.config import CallbackOptions, Options, WriterOptions, as_attributes, documented, meaning_of
+from lighter_async.options.config import (
+    CallbackOptions,
+    Options,
+    RowOptions,
+    WriterOptions,
+    as_attributes,
+    documented,
+    meaning_of,
+)
 
 __all__ = [
     "CallbackOptions",
     "Options",
+    "RowOptions",
     "WriterOptions",
     "as_attributes",
     "check_path_function",

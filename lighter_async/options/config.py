@@ -6,7 +6,7 @@ import difflib
 import functools
 import inspect
 import textwrap
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Annotated, Any, TypedDict, TypeVar, cast, get_args, get_type_hints
 
@@ -23,10 +23,9 @@ _WIDTH = 112  # of a docstring's lines, without its indentation
 _PLACE = "    {options}"  # in a class's docstring
 
 
-class CallbackOptions(TypedDict, total=False):
-    """The options that `FileWriter` takes as well, for type checkers; they are those of `Options`."""
+class RowOptions(TypedDict, total=False):
+    """The options that `ArrayWriter` and `TableWriter` take as well, for type checkers; they are those of `Options`."""
 
-    writer_options: Mapping[str, Any] | None
     backend: BackendName
     max_workers: int | None
     queue_size: int
@@ -41,6 +40,12 @@ class CallbackOptions(TypedDict, total=False):
     attempts: int
     wait_for_space: float
     write_timeout: float | None
+
+
+class CallbackOptions(RowOptions, total=False):
+    """Those that `FileWriter` takes."""
+
+    writer_options: Mapping[str, Any] | None
 
 
 class WriterOptions(CallbackOptions, total=False):
@@ -158,21 +163,26 @@ class Options:
         object.__setattr__(self, "run_config", config_of(plain(self.run_config)))
 
     @classmethod
-    def of(cls, who: str, given: Mapping[str, Any]) -> Options:
+    def of(
+        cls, who: str, given: Mapping[str, Any], taken: type[RowOptions] = WriterOptions, also: Sequence[str] = ()
+    ) -> Options:
         """The options that a class was given.
 
         Args:
             who: The class, for messages.
             given: By name.
+            taken: Which ones it takes.
+            also: What else it takes, by name.
 
         Raises:
-            TypeError: There is no such option.
+            TypeError: It takes no such option.
         """
-        known = [one.name for one in fields(cls)]
+        known = [one.name for one in fields(cls) if one.name in taken.__annotations__]
         for name in given:
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; its options are {', '.join(known)}"
+                names = [*known, *also]
+                near = difflib.get_close_matches(name, names, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; its options are {', '.join(names)}"
                 raise TypeError(f"{who}() got an unexpected keyword argument {name!r}{hint}")
         return cls(**given)
 
@@ -210,7 +220,7 @@ def documented(options: type[Mapping[str, Any]]) -> Callable[[_T], _T]:
     """A decorator for a class that takes options: they are in its signature, and what they mean in its docstring.
 
     Args:
-        options: Which ones: `WriterOptions` or `CallbackOptions`.
+        options: Which ones: `WriterOptions`, `CallbackOptions` or `RowOptions`.
     """
     names: Collection[str] = get_type_hints(options).keys()
     hints = get_type_hints(Options)

@@ -40,7 +40,7 @@ def open_results(
     that `pending` counts as done. The manifest is read once; each value is read from its file when it is asked for.
 
     Args:
-        where: What the writer was given: the directory, the path of an array, or the target.
+        where: What the writer was given: the directory, the path of an array or a table, or the target.
         writer: The writer's name, such as ``"tensor"``, where several have stored in the directory.
         key: The key, which of a `FileWriter` is its ``value_key``, likewise.
         decode: Makes a value of a file's bytes, in place of the writer's own decoder; an `Encoder` stands for its
@@ -64,9 +64,10 @@ def open_results(
     if not manifest.runs and not manifest.records:
         if not directory.is_dir():
             raise FileNotFoundError(f"there is no directory {os.fspath(directory)!r} to read results from")
+        what = "" if one is None else f" as {one!r}"
         raise FileNotFoundError(
-            f"{os.fspath(directory)!r} {why_empty(manifest)}, so it is not known what is stored; one is written unless "
-            "manifest=False, into the directory that the writer was given"
+            f"{os.fspath(directory)!r} {why_empty(manifest)}, so it is not known what is stored{what}; one is written "
+            "unless manifest=False, into the directory that the writer was given, or beside its array or table"
         )
     series = _choose(os.fspath(directory), stored(manifest, store), writer, key)
     (chosen, of), records = series

@@ -12,6 +12,7 @@ from lighter_async.names import Numbers
 from lighter_async.service.lifecycle import Lifecycle
 from lighter_async.service.names_and_indices import (
     check_indices,
+    check_origin,
     claim_rows,
     names_by_index,
     own_names,
@@ -78,6 +79,8 @@ class HandOver:
         count, ledger = plan.count, self._ledger
         rows: Sequence[int] | None = None
         is_own = False  # whether the origin is ours already
+        if origin is not None:
+            check_origin(origin)
         if self._arrays is not None:
             names, rows, origin = rows_of(names, count, origin, self._arrays)
         elif names is None:

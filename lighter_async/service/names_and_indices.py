@@ -11,7 +11,7 @@ from lighter_async.options import whole_number
 from lighter_async.targets import ArraysTarget, Target
 from lighter_async.types import Origin
 
-__all__ = ["check_indices", "claim_rows", "names_by_index", "own_names", "own_origin", "rows_of"]
+__all__ = ["check_indices", "check_origin", "claim_rows", "names_by_index", "own_names", "own_origin", "rows_of"]
 
 
 def own_names(
@@ -69,6 +69,15 @@ def _files(names: Sequence[str], suffixes: Sequence[str]) -> Sequence[str]:
     if len(suffixes) == 1:
         return with_suffixes(names, suffixes[0])
     return [file for suffix in suffixes for file in with_suffixes(names, suffix)]
+
+
+def check_origin(origin: object) -> None:
+    """
+    Raises:
+        TypeError: It is no `Origin`.
+    """
+    if not isinstance(origin, Origin):
+        raise TypeError(f"origin is an Origin, not {shown(origin)}; write origin=Origin(indices)")
 
 
 def check_indices(origin: Origin, count: int) -> None:

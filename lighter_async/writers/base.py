@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from lighter_async.block import Block, EncodedRows, Rows
+from lighter_async.errors import meant
 from lighter_async.files import publish
 from lighter_async.names import with_suffix
 
@@ -320,9 +321,11 @@ class Encoder:
         except TypeError as error:
             _, *rest = signature.parameters.values()
             names = [one.name for one in rest if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+            known = list(dict.fromkeys(["suffix", *names]))
+            # The signature's own error is told in full, and would make the traceback longer.
             raise TypeError(
-                f"encoder {self.name!r}: {error}; its options are {', '.join(dict.fromkeys(['suffix', *names]))}"
-            ) from error
+                f"encoder {self.name!r}: {error}; its options are {', '.join(known)}{meant(options, known)}"
+            ) from None
 
     def __call__(self, path: str | os.PathLike[str], value: Any, *, suffix: str | None = None, **options: Any) -> None:
         """Write `value` to `path`, with the suffix appended unless the path ends in it; whole or not at all.

@@ -74,7 +74,8 @@ def _problem(shape: tuple[int, ...], writer: str, channels: Mapping[int, str | N
         return f"{writer} expects a 3D tensor (CHW), got {len(shape)} dimensions of shape {shape}{hint}"
     count, height, width = shape
     if (refused := channels.get(count, "")) is not None:
-        takes = " or ".join(str(number) for number, why in channels.items() if why is None)
+        *first, last = (str(number) for number, why in channels.items() if why is None)
+        takes = f"{', '.join(first)} or {last}"
         hint = "; tensor.movedim(-1, 0) makes CHW of HWC" if channels.get(width, "") is None else ""
         return f"an image has {takes} channels here, got {count} in shape {shape}{refused and f'; {refused}'}{hint}"
     if not height or not width:

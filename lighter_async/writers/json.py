@@ -107,7 +107,7 @@ def _plain(value: Any, not_finite: Callable[[float], Any]) -> Any:
         raise _Refused(TypeError, "is bytes, which JSON lacks; write base64.b64encode(value).decode()")
     raise _Refused(
         TypeError,
-        f"is {kind.__name__}, which JSON lacks: {shown(value)}; write a dict, a list, a text or a number "
+        f"is {shown(value)}, which JSON lacks; write a dict, a list, a text or a number "
         "(vars(value) or dataclasses.asdict(value) make a dict of an object)",
     )
 

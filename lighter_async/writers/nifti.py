@@ -84,7 +84,7 @@ def decode_nifti(
     Args:
         data: The file's content.
         shape: The value's shape, where it is known: the file does not tell whether an axis of length 1 was left out.
-        channel_dim: As it was written.
+        channel_dim: As it was written. A shape that does not go with it tells the axis.
 
     Returns:
         A dict with ``"image"``, of the value's shape if that is known, else (C, X, Y, Z) (with ``channel_dim=None``

@@ -48,24 +48,71 @@ def in_file(voxels: NDArray[Any], channel_dim: int | None) -> NDArray[Any]:
 def as_written(voxels: NDArray[Any], shape: tuple[int, ...] | None, channel_dim: int | None) -> NDArray[Any]:
     """The voxels of a file in the order of the value, in memory of their own.
 
+    Args:
+        voxels: As in the file.
+        shape: The value's, where it is known.
+        channel_dim: Its axis of the channels. With a shape that does not go with it, it is the one that does.
+
     Raises:
-        ValueError: They are not of that shape.
+        ValueError: They are not of that shape, or the shape goes with channels on several axes.
     """
-    rank = voxels.ndim if shape is None else len(shape)
-    axis = 0 if channel_dim is None or channel_dim % rank else 1  # of x, in the value
     if shape is None:
-        last = voxels.shape if channel_dim is None else (*voxels.shape, *[1] * (4 - voxels.ndim))
+        rank, last = voxels.ndim, voxels.shape
+        if channel_dim is not None:
+            last = (*last, *[1] * (4 - voxels.ndim))
     else:
-        check_rank(shape, channel_dim)
-        alike = np.broadcast_to(np.uint8(0), shape)  # of the shape, without memory
-        if in_file(alike, channel_dim).shape != voxels.shape:
-            raise ValueError(f"a NIfTI file of {voxels.shape} is no image of shape {shape}")
-        last = shape if channel_dim is None else np.moveaxis(alike, channel_dim, -1).shape
+        channel_dim = _channels_of(voxels.shape, shape, channel_dim)
+        rank, last = len(shape), shape
+        if channel_dim is not None:
+            last = np.moveaxis(_alike(shape), channel_dim, -1).shape
+    axis = 0 if channel_dim is None or channel_dim % rank else 1  # of x, in the value
     image = voxels.T.reshape(last[::-1]).T
     image = image if channel_dim is None else np.moveaxis(image, -1, channel_dim)
     made = np.empty(image.shape, image.dtype.newbyteorder("="))
     copy_in_slices(image, made, axis)
     return made
+
+
+def _channels_of(file: tuple[int, ...], shape: tuple[int, ...], channel_dim: int | None) -> int | None:
+    """The axis of the channels in a value of a shape, whose voxels have another shape in the file.
+
+    Args:
+        file: The shape in the file.
+        shape: The value's.
+        channel_dim: The axis that it is if that may be.
+
+    Raises:
+        ValueError: No axis may be it, or several, which would give different orders.
+    """
+    if _is_in_file(file, shape, channel_dim):
+        return channel_dim
+    orders: dict[tuple[int, ...], int | None] = {}  # of the axes that are longer than 1, in the file
+    for axis in (None, *range(len(shape))):
+        if _is_in_file(file, shape, axis):
+            order = [one for one in range(len(shape)) if one != axis] + ([] if axis is None else [axis])
+            orders.setdefault(tuple(one for one in order if shape[one] > 1), axis)
+    if not orders:
+        raise ValueError(f"a NIfTI file of {file} is no image of shape {shape}")
+    if len(orders) > 1:
+        raise ValueError(
+            f"a NIfTI file of {file} may be an image of shape {shape} with its channels on one axis or on another; "
+            "decode=write_nifti.with_options(channel_dim=AXIS) says on which"
+        )
+    return next(iter(orders.values()))
+
+
+def _is_in_file(file: tuple[int, ...], shape: tuple[int, ...], channel_dim: int | None) -> bool:
+    """Whether an image of a shape has such a shape in a file."""
+    try:
+        check_rank(shape, channel_dim)
+    except ValueError:
+        return False
+    return in_file(_alike(shape), channel_dim).shape == file
+
+
+def _alike(shape: tuple[int, ...]) -> NDArray[Any]:
+    """An array of a shape, without memory."""
+    return np.broadcast_to(np.uint8(0), shape)
 
 
 def copy_in_slices(source: NDArray[Any], out: NDArray[Any], axis: int) -> None:

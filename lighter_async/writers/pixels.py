@@ -65,7 +65,7 @@ def to_pixels(tensor: Any, *, mode: Mode | None = None, scale: Scale = "unit") -
         raise TypeError(
             f"an image of dtype {tensor.dtype} could mean labels or intensities; convert labels up to {highest} with "
             f".to(torch.{kind}), and intensities with tensor / maximum to floats in [0, 1], or by scale=(low, high)"
-            + ("" if wide else '; with_options(mode="I;16") writes one channel of torch.uint16 as it is')
+            + ("" if wide else '; mode="I;16" of image_2d writes one channel of torch.uint16 as it is')
         )
     if wide:
         return (tensor.double().clamp(0, 1) * 65535).to(torch.int32).to(torch.uint16)

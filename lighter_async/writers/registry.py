@@ -20,9 +20,15 @@ from lighter_async.writers.text import write_text
 from lighter_async.writers.tiff import write_tiff
 from lighter_async.writers.webp import write_webp
 
-__all__ = ["WriterRegistry", "encoder_of", "writer_registry"]
+__all__ = ["ORDER", "WriterRegistry", "encoder_of", "writer_registry"]
 
 _W = TypeVar("_W", bound=Callable[..., Any])
+
+ORDER = "BackgroundWriter(writer, directory) and FileWriter(directory, value_key, writer_fn)"
+"""What the arguments' order is, for messages to those who may have swapped them."""
+
+_LONGEST_NAME = 100  # that is compared with others
+_OF_TARGETS = {"row", "table_row"}  # which an ArrayTarget and a TableTarget choose themselves
 
 
 class WriterRegistry:
@@ -56,16 +62,31 @@ class WriterRegistry:
             ValueError: There is none.
         """
         if name not in self._registry:
-            module, _, attribute = str(name).rpartition(".")
-            is_dotted = all(map(str.isidentifier, [*module.split("."), attribute]))
+            near = self._near(str(name))
             raise ValueError(
                 f"Writer with name {shown(name)} is not registered"
-                + (f"; did you mean {shown(f'{module}:{attribute}')}? " if is_dotted else ". ")
-                + f"Registered are: {', '.join(sorted(self._registry))}. "
-                "Register yours with @writer_registry.register(...), or pass the function itself. (The order is "
-                "BackgroundWriter(writer, directory) and FileWriter(directory, value_key, writer_fn).)"
+                + (f"; did you mean {shown(near)}? " if near else ". ")
+                + f"Registered are: {', '.join(sorted(self._registry.keys() - _OF_TARGETS))}. "
+                "Register yours with @writer_registry.register(...), or pass the function itself. "
+                f"(The order is {ORDER}.)"
             )
         return self._registry[name]
+
+    def _near(self, name: str) -> str | None:
+        """What was meant by a name that is not registered, if that can be told."""
+        if len(name) > _LONGEST_NAME:
+            return None
+        ending = "." + name.lower().removeprefix(".")
+        for known, writer in self._registry.items():
+            if ending in (suffix := getattr(writer, "suffix", ""), suffix.removesuffix(".gz")):
+                return known
+        module, _, attribute = name.rpartition(".")
+        if all(map(str.isidentifier, [*module.split("."), attribute])):
+            return f"{module}:{attribute}"
+        import difflib
+
+        known_names = [known for known in self._registry if known not in _OF_TARGETS]
+        return next(iter(difflib.get_close_matches(name.lower(), known_names, 1)), None)
 
     def __contains__(self, name: object) -> bool:
         return name in self._registry

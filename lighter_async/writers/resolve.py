@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lighter_async.errors import describe, shown
+from lighter_async.errors import describe, meant, shown
 from lighter_async.writers.base import Encoder, PathFunction, has_signature
 from lighter_async.writers.outputs import Outputs, Writer
-from lighter_async.writers.registry import writer_registry
+from lighter_async.writers.registry import ORDER, writer_registry
 
 __all__ = ["resolve_writer"]
 
@@ -55,8 +55,7 @@ def resolve_writer(
     if not callable(found):
         raise TypeError(
             f"writer_fn must be a registered name or a callable (path, value), not {type(found).__name__}: "
-            f"{shown(found)}. The order is BackgroundWriter(writer, directory) and "
-            "FileWriter(directory, value_key, writer_fn)"
+            f"{shown(found)}. The order is {ORDER}"
         )
     function = PathFunction.of(found)
     _check_arguments(found, name or function.name)
@@ -73,7 +72,7 @@ def _outputs(writers: Mapping[str, Any], options: dict[str, Any]) -> Outputs:
     if strange:
         raise ValueError(
             f"writer_options of several outputs is a dict with a dict for each, and there is no output "
-            f"{shown(strange[0])} among {', '.join(map(repr, writers))}"
+            f"{shown(strange[0])} among {', '.join(map(repr, writers))}{meant(strange, list(writers))}"
         )
     found: dict[str, Encoder] = {}
     for key, one in writers.items():
@@ -118,7 +117,8 @@ def _imported(writer: str) -> Any:
         except AttributeError as error:
             import difflib
 
-            near = difflib.get_close_matches(part, dir(found), 1)
+            # Nearer than of options, since a module has many names.
+            near = difflib.get_close_matches(part, dir(found), 1, 0.75)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"writer {shown(writer)}: module {module!r} has no {attribute!r}{hint}") from error
     return found
@@ -195,7 +195,7 @@ def _check_known(
     except TypeError as error:
         names = [one.name for one in own if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
         has = f"its options are {', '.join(names)}" if names else "it has no options"
-        raise TypeError(f"writer {name}: {error}; {has}") from error
+        raise TypeError(f"writer {name}: {error}; {has}{meant(options, names)}") from None
 
 
 def _signature_of(found: Any) -> inspect.Signature | None:

@@ -188,10 +188,13 @@ def _check(*, key: str = "value", metadata: Mapping[str, str] | None = None) -> 
         TypeError, ValueError: An option is not valid.
     """
     _check_name(key)
-    if metadata is not None and (
-        not isinstance(metadata, Mapping) or not all(isinstance(one, str) for pair in metadata.items() for one in pair)
-    ):
+    if metadata is None:
+        return
+    if not isinstance(metadata, Mapping):
         raise TypeError(f"metadata is a dict from texts to texts, not {shown(metadata)}")
+    for one in (one for pair in metadata.items() for one in pair):
+        if not isinstance(one, str):
+            raise TypeError(f"metadata is a dict from texts to texts, and {shown(one)} in it is none; use str(value)")
 
 
 write_safetensors = Encoder(

@@ -26,7 +26,11 @@ def decode_text(data: bytes | memoryview, *, encoding: str = "utf-8") -> str:
     Raises:
         UnicodeDecodeError: The file has another encoding.
     """
-    return str(data, encoding)
+    try:
+        return str(data, encoding)
+    except UnicodeDecodeError as error:
+        error.reason += "; decode=write_text.with_options(encoding=...) reads a text of another encoding"
+        raise
 
 
 def _check(*, encoding: str = "utf-8") -> None:

@@ -178,8 +178,10 @@ def _check(
         not isinstance(axes, str) or not axes.endswith("YX") or set(axes) - set("TCZYX") or len(set(axes)) < len(axes)
     ):
         raise ValueError(f"axes are OME's letters T, C, Z, Y and X, each once, with 'YX' at the end, not {shown(axes)}")
-    if metadata is not None and (axes is None or not isinstance(metadata, Mapping)):
-        raise TypeError(f"metadata is a dict, for an OME-TIFF, which has axes, not {shown(metadata)}")
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata is a dict, not {shown(metadata)}")
+    if metadata is not None and axes is None:
+        raise TypeError("metadata is that of an OME-TIFF, which has axes, too: give them, as in axes='CYX'")
     try:
         encode_tiff(np.zeros((2,) * len(axes or "YX"), np.uint8), compression=compression, axes=axes, metadata=metadata)
     except (KeyError, ImportError) as error:

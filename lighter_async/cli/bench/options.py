@@ -81,8 +81,8 @@ def writer_of(name: str) -> str:
         resolve_writer(name)
     except (TypeError, ValueError) as error:
         raise BadOption(
-            f"--format: {name!r} is no writer here ({error}); choose tensor, image_2d, image_3d or text, or give yours "
-            "as module:name, from a module that can be imported here"
+            f"--format: {name!r} is no writer here ({error}); one of yours is given as module:name, from a module that "
+            "can be imported here"
         ) from error
     return name
 
