@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lighter_async.block import Block
 from lighter_async.npy import numpy_dtype
 
-__all__ = ["array_of", "block_of", "is_tensor", "without_class"]
+__all__ = ["array_of", "block_of", "check_not_masked", "is_tensor", "without_class"]
 
 _ATOMS = frozenset({float, int, str, bool, bytes, type(None)})
 _MOST_LOOKED_AT = 256  # items of a container
@@ -41,6 +41,7 @@ def array_of(value: Any, what: str, *, widen: bool = False, in_c_order: bool = T
     if type(value) is Block:
         return _array_of_block(value, what, widen=widen)
     if isinstance(value, (np.ndarray, np.generic)):
+        check_not_masked(value)
         array = np.asarray(value)
         if array.dtype.hasobject:
             raise TypeError("an array of objects is pickled, and that is not written; convert it to numbers or texts")
@@ -55,6 +56,20 @@ def array_of(value: Any, what: str, *, widen: bool = False, in_c_order: bool = T
     else:
         numpy_dtype(name, what)
     return np.asarray(plain.numpy())
+
+
+def check_not_masked(array: Any) -> None:
+    """Refuse an array of which a mask says that some elements do not count: in a file they would, and be any numbers.
+
+    Raises:
+        TypeError: It is a masked array, with at least one element masked.
+    """
+    masked = sys.modules.get("numpy.ma")
+    if masked is not None and isinstance(array, masked.MaskedArray) and masked.is_masked(array):
+        raise TypeError(
+            "a masked array would lose its mask here; write array.filled(value), with the value that means 'none', or "
+            "array.data and numpy.ma.getmaskarray(array) apart"
+        )
 
 
 def block_of(value: Any, what: str) -> Block:
