@@ -1,5 +1,6 @@
 """What single formats promise beside the table of values and the contract: files of their packages, and of anybody."""
 
+import enum
 import io
 import json
 import re
@@ -174,12 +175,87 @@ def test_numbers_that_json_lacks_are_refused_or_written_as_the_user_says(tmp_pat
         ([b"raw"], r"value\[0\] is bytes, which JSON lacks; write base64"),
         ({"a": np.ones(2, complex)}, r"value\['a'\] is of dtype complex128"),
         (Exception("x"), "the value is Exception, which JSON lacks"),
+        ({"a": np.ma.array([1, 2], mask=[0, 1])}, r"value\['a'\] cannot be a list: a masked array"),
     ],
 )
 def test_what_json_lacks_is_refused_with_its_place_and_the_way_out(value, text):
     """A key that is no text would be read back as another one."""
     with pytest.raises(TypeError, match=text):
         write_json.encode(value)
+
+
+class Label(str, enum.Enum):
+    CAT = "cat"
+
+
+class Loud(str):
+    """Prints otherwise than it is."""
+
+    def __str__(self):
+        return self.upper() + "!"
+
+
+class Anything(str):
+    """Equal to nothing but itself."""
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other):
+        return self is other
+
+
+class Rank(enum.IntEnum):
+    FIRST = 1
+
+
+class Metres(float):
+    """Prints otherwise than it is."""
+
+    def __repr__(self):
+        return f"{float(self)} m"
+
+
+@pytest.mark.parametrize("options", [{}, {"not_finite": "literal"}, {"indent": 1}], ids=str)
+def test_texts_and_numbers_of_a_class_of_their_own_are_what_they_equal(options):
+    """As keys and as values, whatever they print."""
+    value = {Label.CAT: Label.CAT, Loud("key"): [Loud("text"), np.str_("a\0")], "n": (Rank.FIRST, Metres(2.5), True)}
+    found = write_json.decode(encoded(write_json.with_options(**options), value))
+    assert found == {"cat": "cat", "key": ["text", "a\0"], "n": [1, 2.5, True]}
+    with pytest.raises(ValueError, match=r"value\['n'\] is nan"):
+        write_json.encode({"n": Metres("nan")})
+
+
+def holding_itself():
+    value = []
+    value.append({"a": value})
+    return value
+
+
+def nested(levels):
+    value = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("options", [{}, {"not_finite": "literal"}, {"indent": 1}], ids=str)
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"a": ["x", "\ud800"]}, r"value\['a'\]\[1\] is no valid text: '\\ud800' .*; replace what is not"),
+        ({"a": {"\udcff": 1}}, r"value\['a'\]\['\\udcff'\] is no valid text"),
+        ("\ud800", "the value is no valid text"),
+        ([1, 10**5000], r"value\[1\] is a number of too many digits .*; write hex\(value\)"),
+        ({Anything("a"): 1, Anything("a"): 2}, "the value has two keys of the same text"),
+        (nested(100_000), "the value holds itself, or has more levels"),
+        (holding_itself(), "the value holds itself"),
+    ],
+    ids=["text", "key", "alone", "digits", "two keys", "deep", "itself"],
+)
+def test_what_json_cannot_write_is_refused_with_its_place(value, text, options):
+    """The encoder's own words would not say where it is."""
+    with pytest.raises(ValueError, match=text):
+        write_json.with_options(**options).encode(value)
 
 
 def test_json_is_read_back_as_it_was_written(tmp_path):

@@ -39,8 +39,7 @@ def resolve_writer(
     """
     chosen = _checked(options)
     if isinstance(writer, str) and _SEVERAL.fullmatch(writer) and writer not in writer_registry:
-        pairs = (one.split("=", 1) for one in writer.split(","))
-        writer = {key.strip(): name.strip() for key, name in pairs}
+        writer = _of_pairs(writer)
     if isinstance(writer, Mapping):
         return _outputs(writer, chosen)
     if isinstance(writer, str) and ":" in writer and writer not in writer_registry:
@@ -61,6 +60,22 @@ def resolve_writer(
     function = PathFunction.of(found)
     _check_arguments(found, name or function.name)
     return PathFunction(found, name, function.is_async) if name else function
+
+
+def _of_pairs(text: str) -> dict[str, str]:
+    """The writers of several outputs, of one text.
+
+    Raises:
+        ValueError: An output is in it twice.
+    """
+    writers: dict[str, str] = {}
+    for key, name in (map(str.strip, one.split("=", 1)) for one in text.split(",")):
+        if key in writers:
+            raise ValueError(
+                f"output {key!r} has two writers in {shown(text)}, and one file; give each writer an output of its own"
+            )
+        writers[key] = name
+    return writers
 
 
 def _outputs(writers: Mapping[str, Any], options: dict[str, Any]) -> Outputs:
