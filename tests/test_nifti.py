@@ -165,11 +165,52 @@ def test_an_affine_of_two_dimensions_is_one_of_the_plane():
     assert decode_nifti(encoded({"image": noise(1, 3, 4), "affine": affine}))["affine"].tolist() == expected
 
 
-@pytest.mark.parametrize("affine", [torch.eye(4).repeat(2, 1, 1), np.eye(4)[:3], "near", [[1.0, float("inf")], [0, 1]]])
-def test_what_is_no_affine_is_refused(affine):
-    """A wrong place in space is worse than none."""
-    with pytest.raises(ValueError, match="an affine is a matrix"):
+@pytest.mark.parametrize(
+    ("affine", "text"),
+    [
+        (torch.eye(4).repeat(2, 1, 1), "an affine is a matrix .*; a batch has one for each sample"),
+        (np.eye(4)[:3], r"an affine is a matrix of \(4, 4\) finite numbers, not one of shape \(3, 4\)"),
+        ("near", "an affine is a matrix of numbers, not 'near'"),
+        ([[1.0, float("inf")], [0, 1]], r"an affine is a matrix of \(4, 4\) finite numbers"),
+        (np.eye(4) + 1j, "an affine is a matrix of numbers, .*its numbers are complex"),
+        (torch.eye(4) + 0j, "an affine is a matrix of numbers, .*its numbers are complex"),
+        (np.ma.array(np.eye(4), mask=np.eye(4)), "an affine is a matrix of numbers, .* a masked array"),
+        (affine_of(1).T, r"has the last row \(0, 0, 0, 1\).*; it is the transpose of one, so hand over affine\.T"),
+        (affine_of(1)[:3, :3], r"has the last row \(0, 0, 0, 1\)"),  # a rotation is no affine of two dimensions
+        (2 * np.eye(4), r"has the last row \(0, 0, 0, 1\).*affine / affine\[-1, -1\]"),
+        (np.diag([2.0, 2, 2, 3, 1]), "of more than three axes it holds nothing, so hand over the"),
+        (np.diag([1e39, 1, 1, 1]), r"numbers up to 1e\+30, got \[\[1e\+39"),
+    ],
+)
+def test_what_is_no_affine_is_refused(affine, text):
+    """A wrong place in space is worse than none, and so is a part of a matrix that would be left out."""
+    with pytest.raises(ValueError, match=text):
         write_nifti.encode({"image": noise(1, 3, 4), "affine": affine})
+    with pytest.raises(ValueError, match=text):
+        write_nifti.with_options(affine=affine)
+
+
+def test_what_a_file_has_no_room_for_may_be_that_of_the_identity():
+    """What an inverse leaves of a last row, and a fourth axis without a size; of one axis the offset is kept, too."""
+    affine = affine_of(1)
+    noisy = affine.copy()
+    noisy[3, :3] = 1e-15
+    five = np.eye(5)
+    five[:3, :3], five[:3, 4] = affine[:3, :3], affine[:3, 3]
+    for one in (noisy, five):
+        np.testing.assert_allclose(
+            decode_nifti(encoded({"image": noise(1, 3, 4), "affine": one}))["affine"], affine, 1e-5
+        )
+    line = decode_nifti(encoded({"image": noise(1, 3, 4), "affine": [[2, 7], [0, 1]]}))["affine"]
+    assert line[0].tolist() == [2, 0, 0, 7]
+
+
+@pytest.mark.parametrize("make", [torch.from_numpy, np.asarray], ids=["torch", "numpy"])
+def test_true_may_be_any_byte_but_zero(make):
+    """As of a mask of 0 and 255 that is viewed as bools: it is stored as 1."""
+    value = make(np.array([0, 1, 2, 255], np.uint8).view(np.bool_).reshape(1, 2, 2, 1))
+    image = decode_nifti(encoded(value))["image"]
+    assert (image.dtype, image.ravel().tolist()) == (np.uint8, [0, 1, 1, 1])
 
 
 # MONAI's tensors

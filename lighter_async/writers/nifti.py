@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lighter_async.block import Block
 from lighter_async.errors import describe, shown
 from lighter_async.writers.base import Encoder
-from lighter_async.writers.dense import array_of, is_tensor, without_class
+from lighter_async.writers.dense import array_of, check_not_masked, is_tensor, without_class
 from lighter_async.writers.nifti_axes import as_written, check_rank, copy_in_slices, in_file
 from lighter_async.writers.nifti_header import DTYPES, HEADER_BYTES, MOST_DIMENSIONS, header, parse
 
@@ -28,6 +28,8 @@ _WHAT = "a NIfTI image"
 _IMAGE, _AFFINE, _ORDER = "image", "affine", "order"
 _GZIP = 31  # zlib's word for gzip's format
 _MOST_DEFLATED = 1032  # bytes that deflate packs into one, at most
+_MOST_MILLIMETRES = 1e30  # of an affine's numbers, which are squared and stored as float32
+_NOISE = 1e-6  # what an inverse leaves of a 0
 
 LEVELS = range(13)
 """From the fastest to the smallest: 0 to 3 are ISA-L's levels, from 4 on they are libdeflate's."""
@@ -60,7 +62,7 @@ def encode_nifti(
     Raises:
         TypeError: The value is none of these, or NIfTI has no such dtype.
         ValueError: It has too few or too many dimensions, or one that is too long or of length 0; or the affine is no
-            matrix of finite numbers.
+            matrix of finite numbers, or its last row is not (0, 0, 0, 1).
     """
     image, own_affine, is_turned = _parts_of(value)
     matrix = _matrix(affine if own_affine is None else own_affine)
@@ -176,7 +178,7 @@ def _voxels(image: Any) -> NDArray[Any]:
     """
     array = array_of(image, _WHAT, widen=True, in_c_order=False)
     if array.dtype == np.bool_:
-        array = array.view(np.uint8)
+        array = array.astype(np.uint8)  # not a view: True may be any byte but 0
     elif array.dtype == np.float16:
         array = array.astype(np.float32)
     if array.dtype.name not in DTYPES:
@@ -187,15 +189,20 @@ def _voxels(image: Any) -> NDArray[Any]:
 def _matrix(affine: Any) -> NDArray[np.float64]:
     """
     Raises:
-        ValueError: It is no affine.
+        ValueError: It is no affine, or one that the file cannot hold.
     """
     matrix = np.eye(4)
     if affine is None:
         return matrix
     try:
-        given = np.asarray(
-            array_of(affine, "an affine") if is_tensor(affine) or type(affine) is Block else affine, np.float64
-        )
+        if is_tensor(affine) or type(affine) is Block:
+            numbers = array_of(affine, "an affine")
+        else:
+            check_not_masked(affine)
+            numbers = np.asarray(affine)
+        if numbers.dtype.kind == "c":
+            raise TypeError("its numbers are complex")
+        given = numbers.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"an affine is a matrix of numbers, not {shown(affine)} ({describe(error)})") from error
     if given.ndim != 2 or given.shape[0] != given.shape[1] or len(given) < 2 or not np.isfinite(given).all():
@@ -205,8 +212,35 @@ def _matrix(affine: Any) -> NDArray[np.float64]:
         )
     size = min(len(given) - 1, 3)
     matrix[:size, :size] = given[:size, :size]
-    matrix[:size, 3] = given[:size, -1] if size > 1 else 0
+    matrix[:size, 3] = given[:size, -1]
+    if given[-1].tolist() != [0.0, 0.0, 0.0, 1.0]:
+        _check_complete(given, size)
+    if np.abs(matrix).max() > _MOST_MILLIMETRES:
+        raise ValueError(f"an affine of a NIfTI image has numbers up to {_MOST_MILLIMETRES:g}, got {given.tolist()}")
     return matrix
+
+
+def _check_complete(given: NDArray[np.float64], size: int) -> None:
+    """Check that what the file does not hold of an affine says nothing: the last row, and those of a fourth axis.
+
+    Raises:
+        ValueError: It says something.
+    """
+    rest = given.copy()
+    rest[:size, :size] = np.eye(size)
+    rest[:size, -1] = 0
+    if np.abs(rest - np.eye(len(given))).max() <= _NOISE:
+        return
+    if np.abs(given[-1, :-1]).max() > _NOISE and np.abs(given[:-1, -1]).max() <= _NOISE:
+        hint = "; it is the transpose of one, so hand over affine.T"
+    elif size < len(given) - 1:
+        hint = "; of more than three axes it holds nothing, so hand over the (4, 4) of the first three"
+    else:
+        hint = "; affine / affine[-1, -1] is one if its last row is (0, 0, 0, w)"
+    raise ValueError(
+        f"an affine has the last row (0, 0, 0, 1), and a NIfTI image holds its other rows alone, got {given.tolist()}"
+        + hint
+    )
 
 
 def _is_compressed(suffix: str) -> bool:
