@@ -82,7 +82,8 @@ def pixels_of_block(block: Block, mode: Mode | None = None, scale: Scale = "unit
         return block.memory.view(pixel)
     if scale == "unit":
         if block.dtype == "bool":
-            return block.memory.view(np.bool_).astype(pixel) * pixel(highest)  # True may be any byte but 0
+            ones: NDArray[Any] = block.memory.view(np.bool_).astype(pixel)  # True may be any byte but 0
+            return ones * pixel(highest)
         if block.dtype not in _FLOATS:
             return None
         precision = "float64" if wide else "float32"
