@@ -24,6 +24,9 @@ Encoded: TypeAlias = "bytes | bytearray | memoryview | Sequence[bytes | bytearra
 """What an encoder returns: a bytes-like object, or several to be stored one after the other."""
 
 
+_CONTEXT = ("shape", "dtype", "trust")  # what a decoder is told of a sample
+
+
 class Templates(Protocol):
     """Templates that an encoder makes once per dtype and shape in the user's process, also for the helpers."""
 
@@ -126,6 +129,7 @@ class Encoder:
         self.reduce = reduce
         self.remark = remark
         self.suffix = suffix
+        self.made_with: dict[str, Any] | None = None  # the options with which a class or a function has made it
         self.name: str = name or known.name
         self.__doc__ = encode.__doc__
         self.__name__ = self.name
@@ -279,6 +283,19 @@ class Encoder:
             changed._run_check()
         return changed
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that make this encoder, its suffix among them; or those that its class or function was given."""
+        if self.made_with is not None:
+            return dict(self.made_with)
+        own = self._encode.keywords if isinstance(self._encode, functools.partial) else {}
+        return {"suffix": self.suffix, **own} if type(self) is Encoder else dict(own)
+
+    def decoder_options(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Those of some options that its decoder takes, too."""
+        names = [name for name in names if name not in _CONTEXT]
+        return _keywords_of(self.decoder, names)
+
     def _run_check(self) -> None:
         if self._check is not None:
             self._check(**(self._encode.keywords if isinstance(self._encode, functools.partial) else {}))
@@ -344,9 +361,7 @@ def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
         return None
 
 
-def _keywords_of(
-    decode: Callable[..., Any] | None, names: Iterable[str] = ("shape", "dtype", "trust")
-) -> tuple[str, ...]:
+def _keywords_of(decode: Callable[..., Any] | None, names: Iterable[str] = _CONTEXT) -> tuple[str, ...]:
     """The names for which a decoder has keyword parameters."""
     if decode is None:
         return ()

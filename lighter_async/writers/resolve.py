@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import pkgutil
@@ -185,6 +186,9 @@ def _made(make: Callable[..., Any], options: dict[str, Any], name: str) -> Any:
     if signature is not None:
         _check_known(signature, (), options, name, list(signature.parameters.values()))
     made = make(**options)
+    if isinstance(made, Encoder):
+        made = copy.copy(made)  # it may be one that others have, too
+        made.made_with = dict(options)
     if not callable(made):  # as encoders are, too
         raise TypeError(
             f"writer {name} takes no (path, value), so that it was called to make a writer, and returned "
