@@ -23,6 +23,7 @@ from lighter_async.writers.image import to_pixels
 from lighter_async.writers.jpeg import write_jpeg
 from lighter_async.writers.json import write_json
 from lighter_async.writers.safetensors import decode_safetensors, write_safetensors
+from lighter_async.writers.text import write_text
 from lighter_async.writers.tiff import write_tiff
 from lighter_async.writers.webp import write_webp
 
@@ -148,6 +149,21 @@ HOSTILE_TENSORS = {
 def test_a_safetensors_file_of_anybody_is_refused(tmp_path, data):
     """No memory is taken for what it does not hold."""
     check_refused(tmp_path, write_safetensors, data)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "text"),
+    [
+        ({"boxes": torch.ones(2), "n": 3}, TypeError, "'n': a tensor or a numpy array can be written here, not int"),
+        ({"a": torch.ones(2, dtype=torch.complex128)}, TypeError, "'a': a safetensors file cannot hold 'complex128'"),
+        ({"a": np.ma.array([1, 2], mask=[0, 1])}, TypeError, "'a': a masked array would lose its mask"),
+        ({"\ud800": torch.ones(2)}, ValueError, r"'\\ud800' is no valid text"),
+    ],
+)
+def test_what_safetensors_cannot_hold_is_refused_by_its_name(value, kind, text):
+    """There may be many in a dict."""
+    with pytest.raises(kind, match=text):
+        write_safetensors.encode(value)
 
 
 # JSON
@@ -285,6 +301,60 @@ def test_a_sample_that_json_cannot_hold_fails_alone(tmp_path):
     assert sorted(open_results(tmp_path)) == ["a", "c"]
 
 
+# Text
+
+
+@pytest.mark.parametrize(
+    ("encoding", "value", "found"),
+    [
+        ("cp932", "5 £", "￡"),
+        ("shift_jis", "a ¥ b", r"\\\\ b"),
+        ("raw_unicode_escape", r"a \u00e4", "ä"),
+        ("idna", "Ärger", "ärger"),
+    ],
+)
+def test_a_text_that_an_encoding_would_change_is_refused(tmp_path, encoding, value, found):
+    """Some write another character that looks alike, and raise nothing."""
+    with pytest.raises(WriteError, match=f"'a': ValueError: in encoding '{encoding}' the text is read as another one"):
+        with BackgroundWriter("text", tmp_path, writer_options={"encoding": encoding}) as writer:
+            writer.submit_batch(["a", "b"], [value, "plain"])
+    assert dict(open_results(tmp_path)) == {"b": "plain"}
+    with pytest.raises(ValueError, match=f": '{found}' instead of"):
+        write_text.with_options(encoding=encoding).encode(value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-8-sig", "utf-7", "cp1252", "koi8-r", "gb18030"])
+def test_a_text_is_read_back_in_its_encoding(tmp_path, encoding):
+    """Which the run has recorded."""
+    text = {"koi8-r": "д", "cp1252": "£"}.get(encoding, "\ufeffä+\\£😀")
+    with BackgroundWriter("text", tmp_path, writer_options={"encoding": encoding}) as writer:
+        writer.submit("a", text)
+    assert open_results(tmp_path)["a"] == text
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("writer", "options", "kind", "text"),
+    [
+        ("text", {"encoding": "rot13"}, LookupError, "'rot13' is not a text encoding"),
+        ("text", {"encoding": "hex"}, LookupError, "'hex' is not a text encoding"),
+        ("text", {"encoding": "no such"}, LookupError, "unknown encoding: no such"),
+        ("text", {"encoding": None}, TypeError, "encoding is the name of one, such as 'utf-8', not None"),
+        ("image_2d", {"compress_level": 2.0}, ValueError, r"compress_level is 0 to 12, not 2\.0"),
+        ("image_3d", {"compress_level": True}, ValueError, "compress_level is 0 to 12, not True"),
+        ("image_2d", {"codec": "pillow", "compress_level": 9.0}, ValueError, r"'pillow' is 0 to 9, not 9\.0"),
+        ("safetensors", {"key": "\ud800"}, ValueError, "is no valid text"),
+        ("safetensors", {"metadata": {"v": "\udcff"}}, ValueError, "is no valid text"),
+    ],
+)
+def test_an_option_that_no_sample_could_be_written_with_is_refused(writer, options, kind, text):
+    """When it is given, and not at each sample."""
+    with pytest.raises(kind, match=text):
+        writer_registry.get(writer).with_options(**options)
+
+
 # JPEG and WebP
 
 
@@ -420,6 +490,41 @@ def test_an_array_that_a_tiff_cannot_hold_is_refused(options, value, kind, text)
     """With what it can."""
     with pytest.raises(kind, match=text):
         write_tiff.with_options(**options).encode(value)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "kind", "text"),
+    [
+        ({"PhysicalSizex": 0.5}, ValueError, "tifffile leaves 'PhysicalSizex' out of an OME-TIFF"),
+        ({"PhysicalSizeX": 0.5, "Channel": {"Nmae": ["a", "b"]}}, ValueError, "tifffile leaves 'Channel' out"),
+        ({"Description": "a\0b"}, ValueError, "tifffile makes no OME-TIFF of this metadata .ParseError"),
+        ({"Description": "\ud800"}, ValueError, "tifffile makes no OME-TIFF of this metadata"),
+        ({"DimensionOrder": "XYCZT"}, ValueError, "does not match 'CZYX'"),
+        ({"axes": "ZCYX"}, ValueError, "has no 'axes' of the user's"),
+        ({"UUID": "x"}, ValueError, "has no 'UUID' of the user's"),
+        ({1: 2}, TypeError, "has texts as names"),
+    ],
+)
+def test_metadata_that_would_be_left_out_or_spoil_the_file_is_refused(metadata, kind, text):
+    """When the option is given: a file with other characters than XML has is read as no OME-TIFF, in another shape."""
+    with pytest.raises(kind, match=text):
+        write_tiff.with_options(axes="CZYX", metadata=metadata)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_metadata_of_channels_and_planes_is_that_of_each_array(channels):
+    """As many as the values have, which are not known when the option is given."""
+    names = ["a & <b>", "c"][:channels]
+    planes = {"PositionZ": [0.0, 1.0, 2.0] * channels}
+    metadata = {"Channel": {"Name": names}, "Plane": planes, "Name": "Image0", "SizeC": channels, "PhysicalSizeX": 0.5}
+    encoder = write_tiff.with_options(axes="CZYX", metadata=metadata)
+    value = noise(channels, 3, 9, 7)
+    data = encoded(encoder, value)
+    np.testing.assert_array_equal(write_tiff.decode(data, shape=tuple(value.shape)), value.numpy(), strict=True)
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        assert ('Name="a &amp; &lt;b&gt;"' in file.ome_metadata, 'PositionZ="2.0"' in file.ome_metadata) == (True, True)
+    with pytest.raises(Exception, match=r"does not go with CZYX of shape \(3, 3, 9, 7\)|SizeC does not match"):
+        encoder.encode(noise(3, 3, 9, 7))
 
 
 def changed(data, old, new):
