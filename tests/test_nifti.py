@@ -35,6 +35,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from monai.data import MetaTensor, NibabelWriter, list_data_collate
     from monai.transforms import LoadImage, SaveImage
+    from monai.utils import SpaceKeys
 
 UNCOMPRESSED = write_nifti.with_options(suffix=".nii")
 
@@ -270,6 +271,31 @@ def test_other_formats_take_the_plain_tensor_of_monais(tmp_path, writer):
         encoder = writer_registry.get(writer)
         made = encoder.decode(encoded(row, encoder), shape=(3, 16, 16), dtype="float32")
         assert is_equal(results[names[index]], made)
+
+
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_an_affine_of_left_and_posterior_becomes_one_of_right_and_anterior(tmp_path, backend):
+    """As some readers of MONAI's leave it, which they note in the tensor's meta: the voxels stay where they are."""
+    spaces = ["RAS", "LPS", SpaceKeys.LPS]
+    images = [
+        MetaTensor(noise(1, 3, 4, 5), affine=torch.from_numpy(affine_of(i)), meta={"space": space})
+        for i, space in enumerate(spaces)
+    ]
+    batch = list_data_collate([{"image": image} for image in images])["image"]
+    with BackgroundWriter("nifti", tmp_path, backend=backend, max_workers=1) as writer:
+        for i, image in enumerate(images):
+            writer.submit(f"one-{i}", image)
+            writer.submit(f"dict-{i}", {"image": image})
+            writer.submit(f"own-{i}", {"image": image, "affine": affine_of(i)})
+        writer.submit_batch([f"batch-{i}" for i in range(3)], batch)
+        writer.submit_batch([f"list-{i}" for i in range(3)], images)
+    for i, space in enumerate(spaces):
+        there = affine_of(i) if space == "RAS" else np.diag([-1.0, -1, 1, 1]) @ affine_of(i)
+        for name in ("one", "dict", "batch", "list"):
+            np.testing.assert_allclose(read(tmp_path / f"{name}-{i}.nii.gz")[1], there, atol=1e-4)
+        np.testing.assert_allclose(read(tmp_path / f"own-{i}.nii.gz")[1], affine_of(i), atol=1e-4)
+        assert decode_nifti(encoded(images[i]))["affine"][0, 0] == pytest.approx(there[0, 0])
+        assert torch.equal(images[i].affine, torch.from_numpy(affine_of(i)))  # the caller's is as it was
 
 
 WITHOUT_MONAI = """

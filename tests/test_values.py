@@ -45,6 +45,10 @@ class Tagged(torch.Tensor):
     """A user's subclass."""
 
 
+class Marked(np.ndarray):
+    """A user's subclass of numpy's, as `numpy.memmap` is one."""
+
+
 @dataclass(frozen=True)
 class Case:
     """A kind of value.
@@ -209,6 +213,11 @@ CASES = {
     "array, negative strides": arrays(array("f4", lambda value: value[::-1, ..., ::-1])),
     "array, big-endian": arrays(array(">f4")),
     "array, read-only": arrays(array("f4", read_only)),
+    "array, subclass": Case(
+        array("f4", lambda value: value.view(Marked)),
+        stack=lambda value: np.stack([value, value]).view(Marked),
+        weights_only=False,
+    ),
     "array, masked": Case(
         array("f4", lambda value: np.ma.array(value, mask=value > 0.5)),
         MASKED,

@@ -64,12 +64,16 @@ def check_not_masked(array: Any) -> None:
     Raises:
         TypeError: It is a masked array, with at least one element masked.
     """
-    masked = sys.modules.get("numpy.ma")
-    if masked is not None and isinstance(array, masked.MaskedArray) and masked.is_masked(array):
+    if _is_masked(array):
         raise TypeError(
             "a masked array would lose its mask here; write array.filled(value), with the value that means 'none', or "
             "array.data and numpy.ma.getmaskarray(array) apart"
         )
+
+
+def _is_masked(array: Any) -> bool:
+    masked = sys.modules.get("numpy.ma")
+    return masked is not None and isinstance(array, masked.MaskedArray) and bool(masked.is_masked(array))
 
 
 def block_of(value: Any, what: str) -> Block:
@@ -93,11 +97,12 @@ def block_of(value: Any, what: str) -> Block:
 
 
 def without_class(value: Any, *, is_batch: bool = False, **options: Any) -> Any:
-    """A value whose dense tensors of a class of their own are plain tensors of the same memory, also in containers.
+    """A value whose dense tensors and arrays of a class of their own are plain ones of the same memory, also inside.
 
     As `Encoder.prepare`, for formats in which the class has no place. What a class keeps beside the elements is left
-    out; a class that computes its elements (``__torch_dispatch__``) stays. Long containers are not looked into: their
-    tensors keep their class, which changes no file.
+    out, but for the mask of a masked array, which is to be refused; a class that computes its elements
+    (``__torch_dispatch__``) stays. Long containers are not looked into: what is in them keeps its class, which changes
+    no file.
     """
     kind = type(value)
     if kind in _ATOMS:
@@ -110,6 +115,12 @@ def without_class(value: Any, *, is_batch: bool = False, **options: Any) -> Any:
             return value
         with torch._C.DisableTorchFunctionSubclass():
             return value.detach().as_subclass(torch.Tensor)
+    if isinstance(value, np.ndarray):
+        if kind is np.ndarray or value.dtype.kind == "V" or value.dtype.hasobject:
+            return value
+        if not _is_masked(value):
+            return np.asarray(value)
+        return [without_class(row) for row in value] if is_batch and value.ndim else value
     if (kind is list or kind is tuple) and len(value) <= _MOST_LOOKED_AT:
         made = [without_class(item) for item in value]
         return value if all(one is other for one, other in zip(made, value, strict=True)) else kind(made)

@@ -123,13 +123,30 @@ def _parts_of(value: Any) -> tuple[Any, Any, bool]:
             )
         affine, is_turned, value = value.get(_AFFINE), value.get(_ORDER) == "F", value[_IMAGE]
     if affine is None and _is_meta_tensor(value):
-        affine = value.affine
+        affine = _affine_of(value)
     return value, affine, is_turned
 
 
 def _is_meta_tensor(value: Any) -> bool:
     """Whether it is a MONAI ``MetaTensor``, or alike."""
     return is_tensor(value) and hasattr(value, "affine") and hasattr(value, "meta")
+
+
+def _affine_of(value: Any, row: int | None = None) -> Any:
+    """The affine of a `MetaTensor`, or of a row of a batch, to the coordinates that NIfTI has.
+
+    Some of MONAI's readers leave it in coordinates of left and posterior, and note that in ``meta["space"]``.
+    """
+    affine, space = value.affine, value.meta.get("space") if isinstance(value.meta, Mapping) else None
+    if row is not None and getattr(affine, "ndim", 2) == 3 and len(affine) == len(value):
+        affine = affine[row]
+    if isinstance(space, (list, tuple)) and len(space) == len(value):
+        space = space[row or 0]
+    if space != "LPS":
+        return affine
+    affine = affine.clone() if is_tensor(affine) else np.array(affine)
+    affine[..., : min(2, affine.shape[-1] - 1), :] *= -1
+    return affine
 
 
 def _prepare(value: Any, *, is_batch: bool, **options: Any) -> Any:
@@ -140,23 +157,19 @@ def _prepare(value: Any, *, is_batch: bool, **options: Any) -> Any:
     """
     if isinstance(value, Mapping):
         if type(value) is not dict or not _is_meta_tensor(value.get(_IMAGE)):
-            return value
+            return without_class(value)
         affine = value.get(_AFFINE)
-        return {**value, **_on_its_way(value[_IMAGE], value[_IMAGE].affine if affine is None else affine)}
+        return {**value, **_on_its_way(value[_IMAGE], _affine_of(value[_IMAGE]) if affine is None else affine)}
     if not is_tensor(value):
-        return value
+        return without_class(value, is_batch=is_batch)
     if not _is_meta_tensor(value):
         plain = without_class(value)
         if plain.device.type == "cpu" or not _is_dense(plain) or plain.ndim < 2:
             return plain
         return [_on_its_way(row, None) for row in plain] if is_batch else _on_its_way(plain, None)
     if not is_batch:
-        return _on_its_way(value, value.affine)
-    affine = value.affine
-    has_one_each = getattr(affine, "ndim", 2) == 3 and len(affine) == len(value)
-    return [
-        _on_its_way(row, affine[index] if has_one_each else affine) for index, row in enumerate(without_class(value))
-    ]
+        return _on_its_way(value, _affine_of(value))
+    return [_on_its_way(row, _affine_of(value, index)) for index, row in enumerate(without_class(value))]
 
 
 def _on_its_way(image: Any, affine: Any) -> dict[str, Any]:
