@@ -14,6 +14,7 @@ import safetensors
 import safetensors.torch
 import tifffile
 import torch
+import yaml
 from harness import run_script
 from PIL import Image
 
@@ -345,6 +346,8 @@ def test_a_text_is_read_back_in_its_encoding(tmp_path, encoding):
         ("image_2d", {"compress_level": 2.0}, ValueError, r"compress_level is 0 to 12, not 2\.0"),
         ("image_3d", {"compress_level": True}, ValueError, "compress_level is 0 to 12, not True"),
         ("image_2d", {"codec": "pillow", "compress_level": 9.0}, ValueError, r"'pillow' is 0 to 9, not 9\.0"),
+        ("jpeg", {"subsampling": yaml.safe_load("4:2:0")}, ValueError, "in YAML, 4:2:0 without quotes is a number"),
+        ("json", {"not_finite": yaml.safe_load("null")}, ValueError, "in YAML, null without quotes is none"),
         ("safetensors", {"key": "\ud800"}, ValueError, "is no valid text"),
         ("safetensors", {"metadata": {"v": "\udcff"}}, ValueError, "is no valid text"),
     ],

@@ -203,7 +203,10 @@ def _check(*, not_finite: NotFinite = "error", indent: int | None = None) -> Non
         ValueError: An option is out of range.
     """
     if not isinstance(not_finite, str) or not_finite not in _NOT_FINITE:
-        raise ValueError(f"not_finite is {', '.join(map(repr, _NOT_FINITE))}, not {shown(not_finite)}")
+        raise ValueError(
+            f"not_finite is {', '.join(map(repr, _NOT_FINITE))}, not {shown(not_finite)}"
+            + ("; in YAML, null without quotes is none" if not_finite is None else "")
+        )
     if indent is not None and (type(indent) is not int or not 0 <= indent <= 16):
         raise ValueError(f"indent is None or 0 to 16 spaces, not {shown(indent)}")
 
