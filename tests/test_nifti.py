@@ -298,6 +298,36 @@ def test_an_affine_of_left_and_posterior_becomes_one_of_right_and_anterior(tmp_p
         assert torch.equal(images[i].affine, torch.from_numpy(affine_of(i)))  # the caller's is as it was
 
 
+SHAPES = [(3, 4, 5), (2, 4, 5, 6), (1, 4, 5, 1), (1, 4, 5, 6, 7), (2, 4, 5, 6, 7), (1, 2, 1, 2, 1, 2, 1), (1, 1, 1)]
+
+
+@pytest.mark.parametrize("form", ["files", "shards"])
+@pytest.mark.parametrize("backend", ["thread", "process"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_volume_with_an_affine_is_read_back_in_its_shape(tmp_path, shape, backend, form):
+    """Also a series of one channel, whose file looks like one volume with a channel for each time."""
+    where = LocalTarget(tmp_path) if form == "files" else TarShards(tmp_path)
+    value = noise(*shape, dtype=torch.int16)
+    batch = MetaTensor(torch.stack([value, value + 1]), affine=torch.from_numpy(affine_of(1)))
+    with BackgroundWriter({"x": "nifti", "y": "nifti"}, where, backend=backend, max_workers=1) as writer:
+        writer.submit("one", {"x": MetaTensor(value, affine=torch.from_numpy(affine_of(1))), "y": value})
+        writer.submit("dict", {"x": {"image": value, "affine": affine_of(1)}, "y": {"image": value.numpy()}})
+        writer.submit_batch(["a", "b"], {"x": batch, "y": [value, value + 1]})
+    for key in ("x", "y"):
+        results = open_results(where, key=key)
+        for name, number in (("one", 0), ("dict", 0), ("a", 0), ("b", 1)):
+            np.testing.assert_array_equal(results[name]["image"], value.numpy() + number, strict=True)
+            assert (results.record(name).shape, results.record(name).dtype) == (shape, "int16")
+
+
+def test_the_shape_of_a_volume_that_a_device_has_turned_is_that_of_the_value():
+    """It comes with its axes in the file's order."""
+    (turned,) = write_nifti.prepare(torch.empty(1, 2, 3, 4, 5, device="meta"), is_batch=True)
+    parts = {"image": ("int16", tuple(turned["image"].shape)), "affine": None, "order": turned["order"]}
+    assert write_nifti.kind(parts) == ("int16", (2, 3, 4, 5))
+    assert write_nifti.kind({"image": 3}) is None
+
+
 WITHOUT_MONAI = """
     import builtins, sys
     import torch

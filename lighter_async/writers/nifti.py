@@ -179,6 +179,15 @@ def _on_its_way(image: Any, affine: Any) -> dict[str, Any]:
     return {_IMAGE: image.permute(*range(image.ndim - 1, -1, -1)), _AFFINE: affine, _ORDER: "F"}
 
 
+def _kind(parts: Mapping[str, Any]) -> tuple[str, tuple[int, ...]] | None:
+    """The dtype and the shape of a dict's image, with its axes in the value's order."""
+    found = parts.get(_IMAGE)
+    if not isinstance(found, tuple):
+        return None
+    dtype, shape = found
+    return dtype, tuple(reversed(shape)) if parts.get(_ORDER) == "F" else shape
+
+
 def _is_dense(tensor: Any) -> bool:
     torch = sys.modules["torch"]
     return tensor.layout is torch.strided and not tensor.is_nested and not tensor.is_quantized
@@ -292,6 +301,7 @@ write_nifti = Encoder(
     encode_block=encode_nifti,
     encode_blocks=encode_nifti,
     prepare=_prepare,
+    kind=_kind,
     check=_check,
     decode=decode_nifti,
 )
