@@ -324,8 +324,8 @@ def test_the_shape_of_a_volume_that_a_device_has_turned_is_that_of_the_value():
     """It comes with its axes in the file's order."""
     (turned,) = write_nifti.prepare(torch.empty(1, 2, 3, 4, 5, device="meta"), is_batch=True)
     parts = {"image": ("int16", tuple(turned["image"].shape)), "affine": None, "order": turned["order"]}
-    assert write_nifti.kind(parts) == ("int16", (2, 3, 4, 5))
-    assert write_nifti.kind({"image": 3}) is None
+    assert write_nifti.kind_of_dict(parts) == ("int16", (2, 3, 4, 5))
+    assert write_nifti.kind_of_dict({"image": 3}) is None
 
 
 WITHOUT_MONAI = """

@@ -190,7 +190,9 @@ class Work:
         stored, result, log = self.stored, self.result, self.job.session.log
         if stored and log is not None:
             batch = self.unit.batch
-            first, *others = [(output.key, output.encoder.kind) for output in self.job.outputs] or [(None, None)]
+            first, *others = [(output.key, output.encoder.kind_of_dict) for output in self.job.outputs] or [
+                (None, None)
+            ]
             kind = batch.staged.kind
             kinds = [kind(one.index, *first) for one in stored]
             other_kinds = [[kind(one.index, *other) for other in others] for one in stored] if others else ()

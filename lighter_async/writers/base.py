@@ -69,9 +69,9 @@ class Encoder:
             to leave fewer bytes to copy. The result has to encode to the same bytes.
         remark: ``(value, **options) -> str | None``, called in the caller's process with the first batch or sample
             that is handed over: what a person should know of how such values are written, which becomes a warning.
-        kind: ``(parts) -> (dtype, shape) | None``, what is recorded as the dtype and the shape of a value that is a
-            dict: ``parts`` is the prepared dict with ``(dtype, shape)`` in the place of each tensor and array. It takes
-            no options.
+        kind_of_dict: ``(parts) -> (dtype, shape) | None``, what is recorded as the dtype and the shape of a value that
+            is a dict: ``parts`` is the prepared dict with ``(dtype, shape)`` in the place of each tensor and array. It
+            takes no options.
         templates: What `encode_block` needs for some kinds of tensor, and only this process can make.
         check: ``(**options)``, called when options are given, and when a writer is made with it; raises if one has a
             value that it may not have, or a package is not installed.
@@ -99,7 +99,7 @@ class Encoder:
         prepare: Callable[..., Any] | None = None,
         reduce: Callable[..., Any] | None = None,
         remark: Callable[..., str | None] | None = None,
-        kind: Callable[[Mapping[str, Any]], tuple[str, tuple[int, ...]] | None] | None = None,
+        kind_of_dict: Callable[[Mapping[str, Any]], tuple[str, tuple[int, ...]] | None] | None = None,
         templates: Templates | None = None,
         check: Callable[..., None] | None = None,
         decode: Callable[..., Any] | None = None,
@@ -132,7 +132,7 @@ class Encoder:
         self._context = _keywords_of(decode)
         self.reduce = reduce
         self.remark = remark
-        self.kind = kind
+        self.kind_of_dict = kind_of_dict
         self.suffix = suffix
         self.made_with: dict[str, Any] | None = None  # the options with which a class or a function has made it
         self.name: str = name or known.name
@@ -280,7 +280,7 @@ class Encoder:
             prepare=prepare,
             reduce=reduce,
             remark=remark,
-            kind=self.kind,
+            kind_of_dict=self.kind_of_dict,
             templates=self._templates,
             check=self._check,
             decode=decode,
@@ -289,8 +289,7 @@ class Encoder:
             changed._run_check()
         return changed
 
-    @property
-    def options(self) -> dict[str, Any]:
+    def given_options(self) -> dict[str, Any]:
         """The options that make this encoder, its suffix among them; or those that its class or function was given."""
         if self.made_with is not None:
             return dict(self.made_with)

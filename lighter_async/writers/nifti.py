@@ -301,7 +301,7 @@ write_nifti = Encoder(
     encode_block=encode_nifti,
     encode_blocks=encode_nifti,
     prepare=_prepare,
-    kind=_kind,
+    kind_of_dict=_kind,
     check=_check,
     decode=decode_nifti,
 )

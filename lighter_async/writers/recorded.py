@@ -49,7 +49,7 @@ def recorded_options(writer: Writer) -> RecordedOptions:
         lost = [f"{key}.{name}" for key, options in of_each.items() for name in options.lost]
         return RecordedOptions({key: options.given for key, options in of_each.items() if options.given}, tuple(lost))
     if isinstance(writer, Encoder):
-        return _recorded(writer.options, lenient=writer.is_built_in)
+        return _recorded(writer.given_options(), lenient=writer.is_built_in)
     options = _options_of_function(writer)
     return RecordedOptions(lost=("its positional arguments",)) if options is None else _recorded(options, lenient=False)
 
