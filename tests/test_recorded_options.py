@@ -173,6 +173,9 @@ def test_options_are_recorded_as_they_are_taken():
     assert (known.given, known.lost) == ({"suffix": ".repr"}, ("mark",))
     known = recorded_options(resolve_writer({"x": "text", "y": "json"}, {"x": {"encoding": "latin-1"}}))
     assert known.given == {"x": {"suffix": ".txt", "encoding": "latin-1"}, "y": {"suffix": ".json"}}
+    for long in (list(range(5000)), [list(range(100))] * 100, {str(key): key for key in range(5000)}):
+        known = recorded_options(configured.as_repr.with_options(mark=long))
+        assert (known.given, known.lost) == ({"suffix": ".repr"}, ("mark",))
     long = recorded_options(configured.as_repr.with_options(mark="x" * (1 << 17)))
     assert (long.given, long.lost) == ({}, ("suffix", "mark"))
 

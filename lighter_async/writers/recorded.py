@@ -21,7 +21,7 @@ from lighter_async.writers.outputs import Outputs, Writer
 
 __all__ = ["RecordedOptions", "as_stored", "recorded_options"]
 
-_MOST_NUMBERS = 4096  # of an array
+_MOST_ITEMS = 4096  # of an option
 _LONGEST = 1 << 16  # characters of all options
 
 
@@ -95,7 +95,7 @@ def _recorded(options: Mapping[str, Any], *, lenient: bool) -> RecordedOptions:
     lost: list[str] = []
     for name, value in options.items():
         try:
-            given[name] = _plain(value, lenient=lenient)
+            given[name] = _plain(value, [None] * _MOST_ITEMS, lenient=lenient)
         except (_Lost, RecursionError):
             lost.append(name)
     if given and len(json.dumps(given)) > _LONGEST:
@@ -103,30 +103,35 @@ def _recorded(options: Mapping[str, Any], *, lenient: bool) -> RecordedOptions:
     return RecordedOptions(given, tuple(lost))
 
 
-def _plain(value: Any, *, lenient: bool) -> Any:
+def _plain(value: Any, room: list[None], *, lenient: bool) -> Any:
     """A value of what JSON has.
 
     Args:
         value: An option.
+        room: As many items as it may have; they are used up.
         lenient: Whether tuples and arrays may become lists, which our own writers take for them.
 
     Raises:
-        _Lost: It is none.
+        _Lost: It is none, or has more items.
     """
     kind = type(value)
     if value is None or kind in (bool, int, str) or (kind is float and math.isfinite(value)):
         return value
-    if kind is list or (lenient and kind is tuple):
-        return [_plain(one, lenient=lenient) for one in value]
-    if kind is dict or (lenient and isinstance(value, Mapping)):
+    is_list = kind is list or (lenient and kind is tuple)
+    if is_list or kind is dict or (lenient and isinstance(value, Mapping)):
+        if len(value) > len(room):
+            raise _Lost
+        del room[: len(value)]
+        if is_list:
+            return [_plain(one, room, lenient=lenient) for one in value]
         if not all(type(key) is str for key in value):
             raise _Lost
-        return {key: _plain(one, lenient=lenient) for key, one in value.items()}
+        return {key: _plain(one, room, lenient=lenient) for key, one in value.items()}
     if lenient and (isinstance(value, (np.ndarray, np.generic)) or is_tensor(value)):
         try:
             array = array_of(value, "an option")
         except TypeError as error:
             raise _Lost from error
-        if array.dtype.kind in "biuf" and array.itemsize <= 8 and array.size <= _MOST_NUMBERS:
-            return _plain(array.tolist(), lenient=True)
+        if array.dtype.kind in "biuf" and array.itemsize <= 8 and array.size <= len(room):
+            return _plain(array.tolist(), room, lenient=True)
     raise _Lost(shown(value))
