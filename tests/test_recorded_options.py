@@ -269,6 +269,15 @@ def test_an_option_that_is_lost_is_told_by_naming_a_writer_that_has_it(tmp_path,
     assert files_in(tmp_path) == {"a.marked": b"b'> 'x"}
 
 
+def test_a_registered_writer_may_have_an_option_that_is_lost(tmp_path, monkeypatch, marked):
+    """It is read back and replayed by its name then."""
+    monkeypatch.setitem(writer_registry._registry, "marked", marked.with_options(mark=b"> "))
+    keep(tmp_path, "marked", "x", options={}, files=["a.marked"], backend="thread")
+    assert main(["replay", str(tmp_path)]) == 0
+    assert files_in(tmp_path) == {"a.marked": b"b'> 'x"}
+    assert open_results(tmp_path)["a"] == ("x", False)
+
+
 def test_a_class_that_makes_a_writer_is_given_its_options_again(tmp_path, capsys):
     """By the one that is named for it."""
     keep(tmp_path, "configured:Lines", "x", options={"count": 3}, files=["a.lines"], backend="thread")

@@ -79,7 +79,7 @@ class WritersOfValues:
         if options is None or found.name != name:  # of an earlier version, or another writer, which is taken as it is
             return _under(name, found)
         is_given = writer == self._given
-        own = recorded_options(found).given
+        own, lost = recorded_options(found).given, recorded_options(found).lost
         wanted = _with_own(options.given, own, several=isinstance(found, Outputs)) if is_given else options.given
         if wanted != own:
             if not is_built_in(found) and not self._trust:
@@ -88,10 +88,11 @@ class WritersOfValues:
                     f"--trust to hand them over, if you trust all who can write to {one.folder}"
                 )
             found = resolve_writer(writer, wanted)
-        if options.lost and not (is_given and ":" in writer):
+        missing = [one for one in options.lost if one not in lost]  # a registered one may have them
+        if missing and not (is_given and ":" in writer):
             raise LighterAsyncError(
-                f"writer {name!r} had the option {options.lost[0]!r}, which could not be recorded; --writer "
-                "module:name tells one that has it"
+                f"writer {name!r} had the option {missing[0]!r}, which could not be recorded; --writer module:name "
+                "tells one that has it"
             )
         return _under(name, found)
 

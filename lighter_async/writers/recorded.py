@@ -67,7 +67,8 @@ def as_stored(encoder: Encoder, options: Mapping[str, Any], lost: Collection[str
         TypeError: The decoder needs an option that is not recorded, or not trusted.
         Exception: As `Encoder.with_options`.
     """
-    if missing := encoder.decoder_options(lost):
+    own = encoder.given_options()  # a registered one may have them
+    if missing := [name for name in encoder.decoder_options(lost) if name not in own]:
         raise TypeError(
             f"it was stored with the option {missing[0]!r}, which could not be recorded; open_results(..., "
             f"decode=ENCODER) tells it, where ENCODER is the one with {missing[0]}=..."
