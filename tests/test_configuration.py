@@ -345,6 +345,27 @@ def test_parts_of_a_configuration_may_lie_in_plain_dicts():
     assert type(callback.writer_options["mask"]["scale"]) is type(callback.run_config["run"]["flips"]) is list
 
 
+@pytest.mark.parametrize("convert", ["none", "all"])
+@pytest.mark.parametrize("partial", [True, False])
+def test_hydra_makes_a_writer_with_options_of_its_own_kinds(partial, convert):
+    """By `with_options`, or as a partial of the writer; helper processes need no OmegaConf for them."""
+    target = "lighter_async.write_image_2d" + ("" if partial else ".with_options")
+    writer = {"_target_": target, "_convert_": convert, "scale": [0, 30]} | ({"_partial_": True} if partial else {})
+    arguments = {"_target_": "lighter_async.FileWriter", "directory": "out", "value_key": "image", "writer_fn": writer}
+    callback = instantiate(OmegaConf.create(arguments))
+    pl = pytest.importorskip("pytorch_lightning")
+
+    class Model(pl.LightningModule):
+        def predict_step(self, batch, batch_idx):
+            return {"image": batch.reshape(-1, 1, 1, 1) * 10.0}
+
+    make_trainer(pl, callback).predict(Model(), numbers(), return_predictions=False)
+    assert open_results("out")["3"].tolist() == [[[255]]]
+    assert open_results("out")["0"].tolist() == [[[0]]]
+    (run,) = read_manifest("out").runs
+    assert run.options == {"scale": [0, 30]}
+
+
 @pytest.mark.parametrize("option", ["run_config", "writer_options"])
 def test_a_value_that_a_configuration_leaves_open_is_no_text(option):
     """It is an error by its place, and not recorded as question marks."""

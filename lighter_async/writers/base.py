@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from lighter_async.block import Block, EncodedRows, Rows
+from lighter_async.configs import plain
 from lighter_async.files import publish
 from lighter_async.names import with_suffix
 
@@ -253,6 +254,9 @@ class Encoder:
             ValueError: An option has a value that it may not have.
         """
         self._check_known(options)
+        options = {
+            name: plain(value) for name, value in options.items()
+        }  # as a configuration's own `_target_` calls it
         encode, encode_block, encode_rows = self._encode, self._encode_block, self._encode_rows
         encode_columns, encode_blocks, prepare = self._encode_columns, self._encode_blocks, self.prepare
         reduce, remark, decode = self.reduce, self.remark, self.decoder
