@@ -20,14 +20,22 @@ else:
 
 
 def plain(value: Any) -> Any:
-    """A dict or list of plain Python for one of OmegaConf's, as `hydra.utils.instantiate` hands over; else the value.
+    """A dict or list of plain Python for one of OmegaConf's, also inside dicts, lists and tuples; else the value.
 
-    Helper processes get the options of writers pickled, and should need no OmegaConf to read them.
+    `hydra.utils.instantiate` hands them over. Helper processes get the options of writers pickled, and should need no
+    OmegaConf to read them.
 
     Raises:
         Exception: As of OmegaConf, if the config refers to something that is missing.
     """
     omegaconf = sys.modules.get("omegaconf")  # whose containers there are only where it has been imported
-    if omegaconf is None or not omegaconf.OmegaConf.is_config(value):
-        return value
-    return omegaconf.OmegaConf.to_container(value, resolve=True)
+    return value if omegaconf is None else _plain(value, omegaconf.OmegaConf)
+
+
+def _plain(value: Any, conf: Any) -> Any:
+    if conf.is_config(value):
+        return conf.to_container(value, resolve=True, throw_on_missing=True)
+    kind = type(value)
+    if kind is dict:
+        return {key: _plain(one, conf) for key, one in value.items()}
+    return kind([_plain(one, conf) for one in value]) if kind is list or kind is tuple else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from lighter_async.errors import describe
 from lighter_async.manifest import ManifestLog, OutputName
 from lighter_async.notices import notify
 from lighter_async.targets import Lane, Target, lane_of, tables_target
-from lighter_async.writers import Writer, key_of_output, outputs_of
+from lighter_async.writers import Output, Writer, key_of_output, outputs_of, recorded_options
 
 __all__ = ["Session", "stored_as"]
 
@@ -142,4 +143,10 @@ def stored_as(writer: Writer, key: str) -> list[OutputName]:
     outputs = outputs_of(writer)
     if not outputs:
         return [OutputName(writer.name, key)]
-    return [OutputName(one.encoder.name, key_of_output(key, one.key), one.suffix) for one in outputs]
+    return [_output_name(one, key_of_output(key, one.key)) for one in outputs]
+
+
+def _output_name(one: Output, key: str) -> OutputName:
+    options = recorded_options(one.encoder)
+    given = {name: value for name, value in options.given.items() if name != "suffix"}
+    return OutputName(one.encoder.name, key, one.suffix, json.dumps(given) if given else "", options.lost)

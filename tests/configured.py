@@ -7,7 +7,7 @@ from typing import Any
 from lighter_async import Encoder, encoder
 from lighter_async.targets import LocalTarget
 
-__all__ = ["Lines", "Subfolder", "as_repr"]
+__all__ = ["Lines", "Subfolder", "as_repr", "shared"]
 
 
 @encoder(suffix=".repr")
@@ -21,6 +21,11 @@ class Lines(Encoder):
 
     def __init__(self, count: int = 1) -> None:
         super().__init__(lambda value: "\n".join([str(value)] * count).encode(), suffix=".lines", name="lines")
+
+
+def shared(*, anything: int = 0) -> Encoder:
+    """Gives away an encoder that others have, too."""
+    return as_repr
 
 
 class Subfolder(LocalTarget):

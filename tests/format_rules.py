@@ -23,6 +23,7 @@ from lighter_async.writers.tiff import write_tiff
 NO_DATA = ValueError, r"on the meta device and has no data to write"
 NO_ARRAY = TypeError, r"a tensor or a numpy array can be written here, not \w+"
 OBJECTS = TypeError, "an array of objects is pickled"
+MASKED = TypeError, r"a masked array would lose its mask here; write array\.filled\(value\)"
 
 
 def not_dense(value):
@@ -60,6 +61,8 @@ class Nifti:
             return not_dense(value) or (lacking if value.dtype is torch.complex32 else None)
         if not isinstance(value, (np.ndarray, np.generic)):
             return NO_ARRAY
+        if np.ma.is_masked(value):
+            return MASKED
         if value.dtype.hasobject:
             return OBJECTS
         if value.dtype.kind in "biufc" and value.dtype != np.longdouble:
@@ -91,6 +94,8 @@ class Safetensors:
         if isinstance(value, torch.Tensor):
             lacking = {torch.complex32: "complex32", torch.complex128: "complex128"}.get(value.dtype)
         elif isinstance(value, (np.ndarray, np.generic)):
+            if np.ma.is_masked(value):
+                return MASKED
             if value.dtype.hasobject:
                 return OBJECTS
             lacking = None if value.dtype.kind in "biuf" and value.dtype != np.longdouble else str(value.dtype)
@@ -130,6 +135,8 @@ class Json:
         if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
             if isinstance(value, np.ndarray) and value.dtype.hasobject:
                 return TypeError, f"the value cannot be a list: {OBJECTS[1]}"
+            if np.ma.is_masked(value):
+                return TypeError, f"the value cannot be a list: {MASKED[1]}"
             array = as_array(value)
             if array.dtype.kind not in "biufU" or array.dtype == np.longdouble:
                 return TypeError, r"the value is of dtype .*, which JSON lacks; write array\.real"
@@ -163,6 +170,8 @@ class Tiff:
             return not_dense(value) or ((TypeError, f"a TIFF cannot hold '{name}'; convert") if is_lacking else None)
         if not isinstance(value, (np.ndarray, np.generic)):
             return NO_ARRAY
+        if np.ma.is_masked(value):
+            return MASKED
         if value.dtype.hasobject:
             return OBJECTS
         if value.dtype.kind not in "biufc" or value.dtype == np.longdouble:
@@ -201,6 +210,8 @@ class EightBit:
             dtype = value.dtype
         elif not isinstance(value, np.ndarray):
             return TypeError, r"an image is a tensor or a numpy array, not \w+"
+        elif np.ma.is_masked(value):
+            return MASKED
         elif value.dtype.kind not in "biufc" or value.dtype == np.longdouble:
             return TypeError, "an image cannot hold numpy's .*; convert it to float32 or uint8"
         else:

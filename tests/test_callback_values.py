@@ -5,6 +5,7 @@ What is decided before a worker has a sample is tested with threads, which start
 
 import asyncio
 import functools
+import warnings
 from collections import UserDict, UserList
 from pathlib import Path
 from types import SimpleNamespace
@@ -328,3 +329,27 @@ def test_an_unknown_name_is_refused_with_those_there_are(tmp_path):
     """At once, not in the run."""
     with pytest.raises(ValueError, match=r"'pgn' is not registered.*image_2d.*tensor"):
         FileWriter(tmp_path, "pred", "pgn")
+
+
+@both_packages
+@pytest.mark.parametrize(
+    ("value", "is_told", "count"),
+    [
+        (lambda rows: {"boxes": rows.repeat(1, 4), "scores": rows.numpy()[:, 0]}, True, 3),
+        (lambda rows: [{"boxes": row.repeat(4)} for row in rows], False, 6),
+        (lambda rows: {"boxes": rows.repeat(2, 4)}, False, 3),  # of all items together
+        (lambda rows: {"boxes": rows.repeat(1, 4), "mean": rows.float().mean()}, False, 3),
+        (lambda rows: {"label": "x"}, False, 3),
+    ],
+    ids=["a batch each", "a list of dicts", "other rows", "a number", "no tensors"],
+)
+def test_a_dict_of_batches_is_told_to_be_one_sample(package, tmp_path, value, is_told, count):
+    """Once: a sample for each item was meant, whose numbers would be the names."""
+    writer = FileWriter(tmp_path, "found", "tensor", backend="thread")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        predict(package, lambda batch, *_: {"found": value(batch[:, None])}, writer, data=loader(6, batch_size=2))
+    told = [str(one.message) for one in caught if "as one sample" in str(one.message)]
+    assert len(told) == is_told
+    assert not told or "the dict under 'found' as one sample, and each tensor in it has as many rows as" in told[0]
+    assert len(list(tmp_path.glob("*.pt"))) == count

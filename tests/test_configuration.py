@@ -15,6 +15,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning_models import lightning_warnings, make_trainer
 from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue
 from torch.utils.data import DataLoader
 
 from lighter_async import ArrayWriter, FileWriter, open_results, read_manifest
@@ -328,6 +329,51 @@ def test_hydra_hands_over_what_its_configuration_refers_to():
     callback = instantiate(config.callback)
     assert callback.writer_options == {"mask": {"compress_level": 3}}
     assert type(callback.writer_options["mask"]) is type(callback.value_key) is dict
+
+
+def test_parts_of_a_configuration_may_lie_in_plain_dicts():
+    """As code hands them over that takes them out of one: they become plain, too, and mean the same."""
+    config = OmegaConf.create({"scale": [-10, 10], "run": {"flips": [0, 1]}, "matrix": [[2, 0], [0, 1]], "sizes": [1]})
+    callback = FileWriter(
+        "out",
+        {"mask": "image_2d", "volume": "nifti"},
+        writer_options={"mask": {"scale": config.scale}, "volume": {"affine": config.matrix}},
+        run_config={"run": config.run, "sizes": (config.sizes,)},
+    )
+    assert callback.writer_options == {"mask": {"scale": [-10, 10]}, "volume": {"affine": [[2, 0], [0, 1]]}}
+    assert callback.run_config == {"run": {"flips": [0, 1]}, "sizes": [[1]]}
+    assert type(callback.writer_options["mask"]["scale"]) is type(callback.run_config["run"]["flips"]) is list
+
+
+@pytest.mark.parametrize("convert", ["none", "all"])
+@pytest.mark.parametrize("partial", [True, False])
+def test_hydra_makes_a_writer_with_options_of_its_own_kinds(partial, convert):
+    """By `with_options`, or as a partial of the writer; helper processes need no OmegaConf for them."""
+    target = "lighter_async.write_image_2d" + ("" if partial else ".with_options")
+    writer = {"_target_": target, "_convert_": convert, "scale": [0, 30]} | ({"_partial_": True} if partial else {})
+    arguments = {"_target_": "lighter_async.FileWriter", "directory": "out", "value_key": "image", "writer_fn": writer}
+    callback = instantiate(OmegaConf.create(arguments))
+    pl = pytest.importorskip("pytorch_lightning")
+
+    class Model(pl.LightningModule):
+        def predict_step(self, batch, batch_idx):
+            return {"image": batch.reshape(-1, 1, 1, 1) * 10.0}
+
+    make_trainer(pl, callback).predict(Model(), numbers(), return_predictions=False)
+    assert open_results("out")["3"].tolist() == [[[255]]]
+    assert open_results("out")["0"].tolist() == [[[0]]]
+    (run,) = read_manifest("out").runs
+    assert run.options == {"scale": [0, 30]}
+
+
+@pytest.mark.parametrize("option", ["run_config", "writer_options"])
+def test_a_value_that_a_configuration_leaves_open_is_no_text(option):
+    """It is an error by its place, and not recorded as question marks."""
+    config = OmegaConf.create({"of": {"checkpoint": "???"}})
+    with pytest.raises(MissingMandatoryValue, match=r"of\.checkpoint|checkpoint"):
+        FileWriter("out", "logits", "tensor", **{option: config})
+    with pytest.raises(InterpolationKeyError, match="nowhere"):
+        FileWriter("out", "logits", "tensor", **{option: {"of": OmegaConf.create({"checkpoint": "${nowhere}"})}})
 
 
 def test_hydra_makes_an_array_writer():

@@ -1,5 +1,6 @@
 """What single formats promise beside the table of values and the contract: files of their packages, and of anybody."""
 
+import enum
 import io
 import json
 import re
@@ -13,6 +14,7 @@ import safetensors
 import safetensors.torch
 import tifffile
 import torch
+import yaml
 from harness import run_script
 from PIL import Image
 
@@ -22,6 +24,7 @@ from lighter_async.writers.image import to_pixels
 from lighter_async.writers.jpeg import write_jpeg
 from lighter_async.writers.json import write_json
 from lighter_async.writers.safetensors import decode_safetensors, write_safetensors
+from lighter_async.writers.text import write_text
 from lighter_async.writers.tiff import write_tiff
 from lighter_async.writers.webp import write_webp
 
@@ -149,6 +152,21 @@ def test_a_safetensors_file_of_anybody_is_refused(tmp_path, data):
     check_refused(tmp_path, write_safetensors, data)
 
 
+@pytest.mark.parametrize(
+    ("value", "kind", "text"),
+    [
+        ({"boxes": torch.ones(2), "n": 3}, TypeError, "'n': a tensor or a numpy array can be written here, not int"),
+        ({"a": torch.ones(2, dtype=torch.complex128)}, TypeError, "'a': a safetensors file cannot hold 'complex128'"),
+        ({"a": np.ma.array([1, 2], mask=[0, 1])}, TypeError, "'a': a masked array would lose its mask"),
+        ({"\ud800": torch.ones(2)}, ValueError, r"'\\ud800' is no valid text"),
+    ],
+)
+def test_what_safetensors_cannot_hold_is_refused_by_its_name(value, kind, text):
+    """There may be many in a dict."""
+    with pytest.raises(kind, match=text):
+        write_safetensors.encode(value)
+
+
 # JSON
 
 
@@ -173,13 +191,88 @@ def test_numbers_that_json_lacks_are_refused_or_written_as_the_user_says(tmp_pat
         ({"a": [1, {2}]}, r"value\['a'\]\[1\] is a set, which JSON lacks; write a dict, a list"),
         ([b"raw"], r"value\[0\] is bytes, which JSON lacks; write base64"),
         ({"a": np.ones(2, complex)}, r"value\['a'\] is of dtype complex128"),
-        (Exception("x"), "the value is a Exception, which JSON lacks; write"),
+        (Exception("x"), "the value is Exception, which JSON lacks"),
+        ({"a": np.ma.array([1, 2], mask=[0, 1])}, r"value\['a'\] cannot be a list: a masked array"),
     ],
 )
 def test_what_json_lacks_is_refused_with_its_place_and_the_way_out(value, text):
     """A key that is no text would be read back as another one."""
     with pytest.raises(TypeError, match=text):
         write_json.encode(value)
+
+
+class Label(str, enum.Enum):
+    CAT = "cat"
+
+
+class Loud(str):
+    """Prints otherwise than it is."""
+
+    def __str__(self):
+        return self.upper() + "!"
+
+
+class Anything(str):
+    """Equal to nothing but itself."""
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other):
+        return self is other
+
+
+class Rank(enum.IntEnum):
+    FIRST = 1
+
+
+class Metres(float):
+    """Prints otherwise than it is."""
+
+    def __repr__(self):
+        return f"{float(self)} m"
+
+
+@pytest.mark.parametrize("options", [{}, {"not_finite": "literal"}, {"indent": 1}], ids=str)
+def test_texts_and_numbers_of_a_class_of_their_own_are_what_they_equal(options):
+    """As keys and as values, whatever they print."""
+    value = {Label.CAT: Label.CAT, Loud("key"): [Loud("text"), np.str_("a\0")], "n": (Rank.FIRST, Metres(2.5), True)}
+    found = write_json.decode(encoded(write_json.with_options(**options), value))
+    assert found == {"cat": "cat", "key": ["text", "a\0"], "n": [1, 2.5, True]}
+    with pytest.raises(ValueError, match=r"value\['n'\] is nan"):
+        write_json.encode({"n": Metres("nan")})
+
+
+def holding_itself():
+    value = []
+    value.append({"a": value})
+    return value
+
+
+def nested(levels):
+    value = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("options", [{}, {"not_finite": "literal"}, {"indent": 1}], ids=str)
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"a": ["x", "\ud800"]}, r"value\['a'\]\[1\] is no valid text: '\\ud800' .*; replace what is not"),
+        ({"a": {"\udcff": 1}}, r"value\['a'\]\['\\udcff'\] is no valid text"),
+        ("\ud800", "the value is no valid text"),
+        ([1, 10**5000], r"value\[1\] is a number of too many digits .*; write hex\(value\)"),
+        ({Anything("a"): 1, Anything("a"): 2}, "the value has two keys of the same text"),
+        (nested(100_000), "the value holds itself, or has more levels"),
+        (holding_itself(), "the value holds itself"),
+    ],
+    ids=["text", "key", "alone", "digits", "two keys", "deep", "itself"],
+)
+def test_what_json_cannot_write_is_refused_with_its_place(value, text, options):
+    """The encoder's own words would not say where it is."""
+    with pytest.raises(ValueError, match=text):
+        write_json.with_options(**options).encode(value)
 
 
 def test_json_is_read_back_as_it_was_written(tmp_path):
@@ -228,6 +321,62 @@ def test_a_wrong_option_is_refused_with_what_is_wrong_with_it(writer, options, t
     """And with the option that was meant, where it can be told."""
     with pytest.raises(TypeError, match=text):
         BackgroundWriter(writer, "somewhere", writer_options=options)
+
+
+# Text
+
+
+@pytest.mark.parametrize(
+    ("encoding", "value", "found"),
+    [
+        ("cp932", "5 £", "￡"),
+        ("shift_jis", "a ¥ b", r"\\\\ b"),
+        ("raw_unicode_escape", r"a \u00e4", "ä"),
+        ("idna", "Ärger", "ärger"),
+    ],
+)
+def test_a_text_that_an_encoding_would_change_is_refused(tmp_path, encoding, value, found):
+    """Some write another character that looks alike, and raise nothing."""
+    with pytest.raises(WriteError, match=f"'a': ValueError: in encoding '{encoding}' the text is read as another one"):
+        with BackgroundWriter("text", tmp_path, writer_options={"encoding": encoding}) as writer:
+            writer.submit_batch(["a", "b"], [value, "plain"])
+    assert dict(open_results(tmp_path)) == {"b": "plain"}
+    with pytest.raises(ValueError, match=f": '{found}' instead of"):
+        write_text.with_options(encoding=encoding).encode(value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-8-sig", "utf-7", "cp1252", "koi8-r", "gb18030"])
+def test_a_text_is_read_back_in_its_encoding(tmp_path, encoding):
+    """Which the run has recorded."""
+    text = {"koi8-r": "д", "cp1252": "£"}.get(encoding, "\ufeffä+\\£😀")
+    with BackgroundWriter("text", tmp_path, writer_options={"encoding": encoding}) as writer:
+        writer.submit("a", text)
+    assert open_results(tmp_path)["a"] == text
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("writer", "options", "kind", "text"),
+    [
+        ("text", {"encoding": "rot13"}, LookupError, "'rot13' is not a text encoding"),
+        ("text", {"encoding": "hex"}, LookupError, "'hex' is not a text encoding"),
+        ("text", {"encoding": "no such"}, LookupError, "unknown encoding: no such"),
+        ("text", {"encoding": None}, TypeError, "encoding is the name of one, such as 'utf-8', not None"),
+        ("image_2d", {"compress_level": 2.0}, ValueError, r"compress_level is 0 to 12, not 2\.0"),
+        ("image_3d", {"compress_level": True}, ValueError, "compress_level is 0 to 12, not True"),
+        ("image_2d", {"codec": "pillow", "compress_level": 9.0}, ValueError, r"'pillow' is 0 to 9, not 9\.0"),
+        ("jpeg", {"subsampling": yaml.safe_load("4:2:0")}, ValueError, "in YAML, 4:2:0 without quotes is a number"),
+        ("json", {"not_finite": yaml.safe_load("null")}, ValueError, "in YAML, null without quotes is none"),
+        ("safetensors", {"key": "\ud800"}, ValueError, "is no valid text"),
+        ("safetensors", {"metadata": {"v": "\udcff"}}, ValueError, "is no valid text"),
+    ],
+)
+def test_an_option_that_no_sample_could_be_written_with_is_refused(writer, options, kind, text):
+    """When it is given, and not at each sample."""
+    with pytest.raises(kind, match=text):
+        writer_registry.get(writer).with_options(**options)
 
 
 # JPEG and WebP
@@ -365,6 +514,41 @@ def test_an_array_that_a_tiff_cannot_hold_is_refused(options, value, kind, text)
     """With what it can."""
     with pytest.raises(kind, match=text):
         write_tiff.with_options(**options).encode(value)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "kind", "text"),
+    [
+        ({"PhysicalSizex": 0.5}, ValueError, "tifffile leaves 'PhysicalSizex' out of an OME-TIFF"),
+        ({"PhysicalSizeX": 0.5, "Channel": {"Nmae": ["a", "b"]}}, ValueError, "tifffile leaves 'Channel' out"),
+        ({"Description": "a\0b"}, ValueError, "tifffile makes no OME-TIFF of this metadata .ParseError"),
+        ({"Description": "\ud800"}, ValueError, "tifffile makes no OME-TIFF of this metadata"),
+        ({"DimensionOrder": "XYCZT"}, ValueError, "does not match 'CZYX'"),
+        ({"axes": "ZCYX"}, ValueError, "has no 'axes' of the user's"),
+        ({"UUID": "x"}, ValueError, "has no 'UUID' of the user's"),
+        ({1: 2}, TypeError, "has texts as names"),
+    ],
+)
+def test_metadata_that_would_be_left_out_or_spoil_the_file_is_refused(metadata, kind, text):
+    """When the option is given: a file with other characters than XML has is read as no OME-TIFF, in another shape."""
+    with pytest.raises(kind, match=text):
+        write_tiff.with_options(axes="CZYX", metadata=metadata)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_metadata_of_channels_and_planes_is_that_of_each_array(channels):
+    """As many as the values have, which are not known when the option is given."""
+    names = ["a & <b>", "c"][:channels]
+    planes = {"PositionZ": [0.0, 1.0, 2.0] * channels}
+    metadata = {"Channel": {"Name": names}, "Plane": planes, "Name": "Image0", "SizeC": channels, "PhysicalSizeX": 0.5}
+    encoder = write_tiff.with_options(axes="CZYX", metadata=metadata)
+    value = noise(channels, 3, 9, 7)
+    data = encoded(encoder, value)
+    np.testing.assert_array_equal(write_tiff.decode(data, shape=tuple(value.shape)), value.numpy(), strict=True)
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        assert ('Name="a &amp; &lt;b&gt;"' in file.ome_metadata, 'PositionZ="2.0"' in file.ome_metadata) == (True, True)
+    with pytest.raises(Exception, match=r"does not go with CZYX of shape \(3, 3, 9, 7\)|SizeC does not match"):
+        encoder.encode(noise(3, 3, 9, 7))
 
 
 def changed(data, old, new):

@@ -35,6 +35,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from monai.data import MetaTensor, NibabelWriter, list_data_collate
     from monai.transforms import LoadImage, SaveImage
+    from monai.utils import SpaceKeys
 
 UNCOMPRESSED = write_nifti.with_options(suffix=".nii")
 
@@ -193,11 +194,52 @@ def test_an_affine_of_two_dimensions_is_one_of_the_plane():
     assert decode_nifti(encoded({"image": noise(1, 3, 4), "affine": affine}))["affine"].tolist() == expected
 
 
-@pytest.mark.parametrize("affine", [torch.eye(4).repeat(2, 1, 1), np.eye(4)[:3], "near", [[1.0, float("inf")], [0, 1]]])
-def test_what_is_no_affine_is_refused(affine):
-    """A wrong place in space is worse than none."""
-    with pytest.raises(ValueError, match="an affine is a matrix"):
+@pytest.mark.parametrize(
+    ("affine", "text"),
+    [
+        (torch.eye(4).repeat(2, 1, 1), "an affine is a matrix .*; a batch has one for each sample"),
+        (np.eye(4)[:3], r"an affine is a matrix of \(4, 4\) finite numbers, not one of shape \(3, 4\)"),
+        ("near", "an affine is a matrix of numbers, not 'near'"),
+        ([[1.0, float("inf")], [0, 1]], r"an affine is a matrix of \(4, 4\) finite numbers"),
+        (np.eye(4) + 1j, "an affine is a matrix of numbers, .*its numbers are complex"),
+        (torch.eye(4) + 0j, "an affine is a matrix of numbers, .*its numbers are complex"),
+        (np.ma.array(np.eye(4), mask=np.eye(4)), "an affine is a matrix of numbers, .* a masked array"),
+        (affine_of(1).T, r"has the last row \(0, 0, 0, 1\).*; it is the transpose of one, so hand over affine\.T"),
+        (affine_of(1)[:3, :3], r"has the last row \(0, 0, 0, 1\)"),  # a rotation is no affine of two dimensions
+        (2 * np.eye(4), r"has the last row \(0, 0, 0, 1\).*affine / affine\[-1, -1\]"),
+        (np.diag([2.0, 2, 2, 3, 1]), "of more than three axes it holds nothing, so hand over the"),
+        (np.diag([1e39, 1, 1, 1]), r"numbers up to 1e\+30, got \[\[1e\+39"),
+    ],
+)
+def test_what_is_no_affine_is_refused(affine, text):
+    """A wrong place in space is worse than none, and so is a part of a matrix that would be left out."""
+    with pytest.raises(ValueError, match=text):
         write_nifti.encode({"image": noise(1, 3, 4), "affine": affine})
+    with pytest.raises(ValueError, match=text):
+        write_nifti.with_options(affine=affine)
+
+
+def test_what_a_file_has_no_room_for_may_be_that_of_the_identity():
+    """What an inverse leaves of a last row, and a fourth axis without a size; of one axis the offset is kept, too."""
+    affine = affine_of(1)
+    noisy = affine.copy()
+    noisy[3, :3] = 1e-15
+    five = np.eye(5)
+    five[:3, :3], five[:3, 4] = affine[:3, :3], affine[:3, 3]
+    for one in (noisy, five):
+        np.testing.assert_allclose(
+            decode_nifti(encoded({"image": noise(1, 3, 4), "affine": one}))["affine"], affine, 1e-5
+        )
+    line = decode_nifti(encoded({"image": noise(1, 3, 4), "affine": [[2, 7], [0, 1]]}))["affine"]
+    assert line[0].tolist() == [2, 0, 0, 7]
+
+
+@pytest.mark.parametrize("make", [torch.from_numpy, np.asarray], ids=["torch", "numpy"])
+def test_true_may_be_any_byte_but_zero(make):
+    """As of a mask of 0 and 255 that is viewed as bools: it is stored as 1."""
+    value = make(np.array([0, 1, 2, 255], np.uint8).view(np.bool_).reshape(1, 2, 2, 1))
+    image = decode_nifti(encoded(value))["image"]
+    assert (image.dtype, image.ravel().tolist()) == (np.uint8, [0, 1, 1, 1])
 
 
 # MONAI's tensors
@@ -257,6 +299,61 @@ def test_other_formats_take_the_plain_tensor_of_monais(tmp_path, writer):
         encoder = writer_registry.get(writer)
         made = encoder.decode(encoded(row, encoder), shape=(3, 16, 16), dtype="float32")
         assert is_equal(results[names[index]], made)
+
+
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_an_affine_of_left_and_posterior_becomes_one_of_right_and_anterior(tmp_path, backend):
+    """As some readers of MONAI's leave it, which they note in the tensor's meta: the voxels stay where they are."""
+    spaces = ["RAS", "LPS", SpaceKeys.LPS]
+    images = [
+        MetaTensor(noise(1, 3, 4, 5), affine=torch.from_numpy(affine_of(i)), meta={"space": space})
+        for i, space in enumerate(spaces)
+    ]
+    batch = list_data_collate([{"image": image} for image in images])["image"]
+    with BackgroundWriter("nifti", tmp_path, backend=backend, max_workers=1) as writer:
+        for i, image in enumerate(images):
+            writer.submit(f"one-{i}", image)
+            writer.submit(f"dict-{i}", {"image": image})
+            writer.submit(f"own-{i}", {"image": image, "affine": affine_of(i)})
+        writer.submit_batch([f"batch-{i}" for i in range(3)], batch)
+        writer.submit_batch([f"list-{i}" for i in range(3)], images)
+    for i, space in enumerate(spaces):
+        there = affine_of(i) if space == "RAS" else np.diag([-1.0, -1, 1, 1]) @ affine_of(i)
+        for name in ("one", "dict", "batch", "list"):
+            np.testing.assert_allclose(read(tmp_path / f"{name}-{i}.nii.gz")[1], there, atol=1e-4)
+        np.testing.assert_allclose(read(tmp_path / f"own-{i}.nii.gz")[1], affine_of(i), atol=1e-4)
+        assert decode_nifti(encoded(images[i]))["affine"][0, 0] == pytest.approx(there[0, 0])
+        assert torch.equal(images[i].affine, torch.from_numpy(affine_of(i)))  # the caller's is as it was
+
+
+SHAPES = [(3, 4, 5), (2, 4, 5, 6), (1, 4, 5, 1), (1, 4, 5, 6, 7), (2, 4, 5, 6, 7), (1, 2, 1, 2, 1, 2, 1), (1, 1, 1)]
+
+
+@pytest.mark.parametrize("form", ["files", "shards"])
+@pytest.mark.parametrize("backend", ["thread", "process"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_volume_with_an_affine_is_read_back_in_its_shape(tmp_path, shape, backend, form):
+    """Also a series of one channel, whose file looks like one volume with a channel for each time."""
+    where = LocalTarget(tmp_path) if form == "files" else TarShards(tmp_path)
+    value = noise(*shape, dtype=torch.int16)
+    batch = MetaTensor(torch.stack([value, value + 1]), affine=torch.from_numpy(affine_of(1)))
+    with BackgroundWriter({"x": "nifti", "y": "nifti"}, where, backend=backend, max_workers=1) as writer:
+        writer.submit("one", {"x": MetaTensor(value, affine=torch.from_numpy(affine_of(1))), "y": value})
+        writer.submit("dict", {"x": {"image": value, "affine": affine_of(1)}, "y": {"image": value.numpy()}})
+        writer.submit_batch(["a", "b"], {"x": batch, "y": [value, value + 1]})
+    for key in ("x", "y"):
+        results = open_results(where, key=key)
+        for name, number in (("one", 0), ("dict", 0), ("a", 0), ("b", 1)):
+            np.testing.assert_array_equal(results[name]["image"], value.numpy() + number, strict=True)
+            assert (results.record(name).shape, results.record(name).dtype) == (shape, "int16")
+
+
+def test_the_shape_of_a_volume_that_a_device_has_turned_is_that_of_the_value():
+    """It comes with its axes in the file's order."""
+    (turned,) = write_nifti.prepare(torch.empty(1, 2, 3, 4, 5, device="meta"), is_batch=True)
+    parts = {"image": ("int16", tuple(turned["image"].shape)), "affine": None, "order": turned["order"]}
+    assert write_nifti.kind_of_dict(parts) == ("int16", (2, 3, 4, 5))
+    assert write_nifti.kind_of_dict({"image": 3}) is None
 
 
 WITHOUT_MONAI = """

@@ -1,5 +1,6 @@
 """Samples of several outputs: stored together, recorded as one."""
 
+import enum
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from sent_to_helpers import Refusing
 from lighter_async import (
     AsyncBackgroundWriter,
     BackgroundWriter,
+    FileWriter,
     LocalTarget,
     Origin,
     Run,
@@ -148,6 +150,7 @@ def test_values_that_lack_an_output_are_refused(tmp_path, values, error, says):
         ({"A": "tensor", "a": "text"}, ValueError, "differ in case alone"),
         ({"a": lambda path, value: None}, TypeError, "output 'a': writer '<lambda>' is no encoder"),
         ({"a": "no such"}, ValueError, "'no such' is not registered"),
+        ("a=tensor,b=text,a=npy", ValueError, "output 'a' has two writers in 'a=tensor,b=text,a=npy'"),
     ],
 )
 def test_outputs_that_cannot_be_stored_are_refused(tmp_path, writer, error, says):
@@ -165,6 +168,20 @@ def test_as_many_outputs_as_there_may_be_are_found_again(tmp_path, kind):
         writer.submit_batch(["a", "b"], values)
     assert len(read_manifest(tmp_path).records) == 128
     assert verify(tmp_path).is_sound
+
+
+class Kind(str, enum.Enum):
+    MASK = "mask"
+    LOGITS = "logits"
+
+
+def test_outputs_may_be_members_of_an_enum(tmp_path):
+    """Their values are the keys, which files and records have, whatever members print."""
+    with BackgroundWriter({Kind.MASK: "image_2d", Kind.LOGITS: "tensor"}, tmp_path) as writer:
+        writer.submit_batch(["a"], batch_of(1))
+        writer.submit_batch(["b"], {Kind(key): value for key, value in batch_of(1).items()})
+    assert str(FileWriter(tmp_path, Kind.MASK, "image_2d").value_key) == "mask"  # which is the key of its records
+    check_stored(tmp_path, ["a", "b"], {key: value.repeat_interleave(2, 0) for key, value in batch_of(1).items()})
 
 
 def test_options_go_to_their_output(tmp_path):

@@ -206,6 +206,16 @@ def test_values_mean_the_same_pixels_with_and_without_torch(dtype, piece, monkey
             assert np.array_equal(pixels_of_block(block, mode, scale), scaled)
 
 
+@pytest.mark.parametrize("scale", ["unit", "minmax", (0, 2)], ids=str)
+@pytest.mark.parametrize("mode", [None, "I;16"])
+def test_true_may_be_any_byte_but_zero(mode, scale):
+    """As of a mask of 0 and 255 that is viewed as bools: it is white, with a tensor and without."""
+    memory = np.array([0, 1, 2, 255], np.uint8)
+    expected = to_pixels(torch.tensor([False, True, True, True]), mode=mode, scale=scale).numpy()
+    assert np.array_equal(to_pixels(torch.from_numpy(memory).view(torch.bool), mode=mode, scale=scale), expected)
+    assert np.array_equal(pixels_of_block(Block("bool", (4,), memory), mode, scale), expected)
+
+
 @pytest.mark.filterwarnings("ignore:image_.d got floats")  # those above 1 are clamped in both ways
 @pytest.mark.parametrize("codec", ["isal", "pillow"])
 @pytest.mark.parametrize(

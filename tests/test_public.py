@@ -207,7 +207,7 @@ BELOW = {
     "store": {"below", "errors", "files", "names", "npy"},
     "interrupts": set(),
     "same": {"below", "errors", "locks", "manifest", "names", "notices", "staging"},
-    "writers": {"block", "files", "limits", "names", "npy", "errors", "table_row"},
+    "writers": {"block", "configs", "files", "limits", "names", "npy", "errors", "table_row"},
     "manifest": {
         "below",
         "errors",

@@ -341,6 +341,8 @@ def test_a_run_that_begins_anew_may_have_other_types(tmp_path):
         ({"a": "\ud800"}, "column 'a': .* is no valid text"),
         ({"a": [1, "x"]}, "column 'a' of sample 's' is a list whose items are int64 and text"),
         ({"a": b"x"}, "column 'a' is bytes"),
+        ({"a": np.ma.array([1, 2], mask=[False, True])}, r"column 'a': a masked array .* write array.filled\(value\)"),
+        ({"a": np.ma.masked}, "column 'a': a masked array"),
     ],
     ids=lambda one: None,
 )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from format_rules import RULES
+from format_rules import MASKED, RULES
 from harness import results
 from PIL import Image
 
@@ -43,6 +43,10 @@ NO_DATA = (ValueError, r"on the meta device and has no data to write")
 
 class Tagged(torch.Tensor):
     """A user's subclass."""
+
+
+class Marked(np.ndarray):
+    """A user's subclass of numpy's, as `numpy.memmap` is one."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +213,22 @@ CASES = {
     "array, negative strides": arrays(array("f4", lambda value: value[::-1, ..., ::-1])),
     "array, big-endian": arrays(array(">f4")),
     "array, read-only": arrays(array("f4", read_only)),
+    "array, subclass": Case(
+        array("f4", lambda value: value.view(Marked)),
+        stack=lambda value: np.stack([value, value]).view(Marked),
+        weights_only=False,
+    ),
+    "array, masked": Case(
+        array("f4", lambda value: np.ma.array(value, mask=value > 0.5)),
+        MASKED,
+        stack=lambda value: np.ma.stack([value, value]),
+        weights_only=False,
+    ),
+    "array, nothing masked": Case(
+        array("f4", lambda value: np.ma.array(value, mask=np.zeros(value.shape, bool))),
+        stack=lambda value: np.ma.stack([value, value]),
+        weights_only=False,
+    ),
     "array, long double": arrays(array(np.longdouble), image=NO_PIXELS),
     "array, structured": arrays(lambda shape: np.ones(shape, [("a", "f4"), ("b", "i2")]), image=NO_PIXELS),
     "array, strings": arrays(lambda shape: np.full(shape, "abc"), image=NO_PIXELS),
@@ -319,7 +339,7 @@ def check_same(loaded, value):
 def formula(value):
     """The pixels that a value has by definition."""
     if isinstance(value, np.ndarray):
-        value = torch.from_numpy(np.array(value, value.dtype.newbyteorder("="), order="C"))
+        value = torch.from_numpy(np.array(value, value.dtype.newbyteorder("="), order="C", subok=False))
     if value.dtype is torch.uint8:
         return value
     if value.dtype is torch.bool:
@@ -388,6 +408,8 @@ def test_a_text_file_holds_the_string_of_the_value(tmp_path, writer, way, name):
 
 def without_numpy(value):
     """How a value is refused that a file of numpy's cannot hold; None of one that it can."""
+    if np.ma.is_masked(value):
+        return MASKED
     if isinstance(value, np.ndarray):
         return (TypeError, "an array of objects is pickled") if value.dtype.hasobject else None
     if isinstance(value, np.generic):
@@ -485,6 +507,17 @@ def test_helpers_make_of_every_value_what_threads_make_of_it(tmp_path, writer):
         else:
             loaded = torch.load(io.BytesIO(other), weights_only=cases[names[number]].weights_only)
             check_same(loaded, values[number])
+
+
+@pytest.mark.skipif(not hasattr(np.dtypes, "StringDType"), reason="numpy 1 has no such dtype")
+@pytest.mark.parametrize("writer", ["image_2d", "jpeg", "webp"])
+def test_texts_of_any_length_are_no_image(writer):
+    """numpy's newer dtype of texts has no byte order to be asked for."""
+    text = np.array([["a", "bb"]], dtype=np.dtypes.StringDType())
+    with pytest.raises(
+        TypeError, match=r"an image cannot hold numpy's StringDType\(\); convert it to float32 or uint8"
+    ):
+        writer_registry.get(writer).encode(text)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -321,3 +321,36 @@ def test_slices_of_a_volume_are_stacked_from_top_to_bottom(tmp_path, photographs
     slices = [astronaut[..., begin : begin + 100] for begin in (0, 200, 400)]
     write_image_3d(tmp_path / "volume", torch.stack(slices, dim=1))
     assert torch.equal(decoded(tmp_path / "volume.png"), torch.cat(slices, dim=1))
+
+
+@pytest.mark.parametrize("way", ["directly", "thread", "process"])
+def test_a_file_holds_no_other_row_of_the_batch_that_a_tensor_is_of(tmp_path, way):
+    """Also of a tensor in a dict or a list, of which `torch.save` alone would store the whole batch."""
+    batch = torch.arange(20_000, dtype=torch.float32).reshape(100, 200).requires_grad_()
+    value = {"row": batch[3], "rows": [batch[4], (batch[5],)], "again": batch[3]}
+    if way == "directly":
+        write_tensor(tmp_path / "a", value)
+    else:
+        with BackgroundWriter("tensor", tmp_path, backend=way) as writer:
+            writer.submit("a", value)
+    assert (tmp_path / "a.pt").stat().st_size < 6 * 200 * 4 + 4000
+    loaded = torch.load(tmp_path / "a.pt")
+    for row, number in ((loaded["row"], 3), (loaded["rows"][0], 4), (loaded["rows"][1][0], 5), (loaded["again"], 3)):
+        assert torch.equal(row, batch[number])
+        assert not row.requires_grad
+
+
+def test_a_value_that_holds_itself_or_a_part_many_times_is_saved_as_pytorch_does():
+    """It is walked through once, however often a part is in it."""
+    part = [torch.arange(3)]
+    for _ in range(60):
+        part = [part, part]
+    loaded = torch.load(io.BytesIO(b"".join(write_tensor.encode(part))))
+    for _ in range(60):
+        assert loaded[0] is loaded[1]
+        loaded = loaded[0]
+    assert torch.equal(loaded[0], torch.arange(3))
+    itself = {"a": torch.arange(3)}
+    itself["b"] = itself
+    loaded = torch.load(io.BytesIO(b"".join(write_tensor.encode(itself))))
+    assert loaded["b"]["b"]["a"].tolist() == [0, 1, 2]

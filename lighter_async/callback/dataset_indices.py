@@ -43,6 +43,11 @@ class Origins:
         indices = None if items is None or dataloader_idx in self._uneven else _whole(items)
         return Origin(indices, dataloader_idx, batch_idx)
 
+    def items_of(self, batch_idx: int, dataloader_idx: int) -> int | None:
+        """How many items of the data set are in a batch; None if Lightning does not know."""
+        seen = self._indices(dataloader_idx)
+        return len(seen[batch_idx]) if batch_idx < len(seen) else None
+
     @property
     def datasets(self) -> list[Any]:
         """The loaders' data sets, in order."""

@@ -91,6 +91,8 @@ class FileWriter(BaseWriter):
                     f"{option} is no {type(value).__name__}; the order is FileWriter(directory, value_key, writer_fn)"
                 )
         value_key = plain(value_key)
+        if isinstance(value_key, str):
+            value_key = str.__str__(value_key)  # of an enum's member the value, which becomes the key of the records
         if isinstance(value_key, Mapping) and writer_fn is not None:
             raise TypeError(
                 "a dict as value_key says the writer of each output, so leave writer_fn out, and give name_key by its "

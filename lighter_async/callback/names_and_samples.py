@@ -12,6 +12,7 @@ from lighter_async.callback.numbers_as_names import Numbering
 from lighter_async.callback.stored_samples import StoredSamples, choose
 from lighter_async.errors import shown
 from lighter_async.names import name_of
+from lighter_async.notices import warn
 from lighter_async.staging import is_tensor
 from lighter_async.types import Origin
 
@@ -56,6 +57,7 @@ class OutputReader:
         self._who = who
         self._shares_single_values = shares_single_values
         self.left_out = 0
+        self._looked_at_dict = False
         self._origins = Origins(trainer)
         self._numbering = Numbering(self._origins, rank=rank, world_size=world_size, by_index_only=by_index_only)
 
@@ -80,7 +82,10 @@ class OutputReader:
         if self._keys is not None:
             values, count = outputs_in(outputs, self._keys, self._who, shared=self._shares_single_values)
         else:
-            values = samples_of(entry(outputs, self._key, "value_key", self._who))
+            value = entry(outputs, self._key, "value_key", self._who)
+            if not self._looked_at_dict and not is_tensor(value) and isinstance(value, Mapping):
+                self._look_at_dict(value, self._origins.items_of(batch_idx, dataloader_idx))
+            values = samples_of(value)
             count = _count(values)
         if not count:
             return (), values, Origin()
@@ -102,6 +107,18 @@ class OutputReader:
         keep = range(kept) if self._stored is None else self._stored.missing(names, origin, kept)
         self.left_out += kept - len(keep)
         return (names, values, origin) if len(keep) == count else choose(keep, names, values, origin)
+
+    def _look_at_dict(self, value: Mapping[Any, Any], items: int | None) -> None:
+        """Warn once of a dict of batches, which is one sample, where one for each item of the data set is meant."""
+        self._looked_at_dict = True
+        parts = [one for one in value.values() if is_tensor(one) or isinstance(one, np.ndarray)]
+        if items is None or items < 2 or not parts or not all(one.ndim and len(one) == items for one in parts):
+            return
+        warn(
+            f"{self._who} stores the dict under {self._key!r} as one sample, and each tensor in it has as many "
+            f"rows as the batch has items, {items}; to have a sample for each item, return a list of dicts, "
+            "[{key: rows[i] for key, rows in value.items()} for i in range(len(batch))]"
+        )
 
 
 def entry(outputs: Any, key: str, option: str, who: str = "FileWriter") -> Any:

@@ -248,7 +248,8 @@ def _add_replay(commands: argparse._SubParsersAction[OptionParser]) -> None:
     replay.add_argument(
         "--trust",
         action="store_true",
-        help="unpickle values, which may run code: only where all who write there are trusted",
+        help="unpickle values, which may run code, and give writers of yours options that errors tell: only where "
+        "all who write there are trusted",
     )
     replay.add_argument("--list", action="store_true", help="only say what there is, and why")
     replay.set_defaults(run=_run_replay)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from rich.console import Console
 
 from lighter_async.cli.replay_choice import of_runs_that_count, still_to_write
-from lighter_async.cli.replay_writers import Writers, is_registered, object_of, writer_named
+from lighter_async.cli.replay_named import WritersOfValues, is_registered, writer_named
+from lighter_async.cli.replay_writers import Writers, object_of
 from lighter_async.cli.steps import step
 from lighter_async.cli.words import printable, refuse, say
 from lighter_async.errors import LighterAsyncError, WriteError, describe
@@ -41,7 +42,8 @@ def run_replay(
         writer: The writer, a registered name or ``module:name``; by default the one that failed, which has to be
             registered.
         list_only: Only say what there is.
-        trust: Whether values may be unpickled, which runs what their files say.
+        trust: Whether values may be unpickled, which runs what their files say, and whether writers of the user's get
+            the options that errors tell.
 
     Returns:
         0 if all are written, 1 if not, or if an error is not valid, 2 if nothing was tried: there is no such directory,
@@ -70,7 +72,7 @@ def run_replay(
         return 1 if invalid else 0
     # Values and writers may be of modules that lie where the command is called.
     with _importing_from_here() if writer is not None or trust else nullcontext():
-        writers: dict[str, Any] = {}
+        writers: dict[str, str] = {}
         unknown: list[str] = []
         names = list(dict.fromkeys(one.about["writer"] for one in kept))
         chosen = ""
@@ -94,7 +96,7 @@ def run_replay(
             say(f"{text}; its values stay. {_WAY_OUT}")
         kept = [one for one in kept if one.about["writer"] in writers]
         target = LocalTarget(directory) if isinstance(where, (str, os.PathLike)) else where
-        code = _replay(target, store, kept, manifest, lambda one: writers[one.about["writer"]], trust=trust)
+        code = _replay(target, store, kept, manifest, WritersOfValues(writers, given=writer, trust=trust), trust=trust)
     return 1 if invalid or unknown else code
 
 
@@ -103,18 +105,26 @@ def _replay(
     store: Store,
     kept: Sequence[Kept],
     manifest: Manifest,
-    writer_of: Callable[[Kept], Any],
+    writers_of: WritersOfValues,
     *,
     trust: bool,
 ) -> int:
     kept, left = of_runs_that_count(kept, manifest)
-    todo, old, refused = still_to_write(kept, manifest, store, writer_of)
+    made: dict[int, Any] = {}
     failed = []
+    for one in kept:
+        try:
+            made[id(one)] = writers_of.of(one)
+        except Exception as error:
+            failed.append(f"{one.about['name']}: {_cause(error)}")
+    unfit = len(failed)
+    kept = [one for one in kept if id(one) in made]
+    todo, old, refused = still_to_write(kept, manifest, store, lambda one: made[id(one)])
     with step(Console(stderr=True), f"Writing {len(todo)} from quarantine to {target.directory}", len(todo)) as tick:
         with Writers(target, manifest, trust=trust) as writers:
             for one in todo:
                 try:
-                    writers.write(one, writer_of(one))
+                    writers.write(one, made[id(one)])
                 except Exception as error:
                     failed.append(f"{one.about['name']}: {_cause(error)}")
                 else:
@@ -122,7 +132,7 @@ def _replay(
                 tick()
     for one in old:
         one.release()
-    written = len(todo) - len(failed)
+    written = len(todo) - len(failed) + unfit
     failed += [
         f"{one.about['name']}: another sample is stored under this name; rename one of them, and take the "
         f"value from {one.folder}"
@@ -138,7 +148,7 @@ def _replay(
             f"{_values(len(left))} left in quarantine, since a run began anew after them, without resume=True, for "
             f"which they do not count: {printable(str(left[0].folder))}{others}; remove them"
         )
-    print(f"{written} of {_values(len(todo) + len(refused))} written; {len(failed)} still in quarantine")
+    print(f"{written} of {_values(len(todo) + len(refused) + unfit)} written; {len(failed)} still in quarantine")
     return 1 if failed else 0
 
 

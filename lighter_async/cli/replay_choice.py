@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lighter_async.cli.replay_writers import named, object_of, series_of
+from lighter_async.cli.replay_writers import object_of, series_of
 from lighter_async.manifest import Manifest, Record
 from lighter_async.names import with_suffix
 from lighter_async.session import stored_as
@@ -123,7 +123,7 @@ def _outputs(one: Kept, writer: Any) -> list[_Output]:
     if (name := object_of(one)) is not None:  # its row is no file that could be there
         row = one.about["index"] if one.about["writer"] == "row" else one.about["name"]
         return [_Output(f"{name}/{row}", series_of(one))]
-    outputs = stored_as(resolve_writer(named(writer, str(one.about["writer"]))), str(one.about["key"]))
+    outputs = stored_as(resolve_writer(writer), str(one.about["key"]))
     return [_Output(with_suffix(one.about["name"], output.suffix), (output.writer, output.key)) for output in outputs]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from pathlib import Path
 from typing import Any
 
 from lighter_async.errors import LighterAsyncError, describe
@@ -14,9 +12,9 @@ from lighter_async.store import ARRAY_SUFFIXES, TABLE_SUFFIXES, TABLE_WRITER
 from lighter_async.targets import ArrayTarget, DirectoryTarget, LocalTarget, TableTarget, TarShards, has_shards
 from lighter_async.types import Durability, Origin, Run
 from lighter_async.workers import Kept, NeedsTrustError
-from lighter_async.writers import Encoder, Outputs, PathFunction, first_series, resolve_writer, writer_registry
+from lighter_async.writers import PathFunction, first_series, resolve_writer
 
-__all__ = ["Writers", "is_registered", "named", "object_of", "series_of", "writer_named"]
+__all__ = ["Writers", "object_of", "series_of"]
 
 # By the writer of rows, what the names of their objects end in.
 _ENDINGS = {"row": ARRAY_SUFFIXES, TABLE_WRITER: TABLE_SUFFIXES}
@@ -45,7 +43,7 @@ class Writers:
         self._close()
 
     def write(self, one: Kept, writer: Any) -> None:
-        """Write one value; it is stored and recorded when this returns."""
+        """Write one value, by its writer of `WritersOfValues`; it is stored and recorded when this returns."""
         about = one.about
         try:
             value = one.value(trust=self._trust)
@@ -69,16 +67,15 @@ class Writers:
 
     def _writer_of(self, one: Kept, writer: Any) -> BackgroundWriter:
         about = one.about
-        wanted = about["rank"], about["key"], about["run"], about["writer"]
+        wanted = about["rank"], about["key"], about["run"], about["writer"], id(writer)
         if self._open is not None and self._open[0] == wanted:
             return self._open[1]
         self._close()
-        one_named = named(writer, str(about["writer"]))
         earlier = self._runs.get((about["run"], *series_of(one)))
         run = Run(rank=int(about["rank"]), key=about["key"], numbered=earlier is not None and earlier.numbered)
         # A run without a manifest is not to get one that knows these values alone.
         recorded = earlier is not None
-        is_function = isinstance(resolve_writer(one_named), PathFunction)
+        is_function = isinstance(resolve_writer(writer), PathFunction)
         # As the run had it; a function's files are its own affair.
         is_synced = "fsync" in (about.get("durability"), earlier.durability if earlier is not None else None)
         durability: Durability = "fsync" if is_synced and not is_function else "rename"
@@ -94,7 +91,7 @@ class Writers:
             target.if_exists = "overwrite"
             target.durability = durability
         background = BackgroundWriter(
-            one_named,
+            writer,
             target=target,
             run_config=None if earlier is None else earlier.config,
             mix_configs=True,
@@ -132,49 +129,6 @@ def object_of(one: Kept) -> str | None:
     if "/" in key:
         raise LighterAsyncError(f"its key, {key!r:.200}, is no name of an array or a table")
     return key
-
-
-def writer_named(name: str, *, given: bool) -> Any:
-    """A writer as `BackgroundWriter` takes it.
-
-    Raises:
-        Exception: There is none of the name, or its module cannot be imported.
-    """
-    if ":" in name and not given and name not in writer_registry:
-        raise ValueError("it is named by a module, and what an error says is never imported")
-    resolve_writer(name)
-    return name
-
-
-def is_registered(name: str) -> bool:
-    """Whether a writer of that name is known here, without importing what an error says."""
-    try:
-        writer_named(name, given=False)
-    except Exception:
-        return False
-    return True
-
-
-def named(writer: Any, name: str) -> Any:
-    """A writer under the name of the one that failed, for its samples are to be of that one's series."""
-    found = resolve_writer(writer)
-    if found.name == name or isinstance(found, Outputs):
-        return writer
-    if isinstance(found, Encoder):
-        encoder = copy.copy(found)
-        encoder.name = name
-        return encoder
-    function = found.function
-
-    def call(path: Path, value: Any) -> Any:
-        return function(path, value)
-
-    async def call_async(path: Path, value: Any) -> None:
-        await function(path, value)
-
-    renamed = call_async if found.is_async else call
-    renamed.__name__ = name
-    return renamed
 
 
 def series_of(one: Kept) -> tuple[str, str]:

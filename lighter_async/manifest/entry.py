@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from lighter_async.manifest.line import Config, Loader, Output, Samples, as_span
 from lighter_async.names import TABLES_FOLDER, with_suffix
@@ -119,6 +119,8 @@ class RunRecord:
         beside: The runs that were open when it began.
         durability: What its files outlive.
         config: What it was made with, in the user's words.
+        options: Those of the writer, as far as JSON has them; but for the suffix.
+        lost_options: The names of the others.
     """
 
     run: str
@@ -136,6 +138,8 @@ class RunRecord:
     beside: tuple[str, ...] = ()
     durability: Durability = "rename"
     config: Config = None
+    options: Mapping[str, Any] | None = None
+    lost_options: tuple[str, ...] = ()
 
     @property
     def series(self) -> tuple[str, str]:

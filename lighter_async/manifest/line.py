@@ -147,11 +147,15 @@ class OutputName:
         writer: The name of the writer, or of the output's.
         key: What tells it from others of the same writer.
         suffix: What follows a sample's name in the name of its file.
+        options: The writer's other options, as JSON: an object. Empty without any.
+        lost: The names of those that JSON does not have.
     """
 
     writer: str
     key: str = ""
     suffix: str = ""
+    options: str = ""
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

@@ -176,11 +176,12 @@ def _run(fields: dict[str, Any]) -> RunRecord | None:
         raise LighterAsyncError(
             f"the manifest is of format {version}, and this version of lighter_async knows {FORMAT}; upgrade it"
         )
-    beside = fields.pop("beside", [])
-    run = RunRecord(**fields, beside=tuple(beside))
-    words = run.run, run.writer, run.key, run.suffix, run.boot, *run.beside
+    beside, lost = fields.pop("beside", []), fields.pop("lost_options", [])
+    run = RunRecord(**fields, beside=tuple(beside), lost_options=tuple(lost))
+    words = run.run, run.writer, run.key, run.suffix, run.boot, *run.beside, *run.lost_options
     is_whole = (
-        type(beside) is list
+        type(beside) is type(lost) is list
+        and (run.options is None or type(run.options) is dict)
         and all(type(word) is str for word in words)
         and "/" not in run.suffix
         and type(run.resume) is type(run.numbered) is bool

@@ -27,30 +27,29 @@ def header_line(
     time: float,
 ) -> str:
     """The line that a writer begins with, for each of its series."""
-    return (
-        json.dumps(
-            {
-                "format": FORMAT,
-                "run": run.id,
-                "writer": series.writer,
-                "key": series.key,
-                "suffix": series.suffix,
-                "rank": run.rank,
-                "world_size": run.world_size,
-                "resume": resume,
-                "numbered": run.numbered,
-                "since": begun.since,
-                "boot": boot,
-                "time": round(time, 6),
-                "sequence": begun.sequence,
-                "beside": begun.beside,
-                "durability": durability,
-                "config": config,
-            },
-            separators=(",", ":"),
-        )
-        + "\n"
-    )
+    about = {
+        "format": FORMAT,
+        "run": run.id,
+        "writer": series.writer,
+        "key": series.key,
+        "suffix": series.suffix,
+        "rank": run.rank,
+        "world_size": run.world_size,
+        "resume": resume,
+        "numbered": run.numbered,
+        "since": begun.since,
+        "boot": boot,
+        "time": round(time, 6),
+        "sequence": begun.sequence,
+        "beside": begun.beside,
+        "durability": durability,
+        "config": config,
+    }
+    if series.options:
+        about["options"] = json.loads(series.options)
+    if series.lost:
+        about["lost_options"] = series.lost
+    return json.dumps(about, separators=(",", ":")) + "\n"
 
 
 def loaders_line(run: Run, series: OutputName, loaders: Sequence[Loader], *, named: bool) -> str:
@@ -80,7 +79,13 @@ def mirrored_lines(runs: Sequence[RunRecord], loaders: Sequence[Loaders], *, dur
             header_line(
                 run,
                 Begun(one.sequence, one.since, one.beside),
-                OutputName(one.writer, one.key, one.suffix),
+                OutputName(
+                    one.writer,
+                    one.key,
+                    one.suffix,
+                    json.dumps(one.options) if one.options else "",
+                    one.lost_options,
+                ),
                 resume=one.resume,
                 durability=durability,
                 config=one.config,

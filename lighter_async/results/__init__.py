@@ -44,10 +44,12 @@ def open_results(
         writer: The writer's name, such as ``"tensor"``, where several have stored in the directory.
         key: The key, which of a `FileWriter` is its ``value_key``, likewise.
         decode: Makes a value of a file's bytes, in place of the writer's own decoder; an `Encoder` stands for its
-            decoder, as in ``decode=write_text.with_options(encoding="latin-1")``, since options are not recorded.
+            decoder, as in ``decode=write_text.with_options(encoding="latin-1")``. Without it, the writer's decoder gets
+            those of its options that the run has recorded.
         check: Compare each sample's checksum when it is read. Its size is compared in any case.
         trust: Unpickle what a ``tensor`` writer has stored of other values than tensors and plain containers of them,
-            numpy arrays for example. Whoever can write to the directory can then run code as you.
+            numpy arrays for example, and hand recorded options to decoders of yours. Whoever can write to the directory
+            can then run code as you.
 
     Raises:
         FileNotFoundError: There is no such directory, or no manifest in it.
@@ -76,6 +78,11 @@ def open_results(
         store,
         writer=chosen,
         key=of,
+        options={
+            (run.run, run.rank): (run.options or {}, run.lost_options)
+            for run in manifest.runs
+            if run.series == (chosen, of) and (run.options or run.lost_options)
+        },
         decode=decode,
         check=check,
         trust=trust,

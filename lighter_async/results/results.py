@@ -18,7 +18,7 @@ from lighter_async.results.index import Index
 from lighter_async.results.rows import stored_rows
 from lighter_async.store import TABLE_WRITER, Store
 from lighter_async.tables import content_of
-from lighter_async.writers import Encoder
+from lighter_async.writers import Encoder, as_stored
 from lighter_async.writers.registry import encoder_of
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Results(Mapping[str, Any]):
         *,
         writer: str,
         key: str,
+        options: Mapping[tuple[str, int], tuple[Mapping[str, Any], tuple[str, ...]]] | None = None,
         decode: Callable[[bytes], Any] | Encoder | None = None,
         check: bool = True,
         trust: bool = False,
@@ -61,10 +62,12 @@ class Results(Mapping[str, Any]):
         self._chosen = decode
         self._check = check
         self._trust = trust
+        self._options = dict(options or {})  # by run and rank: those that are recorded, and the names of others
         self._encoder: Encoder | None = None
+        self._with_options: dict[tuple[str, int], Encoder] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_encoder": None}  # found anew by its name
+        return {**self.__dict__, "_encoder": None, "_with_options": {}}  # found anew by its name
 
     def __eq__(self, other: object) -> bool:
         return self is other  # values may be tensors, so they are not compared
@@ -232,10 +235,20 @@ class Results(Mapping[str, Any]):
         try:
             if self._chosen is not None and not isinstance(self._chosen, Encoder):
                 return self._chosen(bytes(data))
-            encoder = self._encoder or self._find_encoder(record)
+            encoder = self._encoder_of(record)
             return encoder.decode(data, shape=record.shape, dtype=record.dtype, trust=self._trust)
         except Exception as error:
             raise self._error(record, "not decoded", describe(error)) from error
+
+    def _encoder_of(self, record: Record) -> Encoder:
+        encoder = self._encoder or self._find_encoder(record)
+        source = record.run, record.rank
+        if self._chosen is not None or source not in self._options:
+            return encoder
+        found = self._with_options.get(source)
+        if found is None:
+            found = self._with_options[source] = as_stored(encoder, *self._options[source], trust=self._trust)
+        return found
 
     def _find_encoder(self, record: Record) -> Encoder:
         encoder = self._chosen if isinstance(self._chosen, Encoder) else encoder_of(self.writer, record.file or "")

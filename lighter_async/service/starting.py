@@ -14,6 +14,7 @@ from lighter_async.staging import StagingPool
 from lighter_async.targets import DirectoryTarget
 from lighter_async.types import Backend, Batch, Result
 from lighter_async.workers import Job, Quarantine, make_backend
+from lighter_async.writers import recorded_options
 
 __all__ = ["close_job", "start_workers"]
 
@@ -84,7 +85,9 @@ def _make_job(setup: Setup) -> Job:
         config=options.run_config,
         store=target.store(),
     )
-    quarantine = Quarantine(directory, target.run, target.durability) if options.on_error == "continue" else None
+    quarantine = None
+    if options.on_error == "continue":
+        quarantine = Quarantine(directory, target.run, target.durability, recorded_options(setup.writer))
     return Job(setup.writer, Session(target, log if options.manifest else None), setup.patience, quarantine)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,8 +102,15 @@ class Staged:
             return None
         return column.rows_between(self.slot.memory, start, stop)
 
-    def kind(self, index: int, key: str | None = None) -> tuple[str, tuple[int, ...]] | None:
-        """The dtype and shape of the same value, if it is a tensor or an array in the slot."""
+    def kind(
+        self, index: int, key: str | None = None, of_dict: Callable[[Mapping[str, Any]], Any] | None = None
+    ) -> tuple[str, tuple[int, ...]] | None:
+        """The dtype and shape of the same value, if it is a tensor or an array in the slot.
+
+        Args:
+            index, key: As of `value`.
+            of_dict: Says those of a dict, of which it gets the dtypes and shapes of tensors and arrays in their places.
+        """
         found = self._kinds.get(key)
         if found is not None:
             return found
@@ -112,7 +119,11 @@ class Staged:
             found = self._kinds[key] = _dtype_text(column.dtype), column.shape[1:]
             return found
         value = self._placed(index, key)
-        return (_dtype_text(value.dtype), value.shape) if isinstance(value, Leaf) else None
+        if of_dict is not None and type(value) is dict:
+            return cast(
+                "tuple[str, tuple[int, ...]] | None", of_dict({name: _kind(one) for name, one in value.items()})
+            )
+        return _kind(value) if isinstance(value, Leaf) else None
 
     def kinds(self, key: str | None = None) -> dict[tuple[str, tuple[int, ...]], int]:
         """The dtypes and shapes of the tensors that `block` gives, with the bytes of one of each."""
@@ -203,6 +214,10 @@ def _restore(value: Any, find: Callable[[Any], Any]) -> Any:
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return tuple.__new__(kind, [_restore(item, find) for item in value])
     return bytearray(value) if kind is bytearray else value
+
+
+def _kind(place: Any) -> Any:
+    return (_dtype_text(place.dtype), place.shape) if isinstance(place, Leaf) else place
 
 
 def _dtype_text(dtype: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -18,6 +19,7 @@ from lighter_async.files import new_token, publish
 from lighter_async.names import RESERVED_PREFIX, check_name
 from lighter_async.types import Durability, Origin, Run
 from lighter_async.workers.plain_values import NotPlainError, from_plain, to_plain
+from lighter_async.writers import RecordedOptions
 
 __all__ = ["Kept", "NeedsTrustError", "Quarantine", "kept_in"]
 
@@ -41,11 +43,13 @@ class Quarantine:
         directory: Where the results are.
         run: Which run, and which of its ranks.
         durability: What its files outlive.
+        options: The writer's.
     """
 
     directory: str
     run: Run
     durability: Durability = "rename"
+    options: RecordedOptions = dataclasses.field(default_factory=RecordedOptions)
 
     def keep(self, value: Any, failure: WriteError, origin: Origin | None, index: int) -> str:
         """Keep a value; returns the folder.
@@ -79,6 +83,8 @@ class Quarantine:
         about = {
             "name": failure.name,
             "writer": failure.writer,
+            "options": self.options.given,
+            "lost_options": self.options.lost,
             "attempts": failure.attempts,
             "error": describe(failure)[:_MOST_TEXT],
             "traceback": "" if cause is None else "".join(traceback.format_exception(cause))[-_MOST_TEXT:],
@@ -109,6 +115,13 @@ class Kept:
 
     folder: Path
     about: dict[str, Any]
+
+    @property
+    def options(self) -> RecordedOptions | None:
+        """The options of the writer that failed; None where an earlier version has kept the value."""
+        if "options" not in self.about:
+            return None
+        return RecordedOptions(self.about["options"], tuple(self.about.get("lost_options", ())))
 
     @property
     def since(self) -> int:
@@ -210,5 +223,12 @@ def _check(about: Any) -> None:
             raise ValueError(f"{field!r} is no number")
     if type(about["time"]) not in (int, float) or not abs(about["time"]) < _LARGEST:
         raise ValueError("'time' is no time")
+    lost = about.get("lost_options", [])
+    if (
+        type(about.get("options", {})) is not dict
+        or type(lost) is not list
+        or not all(type(one) is str for one in lost)
+    ):
+        raise TypeError("'options' are none")
     if about.get("durability", "rename") not in get_args(Durability):
         raise ValueError("'durability' is none that there is")

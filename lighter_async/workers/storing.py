@@ -190,10 +190,12 @@ class Work:
         stored, result, log = self.stored, self.result, self.job.session.log
         if stored and log is not None:
             batch = self.unit.batch
-            first, *others = [output.key for output in self.job.outputs] or [None]
+            first, *others = [(output.key, output.encoder.kind_of_dict) for output in self.job.outputs] or [
+                (None, None)
+            ]
             kind = batch.staged.kind
-            kinds = [kind(one.index, first) for one in stored]
-            other_kinds = [[kind(one.index, key) for key in others] for one in stored] if others else ()
+            kinds = [kind(one.index, *first) for one in stored]
+            other_kinds = [[kind(one.index, *other) for other in others] for one in stored] if others else ()
             append = partial(log.append, stored, batch.names, kinds, batch.origin, other_kinds=other_kinds)
             if not self._append(append, [one.index for one in stored]):
                 return

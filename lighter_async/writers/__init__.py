@@ -7,6 +7,7 @@ from lighter_async.writers.jpeg import write_jpeg
 from lighter_async.writers.json import write_json
 from lighter_async.writers.nifti import write_nifti
 from lighter_async.writers.outputs import Output, Outputs, Writer, first_series, is_built_in, key_of_output, outputs_of
+from lighter_async.writers.recorded import RecordedOptions, as_stored, recorded_options
 from lighter_async.writers.registry import WriterRegistry, writer_registry
 from lighter_async.writers.resolve import resolve_writer
 from lighter_async.writers.safetensors import write_safetensors
@@ -20,13 +21,16 @@ __all__ = [
     "Output",
     "Outputs",
     "PathFunction",
+    "RecordedOptions",
     "Writer",
     "WriterRegistry",
+    "as_stored",
     "encoder",
     "first_series",
     "is_built_in",
     "key_of_output",
     "outputs_of",
+    "recorded_options",
     "resolve_writer",
     "write_image_2d",
     "write_image_3d",

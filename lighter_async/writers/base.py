@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from lighter_async.block import Block, EncodedRows, Rows
+from lighter_async.configs import plain
 from lighter_async.errors import meant
 from lighter_async.files import publish
 from lighter_async.names import with_suffix
@@ -23,6 +24,9 @@ __all__ = ["Encoded", "Encoder", "PathFunction", "as_parts", "encoder"]
 
 Encoded: TypeAlias = "bytes | bytearray | memoryview | Sequence[bytes | bytearray | memoryview]"
 """What an encoder returns: a bytes-like object, or several to be stored one after the other."""
+
+
+_CONTEXT = ("shape", "dtype", "trust")  # what a decoder is told of a sample
 
 
 class Templates(Protocol):
@@ -71,6 +75,9 @@ class Encoder:
             to leave fewer bytes to copy. The result has to encode to the same bytes.
         remark: ``(value, **options) -> str | None``, called in the caller's process with the first batch or sample
             that is handed over: what a person should know of how such values are written, which becomes a warning.
+        kind_of_dict: ``(parts) -> (dtype, shape) | None``, what is recorded as the dtype and the shape of a value that
+            is a dict: ``parts`` is the prepared dict with ``(dtype, shape)`` in the place of each tensor and array. It
+            takes no options.
         templates: What `encode_block` needs for some kinds of tensor, and only this process can make.
         check: ``(**options)``, called when options are given, and when a writer is made with it; raises if one has a
             value that it may not have, or a package is not installed.
@@ -98,6 +105,7 @@ class Encoder:
         prepare: Callable[..., Any] | None = None,
         reduce: Callable[..., Any] | None = None,
         remark: Callable[..., str | None] | None = None,
+        kind_of_dict: Callable[[Mapping[str, Any]], tuple[str, tuple[int, ...]] | None] | None = None,
         templates: Templates | None = None,
         check: Callable[..., None] | None = None,
         decode: Callable[..., Any] | None = None,
@@ -130,7 +138,9 @@ class Encoder:
         self._context = _keywords_of(decode)
         self.reduce = reduce
         self.remark = remark
+        self.kind_of_dict = kind_of_dict
         self.suffix = suffix
+        self.made_with: dict[str, Any] | None = None  # the options with which a class or a function has made it
         self.name: str = name or known.name
         self.__doc__ = encode.__doc__
         self.__name__ = self.name
@@ -254,6 +264,9 @@ class Encoder:
             ValueError: An option has a value that it may not have.
         """
         self._check_known(options)
+        options = {
+            name: plain(value) for name, value in options.items()
+        }  # as a configuration's own `_target_` calls it
         encode, encode_block, encode_rows = self._encode, self._encode_block, self._encode_rows
         encode_columns, encode_blocks, prepare = self._encode_columns, self._encode_blocks, self.prepare
         reduce, remark, decode = self.reduce, self.remark, self.decoder
@@ -281,6 +294,7 @@ class Encoder:
             prepare=prepare,
             reduce=reduce,
             remark=remark,
+            kind_of_dict=self.kind_of_dict,
             templates=self._templates,
             check=self._check,
             decode=decode,
@@ -288,6 +302,18 @@ class Encoder:
         if isinstance(encode, functools.partial):
             changed._run_check()
         return changed
+
+    def given_options(self) -> dict[str, Any]:
+        """The options that make this encoder, its suffix among them; or those that its class or function was given."""
+        if self.made_with is not None:
+            return dict(self.made_with)
+        own = self._encode.keywords if isinstance(self._encode, functools.partial) else {}
+        return {"suffix": self.suffix, **own} if type(self) is Encoder else dict(own)
+
+    def decoder_options(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Those of some options that its decoder takes, too."""
+        names = [name for name in names if name not in _CONTEXT]
+        return _keywords_of(self.decoder, names)
 
     def _run_check(self) -> None:
         if self._check is not None:
@@ -356,9 +382,7 @@ def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
         return None
 
 
-def _keywords_of(
-    decode: Callable[..., Any] | None, names: Iterable[str] = ("shape", "dtype", "trust")
-) -> tuple[str, ...]:
+def _keywords_of(decode: Callable[..., Any] | None, names: Iterable[str] = _CONTEXT) -> tuple[str, ...]:
     """The names for which a decoder has keyword parameters."""
     if decode is None:
         return ()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lighter_async.block import Block
 from lighter_async.npy import numpy_dtype
 
-__all__ = ["array_of", "block_of", "is_tensor", "without_class"]
+__all__ = ["array_of", "block_of", "check_not_masked", "is_tensor", "without_class"]
 
 _ATOMS = frozenset({float, int, str, bool, bytes, type(None)})
 _MOST_LOOKED_AT = 256  # items of a container
@@ -41,6 +41,7 @@ def array_of(value: Any, what: str, *, widen: bool = False, in_c_order: bool = T
     if type(value) is Block:
         return _array_of_block(value, what, widen=widen)
     if isinstance(value, (np.ndarray, np.generic)):
+        check_not_masked(value)
         array = np.asarray(value)
         if array.dtype.hasobject:
             raise TypeError("an array of objects is pickled, and that is not written; convert it to numbers or texts")
@@ -55,6 +56,24 @@ def array_of(value: Any, what: str, *, widen: bool = False, in_c_order: bool = T
     else:
         numpy_dtype(name, what)
     return np.asarray(plain.numpy())
+
+
+def check_not_masked(array: Any) -> None:
+    """Refuse an array of which a mask says that some elements do not count: in a file they would, and be any numbers.
+
+    Raises:
+        TypeError: It is a masked array, with at least one element masked.
+    """
+    if _is_masked(array):
+        raise TypeError(
+            "a masked array would lose its mask here; write array.filled(value), with the value that means 'none', or "
+            "array.data and numpy.ma.getmaskarray(array) apart"
+        )
+
+
+def _is_masked(array: Any) -> bool:
+    masked = sys.modules.get("numpy.ma")
+    return masked is not None and isinstance(array, masked.MaskedArray) and bool(masked.is_masked(array))
 
 
 def block_of(value: Any, what: str) -> Block:
@@ -78,11 +97,12 @@ def block_of(value: Any, what: str) -> Block:
 
 
 def without_class(value: Any, *, is_batch: bool = False, **options: Any) -> Any:
-    """A value whose dense tensors of a class of their own are plain tensors of the same memory, also in containers.
+    """A value whose dense tensors and arrays of a class of their own are plain ones of the same memory, also inside.
 
     As `Encoder.prepare`, for formats in which the class has no place. What a class keeps beside the elements is left
-    out; a class that computes its elements (``__torch_dispatch__``) stays. Long containers are not looked into: their
-    tensors keep their class, which changes no file.
+    out, but for the mask of a masked array, which is to be refused; a class that computes its elements
+    (``__torch_dispatch__``) stays. Long containers are not looked into: what is in them keeps its class, which changes
+    no file.
     """
     kind = type(value)
     if kind in _ATOMS:
@@ -95,6 +115,12 @@ def without_class(value: Any, *, is_batch: bool = False, **options: Any) -> Any:
             return value
         with torch._C.DisableTorchFunctionSubclass():
             return value.detach().as_subclass(torch.Tensor)
+    if isinstance(value, np.ndarray):
+        if kind is np.ndarray or value.dtype.kind == "V" or value.dtype.hasobject:
+            return value
+        if not _is_masked(value):
+            return np.asarray(value)
+        return [without_class(row) for row in value] if is_batch and value.ndim else value
     if (kind is list or kind is tuple) and len(value) <= _MOST_LOOKED_AT:
         made = [without_class(item) for item in value]
         return value if all(one is other for one, other in zip(made, value, strict=True)) else kind(made)

@@ -187,7 +187,7 @@ def _pillow_level(codec: str, compress_level: int | None) -> int:
     if codec != "pillow":
         raise ValueError(f"codec is 'isal' or 'pillow', not {shown(codec)}")
     level = 6 if compress_level is None else compress_level
-    if level not in range(10):
+    if type(level) is not int or level not in range(10):
         raise ValueError(f"compress_level of codec 'pillow' is 0 to 9, not {shown(compress_level)}")
     return level
 

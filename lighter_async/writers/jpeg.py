@@ -91,7 +91,10 @@ def _check(*, quality: int = 90, subsampling: Subsampling = "4:2:0", scale: Scal
     if type(quality) is not int or not 1 <= quality <= 100:
         raise ValueError(f"quality is 1 to 100, not {shown(quality)}")
     if not isinstance(subsampling, str) or subsampling not in _SUBSAMPLINGS:
-        raise ValueError(f"subsampling is one of {', '.join(map(repr, _SUBSAMPLINGS))}, not {shown(subsampling)}")
+        raise ValueError(
+            f"subsampling is one of {', '.join(map(repr, _SUBSAMPLINGS))}, not {shown(subsampling)}"
+            + ("; in YAML, 4:2:0 without quotes is a number" if isinstance(subsampling, int) else "")
+        )
 
 
 def _remark(value: Any, **options: Any) -> str | None:

@@ -26,24 +26,63 @@ def encode_json(value: Any, *, not_finite: NotFinite = "error", indent: int | No
     Args:
         value: None, bool, numbers, texts, and lists, tuples and dicts of them, with texts as keys; dense tensors and
             arrays, also in them, as nested lists, and those of no dimension as numbers. Each number is written so
-            that reading it gives the same one; a float32 is read as the float64 of that value.
+            that reading it gives the same one; a float32 is read as the float64 of that value. Texts and numbers of a
+            class of their own, such as an enum's members, are what they equal.
         not_finite: What becomes of NaN and the infinities, which JSON lacks: ``"error"`` refuses the sample, ``"null"``
             writes null, and ``"literal"`` NaN, Infinity and -Infinity, which Python's `json` reads and others may not.
         indent: Spaces for each level, on lines of their own; by default all is one line without spaces.
 
     Raises:
         TypeError: It holds something else; the message says where.
-        ValueError: It holds a number that is not finite, likewise.
+        ValueError: It holds a number that is not finite, or has thousands of digits, or a text that is none, likewise;
+            or it holds itself, or is nested hundreds of levels deep.
     """
     try:
         plain = _plain(value, _NOT_FINITE[not_finite])
+        try:
+            return _encoded(plain, not_finite, indent)
+        except (UnicodeEncodeError, ValueError):
+            _check_atoms(plain)
+            raise
     except _Refused as refused:
         where = "".join(f"[{key!r:.100}]" for key in reversed(refused.path))
         raise refused.kind(f"value{where} {refused.text}" if where else f"the value {refused.text}") from None
+    except RecursionError as error:
+        raise ValueError(
+            "the value holds itself, or has more levels of lists and dicts than can be written and read; write it flat"
+        ) from error
+
+
+def _encoded(plain: Any, not_finite: NotFinite, indent: int | None) -> bytes:
     if indent is None and not_finite != "literal":
         return msgspec.json.encode(plain)
     separators = (",", ":") if indent is None else (",", ": ")
     return json.dumps(plain, ensure_ascii=False, indent=indent, separators=separators).encode()
+
+
+def _check_atoms(plain: Any) -> None:
+    """Find what the encoder has refused, in a value of None, bool, int, float, str, list and dict alone.
+
+    Raises:
+        _Refused: It holds a text or a whole number that cannot be written.
+    """
+    if isinstance(plain, dict):
+        for key, item in plain.items():
+            _inside(key, key, _check_atoms)
+            _inside(item, key, _check_atoms)
+    elif isinstance(plain, list):
+        for number, item in enumerate(plain):
+            _inside(item, number, _check_atoms)
+    elif isinstance(plain, str):
+        try:
+            plain.encode()
+        except UnicodeEncodeError as error:
+            raise _Refused(ValueError, f"is no valid text: {shown(plain)} ({error}); replace what is not") from error
+    elif isinstance(plain, int):
+        try:
+            str(plain)
+        except ValueError as error:
+            raise _Refused(ValueError, f"is a number of too many digits ({error}); write hex(value)") from error
 
 
 def decode_json(data: bytes | memoryview) -> Any:
@@ -98,11 +137,20 @@ def _plain(value: Any, not_finite: Callable[[float], Any]) -> Any:
     if kind is str or kind is int or kind is bool or value is None:
         return value
     if isinstance(value, Mapping):
-        return {_name(key): _inside(item, key, not_finite) for key, item in value.items()}
+        found = {_name(key): _inside(item, key, _plain, not_finite) for key, item in value.items()}
+        if len(found) < len(value):
+            raise _Refused(ValueError, "has two keys of the same text; give them different ones")
+        return found
     if isinstance(value, (list, tuple)):
-        return [_inside(item, number, not_finite) for number, item in enumerate(value)]
+        return [_inside(item, number, _plain, not_finite) for number, item in enumerate(value)]
+    if isinstance(value, str):
+        return str.__str__(value)  # of an enum's member the value, whatever it prints
     if kind is Block or isinstance(value, (np.ndarray, np.generic)) or is_tensor(value):
         return _list_of(value, not_finite)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return _plain(float.__float__(value), not_finite)
     if kind is bytes or kind is bytearray:
         raise _Refused(TypeError, "is bytes, which JSON lacks; write base64.b64encode(value).decode()")
     raise _Refused(
@@ -112,9 +160,10 @@ def _plain(value: Any, not_finite: Callable[[float], Any]) -> Any:
     )
 
 
-def _inside(value: Any, key: Any, not_finite: Callable[[float], Any]) -> Any:
+def _inside(value: Any, key: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function makes of an item; where it refuses it, the way there is noted."""
     try:
-        return _plain(value, not_finite)
+        return function(value, *arguments)
     except _Refused as refused:
         refused.path.append(key)
         raise
@@ -127,7 +176,7 @@ def _name(key: Any) -> str:
             f"has the key {shown(key)}, and JSON's are texts, as which it would be read back; write "
             "{str(key): item for key, item in value.items()}",
         )
-    return str(key)
+    return str.__str__(key)
 
 
 def _list_of(value: Any, not_finite: Callable[[float], Any]) -> Any:
@@ -154,7 +203,10 @@ def _check(*, not_finite: NotFinite = "error", indent: int | None = None) -> Non
         ValueError: An option is out of range.
     """
     if not isinstance(not_finite, str) or not_finite not in _NOT_FINITE:
-        raise ValueError(f"not_finite is {', '.join(map(repr, _NOT_FINITE))}, not {shown(not_finite)}")
+        raise ValueError(
+            f"not_finite is {', '.join(map(repr, _NOT_FINITE))}, not {shown(not_finite)}"
+            + ("; in YAML, null without quotes is none" if not_finite is None else "")
+        )
     if indent is not None and (type(indent) is not int or not 0 <= indent <= 16):
         raise ValueError(f"indent is None or 0 to 16 spaces, not {shown(indent)}")
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lighter_async.block import Block
 from lighter_async.errors import describe, shown
 from lighter_async.writers.base import Encoder
-from lighter_async.writers.dense import array_of, is_tensor, without_class
+from lighter_async.writers.dense import array_of, check_not_masked, is_tensor, without_class
 from lighter_async.writers.nifti_axes import as_written, check_rank, copy_in_slices, in_file
 from lighter_async.writers.nifti_header import DTYPES, HEADER_BYTES, MOST_DIMENSIONS, header, parse
 
@@ -28,6 +28,8 @@ _WHAT = "a NIfTI image"
 _IMAGE, _AFFINE, _ORDER = "image", "affine", "order"
 _GZIP = 31  # zlib's word for gzip's format
 _MOST_DEFLATED = 1032  # bytes that deflate packs into one, at most
+_MOST_MILLIMETRES = 1e30  # of an affine's numbers, which are squared and stored as float32
+_NOISE = 1e-6  # what an inverse leaves of a 0
 
 LEVELS = range(13)
 """From the fastest to the smallest: 0 to 3 are ISA-L's levels, from 4 on they are libdeflate's."""
@@ -60,7 +62,7 @@ def encode_nifti(
     Raises:
         TypeError: The value is none of these, or NIfTI has no such dtype.
         ValueError: It has too few or too many dimensions, or one that is too long or of length 0; or the affine is no
-            matrix of finite numbers.
+            matrix of finite numbers, or its last row is not (0, 0, 0, 1).
     """
     image, own_affine, is_turned = _parts_of(value)
     matrix = _matrix(affine if own_affine is None else own_affine)
@@ -121,13 +123,30 @@ def _parts_of(value: Any) -> tuple[Any, Any, bool]:
             )
         affine, is_turned, value = value.get(_AFFINE), value.get(_ORDER) == "F", value[_IMAGE]
     if affine is None and _is_meta_tensor(value):
-        affine = value.affine
+        affine = _affine_of(value)
     return value, affine, is_turned
 
 
 def _is_meta_tensor(value: Any) -> bool:
     """Whether it is a MONAI ``MetaTensor``, or alike."""
     return is_tensor(value) and hasattr(value, "affine") and hasattr(value, "meta")
+
+
+def _affine_of(value: Any, row: int | None = None) -> Any:
+    """The affine of a `MetaTensor`, or of a row of a batch, to the coordinates that NIfTI has.
+
+    Some of MONAI's readers leave it in coordinates of left and posterior, and note that in ``meta["space"]``.
+    """
+    affine, space = value.affine, value.meta.get("space") if isinstance(value.meta, Mapping) else None
+    if row is not None and getattr(affine, "ndim", 2) == 3 and len(affine) == len(value):
+        affine = affine[row]
+    if isinstance(space, (list, tuple)) and len(space) == len(value):
+        space = space[row or 0]
+    if space != "LPS":
+        return affine
+    affine = affine.clone() if is_tensor(affine) else np.array(affine)
+    affine[..., : min(2, affine.shape[-1] - 1), :] *= -1
+    return affine
 
 
 def _prepare(value: Any, *, is_batch: bool, **options: Any) -> Any:
@@ -138,23 +157,19 @@ def _prepare(value: Any, *, is_batch: bool, **options: Any) -> Any:
     """
     if isinstance(value, Mapping):
         if type(value) is not dict or not _is_meta_tensor(value.get(_IMAGE)):
-            return value
+            return without_class(value)
         affine = value.get(_AFFINE)
-        return {**value, **_on_its_way(value[_IMAGE], value[_IMAGE].affine if affine is None else affine)}
+        return {**value, **_on_its_way(value[_IMAGE], _affine_of(value[_IMAGE]) if affine is None else affine)}
     if not is_tensor(value):
-        return value
+        return without_class(value, is_batch=is_batch)
     if not _is_meta_tensor(value):
         plain = without_class(value)
         if plain.device.type == "cpu" or not _is_dense(plain) or plain.ndim < 2:
             return plain
         return [_on_its_way(row, None) for row in plain] if is_batch else _on_its_way(plain, None)
     if not is_batch:
-        return _on_its_way(value, value.affine)
-    affine = value.affine
-    has_one_each = getattr(affine, "ndim", 2) == 3 and len(affine) == len(value)
-    return [
-        _on_its_way(row, affine[index] if has_one_each else affine) for index, row in enumerate(without_class(value))
-    ]
+        return _on_its_way(value, _affine_of(value))
+    return [_on_its_way(row, _affine_of(value, index)) for index, row in enumerate(without_class(value))]
 
 
 def _on_its_way(image: Any, affine: Any) -> dict[str, Any]:
@@ -162,6 +177,15 @@ def _on_its_way(image: Any, affine: Any) -> dict[str, Any]:
     if image.device.type == "cpu" or not _is_dense(image):
         return {_IMAGE: image, _AFFINE: affine}
     return {_IMAGE: image.permute(*range(image.ndim - 1, -1, -1)), _AFFINE: affine, _ORDER: "F"}
+
+
+def _kind(parts: Mapping[str, Any]) -> tuple[str, tuple[int, ...]] | None:
+    """The dtype and the shape of a dict's image, with its axes in the value's order."""
+    found = parts.get(_IMAGE)
+    if not isinstance(found, tuple):
+        return None
+    dtype, shape = found
+    return dtype, tuple(reversed(shape)) if parts.get(_ORDER) == "F" else shape
 
 
 def _is_dense(tensor: Any) -> bool:
@@ -176,7 +200,7 @@ def _voxels(image: Any) -> NDArray[Any]:
     """
     array = array_of(image, _WHAT, widen=True, in_c_order=False)
     if array.dtype == np.bool_:
-        array = array.view(np.uint8)
+        array = array.astype(np.uint8)  # not a view: True may be any byte but 0
     elif array.dtype == np.float16:
         array = array.astype(np.float32)
     if array.dtype.name not in DTYPES:
@@ -187,15 +211,20 @@ def _voxels(image: Any) -> NDArray[Any]:
 def _matrix(affine: Any) -> NDArray[np.float64]:
     """
     Raises:
-        ValueError: It is no affine.
+        ValueError: It is no affine, or one that the file cannot hold.
     """
     matrix = np.eye(4)
     if affine is None:
         return matrix
     try:
-        given = np.asarray(
-            array_of(affine, "an affine") if is_tensor(affine) or type(affine) is Block else affine, np.float64
-        )
+        if is_tensor(affine) or type(affine) is Block:
+            numbers = array_of(affine, "an affine")
+        else:
+            check_not_masked(affine)
+            numbers = np.asarray(affine)
+        if numbers.dtype.kind == "c":
+            raise TypeError("its numbers are complex")
+        given = numbers.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"an affine is a matrix of numbers, not {shown(affine)} ({describe(error)})") from error
     if given.ndim != 2 or given.shape[0] != given.shape[1] or len(given) < 2 or not np.isfinite(given).all():
@@ -205,8 +234,35 @@ def _matrix(affine: Any) -> NDArray[np.float64]:
         )
     size = min(len(given) - 1, 3)
     matrix[:size, :size] = given[:size, :size]
-    matrix[:size, 3] = given[:size, -1] if size > 1 else 0
+    matrix[:size, 3] = given[:size, -1]
+    if given[-1].tolist() != [0.0, 0.0, 0.0, 1.0]:
+        _check_complete(given, size)
+    if np.abs(matrix).max() > _MOST_MILLIMETRES:
+        raise ValueError(f"an affine of a NIfTI image has numbers up to {_MOST_MILLIMETRES:g}, got {given.tolist()}")
     return matrix
+
+
+def _check_complete(given: NDArray[np.float64], size: int) -> None:
+    """Check that what the file does not hold of an affine says nothing: the last row, and those of a fourth axis.
+
+    Raises:
+        ValueError: It says something.
+    """
+    rest = given.copy()
+    rest[:size, :size] = np.eye(size)
+    rest[:size, -1] = 0
+    if np.abs(rest - np.eye(len(given))).max() <= _NOISE:
+        return
+    if np.abs(given[-1, :-1]).max() > _NOISE and np.abs(given[:-1, -1]).max() <= _NOISE:
+        hint = "; it is the transpose of one, so hand over affine.T"
+    elif size < len(given) - 1:
+        hint = "; of more than three axes it holds nothing, so hand over the (4, 4) of the first three"
+    else:
+        hint = "; affine / affine[-1, -1] is one if its last row is (0, 0, 0, w)"
+    raise ValueError(
+        f"an affine has the last row (0, 0, 0, 1), and a NIfTI image holds its other rows alone, got {given.tolist()}"
+        + hint
+    )
 
 
 def _is_compressed(suffix: str) -> bool:
@@ -245,6 +301,7 @@ write_nifti = Encoder(
     encode_block=encode_nifti,
     encode_blocks=encode_nifti,
     prepare=_prepare,
+    kind_of_dict=_kind,
     check=_check,
     decode=decode_nifti,
 )

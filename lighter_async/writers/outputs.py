@@ -59,6 +59,7 @@ class Outputs:
                     f"output {shown(key)} cannot be a part of a file name; take at most 64 ASCII letters, digits, '_' "
                     "and '-'"
                 )
+        encoders = {str.__str__(key): encoder for key, encoder in encoders.items()}  # of an enum's member the value
         lowered = {key.lower() for key in encoders}
         if len(lowered) < len(encoders):
             raise ValueError(f"outputs {', '.join(map(repr, encoders))} differ in case alone, and so would files")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lighter_async.block import Block
 from lighter_async.errors import shown
+from lighter_async.writers.dense import check_not_masked
 from lighter_async.writers.scaling import Scale, black_and_span, checked_scale, finite_extremes, precision_of, scaled
 
 __all__ = ["Mode", "as_tensor", "pixels_of_block", "reduced", "to_pixels"]
@@ -81,7 +82,8 @@ def pixels_of_block(block: Block, mode: Mode | None = None, scale: Scale = "unit
         return block.memory.view(pixel)
     if scale == "unit":
         if block.dtype == "bool":
-            return block.memory * pixel(highest)
+            ones: NDArray[Any] = block.memory.view(np.bool_).astype(pixel)  # True may be any byte but 0
+            return ones * pixel(highest)
         if block.dtype not in _FLOATS:
             return None
         precision = "float64" if wide else "float32"
@@ -140,11 +142,11 @@ def as_tensor(value: Any) -> Any:
         return value
     if not isinstance(value, np.ndarray):
         raise TypeError(f"an image is a tensor or a numpy array, not {type(value).__name__}: {shown(value)}")
-    # A copy in the machine's byte order and without negative strides, which tensors cannot have; nor can they be
-    # read-only, as arrays in a slot are.
-    array = np.array(value, value.dtype.newbyteorder("="), order="C", subok=False)
+    check_not_masked(value)
     try:
-        return torch.from_numpy(array)
+        # A copy in the machine's byte order and without negative strides, which tensors cannot have; nor can they be
+        # read-only, as arrays in a slot are.
+        return torch.from_numpy(np.array(value, value.dtype.newbyteorder("="), order="C", subok=False))
     except TypeError as error:
         raise TypeError(f"an image cannot hold numpy's {value.dtype}; convert it to float32 or uint8") from error
 

@@ -41,7 +41,7 @@ def check_png(level: int | None, filter: str) -> None:
     Raises:
         ValueError: There is no such level or filter.
     """
-    if level is not None and level not in LEVELS:
+    if level is not None and (type(level) is not int or level not in LEVELS):
         raise ValueError(
             f"compress_level is {LEVELS[0]} to {LEVELS[-1]}, not {shown(level)}; codec='pillow' takes 0 to 9"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import pkgutil
@@ -39,8 +40,7 @@ def resolve_writer(
     """
     chosen = _checked(options)
     if isinstance(writer, str) and _SEVERAL.fullmatch(writer) and writer not in writer_registry:
-        pairs = (one.split("=", 1) for one in writer.split(","))
-        writer = {key.strip(): name.strip() for key, name in pairs}
+        writer = _of_pairs(writer)
     if isinstance(writer, Mapping):
         return _outputs(writer, chosen)
     if isinstance(writer, str) and ":" in writer and writer not in writer_registry:
@@ -60,6 +60,22 @@ def resolve_writer(
     function = PathFunction.of(found)
     _check_arguments(found, name or function.name)
     return PathFunction(found, name, function.is_async) if name else function
+
+
+def _of_pairs(text: str) -> dict[str, str]:
+    """The writers of several outputs, of one text.
+
+    Raises:
+        ValueError: An output is in it twice.
+    """
+    writers: dict[str, str] = {}
+    for key, name in (map(str.strip, one.split("=", 1)) for one in text.split(",")):
+        if key in writers:
+            raise ValueError(
+                f"output {key!r} has two writers in {shown(text)}, and one file; give each writer an output of its own"
+            )
+        writers[key] = name
+    return writers
 
 
 def _outputs(writers: Mapping[str, Any], options: dict[str, Any]) -> Outputs:
@@ -170,6 +186,9 @@ def _made(make: Callable[..., Any], options: dict[str, Any], name: str) -> Any:
     if signature is not None:
         _check_known(signature, (), options, name, list(signature.parameters.values()))
     made = make(**options)
+    if isinstance(made, Encoder):
+        made = copy.copy(made)  # it may be one that others have, too
+        made.made_with = dict(options)
     if not callable(made):  # as encoders are, too
         raise TypeError(
             f"writer {name} takes no (path, value), so that it was called to make a writer, and returned "

@@ -85,8 +85,13 @@ def encode_safetensors(
                 f"a safetensors file holds tensors by name, and {shown(name)} is a {type(one).__name__}; give each "
                 "tensor in it a name of its own, such as 'decoder.0.weight'"
             )
-        blocks[name] = block_of(one, _WHAT)
-        _code_of(blocks[name].dtype)
+        try:
+            blocks[name] = block_of(one, _WHAT)
+            _code_of(blocks[name].dtype)
+        except TypeError as error:
+            if named is not value:
+                raise
+            raise TypeError(f"{shown(name)}: {error}") from error
     kinds = [_Kind(name, one.dtype, one.shape, one.memory.nbytes) for name, one in blocks.items()]
     kinds.sort(key=lambda kind: (_PLACES[kind.dtype], kind.name))
     return [_header(tuple(kinds), _hashable(metadata)), *[blocks[kind.name].memory.data for kind in kinds]]
@@ -180,6 +185,18 @@ def _check_name(name: Any) -> None:
         raise TypeError(f"tensors have names in a safetensors file, which are texts, not {shown(name)}")
     if name == _METADATA:
         raise ValueError(f"no tensor of a safetensors file can be called {_METADATA!r}")
+    _check_text(name)
+
+
+def _check_text(text: str) -> None:
+    """
+    Raises:
+        ValueError: It has half a surrogate pair, which no encoding of texts has.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{shown(text)} is no valid text ({error}); replace what is not") from error
 
 
 def _check(*, key: str = "value", metadata: Mapping[str, str] | None = None) -> None:
@@ -195,6 +212,7 @@ def _check(*, key: str = "value", metadata: Mapping[str, str] | None = None) -> 
     for one in (one for pair in metadata.items() for one in pair):
         if not isinstance(one, str):
             raise TypeError(f"metadata is a dict from texts to texts, and {shown(one)} in it is none; use str(value)")
+        _check_text(one)
 
 
 write_safetensors = Encoder(

@@ -13,6 +13,7 @@ from lighter_async.block import Block, EncodedRows, Rows
 from lighter_async.errors import shown
 from lighter_async.table_row import DTYPES, decode_row, pack_row, packed_array, padded_row, template_of
 from lighter_async.writers.base import Encoder
+from lighter_async.writers.dense import check_not_masked
 
 __all__ = ["decode_table_row", "encode_table_row", "write_table_row"]
 
@@ -92,6 +93,10 @@ def _check_text(text: str, what: str) -> None:
 
 
 def _packed_array(array: NDArray[Any], key: str) -> Any:
+    try:
+        check_not_masked(array)
+    except TypeError as error:
+        raise TypeError(f"column {key!r}: {error}") from None
     if array.dtype.kind == "U":
         return _packed(array.tolist(), key)
     if array.dtype.hasobject:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections import OrderedDict
+from contextlib import suppress
 from typing import Any
 
 from lighter_async.writers.base import Encoder
@@ -16,7 +18,8 @@ __all__ = ["decode_tensor", "encode_tensor", "write_tensor"]
 def encode_tensor(tensor: Any) -> memoryview:
     """What `torch.save` writes for a tensor of any shape and dtype, or for any object that it can save.
 
-    Only the tensor's own elements are stored, even if it is a view of a larger tensor. A sparse, quantised or
+    Only the tensor's own elements are stored, even if it is a view of a larger tensor, such as a row of a batch; so it
+    is with tensors in lists, tuples and dicts. A sparse, quantised or
     subclassed tensor is stored as such. Gradients and the device are not part of a prediction: `torch.load` gives a
     CPU tensor without them. Tensors and plain containers of tensors load as they are; numpy arrays, subclasses and
     other objects load with ``torch.load(path, weights_only=False)``.
@@ -27,15 +30,40 @@ def encode_tensor(tensor: Any) -> memoryview:
     """
     import torch
 
-    if isinstance(tensor, torch.Tensor):
-        if tensor.layout is torch._mkldnn:  # type: ignore[attr-defined]
-            raise TypeError("a tensor of layout torch._mkldnn cannot be saved; write tensor.to_dense()")
-        tensor = tensor.detach().cpu()
-        if _is_part_of_larger(tensor):
-            tensor = tensor.clone()
+    with suppress(RecursionError):  # what is nested that deep is left to PyTorch
+        tensor = _with_own_elements(tensor)
     buffer = io.BytesIO()
     torch.save(tensor, buffer)
     return buffer.getbuffer()
+
+
+def _with_own_elements(value: Any, known: dict[int, Any] | None = None) -> Any:
+    """A value whose tensors, also in plain containers, are on the host, have no gradients, and are no part of others.
+
+    Args:
+        value: The value.
+        known: What was made of its parts already, by their ids: a part may be there many times.
+    """
+    known = {} if known is None else known
+    if id(value) not in known:
+        known[id(value)] = _made_own(value, known)
+    return known[id(value)]
+
+
+def _made_own(value: Any, known: dict[int, Any]) -> Any:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        if value.layout is torch._mkldnn:  # type: ignore[attr-defined]
+            raise TypeError("a tensor of layout torch._mkldnn cannot be saved; write tensor.to_dense()")
+        tensor = value.detach().cpu()
+        return tensor.clone() if _is_part_of_larger(tensor) else tensor
+    kind = type(value)
+    if kind is list or kind is tuple:
+        return kind([_with_own_elements(item, known) for item in value])
+    if (kind is dict or kind is OrderedDict) and not getattr(value, "__dict__", None):
+        return kind((key, _with_own_elements(item, known)) for key, item in value.items())
+    return value
 
 
 def _is_part_of_larger(tensor: Any) -> bool:

@@ -6,13 +6,14 @@ import io
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
+from xml.etree import ElementTree
 
 import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 from xxhash import xxh3_128_digest
 
-from lighter_async.errors import shown
+from lighter_async.errors import describe, shown
 from lighter_async.writers.base import Encoder
 from lighter_async.writers.dense import array_of, without_class
 
@@ -30,6 +31,8 @@ _LACKING_IN_OME = ("int64", "uint64", "float16")
 _MOST_BYTES = 0xF0000000  # of a file whose offsets have 32 bits
 _MOST_DEFLATED = 1032  # bytes that deflate packs into one, at most
 _LARGE = 1 << 26  # bytes
+_SIZES = frozenset(f"Size{axis}" for axis in "TCZYX")
+_UNSEEN = frozenset({"Name", "DimensionOrder", "Type"})  # as long as they are those that a file has without them
 
 LEVELS = range(13)
 """Of zlib: 0 to 3 are ISA-L's levels, from 4 on libdeflate's."""
@@ -79,15 +82,20 @@ def encode_tiff(
         # Equal values have one identifier, and others another.
         identifier = uuid.UUID(bytes=xxh3_128_digest(array.reshape(-1).view(np.uint8).data))
         options |= {"ome": True, "metadata": {**(metadata or {}), "axes": axes, "UUID": str(identifier)}}
-    buffer = io.BytesIO()
     differences = predictor and compression is not None and array.dtype.kind in "iu" and array.itemsize <= 4
+    options |= {"compression": compression, "predictor": differences or None}
+    pages: Any = array
     if compression == "zlib" and (array.shape[-1] > 1 or array.ndim == 2):  # else tifffile makes a row of a column
         native = array.astype(array.dtype.newbyteorder("<"), copy=False)
         pages = _deflated(native, differences, 1 if compress_level is None else compress_level)
         options |= {"shape": array.shape, "dtype": native.dtype, "rowsperstrip": array.shape[-2], "byteorder": "<"}
-        tifffile.imwrite(buffer, pages, compression="zlib", predictor=differences or None, **options)
-    else:
-        tifffile.imwrite(buffer, array, compression=compression, predictor=differences or None, **options)
+    buffer = io.BytesIO()
+    try:
+        tifffile.imwrite(buffer, pages, **options)
+    except (IndexError, ValueError) as error:
+        if not metadata:
+            raise
+        raise ValueError(f"the metadata does not go with {axes} of shape {array.shape}: {describe(error)}") from error
     return buffer.getbuffer()
 
 
@@ -182,14 +190,53 @@ def _check(
         raise TypeError(f"metadata is a dict, not {shown(metadata)}")
     if metadata is not None and axes is None:
         raise TypeError("metadata is that of an OME-TIFF, which has axes, too: give them, as in axes='CYX'")
+    if axes is not None:
+        # Sizes are compared with those of each array.
+        _check_metadata(axes, {name: one for name, one in (metadata or {}).items() if name not in _SIZES})
     try:
-        encode_tiff(np.zeros((2,) * len(axes or "YX"), np.uint8), compression=compression, axes=axes, metadata=metadata)
+        encode_tiff(np.zeros((1, 1), np.uint8), compression=compression)
     except (KeyError, ImportError) as error:
         if compression not in ("lzw", "zstd"):
             raise
         raise ImportError(
             f"compression={compression!r} is done by imagecodecs, which is not installed: pip install imagecodecs"
         ) from error
+
+
+def _check_metadata(axes: str, metadata: dict[str, Any]) -> None:
+    """
+    Raises:
+        ValueError, TypeError: tifffile does not take it, leaves something out, or makes something of it that is no XML.
+    """
+    if not all(isinstance(name, str) for name in metadata):
+        raise TypeError(f"metadata of an OME-TIFF has texts as names, not {shown(list(metadata))}")
+    if own := {"axes", "UUID"} & metadata.keys():
+        raise ValueError(
+            f"metadata of an OME-TIFF has no {min(own)!r} of the user's: the option axes and the values tell"
+        )
+    try:
+        made = _ome_xml(axes, metadata)
+        ElementTree.fromstring(made)
+    except Exception as error:
+        raise ValueError(f"tifffile makes no OME-TIFF of this metadata ({describe(error)})") from error
+    for name, value in metadata.items():
+        if (
+            name in _UNSEEN
+            or not value
+            or made != _ome_xml(axes, {key: metadata[key] for key in metadata if key != name})
+        ):
+            continue
+        raise ValueError(
+            f"tifffile leaves {name!r} out of an OME-TIFF; help(tifffile.OmeXml.addimage) says what it takes, "
+            "such as 'PhysicalSizeX'"
+        )
+
+
+def _ome_xml(axes: str, metadata: Mapping[str, Any]) -> str:
+    """What an OME-TIFF says of the smallest array."""
+    data = encode_tiff(np.zeros((1,) * len(axes), np.uint8), compression=None, axes=axes, metadata=metadata)
+    with _tifffile().TiffFile(io.BytesIO(data)) as file:
+        return str(file.pages[0].description)
 
 
 write_tiff = Encoder(
