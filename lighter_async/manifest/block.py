@@ -189,6 +189,13 @@ class Block:
             return self.names[row]
         return str((self.indices if numbered else self.numbers).values[row])
 
+    def names_at(self, rows: NDArray[np.int64]) -> list[str]:
+        """The names of some samples."""
+        numbers = self.number_column()
+        if numbers is None:
+            return [self.names[row] for row in rows.tolist()]
+        return list(map(str, numbers[rows].tolist()))
+
     def file(self, row: int) -> str | None:
         """The object that a sample lies in."""
         head = self.head
@@ -281,6 +288,13 @@ class Block:
     def size_column(self) -> NDArray[Any]:
         """The sizes of all samples, also of those that no longer count."""
         return self.column(self.line_sizes) if self.head.is_even else np.frombuffer(self.sizes, np.int64)
+
+    def sizes_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The sizes of some samples."""
+        if not self.head.is_even:
+            return np.frombuffer(self.sizes, np.int64)[rows]
+        lines = np.searchsorted(np.frombuffer(self.starts, np.int64), rows, side="right") - 1
+        return np.frombuffer(self.line_sizes, np.int64)[lines]
 
     def sizes_of_living(self) -> int:
         """The bytes of the samples that count, together."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lighter_async.table_row import type_of, unpack_row
+from lighter_async.table_row import decode_row, type_of
 from lighter_async.targets.earlier import Earlier
 from lighter_async.targets.lane import Item, Lane, Outcome, Placed, PlacedRows, RowItems
 from lighter_async.targets.open_part import AppendedPart
@@ -98,7 +98,7 @@ class TableLane(Lane):
 
     def _check(self, data: bytes, sample: str) -> None:
         types = {}
-        for key, value in unpack_row(data).items():
+        for key, value in decode_row(data).items():
             try:
                 types[key] = type_of(value)
             except TypeError as error:

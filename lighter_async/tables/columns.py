@@ -1,0 +1,161 @@
+"""Some rows of a table as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lighter_async.table_row import DTYPES, common_type, type_of
+from lighter_async.tables.reading import Some, Values
+
+__all__ = ["Chunk", "Column", "column_of", "own_column"]
+
+Parts: TypeAlias = "list[tuple[NDArray[np.int64], Values]]"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """The values of some rows that follow each other.
+
+    Attributes:
+        values: Numbers, or arrays of one shape that are all there, as an array. Else a list of texts, arrays, lists of
+            these, and None where a row has none.
+        is_there: Of numbers as an array: which rows have one; None: all of them.
+    """
+
+    values: Values
+    is_there: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some rows that follow each other, as columns.
+
+    Attributes:
+        columns: The columns, by their names.
+        count: How many rows.
+    """
+
+    columns: dict[str, Column]
+    count: int
+
+
+def own_column(some: Some, key: str) -> Column:
+    """What tells rows apart, of those that could be read: ``"index"``, ``"loader"`` or ``"name"``."""
+    numbers, rows = some.numbers
+    if some.unread:
+        kept = np.ones(len(some), np.bool_)
+        kept[list(some.unread)] = False
+        numbers, rows = numbers[kept], rows[kept]
+    if key == "loader":
+        loaders = np.array([block.head.loader for block in some.blocks], np.int64)
+        return Column(loaders[numbers])
+    parts = [(int(number), np.flatnonzero(numbers == number)) for number in np.unique(numbers)]
+    if key == "name":
+        names: list[Any] = [None] * len(rows)
+        for number, places in parts:
+            _put(names, places, some.blocks[number].names_at(rows[places]))
+        return Column(names)
+    indices, is_there = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.bool_)
+    for number, places in parts:
+        block = some.blocks[number]
+        if block.head.has_index:
+            indices[places] = block.indices.view()[rows[places]]
+            is_there[places] = True
+    return Column(indices, None if is_there.all() else is_there)
+
+
+def column_of(some: Some, key: str, kind: str) -> Column:
+    """A column that was stored, of the rows that could be read.
+
+    Args:
+        some: The rows.
+        key: The column.
+        kind: Its type.
+
+    Raises:
+        TypeError: A row has a value of another type there.
+    """
+    column = _column(some, key, kind)
+    if not some.unread:
+        return column
+    kept = np.ones(len(some), np.bool_)
+    kept[list(some.unread)] = False
+    if isinstance(column.values, list):
+        return Column([one for one, is_kept in zip(column.values, kept.tolist(), strict=True) if is_kept])
+    return Column(column.values[kept], None if column.is_there is None else column.is_there[kept])
+
+
+def _column(some: Some, key: str, kind: str) -> Column:
+    """As `column_of`, of all rows; of those that cannot be read there is nothing."""
+    parts = list(_parts(some, key, kind))
+    count = sum(len(places) for places, _ in parts)
+    if len(parts) == 1 and count == len(some) and (np.diff(parts[0][0]) > 0).all():
+        return Column(parts[0][1])
+    shapes = {part.shape[1:] if isinstance(part, np.ndarray) else None for _, part in parts}
+    if kind in DTYPES or (count == len(some) and len(shapes) == 1 and None not in shapes):
+        return _array(some, key, kind, parts, shapes)
+    values: list[Any] = [None] * len(some)
+    for places, part in parts:
+        _put(values, places, part)
+    for place, value in _single(some, key, kind):
+        values[place] = value
+    return Column(values)
+
+
+def _array(some: Some, key: str, kind: str, parts: Parts, shapes: set[Any]) -> Column:
+    """A column of numbers, or of arrays of one shape that are all there."""
+    shape = () if kind in DTYPES else shapes.pop()
+    values = np.zeros((len(some), *shape), kind.replace("list<", "").rstrip(">"))
+    is_there = np.zeros(len(some), np.bool_)
+    for places, part in parts:
+        values[places] = part
+        is_there[places] = True
+    for place, value in _single(some, key, kind):
+        values[place] = value
+        is_there[place] = True
+    return Column(values, None if is_there.all() else is_there)
+
+
+def _parts(some: Some, key: str, kind: str) -> Iterator[tuple[NDArray[np.int64], Values]]:
+    """The values of rows that are laid out alike, and their places.
+
+    Raises:
+        TypeError: As `column_of`.
+    """
+    for alike in some.alike:
+        there = alike.kinds.get(key, "null")
+        if common_type(kind, there) != kind:
+            raise _wrong(key, kind, there)
+        if there != "null":
+            yield alike.places, alike.values[key]
+
+
+def _single(some: Some, key: str, kind: str) -> Iterator[tuple[int, Any]]:
+    """The values of other rows, and their places. What is in lists is left to whoever writes them.
+
+    Raises:
+        TypeError: As `column_of`.
+    """
+    is_list = kind.startswith("list<")
+    for place, row in some.others.items():
+        value = row.get(key)
+        if value is None:
+            continue
+        if not (isinstance(value, (list, np.ndarray)) if is_list else type_of(value) == kind):
+            raise _wrong(key, kind, type_of(value))
+        yield place, value
+
+
+def _wrong(key: str, kind: str, there: str) -> TypeError:
+    return TypeError(f"column {key!r} is {kind}, and a sample has {there} there")
+
+
+def _put(values: list[Any], places: NDArray[np.int64], some: Values) -> None:
+    """Put some values at some places of a list."""
+    for place, value in zip(places.tolist(), some, strict=True):
+        values[place] = value
