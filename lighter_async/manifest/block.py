@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lighter_async.manifest.entry import Record
-from lighter_async.manifest.keys import key_in_series, key_of, keys_of, keys_of_numbers, keys_of_places
+from lighter_async.manifest.keys import key_of, keys_in_series, keys_of, keys_of_numbers, keys_of_places
 from lighter_async.manifest.line import LARGEST, Output, Samples, Span
 from lighter_async.names import TABLES_FOLDER, with_suffix
 from lighter_async.store import Place
@@ -310,11 +310,9 @@ class Block:
             return np.full(self.count, key_of(head.object), np.uint64)
         if head.is_array and head.object is not None:
             return keys_of_places(head.object, self.offsets.view())
-        if head.suffix is None:  # an object with others, or no known file: samples are told apart by name and series
-            return np.fromiter(
-                (key_in_series(self.name(row), self.series) for row in range(self.count)), np.uint64, self.count
-            )
         numbers = self.number_column()
+        if head.suffix is None:  # an object with others, or no known file: samples are told apart by name and series
+            return keys_in_series(self.names if numbers is None else numbers, self.series)
         if numbers is None:
             return keys_of(self.names, head.suffix)
         if head.suffix.startswith("."):

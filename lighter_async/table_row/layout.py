@@ -55,15 +55,17 @@ class Slot(NamedTuple):
 
     def fit(self, rows: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
         """Which rows have values of this form; None if all do, whose other bytes are as they should be."""
+        first = self.of(rows)[:, :1].reshape(-1)
+        found: NDArray[np.bool_] | None = None
         if self.form == "small":
-            return self.of(rows)[:, 0].view(np.int8) >= -32
-        if self.form == "bool":
-            return (self.of(rows)[:, 0] | 1) == _TRUE
-        if self.form == "padded":
-            return self._lengths(rows) <= self.size - _LENGTH
-        if self.form == "large":
-            return self.of(rows)[:, 0] < 0x80
-        return None
+            found = first.view(np.int8) >= -32
+        elif self.form == "bool":
+            found = (first | 1) == _TRUE
+        elif self.form == "padded":
+            found = self._lengths(rows) <= self.size - _LENGTH
+        elif self.form == "large":
+            found = first < 0x80
+        return found
 
     def values(self, rows: NDArray[np.uint8]) -> NDArray[Any] | list[Any]:
         """The values of some rows: numbers as an array, and texts, or None, as a list.
@@ -79,12 +81,13 @@ class Slot(NamedTuple):
             return [None] * len(rows)
         data = np.ascontiguousarray(self.of(rows))
         if self.form == "bool":
-            return data[:, 0] == _TRUE
-        found = data.view(self.dtype).reshape(len(rows), *self.shape)
+            data = data & np.uint8(_TRUE ^ _FALSE)
+        found: NDArray[Any] = data.view(self.dtype).reshape(len(rows), *self.shape)
         return found.astype(found.dtype.newbyteorder("=") if self.form == "array" else self.kind, copy=False)
 
     def _lengths(self, rows: NDArray[np.uint8]) -> NDArray[Any]:
-        return np.ascontiguousarray(self.of(rows)[:, :_LENGTH]).view("<u4")[:, 0]
+        found: NDArray[Any] = np.ascontiguousarray(self.of(rows)[:, :_LENGTH]).view("<u4")
+        return found[:, 0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ class Layout:
             rows: As many bytes of each as `row` has.
         """
         others = (rows ^ self.row) & self.is_fixed
-        found = ~others.any(axis=1) if others.any() else None
+        found: NDArray[np.bool_] | None = np.logical_not(others.any(axis=1)) if others.any() else None
         for slot in self.slots.values():
             of_slot = slot.fit(rows)
             if of_slot is not None and not of_slot.all():
@@ -163,7 +166,7 @@ def _slot_at(row: bytes, place: int) -> Slot | None:
     if first < 0x80 or first >= 0xE0:
         return Slot("int64", "small", place, 1, ">i1")
     if first in (_TRUE, _FALSE):
-        return Slot("bool", "bool", place, 1)
+        return Slot("bool", "bool", place, 1, "?")
     if first == _NONE:
         return Slot("null", "nothing", place + 1, 0)
     if first == _FLOAT:

@@ -149,7 +149,7 @@ def _gathered(spool: NDArray[np.uint8], begins: NDArray[np.int64], size: int) ->
     """Rows of one size, copied so that they lie one behind the other."""
     cuts = np.flatnonzero(np.diff(begins) != size) + 1
     if size <= _SMALL and 8 * len(cuts) > len(begins):
-        return spool[begins[:, None] + np.arange(size)]
+        return np.take(spool, begins[:, None] + np.arange(size))
     # Piece by piece, of rows that do lie one behind the other: so do those of a unit, and mostly of many.
     data = np.empty((len(begins), size), np.uint8)
     for start, stop in zip([0, *cuts.tolist()], [*cuts.tolist(), len(begins)], strict=True):
@@ -160,8 +160,9 @@ def _gathered(spool: NDArray[np.uint8], begins: NDArray[np.int64], size: int) ->
 
 def _are_sound(data: NDArray[np.uint8], checksums: NDArray[np.uint8]) -> NDArray[np.bool_]:
     rows = data.view(f"V{data.shape[1]}")[:, 0].tolist()
-    found = np.frombuffer(b"".join(map(xxh3_64_digest, rows)), np.uint64)
-    return found == np.ascontiguousarray(checksums).view(np.uint64)[:, 0]
+    found = np.frombuffer(b"".join(map(xxh3_64_digest, rows)), np.uint8)
+    is_sound: NDArray[np.bool_] = (found.reshape(-1, 8) == checksums).all(axis=1)
+    return is_sound
 
 
 def _take(some: Some, places: NDArray[np.int64], data: NDArray[np.uint8]) -> None:
