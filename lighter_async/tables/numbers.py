@@ -63,7 +63,7 @@ def _decimal(
     Returns:
         The decimal numbers, and of which they are known.
     """
-    found, is_known = np.zeros_like(values), is_usual.copy()
+    found, is_known = values.copy(), is_usual.copy()
     places = np.flatnonzero(is_usual & (values != 0))
     some, single = values[places], numbers[places]
     exponents = np.floor(np.log10(np.abs(some))).astype(np.int64)
