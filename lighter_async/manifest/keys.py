@@ -73,9 +73,7 @@ def _in_parts(texts: Sequence[str], keys_of_some: Callable[[Sequence[str]], NDAr
 def _keys_of_some(texts: Sequence[str], end: str) -> NDArray[np.uint64]:
     """Keys of texts that are longer by an end."""
     if _DIGITS.isdisjoint([text[:1] for text in texts]):
-        digest, seed = xxhash.xxh3_64_intdigest, _SEED
-        hashed = [digest((text + end).encode("utf-8", "surrogatepass"), seed) for text in texts]
-        return np.array(hashed, np.uint64)
+        return np.array([_hash(text + end) for text in texts], np.uint64)
     keys = np.empty(len(texts), np.uint64)
     # Numbers together, which takes a tenth of the time.
     numbered: dict[str, tuple[list[int], list[int]]] = {}
