@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lighter_async.manifest.block import NAMES, Block
+from lighter_async.manifest.block import Block
 from lighter_async.manifest.records import Records
 from lighter_async.store import Store
 from lighter_async.table_row import common_type
@@ -18,6 +18,7 @@ from lighter_async.tables.reading import rows_in_chunks
 __all__ = ["Content", "content_of", "types_in"]
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
+_ROWS = 1 << 15  # that are looked at together
 _BY_INDEX = 1  # `Head.numbered` of samples whose names are their indices
 
 
@@ -119,31 +120,24 @@ def _are_named(records: Records) -> bool:
     for block in records.blocks:
         if not block.head.has_index:
             return True
-        found = _beginnings(block)
-        if found is None:
-            return True
-        for begin in found:
-            if begins.setdefault(block.head.loader, begin) != begin:
+        for begin in _beginnings(block):
+            if begin is None or begins.setdefault(block.head.loader, begin) != begin:
                 return True
     in_order = [begins[loader] for loader in sorted(begins)]
     return in_order != sorted(in_order) or begins.get(0, 0) != 0
 
 
-def _beginnings(block: Block) -> set[int] | None:
-    """The numbers that samples' indices were counted on from to their names; None if one has a name of its own."""
+def _beginnings(block: Block) -> Iterator[int | None]:
+    """The numbers that samples' indices were counted on from to their names; None where one has a name of its own."""
     if block.head.numbered == _BY_INDEX:
-        return {0}
-    rows = block.rows()
-    indices = block.indices.view()[rows].tolist()
-    if block.head.numbered != NAMES:
-        numbers = block.number_column()
-        assert numbers is not None
-        return set(np.unique(numbers[rows].astype(np.int64) - indices).tolist())
-    found = set()
-    for name, index in zip(block.names_at(rows), indices, strict=True):
-        if name == f"{block.head.loader}-{index}":
+        yield 0
+        return
+    numbers, indices, rows = block.number_column(), block.indices.view(), block.rows()
+    for start in range(0, len(rows), _ROWS):
+        some = rows[start : start + _ROWS]
+        if numbers is not None:
+            yield from np.unique(numbers[some].astype(np.int64) - indices[some]).tolist()
             continue
-        if not _NUMBER.fullmatch(name):
-            return None
-        found.add(int(name) - index)
-    return found
+        for name, index in zip(block.names_at(some), indices[some].tolist(), strict=True):
+            if name != f"{block.head.loader}-{index}":
+                yield int(name) - index if _NUMBER.fullmatch(name) else None
