@@ -110,7 +110,8 @@ class Layout:
         Args:
             rows: As many bytes of each as `row` has.
         """
-        others = (rows ^ self.row) & self.is_fixed
+        others = rows ^ self.row
+        others &= self.is_fixed
         found: NDArray[np.bool_] | None = np.logical_not(others.any(axis=1)) if others.any() else None
         for slot in self.slots.values():
             of_slot = slot.fit(rows)

@@ -21,7 +21,7 @@ ALIKE = 16
 """So many rows at least are looked at together."""
 
 _ROWS = 1 << 15  # of a chunk
-_BYTES = 64 << 20  # of a chunk, unless a row alone has more
+_BYTES = 16 << 20  # of a chunk, unless a row alone has more
 _LAYOUTS = 16  # that are tried for rows of one size
 _NOWHERE = "it is not recorded where its row lies"
 _DAMAGED = "its row is damaged"
@@ -159,7 +159,7 @@ def _gathered(spool: NDArray[np.uint8], begins: NDArray[np.int64], size: int) ->
 
 
 def _are_sound(data: NDArray[np.uint8], checksums: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    rows = data.view(f"V{data.shape[1]}")[:, 0].tolist()
+    rows = data.view(f"V{data.shape[1]}")[:, 0].tolist() if data.shape[1] <= _SMALL else data
     found = np.frombuffer(b"".join(map(xxh3_64_digest, rows)), np.uint8)
     is_sound: NDArray[np.bool_] = (found.reshape(-1, 8) == checksums).all(axis=1)
     return is_sound
