@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from xxhash import xxh3_64_digest
 
@@ -137,25 +138,13 @@ def _read(some: Some, number: int, places: NDArray[np.int64], store: Store) -> N
     some.unread.update(dict.fromkeys(places[~is_there].tolist(), _DAMAGED))
     for size in np.unique(sizes[is_there]).tolist():
         of_size = np.flatnonzero(is_there & (sizes == size))
-        data = _gathered(spool, begins[of_size], size)
+        # Copied, one row behind the other: the windows are the spool's own memory.
+        data = np.ascontiguousarray(sliding_window_view(spool, size)[begins[of_size]])
         is_sound = _are_sound(data, checksums[of_size])
         if not is_sound.all():
             some.unread.update(dict.fromkeys(places[of_size[~is_sound]].tolist(), _DAMAGED))
             of_size, data = of_size[is_sound], data[is_sound]
         _take(some, places[of_size], data)
-
-
-def _gathered(spool: NDArray[np.uint8], begins: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
-    """Rows of one size, copied so that they lie one behind the other."""
-    cuts = np.flatnonzero(np.diff(begins) != size) + 1
-    if size <= _SMALL and 8 * len(cuts) > len(begins):
-        return np.take(spool, begins[:, None] + np.arange(size))
-    # Piece by piece, of rows that do lie one behind the other: so do those of a unit, and mostly of many.
-    data = np.empty((len(begins), size), np.uint8)
-    for start, stop in zip([0, *cuts.tolist()], [*cuts.tolist(), len(begins)], strict=True):
-        begin = int(begins[start])
-        data[start:stop] = spool[begin : begin + size * (stop - start)].reshape(-1, size)
-    return data
 
 
 def _are_sound(data: NDArray[np.uint8], checksums: NDArray[np.uint8]) -> NDArray[np.bool_]:
