@@ -5,9 +5,13 @@ from lighter_async.table_row.layout import Layout, Slot, layout_of
 from lighter_async.table_row.row import (
     DTYPES,
     decode_row,
+    decoded,
+    pack,
     pack_row,
     packed_array,
-    packed_text,
+    packed_room,
+    stacked,
+    unpack_row,
 )
 
 __all__ = [
@@ -16,10 +20,14 @@ __all__ = [
     "Slot",
     "common_type",
     "decode_row",
+    "decoded",
     "is_type",
     "layout_of",
+    "pack",
     "pack_row",
     "packed_array",
-    "packed_text",
+    "packed_room",
+    "stacked",
     "type_of",
+    "unpack_row",
 ]

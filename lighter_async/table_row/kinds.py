@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lighter_async.table_row.row import DTYPES
+from lighter_async.table_row.row import ARRAY, DTYPES, Ext, array_head, decoded
 
 __all__ = ["common_type", "is_type", "list_of", "type_of"]
 
@@ -14,20 +14,25 @@ _TYPES = {type(None): "null", bool: "bool", int: "int64", float: "float64", str:
 
 
 def type_of(value: Any) -> str:
-    """The type of a value of a decoded row.
+    """The type of a value of a row, decoded or not.
 
     Raises:
         TypeError: It is a list of values that do not go together, or no value that a table holds.
+        ValueError: An extension is not valid.
     """
     kind = type(value)
     if kind in _TYPES:
         return _TYPES[kind]
+    if kind is Ext:
+        if value.code != ARRAY:
+            return type_of(decoded(value))
+        dtype, shape, _ = array_head(value.data)
+        return list_of(dtype, len(shape))
     if isinstance(value, (np.ndarray, np.generic)):
         return list_of(value.dtype.name, value.ndim)
     if kind is list:
         found = "null"
-        for one in value:
-            of_one = type_of(one)
+        for of_one in dict.fromkeys(map(type_of, value)):
             together = common_type(found, of_one)
             if together is None:
                 raise TypeError(f"a list whose items are {found} and {of_one}")

@@ -6,14 +6,16 @@ whole numbers of one width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from lighter_async.table_row.kinds import list_of
-from lighter_async.table_row.row import ARRAY, TEXT, array_head
+from lighter_async.table_row.row import ARRAY, ROOM, array_head, decoded
 
 __all__ = ["Layout", "Slot", "layout_of"]
 
@@ -25,16 +27,19 @@ _FLOAT = 0xCB
 _TEXTS: Final = {0xD9: 1, 0xDA: 2, 0xDB: 4}
 _EXTENSIONS: Final = {0xC7: 1, 0xC8: 2, 0xC9: 4}
 _FIXED_EXTENSIONS: Final = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
-_LENGTH = 4  # bytes of the length of a text that has room for a longer one
+_LENGTH = 4  # bytes of the length of a value that has room for a longer one
+_ARRAY_OF = b"\xdd"  # followed by four bytes that say how many values
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+_decode_list: Callable[[bytes], list[Any]] = msgspec.msgpack.Decoder(list[Any]).decode
 
 
 class Slot(NamedTuple):
     """Where the values of a column lie.
 
     Attributes:
-        kind: The column's type, as `type_of` has it.
+        kind: The column's type, as `type_of` has it; empty where each value has its own.
         form: How they lie there: ``"array"``, ``"number"``, ``"large"`` (a whole number of 64 bits without a sign),
-            ``"small"`` (a whole number in msgpack's first byte), ``"bool"``, ``"text"``, ``"padded"`` (a text with room
+            ``"small"`` (a whole number in msgpack's first byte), ``"bool"``, ``"text"``, ``"room"`` (a value with room
             for a longer one) or ``"nothing"``.
         begin: Where their bytes begin in a row.
         size: How many there are.
@@ -61,7 +66,7 @@ class Slot(NamedTuple):
             found = first.view(np.int8) >= -32
         elif self.form == "bool":
             found = (first | 1) == _TRUE
-        elif self.form == "padded":
+        elif self.form == "room":
             found = self._lengths(rows) <= self.size - _LENGTH
         elif self.form == "large":
             found = first < 0x80
@@ -71,12 +76,12 @@ class Slot(NamedTuple):
         """The values of some rows: numbers as an array, and texts, or None, as a list.
 
         Raises:
-            UnicodeDecodeError: A text is not valid.
+            UnicodeDecodeError, msgspec.DecodeError, ValueError: A value is not valid.
         """
         if self.form == "text":
-            return _texts(self.of(rows), None)
-        if self.form == "padded":
-            return _texts(self.of(rows)[:, _LENGTH:], self._lengths(rows))
+            return _texts(self.of(rows))
+        if self.form == "room":
+            return self._each_value(rows)
         if self.form == "nothing":
             return [None] * len(rows)
         data = np.ascontiguousarray(self.of(rows))
@@ -84,6 +89,13 @@ class Slot(NamedTuple):
             data = data & np.uint8(_TRUE ^ _FALSE)
         found: NDArray[Any] = data.view(self.dtype).reshape(len(rows), *self.shape)
         return found.astype(found.dtype.newbyteorder("=") if self.form == "array" else self.kind, copy=False)
+
+    def _each_value(self, rows: NDArray[np.uint8]) -> list[Any]:
+        """Those that have room for longer ones, by decoding them as one array of msgpack's."""
+        data = self.of(rows)[:, _LENGTH:]
+        values = data[np.arange(data.shape[1]) < self._lengths(rows)[:, None]]
+        found = _decode_list(_ARRAY_OF + len(rows).to_bytes(4, "big") + values.tobytes())
+        return found if set(map(type, found)) <= _PLAIN else list(map(decoded, found))
 
     def _lengths(self, rows: NDArray[np.uint8]) -> NDArray[Any]:
         found: NDArray[Any] = np.ascontiguousarray(self.of(rows)[:, :_LENGTH]).view("<u4")
@@ -195,8 +207,8 @@ def _extension_at(row: bytes, place: int) -> Slot | None:
         said = found
         size = int.from_bytes(row[place + 1 : place + 1 + said], "big")
     code, begin = row[place + 1 + said], place + 2 + said
-    if code == TEXT and size >= _LENGTH:
-        return Slot("text", "padded", begin, size)
+    if code == ROOM and size >= _LENGTH:
+        return Slot("", "room", begin, size)
     if code != ARRAY:
         return None
     dtype, shape, head = array_head(row[begin : begin + size])
@@ -205,15 +217,13 @@ def _extension_at(row: bytes, place: int) -> Slot | None:
     return Slot(kind, "array", begin + head, size - head, little, shape)
 
 
-def _texts(data: NDArray[np.uint8], lengths: NDArray[Any] | None) -> list[str]:
+def _texts(data: NDArray[np.uint8]) -> list[str]:
     """Texts that lie in equally long pieces of memory."""
     size = data.shape[1]
     if not size:
         return [""] * len(data)
     whole = data.tobytes()
-    begins = range(0, len(whole), size)
-    ends = range(size, len(whole) + size, size) if lengths is None else (np.array(begins) + lengths).tolist()
     if whole.isascii():
         text = whole.decode()
-        return [text[begin:end] for begin, end in zip(begins, ends, strict=True)]
-    return [str(whole[begin:end], "utf-8") for begin, end in zip(begins, ends, strict=True)]
+        return [text[begin : begin + size] for begin in range(0, len(text), size)]
+    return [str(whole[begin : begin + size], "utf-8") for begin in range(0, len(whole), size)]

@@ -4,8 +4,8 @@ Numbers, texts and lists are msgpack's own. What comes from tensors and arrays k
 extension of type 1, with the number of the dtype, the number of dimensions, each dimension in four bytes, and the
 elements in C order, all of it little-endian.
 
-A text that is stored with longer ones may take as much room as these, so that all of the rows are laid out alike: it is
-an extension of type 2, with the text's length in four bytes, little-endian, the text in UTF-8, and zeros.
+A value that is stored with longer ones may take as much room as these, so that all of the rows are laid out alike: it
+is an extension of type 2, with the value's length in four bytes, little-endian, the value as msgpack, and zeros.
 """
 
 from __future__ import annotations
@@ -22,12 +22,17 @@ from numpy.typing import NDArray
 __all__ = [
     "ARRAY",
     "DTYPES",
-    "TEXT",
+    "ROOM",
+    "Ext",
     "array_head",
     "decode_row",
+    "decoded",
+    "pack",
     "pack_row",
     "packed_array",
-    "packed_text",
+    "packed_room",
+    "stacked",
+    "unpack_row",
 ]
 
 DTYPES: Final = (
@@ -39,15 +44,20 @@ DTYPES: Final = (
 ARRAY: Final = 1
 """msgpack's number of the extension for what came from a tensor or an array."""
 
-TEXT: Final = 2
-"""msgpack's number of the extension for a text that has room for a longer one."""
+ROOM: Final = 2
+"""msgpack's number of the extension for a value that has room for a longer one."""
 
 _MOST_DIMENSIONS = 32
 _ITEM_BYTES = {name: np.dtype(name).itemsize for name in DTYPES}
 _NUMBERS = {name: number for number, name in enumerate(DTYPES)}
 
-_Ext = msgspec.msgpack.Ext
-_pack: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
+Ext = msgspec.msgpack.Ext
+"""An extension of msgpack, as `unpack_row` leaves it: a `code` and `data`."""
+
+pack: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
+"""The bytes of one value that is none of a tensor."""
+
+_unpack: Callable[[Any], dict[str, Any]] = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
 def pack_row(row: Mapping[str, Any]) -> bytes:
@@ -56,7 +66,7 @@ def pack_row(row: Mapping[str, Any]) -> bytes:
     Raises:
         OverflowError, TypeError: msgpack has no such value.
     """
-    return _pack(row)
+    return pack(row)
 
 
 def packed_array(dtype: str, shape: Sequence[int], data: bytes | bytearray | memoryview) -> Any:
@@ -67,17 +77,26 @@ def packed_array(dtype: str, shape: Sequence[int], data: bytes | bytearray | mem
         shape: The array's.
         data: Its elements, in C order, little-endian.
     """
-    return _Ext(ARRAY, struct.pack(f"<BB{len(shape)}I", _NUMBERS[dtype], len(shape), *shape) + data)
+    return Ext(ARRAY, struct.pack(f"<BB{len(shape)}I", _NUMBERS[dtype], len(shape), *shape) + data)
 
 
-def packed_text(text: bytes, size: int) -> Any:
-    """A text that takes as much room as one of `size` bytes.
+def packed_room(value: bytes, size: int) -> Any:
+    """A value that takes as much room as a longer one.
 
     Args:
-        text: In UTF-8.
-        size: Of the longest text that it is stored with.
+        value: What `pack` gives.
+        size: The bytes of the longer one.
     """
-    return _Ext(TEXT, len(text).to_bytes(4, "little") + text.ljust(size, b"\0"))
+    return Ext(ROOM, len(value).to_bytes(4, "little") + value.ljust(size, b"\0"))
+
+
+def unpack_row(data: bytes | memoryview) -> dict[str, Any]:
+    """The row of some bytes, in which extensions are left as they are: `decoded` reads them.
+
+    Raises:
+        msgspec.DecodeError: They are no row.
+    """
+    return _unpack(data)
 
 
 def decode_row(data: bytes | memoryview) -> dict[str, Any]:
@@ -86,7 +105,47 @@ def decode_row(data: bytes | memoryview) -> dict[str, Any]:
     Raises:
         msgspec.DecodeError, ValueError: They are no row.
     """
-    return _decode(data)
+    return {key: decoded(value) for key, value in _unpack(data).items()}
+
+
+def decoded(value: Any) -> Any:
+    """A value of a row that `unpack_row` gives, as `decode_row` gives it.
+
+    Raises:
+        msgspec.DecodeError, ValueError: An extension is not valid.
+    """
+    if type(value) is Ext:
+        data: Any = value.data
+        if value.code == ARRAY:
+            dtype, shape, begin = array_head(data)
+            array = _elements(data, dtype, begin).reshape(shape)
+            return array.copy() if shape else array[()]
+        size = int.from_bytes(data[:4], "little")
+        if value.code == ROOM and len(data) >= 4 + size:
+            return decoded(msgspec.msgpack.decode(data[4 : 4 + size]))
+        raise ValueError("an extension of msgpack that rows of tables do not have")
+    return list(map(decoded, value)) if type(value) is list else value
+
+
+def stacked(values: Sequence[Any]) -> NDArray[Any] | None:
+    """Values of a column as one array, if all came from tensors or arrays of one dtype and shape; else None.
+
+    Raises:
+        ValueError: An array is not valid.
+    """
+    if not all(type(value) is Ext and value.code == ARRAY for value in values):
+        return None
+    first = values[0].data
+    dtype, shape, begin = array_head(first)
+    if any(len(value.data) != len(first) or value.data[:begin] != first[:begin] for value in values):
+        return None
+    found = _elements(b"".join([value.data[begin:] for value in values]), dtype, 0)
+    return found.reshape(len(values), *shape)
+
+
+def _elements(data: bytes, dtype: str, begin: int) -> NDArray[Any]:
+    found = np.frombuffer(data, np.dtype(dtype).newbyteorder("<"), offset=begin)
+    return found.astype(dtype, copy=False)
 
 
 def array_head(data: bytes | memoryview) -> tuple[str, tuple[int, ...], int]:
@@ -103,17 +162,3 @@ def array_head(data: bytes | memoryview) -> tuple[str, tuple[int, ...], int]:
     if len(data) - begin != math.prod(shape) * _ITEM_BYTES[dtype]:
         raise ValueError("an array in a row is not as long as its shape says")
     return dtype, shape, begin
-
-
-def _extension(code: int, data: memoryview) -> Any:
-    if code == ARRAY:
-        dtype, shape, begin = array_head(data)
-        array: NDArray[Any] = np.frombuffer(data, np.dtype(dtype).newbyteorder("<"), offset=begin).reshape(shape)
-        array = array.astype(dtype)
-        return array if shape else array[()]
-    if code == TEXT and len(data) >= 4 + (size := int.from_bytes(data[:4], "little")):
-        return str(data[4 : 4 + size], "utf-8")
-    raise ValueError("an extension of msgpack that rows of tables do not have")
-
-
-_decode: Callable[[Any], dict[str, Any]] = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=_extension).decode

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.table_row import DTYPES, common_type, type_of
+from lighter_async.table_row import DTYPES, common_type, decoded, stacked, type_of
 from lighter_async.tables.reading import Some, Values
 
 __all__ = ["Chunk", "Column", "column_of", "own_column"]
@@ -102,8 +102,6 @@ def _column(some: Some, key: str, kind: str) -> Column:
     values: list[Any] = [None] * len(some)
     for places, part in parts:
         _put(values, places, part)
-    for place, value in _single(some, key, kind):
-        values[place] = value
     return Column(values)
 
 
@@ -115,44 +113,58 @@ def _array(some: Some, key: str, kind: str, parts: Parts, shapes: set[Any]) -> C
     for places, part in parts:
         values[places] = part
         is_there[places] = True
-    for place, value in _single(some, key, kind):
-        values[place] = value
-        is_there[place] = True
     return Column(values, None if is_there.all() else is_there)
 
 
 def _parts(some: Some, key: str, kind: str) -> Iterator[tuple[NDArray[np.int64], Values]]:
-    """The values of rows that are laid out alike, and their places.
+    """The values of rows that have some, and their places.
 
     Raises:
         TypeError: As `column_of`.
     """
     for alike in some.alike:
-        there = alike.kinds.get(key, "null")
-        if common_type(kind, there) != kind:
-            raise _wrong(key, kind, there)
-        if there != "null":
-            yield alike.places, alike.values[key]
+        there, values = alike.kinds.get(key, "null"), alike.values.get(key)
+        _check(key, kind, there)
+        if values is None or there == "null":
+            continue
+        if isinstance(values, list) and type(None) in set(map(type, values)):
+            yield from _of_values(alike.places, values, key, kind)
+        else:
+            yield alike.places, np.asarray(values, kind) if kind in DTYPES else values
+    if some.others:
+        yield from _of_values(np.array(list(some.others)), [row.get(key) for row in some.others.values()], key, kind)
 
 
-def _single(some: Some, key: str, kind: str) -> Iterator[tuple[int, Any]]:
-    """The values of other rows, and their places. What is in lists is left to whoever writes them.
+def _of_values(
+    places: NDArray[np.int64], values: list[Any], key: str, kind: str
+) -> Iterator[tuple[NDArray[np.int64], Values]]:
+    """As `_parts`, of single values, decoded or not. What is in lists is left to whoever writes them."""
+    is_there = np.array([value is not None for value in values], np.bool_)
+    if not is_there.all():
+        places = places[is_there]
+        values = [value for value in values if value is not None]
+    if not values:
+        return
+    array = stacked(values)
+    if array is not None:
+        _check(key, kind, type_of(values[0]))
+        yield places, array
+        return
+    values = list(map(decoded, values))
+    is_list = kind.startswith("list<")
+    for one in {type(value): value for value in values}.values():
+        if not (is_list and isinstance(one, (list, np.ndarray))):
+            _check(key, kind, type_of(one))
+    yield places, np.array(values, kind) if kind in DTYPES else values
 
+
+def _check(key: str, kind: str, there: str) -> None:
+    """
     Raises:
         TypeError: As `column_of`.
     """
-    is_list = kind.startswith("list<")
-    for place, row in some.others.items():
-        value = row.get(key)
-        if value is None:
-            continue
-        if not (isinstance(value, (list, np.ndarray)) if is_list else type_of(value) == kind):
-            raise _wrong(key, kind, type_of(value))
-        yield place, value
-
-
-def _wrong(key: str, kind: str, there: str) -> TypeError:
-    return TypeError(f"column {key!r} is {kind}, and a sample has {there} there")
+    if common_type(kind, there) != kind:
+        raise TypeError(f"column {key!r} is {kind}, and a sample has {there} there")
 
 
 def _put(values: list[Any], places: NDArray[np.int64], some: Values) -> None:

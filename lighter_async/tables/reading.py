@@ -14,7 +14,7 @@ from xxhash import xxh3_64_digest
 from lighter_async.manifest.block import Block
 from lighter_async.manifest.records import Records
 from lighter_async.store import Store
-from lighter_async.table_row import decode_row, layout_of, type_of
+from lighter_async.table_row import layout_of, type_of, unpack_row
 
 __all__ = ["ALIKE", "Alike", "Some", "Values", "rows_in_chunks"]
 
@@ -54,7 +54,7 @@ class Some:
         blocks: The blocks of all records.
         numbers: The number of the block of each row, and of the row there.
         alike: Rows that are laid out alike.
-        others: Other rows, by their places in the chunk.
+        others: Other rows, by their places in the chunk, as `unpack_row` gives them.
         unread: Why rows cannot be read, by their places in the chunk.
     """
 
@@ -165,15 +165,24 @@ def _take(some: Some, places: NDArray[np.int64], data: NDArray[np.uint8]) -> Non
         own = data if fit is None else data[fit]
         try:
             values = {key: slot.values(own) for key, slot in layout.slots.items()}
-        except UnicodeDecodeError:
+            kinds = {key: slot.kind or _kind_of(values[key]) for key, slot in layout.slots.items()}
+        except Exception:  # of anybody's bytes, which are told one by one
             break
-        kinds = {key: slot.kind for key, slot in layout.slots.items()}
         some.alike.append(Alike(places if fit is None else places[fit], kinds, values))
         if fit is None:
             return
         places, data = places[~fit], data[~fit]
     for place, row in zip(places.tolist(), data, strict=True):
         try:
-            some.others[place] = decode_row(row.data)
+            some.others[place] = unpack_row(row.data)
         except Exception as error:  # of anybody's bytes
             some.unread[place] = f"its row is not valid ({type(error).__name__}: {error})"
+
+
+def _kind_of(values: Values) -> str:
+    """The type of a column.
+
+    Raises:
+        TypeError: It has several.
+    """
+    return type_of(list(values)).removeprefix("list<").removesuffix(">")

@@ -16,6 +16,7 @@ from lighter_async.tables.numbers import NOT_FINITE, texts_of
 __all__ = ["csv_cells", "json_texts", "quoted"]
 
 _TO_QUOTE = re.compile(r'[",\r\n]|\A\s|\s\Z')
+_BETWEEN, _CUT = '","', '"\n"'
 _encode = msgspec.json.Encoder().encode
 
 
@@ -66,7 +67,7 @@ def _json_of_texts(texts: list[str]) -> list[str]:
         return list(map(_json, texts))
     # From inside the first text on, and without quotation marks in texts, these stand between two texts alone. JSON has
     # no line breaks in texts.
-    return f'"{whole}"'.replace('","', '"\n"').split("\n")
+    return f'"{whole.replace(_BETWEEN, _CUT)}"'.split("\n")
 
 
 def _quoted_texts(texts: list[str]) -> list[str]:
@@ -95,7 +96,10 @@ def quoted(text: str) -> str:
 
 def _json(value: Any) -> str:
     if type(value) is list:
-        return "[" + ",".join(map(_json, value)) + "]"
+        try:
+            return str(_encode(value), "utf-8")
+        except TypeError:  # of what comes from tensors
+            return "[" + ",".join(map(_json, value)) + "]"
     if isinstance(value, np.ndarray):
         return _nested(value)
     if isinstance(value, np.generic):

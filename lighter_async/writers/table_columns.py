@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lighter_async.block import EncodedRows, Rows
-from lighter_async.table_row import DTYPES, Layout, layout_of, pack_row, packed_array, packed_text
+from lighter_async.table_row import DTYPES, Layout, layout_of, pack, pack_row, packed_array, packed_room
 
 __all__ = ["encode_columns", "no_dtype", "widened"]
 
-_STEP = 8  # bytes, by which room for texts grows, so that most units are laid out alike
+_STEP = 8  # bytes, by which room grows, so that most units are laid out alike
+_MOST = 1 << 63
 _SMALL = 1024  # bytes that may be spent on room in any case
 
 
@@ -23,7 +24,7 @@ class _Column(NamedTuple):
     """A column as it is written.
 
     Attributes:
-        like: A value as `pack_row` takes it that lies in a row like all of them.
+        like: A value, as `pack_row` takes it, that lies in a row as all of them do.
         data: The bytes of each value, where they differ from one to the next: 2-d.
         spare: How many bytes of it all are zeros that nobody needs.
     """
@@ -37,11 +38,11 @@ def encode_columns(columns: Mapping[str, Rows | list[Any]]) -> EncodedRows | Non
     """The rows of several samples, all of one size.
 
     Args:
-        columns: The elements of arrays, or texts, numbers or bools.
+        columns: The elements of arrays, or texts, numbers or bools, and None where there is nothing.
 
     Returns:
         The rows. None if a column has several types or numbers of more than 64 bits, so that each sample is told what
-        is wrong with it; or if texts differ so much in length that room for them takes more than the rows do.
+        is wrong with it; or if values differ so much in length that room for them takes more than the rows do.
 
     Raises:
         TypeError: A table has no such column.
@@ -82,22 +83,34 @@ def _of_elements(rows: Rows, key: str) -> _Column:
 
 def _of_values(values: list[Any]) -> _Column | None:
     kinds = set(map(type, values))
-    return _OF_TYPE[kinds.pop()](values) if len(kinds) == 1 else None
+    if len(kinds) == 1:
+        return _OF_TYPE[kinds.pop()](values)
+    return _with_room(values) if len(kinds) == 2 and type(None) in kinds else None
 
 
-def _of_texts(texts: list[str]) -> _Column:
+def _of_texts(texts: list[str]) -> _Column | None:
     whole = "".join(texts)
-    pieces = [text.encode() for text in texts] if not whole.isascii() else None
-    sizes = list(map(len, texts if pieces is None else pieces))
-    longest = max(sizes)
-    if min(sizes) == longest:
-        data = np.frombuffer(whole.encode(), np.uint8) if longest else np.empty(0, np.uint8)
-        return _Column("0" * longest, data.reshape(len(texts), longest))
-    room = -(-longest // _STEP) * _STEP
-    padded = np.array([text.encode() for text in texts] if pieces is None else pieces, f"S{room}")
-    lengths = np.array(sizes, "<u4")
-    data = np.hstack([one.view(np.uint8).reshape(len(texts), -1) for one in (lengths, padded)])
-    return _Column(packed_text(b"", room), data, len(texts) * room - sum(sizes))
+    data = np.frombuffer(whole.encode() or b"\0", np.uint8)
+    size = len(whole) // len(texts)
+    if not whole.isascii() or set(map(len, texts)) != {size}:
+        return _with_room(texts)
+    return _Column("0" * size, data[: len(whole)].reshape(len(texts), size))
+
+
+def _with_room(values: list[Any]) -> _Column | None:
+    """Values of several lengths."""
+    if int in map(type, values) and any(value is not None and not -_MOST <= value < _MOST for value in values):
+        return None
+    pieces = list(map(pack, values))
+    sizes = list(map(len, pieces))
+    room = -(-max(sizes) // _STEP) * _STEP
+    lengths, padded = np.array(sizes, "<u4"), np.array(pieces, f"S{room}")
+    data = np.hstack([_bytes_of(lengths), _bytes_of(padded)])
+    return _Column(packed_room(b"", room), data, len(values) * room - sum(sizes))
+
+
+def _of_nothing(values: list[None]) -> _Column:
+    return _Column(None, np.empty((len(values), 0), np.uint8))
 
 
 def _of_whole_numbers(numbers: list[int]) -> _Column | None:
@@ -124,6 +137,7 @@ def _bytes_of(numbers: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 _OF_TYPE: dict[type, Callable[[Any], _Column | None]] = {
+    type(None): _of_nothing,
     str: _of_texts,
     int: _of_whole_numbers,
     float: _of_floats,
