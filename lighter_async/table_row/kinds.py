@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lighter_async.table_row.row import ARRAY, DTYPES, Ext, array_head, decoded
+from lighter_async.table_row.row import DTYPES, Ext, array_head
 
 __all__ = ["common_type", "is_type", "list_of", "type_of"]
 
@@ -14,7 +14,7 @@ _TYPES = {type(None): "null", bool: "bool", int: "int64", float: "float64", str:
 
 
 def type_of(value: Any) -> str:
-    """The type of a value of a row, decoded or not.
+    """The type of a value of a row, as `unpack_row` or `decode_row` gives it.
 
     Raises:
         TypeError: It is a list of values that do not go together, or no value that a table holds.
@@ -24,8 +24,6 @@ def type_of(value: Any) -> str:
     if kind in _TYPES:
         return _TYPES[kind]
     if kind is Ext:
-        if value.code != ARRAY:
-            return type_of(decoded(value))
         dtype, shape, _ = array_head(value.data)
         return list_of(dtype, len(shape))
     if isinstance(value, (np.ndarray, np.generic)):

@@ -52,7 +52,7 @@ _ITEM_BYTES = {name: np.dtype(name).itemsize for name in DTYPES}
 _NUMBERS = {name: number for number, name in enumerate(DTYPES)}
 
 Ext = msgspec.msgpack.Ext
-"""An extension of msgpack, as `unpack_row` leaves it: a `code` and `data`."""
+"""An extension of msgpack: a `code` and `data`."""
 
 pack: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
 """The bytes of one value that is none of a tensor."""
@@ -91,12 +91,16 @@ def packed_room(value: bytes, size: int) -> Any:
 
 
 def unpack_row(data: bytes | memoryview) -> dict[str, Any]:
-    """The row of some bytes, in which extensions are left as they are: `decoded` reads them.
+    """The row of some bytes, in which what `packed_array` gave is left as it is: `decoded` reads it.
 
     Raises:
-        msgspec.DecodeError: They are no row.
+        msgspec.DecodeError, ValueError: They are no row.
     """
-    return _unpack(data)
+    row = _unpack(data)
+    for key, value in row.items():
+        if type(value) is Ext and value.code != ARRAY:
+            row[key] = decoded(value)
+    return row
 
 
 def decode_row(data: bytes | memoryview) -> dict[str, Any]:
