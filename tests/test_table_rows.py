@@ -5,6 +5,7 @@ import io
 import json
 import math
 
+import msgspec
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -108,9 +109,6 @@ def test_a_layout_fits_no_row_that_it_reads_otherwise(row, random):
     """Of a row with any byte changed, either it is another one, or its values are those that are read row by row."""
     data = pack_row(row)
     layout = layout_of(data)
-    if any(isinstance(value, list) for value in row.values()):
-        assert layout is None
-        return
     assert layout is not None
     for _ in range(30):
         other = bytearray(data)
@@ -120,14 +118,12 @@ def test_a_layout_fits_no_row_that_it_reads_otherwise(row, random):
         if fit is not None and not fit[0]:
             continue
         try:
-            wanted = decode_row(bytes(other))
-        except Exception:
-            with pytest.raises(UnicodeDecodeError):  # of a text
-                _ = {key: slot.values(rows) for key, slot in layout.slots.items()}
+            found = {key: slot.values(rows)[0] for key, slot in layout.slots.items()}
+        except (ValueError, msgspec.DecodeError):
             continue
-        for key, slot in layout.slots.items():
-            (found,) = slot.values(rows)
-            assert is_same(wanted[key], _python(found, wanted[key]))
+        wanted = decode_row(bytes(other))
+        for key in layout.slots:
+            assert is_same(wanted[key], _python(found[key], wanted[key]))
 
 
 @pytest.mark.parametrize(
@@ -242,6 +238,8 @@ def store(path, count=400):
                 "f": [index / 7 for index in some],
                 "b": [index % 3 == 0 for index in some],
             }
+            if number % 4 == 1:
+                batch["l"] = [[f"{index}"] * (index % 3) for index in some]
             if number % 5 == 0:
                 del batch["x"]
             rows = [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
@@ -288,7 +286,7 @@ def test_a_table_has_the_values_that_were_handed_over(tmp_path):
     for row in table:
         stored = results.at(row["index"])
         assert row["name"] == (str(row["index"]) if row["index"] // 20 % 2 else f"s.{row['index']}")
-        for key in ("t", "x", "n", "f", "b"):
+        for key in ("t", "x", "n", "f", "b", "l"):
             assert row[key] == stored.get(key), key
         assert row["v"] == stored["v"].tolist()
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lighter_async.table_row.kinds import list_of
-from lighter_async.table_row.row import ARRAY, ROOM, array_head, decoded
+from lighter_async.table_row.row import ARRAY, ROOM, array_head, of_extension
 
 __all__ = ["Layout", "Slot", "layout_of"]
 
@@ -25,12 +25,13 @@ _LARGE = 0xCF
 _FLOAT = 0xCB
 # Of those that say their length: in how many bytes.
 _TEXTS: Final = {0xD9: 1, 0xDA: 2, 0xDB: 4}
+_LISTS: Final = {0xDC: 2, 0xDD: 4}
 _EXTENSIONS: Final = {0xC7: 1, 0xC8: 2, 0xC9: 4}
 _FIXED_EXTENSIONS: Final = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
 _LENGTH = 4  # bytes of the length of a value that has room for a longer one
 _ARRAY_OF = b"\xdd"  # followed by four bytes that say how many values
-_PLAIN = frozenset({str, int, float, bool, type(None)})
-_decode_list: Callable[[bytes], list[Any]] = msgspec.msgpack.Decoder(list[Any]).decode
+_decode: Callable[[bytes], Any] = msgspec.msgpack.Decoder(ext_hook=of_extension).decode
+_decode_list: Callable[[bytes], list[Any]] = msgspec.msgpack.Decoder(list[Any], ext_hook=of_extension).decode
 
 
 class Slot(NamedTuple):
@@ -39,8 +40,8 @@ class Slot(NamedTuple):
     Attributes:
         kind: The column's type, as `type_of` has it; empty where each value has its own.
         form: How they lie there: ``"array"``, ``"number"``, ``"large"`` (a whole number of 64 bits without a sign),
-            ``"small"`` (a whole number in msgpack's first byte), ``"bool"``, ``"text"``, ``"room"`` (a value with room
-            for a longer one) or ``"nothing"``.
+            ``"small"`` (a whole number in msgpack's first byte), ``"bool"``, ``"text"``, ``"list"``, ``"nothing"``, or
+            ``"room"`` (a value with room for a longer one).
         begin: Where their bytes begin in a row.
         size: How many there are.
         dtype: Numpy's name of a number there.
@@ -82,6 +83,9 @@ class Slot(NamedTuple):
             return _texts(self.of(rows))
         if self.form == "room":
             return self._each_value(rows)
+        if self.form == "list":
+            whole, size = self.of(rows).tobytes(), self.size
+            return [_decode(whole[begin : begin + size]) for begin in range(0, len(whole), size)]
         if self.form == "nothing":
             return [None] * len(rows)
         data = np.ascontiguousarray(self.of(rows))
@@ -94,8 +98,7 @@ class Slot(NamedTuple):
         """Those that have room for longer ones, by decoding them as one array of msgpack's."""
         data = self.of(rows)[:, _LENGTH:]
         values = data[np.arange(data.shape[1]) < self._lengths(rows)[:, None]]
-        found = _decode_list(_ARRAY_OF + len(rows).to_bytes(4, "big") + values.tobytes())
-        return found if set(map(type, found)) <= _PLAIN else list(map(decoded, found))
+        return _decode_list(_ARRAY_OF + len(rows).to_bytes(4, "big") + values.tobytes())
 
     def _lengths(self, rows: NDArray[np.uint8]) -> NDArray[Any]:
         found: NDArray[Any] = np.ascontiguousarray(self.of(rows)[:, :_LENGTH]).view("<u4")
@@ -133,10 +136,10 @@ class Layout:
 
 
 def layout_of(row: bytes) -> Layout | None:
-    """How a row is laid out; None if it has lists, or is no row that `pack_row` gives."""
+    """How a row is laid out; None if it is no row that `pack_row` gives."""
     try:
         slots, end = _slots_of(row)
-    except (IndexError, ValueError):
+    except (IndexError, ValueError, RecursionError):
         return None
     if slots is None or end != len(row):
         return None
@@ -187,7 +190,23 @@ def _slot_at(row: bytes, place: int) -> Slot | None:
     if first in _WHOLE:
         dtype = _WHOLE[first]
         return Slot("int64", "large" if first == _LARGE else "number", place + 1, int(dtype[2]), dtype)
-    return _text_at(row, place) or _extension_at(row, place)
+    return _text_at(row, place) or _extension_at(row, place) or _list_at(row, place)
+
+
+def _list_at(row: bytes, place: int) -> Slot | None:
+    first, end = row[place], place + 1
+    if first >> 4 == 9:
+        count = first & 15
+    else:
+        if (said := _LISTS.get(first)) is None:
+            return None
+        count, end = int.from_bytes(row[end : end + said], "big"), end + said
+    for _ in range(count):
+        slot = _slot_at(row, end)
+        if slot is None:
+            return None
+        end = slot.begin + slot.size
+    return Slot("", "list", place, end - place)
 
 
 def _text_at(row: bytes, place: int) -> Slot | None:

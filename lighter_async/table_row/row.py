@@ -27,6 +27,7 @@ __all__ = [
     "array_head",
     "decode_row",
     "decoded",
+    "of_extension",
     "pack",
     "pack_row",
     "packed_array",
@@ -103,15 +104,6 @@ def unpack_row(data: bytes | memoryview) -> dict[str, Any]:
     return row
 
 
-def decode_row(data: bytes | memoryview) -> dict[str, Any]:
-    """The row of some bytes: numbers from tensors are numpy's scalars, and vectors arrays, of the dtype they had.
-
-    Raises:
-        msgspec.DecodeError, ValueError: They are no row.
-    """
-    return {key: decoded(value) for key, value in _unpack(data).items()}
-
-
 def decoded(value: Any) -> Any:
     """A value of a row that `unpack_row` gives, as `decode_row` gives it.
 
@@ -119,16 +111,33 @@ def decoded(value: Any) -> Any:
         msgspec.DecodeError, ValueError: An extension is not valid.
     """
     if type(value) is Ext:
-        data: Any = value.data
-        if value.code == ARRAY:
-            dtype, shape, begin = array_head(data)
-            array = _elements(data, dtype, begin).reshape(shape)
-            return array.copy() if shape else array[()]
-        size = int.from_bytes(data[:4], "little")
-        if value.code == ROOM and len(data) >= 4 + size:
-            return decoded(msgspec.msgpack.decode(data[4 : 4 + size]))
-        raise ValueError("an extension of msgpack that rows of tables do not have")
+        return of_extension(value.code, memoryview(value.data))
     return list(map(decoded, value)) if type(value) is list else value
+
+
+def of_extension(code: int, data: memoryview) -> Any:
+    """The value of an extension.
+
+    Raises:
+        msgspec.DecodeError, ValueError: It is not valid.
+    """
+    if code == ARRAY:
+        dtype, shape, begin = array_head(data)
+        array = _elements(data, dtype, begin).reshape(shape)
+        return array.copy() if shape else array[()]
+    size = int.from_bytes(data[:4], "little")
+    if code == ROOM and len(data) >= 4 + size:
+        return msgspec.msgpack.decode(data[4 : 4 + size], ext_hook=of_extension)
+    raise ValueError("an extension of msgpack that rows of tables do not have")
+
+
+def decode_row(data: bytes | memoryview) -> dict[str, Any]:
+    """The row of some bytes: numbers from tensors are numpy's scalars, and vectors arrays, of the dtype they had.
+
+    Raises:
+        msgspec.DecodeError, ValueError: They are no row.
+    """
+    return _decode(data)
 
 
 def stacked(values: Sequence[Any]) -> NDArray[Any] | None:
@@ -147,7 +156,7 @@ def stacked(values: Sequence[Any]) -> NDArray[Any] | None:
     return found.reshape(len(values), *shape)
 
 
-def _elements(data: bytes, dtype: str, begin: int) -> NDArray[Any]:
+def _elements(data: bytes | memoryview, dtype: str, begin: int) -> NDArray[Any]:
     found = np.frombuffer(data, np.dtype(dtype).newbyteorder("<"), offset=begin)
     return found.astype(dtype, copy=False)
 
@@ -166,3 +175,6 @@ def array_head(data: bytes | memoryview) -> tuple[str, tuple[int, ...], int]:
     if len(data) - begin != math.prod(shape) * _ITEM_BYTES[dtype]:
         raise ValueError("an array in a row is not as long as its shape says")
     return dtype, shape, begin
+
+
+_decode: Callable[[Any], dict[str, Any]] = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=of_extension).decode

@@ -123,39 +123,38 @@ def _parts(some: Some, key: str, kind: str) -> Iterator[tuple[NDArray[np.int64],
         TypeError: As `column_of`.
     """
     for alike in some.alike:
-        there, values = alike.kinds.get(key, "null"), alike.values.get(key)
-        _check(key, kind, there)
-        if values is None or there == "null":
+        there = alike.kinds.get(key, "null")
+        if not there:
+            yield from _of_values(alike.places, list(alike.values[key]), key, kind)
             continue
-        if isinstance(values, list) and type(None) in set(map(type, values)):
-            yield from _of_values(alike.places, values, key, kind)
-        else:
-            yield alike.places, np.asarray(values, kind) if kind in DTYPES else values
-    if some.others:
-        yield from _of_values(np.array(list(some.others)), [row.get(key) for row in some.others.values()], key, kind)
+        _check(key, kind, there)
+        if there != "null":
+            yield alike.places, alike.values[key]
+    found = [(place, row[key]) for place, row in some.others.items() if row.get(key) is not None]
+    if not found:
+        return
+    places, values = np.array([place for place, _ in found]), [value for _, value in found]
+    array = stacked(values)
+    if array is None:
+        yield from _of_values(places, list(map(decoded, values)), key, kind)
+    else:
+        _check(key, kind, type_of(values[0]))
+        yield places, array
 
 
 def _of_values(
     places: NDArray[np.int64], values: list[Any], key: str, kind: str
 ) -> Iterator[tuple[NDArray[np.int64], Values]]:
-    """As `_parts`, of single values, decoded or not. What is in lists is left to whoever writes them."""
+    """As `_parts`, of single values, some of which may be None. What is in lists is left to whoever writes them."""
     is_there = np.array([value is not None for value in values], np.bool_)
     if not is_there.all():
-        places = places[is_there]
-        values = [value for value in values if value is not None]
-    if not values:
-        return
-    array = stacked(values)
-    if array is not None:
-        _check(key, kind, type_of(values[0]))
-        yield places, array
-        return
-    values = list(map(decoded, values))
+        places, values = places[is_there], [value for value in values if value is not None]
     is_list = kind.startswith("list<")
     for one in {type(value): value for value in values}.values():
         if not (is_list and isinstance(one, (list, np.ndarray))):
             _check(key, kind, type_of(one))
-    yield places, np.array(values, kind) if kind in DTYPES else values
+    if values:
+        yield places, np.array(values, kind) if kind in DTYPES else values
 
 
 def _check(key: str, kind: str, there: str) -> None:

@@ -37,7 +37,7 @@ class Alike:
 
     Attributes:
         places: Of each row in the chunk.
-        kinds: The type of each column.
+        kinds: The type of each column; empty where each value has its own.
         values: Those of each column: numbers as an array; else a list.
     """
 
@@ -74,7 +74,11 @@ class Some:
     def types(self) -> Iterator[tuple[int, Mapping[str, str]]]:
         """The types of columns that rows have, and the place of such a row."""
         for alike in self.alike:
-            yield int(alike.places[0]), alike.kinds
+            keys = [key for key, kind in alike.kinds.items() if not kind]
+            first = {key: kind or type_of(alike.values[key][0]) for key, kind in alike.kinds.items()}
+            yield int(alike.places[0]), first
+            for number, place in enumerate(alike.places.tolist() if keys else ()):
+                yield place, {key: type_of(alike.values[key][number]) for key in keys}
         for place, row in self.others.items():
             yield place, {key: type_of(value) for key, value in row.items()}
 
@@ -165,7 +169,7 @@ def _take(some: Some, places: NDArray[np.int64], data: NDArray[np.uint8]) -> Non
         own = data if fit is None else data[fit]
         try:
             values = {key: slot.values(own) for key, slot in layout.slots.items()}
-            kinds = {key: slot.kind or _kind_of(values[key]) for key, slot in layout.slots.items()}
+            kinds = {key: slot.kind for key, slot in layout.slots.items()}
         except Exception:  # of anybody's bytes, which are told one by one
             break
         some.alike.append(Alike(places if fit is None else places[fit], kinds, values))
@@ -177,12 +181,3 @@ def _take(some: Some, places: NDArray[np.int64], data: NDArray[np.uint8]) -> Non
             some.others[place] = unpack_row(row.data)
         except Exception as error:  # of anybody's bytes
             some.unread[place] = f"its row is not valid ({type(error).__name__}: {error})"
-
-
-def _kind_of(values: Values) -> str:
-    """The type of a column.
-
-    Raises:
-        TypeError: It has several.
-    """
-    return type_of(list(values)).removeprefix("list<").removesuffix(">")
