@@ -63,6 +63,6 @@ INSTALL_PEERS = .venv-bench/bin/python -m pip install --quiet --disable-pip-vers
 # The old writer asks for a numpy before 2 and for packages that its callbacks do not need, so it comes without them.
 .venv-bench/.made: benchmarks/constraints.txt pyproject.toml
 	test -e .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
-	$(INSTALL_PEERS) $(PEERS) -e ".[bench,demo]"
+	$(INSTALL_PEERS) $(PEERS) -e ".[bench,demo,tiff]"
 	$(INSTALL_PEERS) --no-deps lighter
 	touch $@

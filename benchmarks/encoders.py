@@ -151,15 +151,17 @@ def png_ways(image: Tensor) -> tuple[dict[str, Way], list[str]]:
     return ways, missing
 
 
-def compare(ways: dict[str, Way], repeats: int) -> dict[str, dict[str, Any]]:
+def compare(
+    ways: dict[str, Way], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, dict[str, Any]]:
     """The seconds of each way, which take turns, and how many bytes it made."""
     sizes = {name: way() for name, way in ways.items()}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
-            began = time.perf_counter()
+            began = clock()
             way()
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(clock() - began)
     return {name: {"seconds": seconds[name], "bytes": sizes[name]} for name in ways}
 
 

@@ -3,20 +3,15 @@
 Times are the thread's own on the processor, which other programs disturb little. Ours begin with a sample in a worker's
 memory, theirs with a tensor. Photographs are scikit-image's, the volume is a scan of nibabel's (a part of its tests'
 data). What can only write files writes them into memory.
-
-    python benchmarks/formats.py [--only jpeg,nifti] [--quick] [--json FILE]
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
@@ -24,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from encoders import Way, block_of, into_buffer, ours, pillow, pixels_of
-from measure import MEMORY, Plan, Quiet, environment, installed, median, spread, tell, today
+from encoders import Way, block_of, compare, into_buffer, ours, pillow, pixels_of
+from measure import MEMORY, Plan, Quiet, folder_in, installed, spread, tell
 from PIL import Image
 from torch import Tensor
 from workloads import cutting
@@ -42,9 +37,44 @@ from lighter_async import (
 )
 from lighter_async.writers.eight_bit import planes_of_block
 
-__all__ = ["CASES", "run"]
+__all__ = ["TITLE", "cases", "run"]
+
+TITLE = "Formats"
 
 _REPEATS = {"npy": 300, "safetensors": 300, "json": 200, "jpeg": 31, "webp": 9, "tiff": 31, "nifti": 31}
+_NEEDED = {"safetensors": ("safetensors",), "tiff": ("tifffile", "nibabel"), "nifti": ("nibabel",)}
+_MORE = {"jpeg": ("simplejpeg", "torchvision"), "nifti": ("monai",)}
+
+
+def cases(plan: Plan) -> list[str]:
+    return list(_CASES)
+
+
+def run(case: str, plan: Plan) -> dict[str, Any]:
+    """The processor's milliseconds and the bytes of each way, by what is written; all are compared with the first."""
+    torch.set_num_threads(1)
+    repeats = plan.pick(_REPEATS[case], max(3, _REPEATS[case] // 5), 1)
+    quiet = Quiet(plan.pick(30.0, 10.0, 0.0))
+    needed, more = _NEEDED.get(case, ()), _MORE.get(case, ())
+    found: dict[str, Any] = {}
+    with folder_in(MEMORY) as folder:
+        for title, ways in _CASES[case](folder) if installed(*needed) else ():
+            figures = quiet.run(partial(compare, ways, repeats, time.thread_time))
+            tell(f"formats, {case}: {title}")
+            first = next(iter(figures.values()))
+            found[title] = {
+                way: {
+                    "ms": spread(1e3 * one for one in figure["seconds"]),
+                    "faster": spread(
+                        other / one for one, other in zip(figure["seconds"], first["seconds"], strict=True)
+                    ),
+                    "size": round(figure["bytes"] / first["bytes"], 3),
+                }
+                for way, figure in figures.items()
+            }
+    missing = [package for package in (*needed, *more) if not installed(package)]
+    others = {"others": spread(quiet.shares)} if quiet.shares else {}
+    return {**others, "repeats": repeats, "of": found, "left_out": missing}
 
 
 def npy(folder: Path) -> Iterator[tuple[str, dict[str, Way]]]:
@@ -114,8 +144,8 @@ def webp(folder: Path) -> Iterator[tuple[str, dict[str, Way]]]:
         {
             "Pillow": lambda: by_pillow(image, "WEBP", quality=80, method=4),
             "webp": partial(ours, write_webp, block),
-            'webp, "method": 0': partial(ours, write_webp.with_options(method=0), block),
-            'webp, "lossless": True, "method": 0': partial(ours, lossless, block),
+            "webp, method=0": partial(ours, write_webp.with_options(method=0), block),
+            "webp, lossless=True, method=0": partial(ours, lossless, block),
             "PNG by Pillow": lambda: pillow(image, 6),
         },
     )
@@ -138,9 +168,9 @@ def tiff(folder: Path) -> Iterator[tuple[str, dict[str, Way]]]:
         {
             "tifffile, zlib": lambda: theirs(compression="zlib", predictor=True),
             "tiff": partial(ours, write_tiff, block),
-            'tiff, "compress_level": 6': partial(ours, write_tiff.with_options(compress_level=6), block),
+            "tiff, compress_level=6": partial(ours, write_tiff.with_options(compress_level=6), block),
             "tifffile, not compressed": theirs,
-            'tiff, "compression": None': partial(ours, write_tiff.with_options(compression=None), block),
+            "tiff, compression=None": partial(ours, write_tiff.with_options(compression=None), block),
         },
     )
 
@@ -164,8 +194,8 @@ def nifti(folder: Path) -> Iterator[tuple[str, dict[str, Way]]]:
         ways: dict[str, Way] = {
             "nibabel.save": by_nibabel,
             "nifti": inside(write_nifti, value),
-            'nifti, "compress_level": 6': inside(write_nifti.with_options(compress_level=6), value),
-            'nifti, "suffix": ".nii"': inside(write_nifti.with_options(suffix=".nii"), value),
+            "nifti, compress_level=6": inside(write_nifti.with_options(compress_level=6), value),
+            'nifti, suffix=".nii"': inside(write_nifti.with_options(suffix=".nii"), value),
         }
         if installed("monai"):
             ways["MONAI SaveImage"] = by_monai(tensor, affine, folder)
@@ -189,52 +219,6 @@ def by_monai(tensor: Tensor, affine: Any, folder: Path) -> Way:
     return way
 
 
-CASES: dict[str, Callable[[Path], Iterator[tuple[str, dict[str, Way]]]]] = {
-    "npy": npy,
-    "safetensors": safetensors,
-    "json": json_,
-    "jpeg": jpeg,
-    "webp": webp,
-    "tiff": tiff,
-    "nifti": nifti,
-}
-
-
-def run(case: str, plan: Plan) -> dict[str, Any]:
-    """The processor's milliseconds and the bytes of each way, by what is written; all are compared with the first."""
-    torch.set_num_threads(1)
-    repeats = plan.pick(_REPEATS[case], max(3, _REPEATS[case] // 5), 1)
-    quiet = Quiet(plan.pick(30.0, 10.0, 0.0))
-    found: dict[str, Any] = {}
-    with in_memory() as folder:
-        for title, ways in CASES[case](folder):
-            figures = quiet.run(partial(compare, ways, repeats))
-            tell(f"formats, {case}: {title}")
-            first = next(iter(figures.values()))
-            found[title] = {
-                way: {
-                    "ms": spread(1e3 * one for one in figure["seconds"]),
-                    "faster": float(f"{median(first['seconds']) / median(figure['seconds']):.3g}"),
-                    "bytes": figure["bytes"],
-                    "size": round(figure["bytes"] / first["bytes"], 3),
-                }
-                for way, figure in figures.items()
-            }
-    return {"date": today(), "others": spread(quiet.shares), "repeats": repeats, "of": found}
-
-
-def compare(ways: dict[str, Way], repeats: int) -> dict[str, dict[str, Any]]:
-    """The processor's seconds of each way, which take turns, and how many bytes it made."""
-    sizes = {name: way() for name, way in ways.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats):
-        for name, way in ways.items():
-            began = time.thread_time()
-            way()
-            seconds[name].append(time.thread_time() - began)
-    return {name: {"seconds": seconds[name], "bytes": sizes[name]} for name in ways}
-
-
 def inside(encoder: Encoder, value: dict[str, Any]) -> Way:
     """Encode a dict, whose tensors are in a worker's memory."""
     held = {key: block_of(one) if isinstance(one, Tensor) else one for key, one in value.items()}
@@ -256,41 +240,17 @@ def detection() -> dict[str, Tensor]:
 def the_scan() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """A volume of nibabel's: its voxels, and its affine."""
     import nibabel
-    from nibabel.testing import data_path
 
-    image = nibabel.load(Path(data_path) / "example4d.nii.gz")
+    image = nibabel.load(Path(nibabel.__file__).parent / "tests" / "data" / "example4d.nii.gz")
     return np.asanyarray(image.dataobj)[..., 0], image.affine  # type: ignore[attr-defined]
 
 
-@contextmanager
-def in_memory() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-        yield Path(folder)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default=",".join(CASES), help="which formats")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json", help="where to write the figures")
-    options = parser.parse_args()
-    plan = Plan("quick" if options.quick else "full")
-    found = {case: run(case, plan) for case in options.only.split(",")}
-    _, machine = environment()
-    print(json.dumps(machine))
-    print("| format | of | way | ms | times as fast | bytes | size |\n|---|---|---|---|---|---|---|")
-    for case, figures in found.items():
-        for title, ways in figures["of"].items():
-            for way, one in ways.items():
-                ms = one["ms"]
-                print(
-                    f"| {case} | {title} | {way} | {ms['median']:.4g} ({ms['least']:.4g} to {ms['most']:.4g}) | "
-                    f"{one['faster']:g} | {one['bytes']:,} | {one['size']:g} |"
-                )
-    print({case: figures["others"]["median"] for case, figures in found.items()})
-    if options.json:
-        Path(options.json).write_text(json.dumps({"machine": machine, "formats": found}))
-
-
-if __name__ == "__main__":
-    main()
+_CASES: dict[str, Callable[[Path], Iterator[tuple[str, dict[str, Way]]]]] = {
+    "npy": npy,
+    "safetensors": safetensors,
+    "json": json_,
+    "jpeg": jpeg,
+    "webp": webp,
+    "tiff": tiff,
+    "nifti": nifti,
+}

@@ -19,7 +19,7 @@ from report import write_page
 
 PARTS = (
     *("loops", "handover", "saturated", "waits", "encoders", "minilm", "memory", "scale", "records", "helpers"),
-    *("shards", "arrays", "tables", "slowdown", "first_second", "by_name", "after_kill"),
+    *("formats", "shards", "arrays", "tables", "slowdown", "first_second", "by_name", "after_kill"),
 )
 _DOCS = Path(__file__).parent.parent / "docs"
 _FIGURES = _DOCS / "benchmarks" / "figures.json"

@@ -30,6 +30,7 @@ TITLE = "Rows of one table"
 
 _BATCH = 256
 _ROWS = 51_200
+_MANY = 512_000
 _USUAL = "lighter 0.1.0's way, .csv"
 
 Batch = tuple[range, dict[str, Any]]
@@ -42,13 +43,15 @@ Write = Callable[[Path, Sequence[Batch]], Taken]
 
 
 def cases(plan: Plan) -> list[str]:
-    return ["memory"]
+    return plan.pick(["memory", "memory/many"], ["memory"], ["memory"])
 
 
 def run(case: str, plan: Plan) -> dict[str, Any]:
     ways, missing = all_ways()
-    with place_for(case, "1G") as (place, where):
-        found = measured(place, where, ways, rows=plan.pick(_ROWS, _ROWS, 1024), rounds=plan.pick(5, 3, 1), plan=plan)
+    place, _, many = case.partition("/")
+    rows = _MANY if many else plan.pick(_ROWS, _ROWS, 1024)
+    with place_for(place, "1G") as (folder, where):
+        found = measured(folder, where, ways, rows=rows, rounds=plan.pick(5, 3, 1), plan=plan)
     return {**found, "left_out": missing}
 
 

@@ -12,7 +12,7 @@ import pytest
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 PARTS = {
     *("loops", "handover", "saturated", "waits", "encoders", "minilm", "memory", "scale", "records", "helpers"),
-    *("shards", "arrays", "tables", "slowdown", "first_second", "by_name", "after_kill"),
+    *("formats", "shards", "arrays", "tables", "slowdown", "first_second", "by_name", "after_kill"),
 }
 
 pytestmark = [
@@ -57,6 +57,7 @@ def test_a_page_is_made_of_the_figures_alone(smoke: Path) -> None:
         "| nothing |",
         "| floor, 2 |",
         "| Pillow, level 6 |",
+        "| webp, method=0 |",
         "| TarShards, process, rename |",
         "| ArrayTarget, process, 1 |",
         "| array, thread |",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lighter_async.manifest.entry import Record
-from lighter_async.manifest.keys import key_in_series, key_of, keys_of, keys_of_numbers, keys_of_places
+from lighter_async.manifest.keys import key_of, keys_in_series, keys_of, keys_of_numbers, keys_of_places
 from lighter_async.manifest.line import LARGEST, Output, Samples, Span
 from lighter_async.names import TABLES_FOLDER, with_suffix
 from lighter_async.store import Place
@@ -189,6 +189,13 @@ class Block:
             return self.names[row]
         return str((self.indices if numbered else self.numbers).values[row])
 
+    def names_at(self, rows: NDArray[np.int64]) -> list[str]:
+        """The names of some samples."""
+        numbers = self.number_column()
+        if numbers is None:
+            return [self.names[row] for row in rows.tolist()]
+        return list(map(str, numbers[rows].tolist()))
+
     def file(self, row: int) -> str | None:
         """The object that a sample lies in."""
         head = self.head
@@ -282,6 +289,13 @@ class Block:
         """The sizes of all samples, also of those that no longer count."""
         return self.column(self.line_sizes) if self.head.is_even else np.frombuffer(self.sizes, np.int64)
 
+    def sizes_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The sizes of some samples."""
+        if not self.head.is_even:
+            return np.frombuffer(self.sizes, np.int64)[rows]
+        lines = np.searchsorted(np.frombuffer(self.starts, np.int64), rows, side="right") - 1
+        return np.frombuffer(self.line_sizes, np.int64)[lines]
+
     def sizes_of_living(self) -> int:
         """The bytes of the samples that count, together."""
         if not self.is_known:
@@ -296,11 +310,9 @@ class Block:
             return np.full(self.count, key_of(head.object), np.uint64)
         if head.is_array and head.object is not None:
             return keys_of_places(head.object, self.offsets.view())
-        if head.suffix is None:  # an object with others, or no known file: samples are told apart by name and series
-            return np.fromiter(
-                (key_in_series(self.name(row), self.series) for row in range(self.count)), np.uint64, self.count
-            )
         numbers = self.number_column()
+        if head.suffix is None:  # an object with others, or no known file: samples are told apart by name and series
+            return keys_in_series(self.names if numbers is None else numbers, self.series)
         if numbers is None:
             return keys_of(self.names, head.suffix)
         if head.suffix.startswith("."):

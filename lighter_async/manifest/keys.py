@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lighter_async.manifest.line import LARGEST
 from lighter_async.names import with_suffixes
 
-__all__ = ["key_in_series", "key_of", "keys_of", "keys_of_numbers", "keys_of_places"]
+__all__ = ["key_in_series", "key_of", "keys_in_series", "keys_of", "keys_of_numbers", "keys_of_places"]
 
 _CHUNK = 1 << 14
 _SEED = int.from_bytes(os.urandom(8), "little")  # so that nobody can choose a name whose key is that of another one
@@ -26,13 +26,25 @@ def key_of(file: str) -> int:
 
     The older of such two would count as not stored, and be computed again.
     """
-    numbered = _number_and_rest(file)
-    return _hash(file) if numbered is None else int(keys_of_numbers(np.array(numbered[:1], np.int64), numbered[1])[0])
+    return int(_keys_of_some([file], "")[0])
 
 
 def key_in_series(name: str, series: tuple[str, str]) -> int:
     """The key of a sample that lies in an object with others, or of whose files nothing is known."""
-    return _hash("\0".join((name, *series)))
+    return int(keys_in_series([name], series)[0])
+
+
+def keys_in_series(names: Sequence[str] | NDArray[Any], series: tuple[str, str]) -> NDArray[np.uint64]:
+    """As `key_in_series`, of many.
+
+    Args:
+        names: The names, or the numbers that all of them are.
+        series: Of all of them.
+    """
+    rest = "\0".join(("", *series))
+    if isinstance(names, np.ndarray):
+        return keys_of_numbers(names, rest)
+    return _in_parts(names, lambda some: _keys_of_some(some, rest))
 
 
 def keys_of_places(object: str, offsets: NDArray[Any]) -> NDArray[np.uint64]:
@@ -47,28 +59,35 @@ def keys_of(files: Sequence[str], suffix: str = "") -> NDArray[np.uint64]:
         files: The files, or the names of samples.
         suffix: What each is to end in, as of `with_suffix`.
     """
-    keys = np.empty(len(files), np.uint64)
-    for start in range(0, len(files), _CHUNK):  # in parts, so that the texts and numbers on the way take little memory
-        some = with_suffixes(files[start : start + _CHUNK], suffix)
-        keys[start : start + len(some)] = _keys_of_some(some)
+    return _in_parts(files, lambda some: _keys_of_some(with_suffixes(some, suffix), ""))
+
+
+def _in_parts(texts: Sequence[str], keys_of_some: Callable[[Sequence[str]], NDArray[np.uint64]]) -> NDArray[np.uint64]:
+    """Keys of some texts at a time, so that the texts and numbers on the way take little memory."""
+    keys = np.empty(len(texts), np.uint64)
+    for start in range(0, len(texts), _CHUNK):
+        keys[start : start + _CHUNK] = keys_of_some(texts[start : start + _CHUNK])
     return keys
 
 
-def _keys_of_some(files: Sequence[str]) -> NDArray[np.uint64]:
-    keys = np.empty(len(files), np.uint64)
+def _keys_of_some(texts: Sequence[str], end: str) -> NDArray[np.uint64]:
+    """Keys of texts that are longer by an end."""
+    if _DIGITS.isdisjoint([text[:1] for text in texts]):
+        return np.array([_hash(text + end) for text in texts], np.uint64)
+    keys = np.empty(len(texts), np.uint64)
     # Numbers together, which takes a tenth of the time.
     numbered: dict[str, tuple[list[int], list[int]]] = {}
-    for place, file in enumerate(files):
-        found = _number_and_rest(file)
+    for place, text in enumerate(texts):
+        found = _number_and_rest(text)
         if found is None:
-            keys[place] = _hash(file)
+            keys[place] = _hash(text + end)
             continue
         number, rest = found
         places, numbers = numbered.setdefault(rest, ([], []))
         places.append(place)
         numbers.append(number)
     for rest, (places, numbers) in numbered.items():
-        keys[places] = keys_of_numbers(np.array(numbers, np.int64), rest)
+        keys[places] = keys_of_numbers(np.array(numbers, np.int64), rest + end)
     return keys
 
 

@@ -47,12 +47,13 @@ def keep_latest(blocks: Sequence[Block], drops: Sequence[Drop], sequences: Mappi
         return []
     keys = [block.keys() for block in blocks]
     keys.append(np.array([_key_of_dropped(drop.entry) for drop in drops], np.uint64))
+    starts = np.cumsum([0, *map(len, keys)])
     all_keys = np.concatenate(keys)
+    keys.clear()  # they take eight bytes for each of perhaps millions of samples
     doubled = _doubled(all_keys)
     if doubled is None:
         return [drop.entry for drop in drops]
     suspects = np.flatnonzero(_is_among(all_keys, doubled))
-    starts = np.cumsum([0, *map(len, keys)])
     column = _Column(blocks, drops, suspects, starts)
     source = column([block.head.source for block in blocks], [drop.source for drop in drops])
     sequence = column(

@@ -199,7 +199,7 @@ class Staged:
         return _NOTHING if self.slot is None else self.slot.memory
 
 
-_ATOMS = frozenset({str, int, float, bool})
+_ATOMS = frozenset({str, int, float, bool, type(None)})
 _PLACES = frozenset({Leaf, Loose, Kept, Text, PickledObject})
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lighter_async.table_row import Ext, cell_of, stacked
-from lighter_async.tables.content import Chunk
+from lighter_async.tables.columns import Chunk, Column
 
 __all__ = ["arrow_table", "schema_of"]
 
 _NAMES = {"float32": "float32", "float64": "float64", "bool": "bool_", "text": "string", "null": "null"}
+_MOST = 1 << 31  # elements of a list array
 
 
 def schema_of(types: Mapping[str, str]) -> Any:
@@ -38,22 +40,32 @@ def arrow_table(chunk: Chunk, schema: Any) -> Any:
     return pyarrow.Table.from_arrays(arrays, schema=schema)
 
 
-def _array(values: Sequence[Any], kind: Any) -> Any:
+def _array(column: Column, kind: Any) -> Any:
     import pyarrow
 
-    found = stacked(values)
-    if found is not None and found.ndim == 1:
-        return pyarrow.array(found, kind)
-    if found is not None and found.ndim == 2:
-        count, length = found.shape
-        offsets = np.arange(count + 1, dtype=np.int64) * length
-        if offsets[-1] < 1 << 31:
-            flat = pyarrow.array(found.reshape(-1), kind.value_type)
-            return pyarrow.ListArray.from_arrays(pyarrow.array(offsets, pyarrow.int32()), flat)
-    return pyarrow.array([_plain(value) for value in values], kind)
+    values = column.values
+    if not isinstance(values, list):
+        if values.ndim == 1:
+            return pyarrow.array(values, kind, mask=None if column.is_there is None else ~column.is_there)
+        if math.prod(max(length, 1) for length in values.shape) < _MOST:
+            return _lists(values, kind)
+        values = list(values)
+    return pyarrow.array(list(map(_plain, values)), kind)
+
+
+def _lists(values: NDArray[Any], kind: Any) -> Any:
+    """Arrays of one shape, as lists of lists."""
+    import pyarrow
+
+    if values.ndim == 1:
+        return pyarrow.array(values, kind)
+    count, length = values.shape[:2]
+    offsets = np.arange(count + 1, dtype=np.int32) * np.int32(length)
+    inner = _lists(values.reshape(count * length, *values.shape[2:]), kind.value_type)
+    return pyarrow.ListArray.from_arrays(pyarrow.array(offsets), inner)
 
 
 def _plain(value: Any) -> Any:
-    if type(value) is Ext:
-        return cell_of(value).array().tolist()
-    return [_plain(one) for one in value] if type(value) is list else value
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    return list(map(_plain, value)) if type(value) is list else value

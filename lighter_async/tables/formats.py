@@ -71,14 +71,12 @@ def _write_csv(content: Content, file: IO[bytes]) -> int:
 
 
 def _write_jsonl(content: Content, file: IO[bytes]) -> int:
-    keys = [str(msgspec.json.encode(key), "utf-8") + ":" for key in content.types]
+    keys = [str(msgspec.json.encode(key), "utf-8").replace("%", "%%") for key in content.types]
+    row = "{" + ",".join(f"{key}:%s" for key in keys) + "}\n"
     count = 0
     for chunk in content.chunks():
-        columns = [
-            [key + text for text in json_texts(chunk.columns[name])]
-            for key, name in zip(keys, content.types, strict=True)
-        ]
-        file.write(("".join(f"{{{','.join(row)}}}\n" for row in zip(*columns, strict=True))).encode())
+        columns = [json_texts(chunk.columns[name]) for name in content.types]
+        file.write("".join(map(row.__mod__, zip(*columns, strict=True))).encode())
         count += chunk.count
     return count
 

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.block import Block, EncodedRows, Rows
+from lighter_async.block import Block
 from lighter_async.errors import shown
-from lighter_async.table_row import DTYPES, decode_row, pack_row, packed_array, padded_row, template_of
+from lighter_async.table_row import DTYPES, decode_row, pack_row, packed_array
 from lighter_async.writers.base import Encoder
 from lighter_async.writers.dense import check_not_masked
+from lighter_async.writers.table_columns import encode_columns, no_dtype, widened
 
 __all__ = ["decode_table_row", "encode_table_row", "write_table_row"]
 
@@ -105,7 +106,7 @@ def _packed_array(array: NDArray[Any], key: str) -> Any:
         array = array.astype(np.float32)
     name = array.dtype.name
     if name not in DTYPES:
-        raise TypeError(f"column {key!r} has dtype {array.dtype}, and a table holds {', '.join(DTYPES)}; convert it")
+        raise no_dtype(str(array.dtype), key)
     array = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(array.shape)
     return packed_array(name, array.shape, array.tobytes())
 
@@ -119,40 +120,13 @@ def _packed_tensor(tensor: Any, key: str) -> Any:
         plain = plain.float()
     name = str(plain.dtype).removeprefix("torch.")
     if name not in DTYPES:
-        raise _no_dtype(name, key)
+        raise no_dtype(name, key)
     return _packed_array(plain.contiguous().numpy(), key)
 
 
 def _packed_memory(dtype: str, shape: tuple[int, ...], memory: NDArray[np.uint8], key: str) -> Any:
     dtype, memory = widened(dtype, memory, key)
     return packed_array(dtype, shape, memory.tobytes())
-
-
-def widened(dtype: str, memory: NDArray[np.uint8], key: str) -> tuple[str, NDArray[np.uint8]]:
-    """Elements as a table holds them: half precision as float32, and what it has no dtype for refused.
-
-    Args:
-        dtype: The name of theirs.
-        memory: The elements; along the last axis their bytes.
-        key: The column, for messages.
-
-    Raises:
-        TypeError: There is no such column.
-    """
-    if dtype in DTYPES and sys.byteorder == "little":
-        return dtype, memory
-    if dtype == "float16":
-        return "float32", memory.view(np.float16).astype("<f4").view(np.uint8)
-    if dtype == "bfloat16":
-        return "float32", (memory.view(np.uint16).astype("<u4") << np.uint32(16)).view(np.uint8)
-    if dtype not in DTYPES:
-        raise _no_dtype(dtype, key)
-    element = np.dtype(dtype)
-    return dtype, memory.view(element).astype(element.newbyteorder("<")).view(np.uint8)
-
-
-def _no_dtype(name: str, key: str) -> TypeError:
-    return TypeError(f"column {key!r} has dtype {name}, and a table holds {', '.join(DTYPES)}; convert it")
 
 
 def decode_table_row(data: bytes | memoryview) -> dict[str, Any]:
@@ -167,66 +141,12 @@ def decode_table_row(data: bytes | memoryview) -> dict[str, Any]:
         raise ValueError(f"these bytes are no row of a table ({type(error).__name__}: {error})") from error
 
 
-def _rows_of_columns(columns: Mapping[str, Rows | list[Any]]) -> EncodedRows | None:
-    """The rows of several samples, each column of one type: all of one size, filled up with zeros if need be.
-
-    None if a column has several types, or filling up would take more room than the rows do.
-    """
-    elements = {key: widened(one.dtype, one.memory, key) for key, one in columns.items() if isinstance(one, Rows)}
-    if len(elements) < len(columns):
-        return _packed_rows(columns, elements)
-    about = {key: (dtype, _shape(columns[key]), memory.shape[1]) for key, (dtype, memory) in elements.items()}
-    template, begins = template_of(about)
-    row = np.frombuffer(template, np.uint8)
-
-    def fill(out: NDArray[np.uint8]) -> None:
-        out[:] = row
-        for begin, (_, memory) in zip(begins, elements.values(), strict=True):
-            out[:, begin : begin + memory.shape[1]] = memory
-
-    return EncodedRows(len(template), fill)
-
-
-def _packed_rows(
-    columns: Mapping[str, Rows | list[Any]], elements: Mapping[str, tuple[str, NDArray[np.uint8]]]
-) -> EncodedRows | None:
-    values: list[list[Any]] = []
-    for key, one in columns.items():
-        if isinstance(one, list):
-            kinds = set(map(type, one))
-            if len(kinds) > 1 or (kinds == {int} and not (min(one) >= -_MOST and max(one) < _MOST)):
-                return None  # one by one, so that each is told what is wrong with it
-            values.append(one)
-        else:
-            dtype, memory = elements[key]
-            values.append([packed_array(dtype, one.shape, data) for data in map(bytes, memory)])
-    keys = list(columns)
-    rows = [pack_row(dict(zip(keys, row, strict=True))) for row in zip(*values, strict=True)]
-    sizes = set(map(len, rows))
-    if len(sizes) > 1:
-        longest = max(sizes)
-        if longest * len(rows) > 2 * sum(map(len, rows)) + 1024:
-            return None
-        rows = [padded_row(row, longest) for row in rows]
-    data = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)
-
-    def fill(out: NDArray[np.uint8]) -> None:
-        out[:] = data
-
-    return EncodedRows(data.shape[1], fill, data)
-
-
-def _shape(column: Rows | list[Any]) -> tuple[int, ...]:
-    assert isinstance(column, Rows)
-    return column.shape
-
-
 write_table_row = Encoder(
     encode_table_row,
     suffix="",
     name="table_row",
     encode_blocks=encode_table_row,
-    encode_columns=_rows_of_columns,
+    encode_columns=encode_columns,
     decode=decode_table_row,
 )
 """A row of a `TableTarget`, from a dict of columns."""

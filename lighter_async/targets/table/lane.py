@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lighter_async.table_row import type_of, unpack_row
+from lighter_async.table_row import layout_of, type_of, unpack_row
 from lighter_async.targets.earlier import Earlier
 from lighter_async.targets.lane import Item, Lane, Outcome, Placed, PlacedRows, RowItems
 from lighter_async.targets.open_part import AppendedPart
@@ -66,7 +67,7 @@ class TableLane(Lane):
             return None
         rows = np.empty((count, size), np.uint8)
         part.encoded.fill(rows)
-        self._check(rows[0].tobytes(), items.names[0])  # the others are of its dtypes and shapes
+        self._check_rows(rows, items.names)
         spool, begin = self._write([rows.data.cast("B")])
         spool.settled = spool.end
         return PlacedRows(spool.name, (begin,), size)
@@ -95,6 +96,20 @@ class TableLane(Lane):
         spool, self._spool = self._spool, None
         if spool is not None:
             spool.close()
+
+    def _check_rows(self, rows: NDArray[np.uint8], names: Sequence[str]) -> None:
+        """As `_check`, of rows that are laid out alike, as a table's encoder makes them of columns."""
+        first = rows[0].tobytes()
+        self._check(first, names[0])
+        layout = layout_of(first)
+        for key, slot in layout.slots.items() if layout is not None else ():
+            if slot.kind:
+                continue  # that of the first one
+            values = slot.values(rows)
+            kinds = list(map(type, values))
+            for kind in set(kinds):
+                place = kinds.index(kind)
+                self.columns.check({key: type_of(values[place])}, names[place])
 
     def _check(self, data: bytes, sample: str) -> None:
         types = {}
