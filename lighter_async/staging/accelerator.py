@@ -100,11 +100,12 @@ class TorchAccelerator:
             return None  # PyTorch pins memory that is there already for CUDA and ROCm alone
         import torch
 
-        runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+        module = torch.get_device_module(device)
+        runtime = module.cudart()
         address = memory.ctypes.data
         # As everywhere here: a thread that never chose a device would otherwise set up the first one, for some
         # hundred megabytes of its memory.
-        with torch.cuda.device(device):
+        with module.device(device):
             refused: object
             try:
                 refused = int(runtime.cudaHostRegister(address, memory.nbytes, 0))
@@ -112,6 +113,7 @@ class TorchAccelerator:
                 refused = str(error)
             if refused:
                 _forget_error(runtime, device)
+                module.current_stream(device).query()  # raises if it is the device that has failed, not the call
         if refused:
             self._warn(
                 f"the system pins no memory for {device} (cudaHostRegister: {refused}), so each hand-over of its "
@@ -120,7 +122,7 @@ class TorchAccelerator:
             return None
 
         def unpin() -> None:
-            with torch.cuda.device(device):
+            with module.device(device):
                 if refused := int(runtime.cudaHostUnregister(address)):
                     raise RuntimeError(f"memory at {address:#x} stays pinned (cudaHostUnregister: {refused})")
 
