@@ -235,9 +235,7 @@ def test_clones_of_copies_that_nobody_has_waited_for_yet_are_freed_by_the_next_h
     staged = []
     for _ in range(20):
         staged.append(pool.stage(plan_sample(batch)))
-        stream = gpu.default_stream(output.device)
-        stream.synchronize()
-        until(lambda: accelerator._under_way[-1].query())
+        accelerator._sides[output.device].synchronize()
     for one in staged:
         assert one.value(0)[0] == 1
         pool.release(one)
