@@ -445,6 +445,26 @@ def test_a_hand_over_that_the_device_has_no_memory_for_is_raised_and_loses_nothi
     assert {name: tensor.unique().tolist() for name, tensor in stored(tmp_path).items()} == {"a": [1], "b": [2]}
 
 
+def test_a_copy_that_fails_on_one_device_has_ended_on_the_others(gpu, accelerator, monkeypatch):
+    """When the error is raised, nothing writes into the host's memory any more, which goes to the next batch."""
+    outputs = [gpu.tensor(torch.ones(KIB), index) for index in (0, 1)]
+    values = [accelerator.on_device(output) for output in outputs]
+    hosts = [torch.zeros(KIB), torch.zeros(KIB)]
+    clone = FakeTensor.clone
+
+    def clone_on_the_first(tensor, **options):
+        if tensor.device.index:
+            raise RuntimeError("no way to clone it")
+        return clone(tensor, **options)
+
+    monkeypatch.setattr(FakeTensor, "clone", clone_on_the_first)
+    gpu.hold(gpu.default_stream(outputs[0].device))
+    threading.Timer(0.05, gpu.release).start()
+    with pytest.raises(RuntimeError, match="no way to clone"):
+        accelerator.copy(list(zip(hosts, values, strict=True)))
+    assert [host[0] for host in hosts] == [1, 0]
+
+
 # A device that fails
 
 

@@ -146,6 +146,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental:UserWarning")
 @pytest.mark.parametrize("make", LAYOUTS.values(), ids=LAYOUTS)
 def test_tensors_of_any_layout_arrive_as_they_are(make):
     """Turned, expanded and lazily changed ones, of every dtype."""
