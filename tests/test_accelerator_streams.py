@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from fake_gpu import FakeAccelerator, FakeGpu, FakeTensor
+from fake_gpu import FakeAccelerator, FakeEvent, FakeGpu, FakeStream, FakeTensor
 from harness import in_thread, until
 
 from lighter_async import AsyncBackgroundWriter, BackgroundWriter, WriteError
@@ -260,6 +260,22 @@ def test_xpu_is_used_through_its_own_module(make_gpu, accelerator):
     assert staged.slot.unpin is None
     pool.release(staged)
     pool.close()
+
+
+@pytest.mark.parametrize("module", [torch.cuda, torch.xpu], ids=["cuda", "xpu"])
+def test_pytorch_has_all_that_is_used_of_it(module):
+    """Under the names that the GPU in host memory has, too."""
+    for name in ("Stream", "Event", "current_stream", "stream", "device", "is_initialized"):
+        assert callable(getattr(module, name))
+        assert callable(getattr(FakeGpu, name))
+    for kind, calls in (
+        ("Stream", ("wait_stream", "query", "synchronize")),
+        ("Event", ("record", "query", "synchronize")),
+    ):
+        for name in calls:
+            assert callable(getattr(getattr(module, kind), name))
+            assert callable(getattr({"Stream": FakeStream, "Event": FakeEvent}[kind], name))
+    assert torch.get_device_module(torch.device(module.__name__.rpartition(".")[2], 0)) is module
 
 
 def test_what_is_on_a_device_without_streams_is_copied_in_one_blocking_call(make_gpu, accelerator):
