@@ -5,7 +5,7 @@ BIN := .venv/bin
 TESTERS ?= 3
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-long lint bench bench-quick bench-memory soak clean
+.PHONY: demo test test-long lint bench bench-quick bench-memory gpu soak clean
 
 demo: .venv/.demo
 	$(BIN)/lighter-async demo
@@ -32,6 +32,12 @@ bench-quick: .venv-bench/.made
 
 bench-memory: .venv/.demo
 	$(BIN)/python benchmarks/memory.py
+
+# On a machine with a CUDA device: the tests that need one, and its figures; five minutes. It takes .venv, or the
+# system's Python if that has torch and pytest. The figures become a section of docs/benchmarks.md by
+#   .venv/bin/python benchmarks/report.py --add bench-output/gpu.json
+gpu:
+	benchmarks/gpu.sh
 
 # Kills, full disks, failing targets and forks, over both backends, and the table in docs/reliability.md: twenty
 # minutes. Mounting its small file system takes root; elsewhere those two runs are left out, and the table says so.

@@ -1,16 +1,19 @@
 """The page of tables and plots, from the figures alone.
 
-python benchmarks/report.py [FIGURES.json] [PAGE.md]
+python benchmarks/report.py [FIGURES.json] [PAGE.md] [--add OTHER.json]
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import figures as kept
 import sections
+import sections_of_gpu
 import sections_of_stores
 import targets
 from sections import table
@@ -34,7 +37,7 @@ def write_page(figures: Figures, page: Path) -> None:
     cases = figures["cases"]
     plots = draw(cases, page.with_suffix(""))
     pictures = {part: [f"{page.stem}/{name}" for name in names] for part, names in plots.items()}
-    text = [_INTRO, *_environments(figures), *_targets(cases), *_sections(cases, pictures)]
+    text = [_INTRO, *_environments(figures), *_targets(cases), *_sections(cases, pictures, absent=_ABSENT)]
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text("\n".join(text).rstrip() + "\n")
 
@@ -93,13 +96,18 @@ def _targets(cases: dict[str, Figures]) -> list[str]:
     return [head, table(("target", "workload", "reached", ""), body)]
 
 
-def _sections(cases: dict[str, Figures], pictures: dict[str, list[str]]) -> list[str]:
+def _sections(
+    cases: dict[str, Figures], pictures: dict[str, list[str]], absent: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
+    """The sections of the parts that were measured, and of those that are told of where they were not."""
     found = []
     for part, (title, body) in _SECTIONS.items():
         own = {case.partition("/")[2]: figures for case, figures in cases.items() if case.partition("/")[0] == part}
         if own:
             shown = [f"![{title}]({picture})\n" for picture in pictures.get(part, [])]
             found += [f"## {title}\n", *shown, *body(own), *_others(own), *_left_out(own)]
+        elif part in absent:
+            found += [f"## {title}\n", absent[part]]
     return found
 
 
@@ -130,15 +138,20 @@ def _left_out(cases: dict[str, Figures]) -> list[str]:
     return [f"Left out, for they are not installed: {', '.join(missing)}.\n"] if missing else []
 
 
-_SECTIONS = {**sections.SECTIONS, **sections_of_stores.SECTIONS}
+_SECTIONS = {**sections.SECTIONS, **sections_of_stores.SECTIONS, **sections_of_gpu.SECTIONS}
+_ABSENT = {"gpu": sections_of_gpu.NEVER_RUN}
 
 
 def main() -> None:
     docs = Path(__file__).parent.parent / "docs"
-    file, page = [*map(Path, sys.argv[1:]), docs / "benchmarks" / "figures.json", docs / "benchmarks.md"][:2]
-    if len(sys.argv) == 2:
-        page = docs / "benchmarks.md"
-    write_page(kept.load(file), page)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("figures", nargs="?", type=Path, default=docs / "benchmarks" / "figures.json")
+    parser.add_argument("page", nargs="?", type=Path, default=docs / "benchmarks.md")
+    parser.add_argument("--add", type=Path, help="figures of another machine, which are kept in the file first")
+    options = parser.parse_args()
+    if options.add:
+        kept.keep(options.figures, kept.load(options.add))
+    write_page(kept.load(options.figures), options.page)
 
 
 if __name__ == "__main__":

@@ -72,12 +72,23 @@ def _pickler_type() -> Any:
                 if module is not None and not _is_found(module.__name__) and module not in self.by_value:
                     cloudpickle.register_pickle_by_value(module)
                     self.by_value.append(module)
+            if _is_on_device(one):
+                return one.detach().cpu().__reduce_ex__(5)
             reduced = super().reducer_override(one)
             if isinstance(one, type) and reduced is not NotImplemented and reduced[0] is make_class:
                 reduced[2][0]["__qualname__"] = one.__qualname__  # by which an inner class is found
             return reduced
 
     return Pickler
+
+
+def _is_on_device(one: Any) -> bool:
+    """Whether it is a tensor of an accelerator, which helpers do not see. Of a parameter its data is one."""
+    torch = sys.modules.get("torch")
+    kind = getattr(torch, "Tensor", None)
+    if kind is None or not isinstance(one, kind) or type(one) is torch.nn.Parameter:  # type: ignore[union-attr]
+        return False
+    return one.device.type not in ("cpu", "meta")
 
 
 def loads(data: Any) -> Any:

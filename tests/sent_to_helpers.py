@@ -7,7 +7,10 @@ import os
 import signal
 import threading
 import time
+from collections import OrderedDict, namedtuple
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from lighter_async import ArrayTarget, LocalTarget, TableTarget, TarShards, encoder
 
@@ -151,3 +154,79 @@ def _dying(lane, deaths):
 
     lane.put_rows, lane.settle = deadly(lane.put_rows), deadly(lane.settle)
     return lane
+
+
+class ModelOutput(OrderedDict):
+    """A dict whose entries are attributes, too, as Hugging Face's transformers return it from models."""
+
+    def __post_init__(self):
+        for field in fields(self):
+            if (value := getattr(self, field.name)) is not None:
+                self[field.name] = value
+
+    def __getitem__(self, key):
+        return dict(self.items())[key] if isinstance(key, str) else self.to_tuple()[key]
+
+    def __setattr__(self, name, value):
+        if name in self.keys() and value is not None:
+            super().__setitem__(name, value)
+        super().__setattr__(name, value)
+
+    def __setitem__(self, key, value):
+        super().__setitem__(key, value)
+        super().__setattr__(key, value)
+
+    def __reduce__(self):
+        make, _, *rest = super().__reduce__()
+        return make, tuple(getattr(self, field.name) for field in fields(self)), *rest
+
+    def to_tuple(self):
+        return tuple(self[key] for key in self.keys())
+
+
+@dataclass
+class ClassifierOutput(ModelOutput):
+    """One of a model."""
+
+    loss: Any = None
+    logits: Any = None
+    hidden_states: Any = None
+
+
+@dataclass
+class Detections:
+    """A dataclass."""
+
+    boxes: Any
+    label: str = "cat"
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenDetections:
+    """One that cannot be changed."""
+
+    boxes: Any
+
+
+class Instances:
+    """Has tensors among its attributes, one of them in an object of its own."""
+
+    def __init__(self, boxes):
+        self.boxes = boxes
+        self.more = Detections(boxes)
+
+
+class Handmade:
+    """Has a state of its own."""
+
+    def __init__(self, boxes):
+        self.boxes = boxes
+
+    def __getstate__(self):
+        return [self.boxes]
+
+    def __setstate__(self, state):
+        (self.boxes,) = state
+
+
+Scored = namedtuple("Scored", ["boxes", "score"])

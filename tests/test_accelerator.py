@@ -1,7 +1,6 @@
 """The seam to accelerators, with devices made of host memory."""
 
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import torch
 from harness import in_thread
 
 from lighter_async import BackgroundWriter, FlushTimeoutError, QueueFullError, WriteError
-from lighter_async.staging import StagingPool, TorchAccelerator, plan_batch, plan_sample
+from lighter_async.staging import StagingPool, plan_batch, plan_sample
 from lighter_async.writers import write_image_2d, write_image_3d
 from lighter_async.writers.image import to_pixels
 
@@ -64,12 +63,8 @@ class Device:
     def owns(self, tensor):
         return tensor.data_ptr() in self.owned
 
-    def allocate(self, nbytes):
-        # Recognisable, so that a read before the copy shows.
-        self.allocated.append(nbytes)
-        return torch.full((nbytes,), 0xEE, dtype=torch.uint8)
-
     def pin(self, memory):
+        # Recognisable, so that a read before the copy shows.
         self.allocated.append(memory.nbytes)
         memory[:] = 0xEE
         self.pinned += 1
@@ -346,144 +341,3 @@ def test_a_copy_that_cannot_be_begun_is_raised_and_leaves_room_and_names(tmp_pat
         writer.submit_batch(["a", "b"], batch)
         device.copies[0].arrive()
     assert sorted(file.name for file in tmp_path.glob("[!.]*")) == ["a.pt", "b.pt"]
-
-
-# PyTorch's own devices, with the log of what they are told in the place of them
-
-
-class FakeStream:
-    def __init__(self, device, log, kind="side"):
-        self.device, self.log, self.kind = device, log, kind
-
-    def __repr__(self):
-        return f"{self.kind}({self.device})"
-
-    def wait_stream(self, other):
-        self.log.append(f"{self} waits for {other}")
-
-    def record_event(self):
-        self.log.append(f"{self} records an event")
-        return SimpleNamespace(synchronize=lambda: self.log.append(f"wait for {self}"))
-
-    def __enter__(self):
-        self.log.append(f"enter {self}")
-
-    def __exit__(self, *exception):
-        self.log.append(f"leave {self}")
-
-
-class FakeTensor:
-    def __init__(self, name, device, log):
-        self.name, self.device, self.log = name, torch.device(device), log
-
-    def __repr__(self):
-        return self.name
-
-    def clone(self):
-        self.log.append(f"clone {self}")
-        return FakeTensor(f"clone of {self}", self.device, self.log)
-
-    def copy_(self, other, *, non_blocking):
-        self.log.append(f"copy {other} to {self}" + (" without waiting" if non_blocking else ""))
-
-    def record_stream(self, stream):
-        self.log.append(f"{self} is kept for {stream}")
-
-
-@pytest.fixture
-def log(monkeypatch):
-    """What was done on which stream, in order."""
-    entries = []
-
-    def make_stream(device):
-        entries.append(f"make side({device})")
-        return FakeStream(device, entries)
-
-    monkeypatch.setattr(torch, "Stream", make_stream)
-    monkeypatch.setattr(torch.accelerator, "current_stream", lambda device: FakeStream(device, entries, "computing"))
-    return entries
-
-
-def test_a_batch_is_cloned_where_it_is_computed_and_copied_beside_it(log):
-    """The clone first, so that the caller may overwrite; then the side stream, which waits for the clone."""
-    pairs = [(FakeTensor(f"host {n}", "cpu", log), FakeTensor(f"tensor {n}", "cuda:0", log)) for n in (1, 2)]
-    ready = TorchAccelerator().copy(pairs)
-    assert log == [
-        "make side(cuda:0)",
-        "clone tensor 1",
-        "clone tensor 2",
-        "side(cuda:0) waits for computing(cuda:0)",
-        "enter side(cuda:0)",
-        "copy clone of tensor 1 to host 1 without waiting",
-        "clone of tensor 1 is kept for side(cuda:0)",
-        "copy clone of tensor 2 to host 2 without waiting",
-        "clone of tensor 2 is kept for side(cuda:0)",
-        "leave side(cuda:0)",
-        "side(cuda:0) records an event",
-    ]
-    log.clear()
-    ready.synchronize()
-    ready.synchronize()
-    assert log == ["wait for side(cuda:0)"] * 2
-
-
-def test_each_device_has_one_side_stream(log):
-    """Of several devices each copies its own tensors, and all of them are waited for."""
-    accelerator = TorchAccelerator()
-    for _ in range(2):
-        pairs = [(FakeTensor(f"host {n}", "cpu", log), FakeTensor(f"on {n}", f"cuda:{n}", log)) for n in (0, 1)]
-        ready = accelerator.copy(pairs)
-    assert sorted(entry for entry in log if entry.startswith("make")) == ["make side(cuda:0)", "make side(cuda:1)"]
-    for number in (0, 1):
-        other = 1 - number
-        enter, leave = log.index(f"enter side(cuda:{number})"), log.index(f"leave side(cuda:{number})")
-        assert f"copy clone of on {number} to host {number} without waiting" in log[enter:leave]
-        assert not [entry for entry in log[enter:leave] if f"on {other}" in entry]
-    log.clear()
-    ready.synchronize()
-    assert sorted(log) == ["wait for side(cuda:0)", "wait for side(cuda:1)"]
-
-
-def test_it_owns_what_is_on_devices_with_streams():
-    """Tensors of other devices are copied in one blocking call."""
-    accelerator = TorchAccelerator()
-    owned = {
-        kind: accelerator.owns(SimpleNamespace(device=torch.device(kind), is_cpu=kind == "cpu"))
-        for kind in ("cuda", "xpu", "cpu", "mps")
-    }
-    assert owned == {"cuda": True, "xpu": True, "cpu": False, "mps": False}
-    assert not accelerator.owns(torch.zeros(1))
-
-
-def test_it_allocates_pinned_bytes_on_the_host(monkeypatch):
-    """Whatever default device the program has set."""
-    asked = {}
-
-    def empty(*size, **options):
-        asked.update(options, size=size)
-
-    monkeypatch.setattr(torch, "empty", empty)
-    TorchAccelerator().allocate(100)
-    assert asked == {"size": (100,), "dtype": torch.uint8, "device": "cpu", "pin_memory": True}
-
-
-def test_it_pins_shared_memory_where_it_lies(monkeypatch):
-    """By its address and size, and unpins it by the address; without CUDA there is nothing to do."""
-    called = []
-    runtime = SimpleNamespace(
-        cudaHostRegister=lambda *arguments: called.append(("register", *arguments)) or 0,
-        cudaHostUnregister=lambda *arguments: called.append(("unregister", *arguments)) or 0,
-    )
-    checked = []
-    monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
-    monkeypatch.setattr(torch.cuda, "check_error", checked.append)
-    memory = np.zeros(8192, np.uint8)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    TorchAccelerator().pin(memory)()
-    assert called == []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    unpin = TorchAccelerator().pin(memory)
-    assert called == [("register", memory.ctypes.data, 8192, 0)]
-    unpin()
-    assert called[1:] == [("unregister", memory.ctypes.data)]
-    assert checked == [0, 0]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 PARTS = {
@@ -66,6 +69,67 @@ def test_a_page_is_made_of_the_figures_alone(smoke: Path) -> None:
     ):
         assert row in page, row
     assert {path.name for path in (smoke / "again" / "smoke").iterdir()} >= {"loops.png", "scale.png", "shards.png"}
+
+
+def test_the_page_says_that_nothing_was_run_on_a_gpu(tmp_path: Path) -> None:
+    """Where there are no such figures, and how they come about."""
+    file = tmp_path / "page.md"
+    report = [sys.executable, str(BENCHMARKS / "report.py"), str(tmp_path / "none.json"), str(file)]
+    subprocess.run(report, check=True, timeout=60)
+    page = file.read_text()
+    assert "## On a GPU\n\nNever run" in page
+    assert "`make gpu`" in page
+
+
+def test_what_is_for_a_gpu_runs_on_the_cpu_and_becomes_a_section(tmp_path: Path) -> None:
+    """All models, by all ways that there are, and copies of several sizes; added to the figures of another run."""
+    file, page, kept = tmp_path / "gpu.json", tmp_path / "page.md", tmp_path / "figures.json"
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--smoke", "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    cases = json.loads(file.read_text())["cases"]
+    assert set(cases) == {"gpu/bus", "gpu/resnet50", "gpu/minilm", "gpu/unet"}
+    assert {"lighter_async, process", "lighter_async, thread", "inline", "thread pool of 4"} <= set(
+        cases["gpu/unet"]["ways"]
+    )
+    assert "lighter_async, process, shards" in cases["gpu/minilm"]["ways"]
+    report = [sys.executable, str(BENCHMARKS / "report.py"), str(kept), str(page), "--add", str(file)]
+    subprocess.run(report, check=True, timeout=60)
+    assert json.loads(kept.read_text())["cases"] == cases
+    text = page.read_text()
+    for row in ("## On a GPU", "On the CPU, which shows that everything runs", "| 4,096 B | lighter_async, process |"):
+        assert row in text, row
+    assert "Never run" not in text
+
+
+def test_the_script_for_a_gpu_says_what_it_lacks(tmp_path: Path) -> None:
+    """An interpreter without a device, and one without torch."""
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    script = [str(BENCHMARKS / "gpu.sh"), str(tmp_path / "out")]
+    done = subprocess.run(
+        script, capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHON": sys.executable}
+    )
+    assert done.returncode == 1
+    assert "sees no CUDA device" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("spans", "share"),
+    [
+        ([], None),
+        ([(0.0, 10.0)], 0.0),
+        ([(0.0, 4.0), (6.0, 10.0)], 0.2),
+        ([(0.0, 6.0), (1.0, 2.0), (4.0, 8.0), (9.0, 10.0)], 0.1),
+    ],
+)
+def test_the_idle_share_is_what_no_kernel_covers(
+    monkeypatch: pytest.MonkeyPatch, spans: list[tuple[float, float]], share: float | None
+) -> None:
+    """Kernels of several streams lie over each other."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    found = importlib.import_module("gpu_loop").idle_share(spans)
+    assert found == share if share is None else found == pytest.approx(share)
 
 
 def test_a_part_by_itself_adds_to_a_file_that_a_page_can_be_made_of(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +18,7 @@ from lighter_async.errors import attach
 from lighter_async.interrupts import uninterrupted
 from lighter_async.options import Options, WriterOptions, documented
 from lighter_async.service import BackgroundWriter, State
-from lighter_async.staging import Plan
+from lighter_async.staging import Plan, streams_of
 from lighter_async.targets import Target
 from lighter_async.types import Origin, WriterStats
 
@@ -181,15 +181,16 @@ class AsyncBackgroundWriter:
     async def _hand_over(self, names: Sequence[str] | None, plan: Plan, origin: Origin | None) -> None:
         began = perf_counter()
         waited = self._waiting
+        streams = streams_of(plan.tensors)
         try:
             async with self._turn:
-                if await self._tried(names, plan, origin):
+                if await self._tried(names, plan, origin, streams):
                     return
                 waited = self._waiting = True
                 try:
                     with self._changes() as change:
                         # Tried again after the bell was hung up, since room that came before did not ring it.
-                        while not await self._tried(names, plan, origin):
+                        while not await self._tried(names, plan, origin, streams):
                             await change()
                 finally:
                     self._waiting = False
@@ -215,11 +216,22 @@ class AsyncBackgroundWriter:
                     del self._watches[loop]
                     watch.close()
 
-    async def _tried(self, names: Sequence[str] | None, plan: Plan, origin: Origin | None) -> bool:
+    async def _tried(
+        self,
+        names: Sequence[str] | None,
+        plan: Plan,
+        origin: Origin | None,
+        streams: Callable[[], AbstractContextManager[None]],
+    ) -> bool:
+        def try_submit() -> bool:
+            # The caller's own, also where another task has chosen others meanwhile.
+            with streams():
+                return self._steps.try_submit(names, plan, origin)
+
         copies = len(plan.sources) + len(plan.loose)
         if plan.nbytes + plan.other_bytes + copies * _BYTES_PER_COPY <= _COPIED_ON_THE_LOOP:
-            return self._steps.try_submit(names, plan, origin)
-        return await in_thread(lambda: self._steps.try_submit(names, plan, origin))
+            return try_submit()
+        return await in_thread(try_submit)
 
     async def _done(self, mark: int | None, timeout: float | None) -> None:
         pending = self._steps.pending(mark)

@@ -4,7 +4,7 @@
 batch, into a slot; a worker reads sample after sample from there; `StagingPool.release` gives the slot back.
 """
 
-from lighter_async.staging.accelerator import Accelerator, Ready, TorchAccelerator
+from lighter_async.staging.accelerator import Accelerator, Ready, TorchAccelerator, streams_of
 from lighter_async.staging.copying import StagingPool
 from lighter_async.staging.kinds import is_tensor
 from lighter_async.staging.layout import plan_batch, plan_sample
@@ -24,4 +24,5 @@ __all__ = [
     "is_tensor",
     "plan_batch",
     "plan_sample",
+    "streams_of",
 ]

@@ -1,21 +1,32 @@
 """The one seam to accelerators: copy tensors from a device into host memory while the loop goes on.
 
-This code was never run on a GPU: its logic (what is copied, on which stream, and who waits for which event) is
-tested with a device made of host memory.
+docs/gpu.md says what of this was run on a device, and on which.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lighter_async.notices import warn
+from lighter_async.staging.pickled_objects import tensors_in
+
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Accelerator", "Ready", "TorchAccelerator"]
+__all__ = ["Accelerator", "Ready", "TorchAccelerator", "streams_of", "wait_for"]
+
+# Devices with streams, each by the module of torch that has them (`torch.cuda` is ROCm's, too). From all others, such
+# as MPS, one blocking call copies.
+_STREAMED = frozenset({"cuda", "xpu"})
 
 
 class Ready(Protocol):
@@ -34,21 +45,22 @@ class Accelerator(Protocol):
     """Copies device tensors into host memory."""
 
     def owns(self, tensor: torch.Tensor) -> bool:
-        """Whether this tensor needs `copy`, and gains from memory of `allocate`."""
+        """Whether this tensor needs `copy`, and gains from pinned memory."""
         ...
 
-    def allocate(self, nbytes: int) -> torch.Tensor:
-        """Pinned host memory: a 1-d uint8 CPU tensor."""
-        ...
+    def pin(self, memory: NDArray[np.uint8]) -> Callable[[], None] | None:
+        """Pin host memory, which other processes may share, so that a copy into it goes on by itself.
 
-    def pin(self, memory: NDArray[np.uint8]) -> Callable[[], None]:
-        """Pin existing host memory, such as memory shared with other processes; returns a function that unpins it."""
+        Returns:
+            A function that unpins it, and raises where that fails. None if it is not pinned: `copy` takes it as well.
+        """
         ...
 
     def copy(self, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Ready:
         """Begin to copy each ``(host, device)`` pair, and return at once.
 
-        Work launched after this call may overwrite the device tensor.
+        Work launched after this call may overwrite the device tensor. If it raises, nothing is being copied any more,
+        as far as the device can tell.
         """
         ...
 
@@ -58,63 +70,213 @@ class TorchAccelerator:
 
     Each batch is first cloned on its device, on the stream that computes, so that the caller may reuse its tensor at
     once (the next replay of a CUDA graph overwrites the outputs of the last one). A side stream then copies the clone
-    into pinned memory while the next batch is computed. From a device without streams one blocking call copies.
+    into pinned memory while the next batch is computed. Where the device has no memory left for a clone, the caller
+    waits for the copy instead.
+
+    Clones are held until they are copied, and not left to `Tensor.record_stream`: that makes the allocator record an
+    event when a clone is freed, which ends the process where the device has failed meanwhile.
     """
 
-    _STREAMED = frozenset({"cuda", "xpu"})
-
     def __init__(self) -> None:
-        self._streams: dict[torch.device, Any] = {}
+        self._device: Any = None  # that of the last tensor that was asked about, which memory is pinned for
+        self._sides: dict[Any, Any] = {}
+        self._warned: set[str] = set()
+        self._lock = threading.Lock()
+        self._under_way: deque[_Copy] = deque()  # guarded by _lock
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TorchAccelerator, ()  # streams and what is under way belong to this process
 
     def owns(self, tensor: torch.Tensor) -> bool:
-        return not tensor.is_cpu and tensor.device.type in self._STREAMED
+        if tensor.is_cpu:  # quicker than asking for the device
+            return False
+        device = tensor.device
+        if device.type not in _STREAMED:
+            return False
+        self._device = device
+        return True
 
-    def allocate(self, nbytes: int) -> torch.Tensor:
+    def pin(self, memory: NDArray[np.uint8]) -> Callable[[], None] | None:
+        device = self._device
+        if device is None or device.type != "cuda":
+            return None  # PyTorch pins memory that is there already for CUDA and ROCm alone
         import torch
 
-        return torch.empty(nbytes, dtype=torch.uint8, device="cpu", pin_memory=True)
-
-    def pin(self, memory: NDArray[np.uint8]) -> Callable[[], None]:
-        import torch
-
-        # PyTorch pins existing memory for CUDA only. A copy into unpinned memory is slower, but correct.
-        if not torch.cuda.is_available():
-            return lambda: None
-        runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+        module = torch.get_device_module(device)
+        runtime = module.cudart()
         address = memory.ctypes.data
-        torch.cuda.check_error(int(runtime.cudaHostRegister(address, memory.nbytes, 0)))
-        return lambda: torch.cuda.check_error(int(runtime.cudaHostUnregister(address)))
+        # As everywhere here: a thread that never chose a device would otherwise set up the first one, for some
+        # hundred megabytes of its memory.
+        with module.device(device):
+            refused: object
+            try:
+                refused = int(runtime.cudaHostRegister(address, memory.nbytes, 0))
+            except Exception as error:
+                refused = str(error)
+            if refused:
+                _forget_error(runtime, device)
+                module.current_stream(device).query()  # raises if it is the device that has failed, not the call
+        if refused:
+            self._warn(
+                f"the system pins no memory for {device} (cudaHostRegister: {refused}), so each hand-over of its "
+                "tensors waits until they are computed and copied"
+            )
+            return None
+
+        def unpin() -> None:
+            with module.device(device):
+                if refused := int(runtime.cudaHostUnregister(address)):
+                    raise RuntimeError(f"memory at {address:#x} stays pinned (cudaHostUnregister: {refused})")
+
+        return unpin
 
     def copy(self, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Ready:
+        self._let_go_of_clones()
+        by_device: dict[Any, list[tuple[Any, Any]]] = {}
+        for host, source in pairs:
+            by_device.setdefault(source.device, []).append((host, source))
+        copy = _Copy()
+        try:
+            for device, mine in by_device.items():
+                self._begin(copy, device, mine)
+        except BaseException:
+            with suppress(Exception):
+                copy.synchronize()
+            raise
+        with self._lock:
+            self._under_way.append(copy)
+        return copy
+
+    def _begin(self, copy: _Copy, device: torch.device, pairs: Sequence[tuple[Any, Any]]) -> None:
         import torch
 
-        events = []
-        for device in {source.device for _, source in pairs}:
-            mine = [(host, source) for host, source in pairs if source.device == device]
-            side = self._streams.get(device)
+        module = torch.get_device_module(device)
+        with module.device(device):
+            side = self._sides.get(device)
             if side is None:
-                side = self._streams[device] = torch.Stream(device)
-            snapshots = [(host, source.clone()) for host, source in mine]
+                side = self._sides[device] = module.Stream(device)
+            clones = []
+            for _, source in pairs:
+                try:
+                    # Contiguous, as the host's memory is: they are turned or expanded here, and not once more on the
+                    # side stream.
+                    clones.append(source.clone(memory_format=torch.contiguous_format))
+                except torch.OutOfMemoryError:
+                    break
             # The side stream must not read before the computing stream has written the clones.
-            side.wait_stream(torch.accelerator.current_stream(device))
-            with side:
-                for host, snapshot in snapshots:
-                    host.copy_(snapshot, non_blocking=True)
-                    # The allocator must not hand the clone's memory on before the side stream has read it.
-                    snapshot.record_stream(side)
-            events.append(side.record_event())
-        return _All(events)
+            side.wait_stream(module.current_stream(device))
+            event = _event(module, device)
+            try:
+                with module.stream(side):
+                    for (host, _), clone in zip(pairs, clones, strict=False):
+                        host.copy_(clone, non_blocking=True)
+            finally:
+                event.record(side)
+                copy.add(module, device, event, clones)
+            if len(clones) < len(pairs):
+                self._warn(
+                    f"{device} has no memory left for a copy of what is handed over, so the loop waits until it is "
+                    "computed and on the host; a smaller batch, or a smaller queue_bytes, leaves room"
+                )
+            for host, source in pairs[len(clones) :]:
+                # One that is only turned around needs no other memory of the device if it is turned on the host.
+                host.copy_(source if source.is_contiguous() else source.cpu())
+
+    def _let_go_of_clones(self) -> None:
+        with self._lock:
+            while self._under_way and self._under_way[0].is_over():
+                self._under_way.popleft()
+
+    def _warn(self, text: str) -> None:
+        kind = text.partition("(")[0]
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warn(text)
 
 
-class _All:
-    """Several copies in progress, one per device."""
+class _Copy:
+    """Copies in progress, of one hand-over: an event for each device, and the clones that are read until then."""
 
-    def __init__(self, events: Sequence[Any]) -> None:
-        self._events = events
+    def __init__(self) -> None:
+        self._begun: list[tuple[Any, Any, Any, Sequence[Any]]] = []
+
+    def add(self, module: Any, device: Any, event: Any, clones: Sequence[Any]) -> None:
+        self._begun.append((module, device, event, clones))
 
     def synchronize(self) -> None:
-        for event in self._events:
-            event.synchronize()
+        for module, device, event, _ in self._begun:
+            with module.device(device):
+                event.synchronize()
+        self._begun = []  # and the clones with it, whose memory the computing stream may have again
 
     def query(self) -> bool:
-        return all(event.query() for event in self._events)
+        for module, device, event, _ in self._begun:
+            with module.device(device):
+                if not event.query():
+                    return False
+        self._begun = []
+        return True
+
+    def is_over(self) -> bool:
+        """Whether nothing is copied any more; after a failure of the device, too."""
+        try:
+            return self.query()
+        except Exception:
+            return True
+
+
+def _event(module: Any, device: Any) -> Any:
+    # A thread that waits for an event of CUDA's usual kind keeps a core busy meanwhile.
+    return module.Event(blocking=True) if device.type == "cuda" else module.Event()
+
+
+def _forget_error(runtime: Any, device: Any) -> None:
+    """Take back the error of a call that was refused: the next launch of a kernel would be blamed for it."""
+    take = getattr(runtime, "cudaGetLastError", None)  # of some of PyTorch's versions
+    if take is not None:
+        take()
+        return
+    import torch
+
+    with suppress(Exception):
+        torch.full((1,), 0.0, device=device)
+
+
+def streams_of(tensors: Iterable[torch.Tensor]) -> Callable[[], AbstractContextManager[None]]:
+    """Makes the streams that this thread computes tensors on current again, later or in another thread.
+
+    Streams are current in a thread. Another one would copy on the default stream, maybe before they are computed.
+    """
+    found: dict[Any, tuple[Any, Any]] = {}
+    for tensor in tensors:
+        device = tensor.device
+        if device.type in _STREAMED and device not in found:
+            import torch
+
+            module = torch.get_device_module(device)
+            found[device] = module, module.current_stream(device)
+    return partial(_current, found) if found else nullcontext
+
+
+@contextmanager
+def _current(streams: Mapping[Any, tuple[Any, Any]]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for device, (module, stream) in streams.items():
+            stack.enter_context(module.device(device))
+            stack.enter_context(module.stream(stream))
+        yield
+
+
+def wait_for(things: Iterable[Any]) -> None:
+    """Wait until the tensors in objects that nobody copies are computed, since threads read them on other streams."""
+    torch = sys.modules.get("torch")
+    if torch is None or not any(_is_in_use(torch, kind) for kind in _STREAMED):
+        return
+    tensors = [tensor for thing in things for tensor in tensors_in(thing)]
+    for device in {tensor.device for tensor in tensors if tensor.device.type in _STREAMED}:
+        torch.get_device_module(device).current_stream(device).synchronize()
+
+
+def _is_in_use(torch: Any, kind: str) -> bool:
+    module = getattr(torch, kind, None)  # None while another thread imports torch
+    return module is not None and bool(module.is_initialized())

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lighter_async.staging.accelerator import Accelerator, TorchAccelerator
+from lighter_async.staging.accelerator import Accelerator, TorchAccelerator, wait_for
 from lighter_async.staging.kinds import is_tensor
 from lighter_async.staging.layout import plan_batch, plan_sample
 from lighter_async.staging.outputs import as_row, plan_batch_of_dicts, plan_batch_of_outputs, plan_sample_of_outputs
@@ -63,13 +63,13 @@ class StagingPool:
         self._takes_values_as_they_are = not (outputs or dicts or self._reduce or self._prepare)
         self._accelerator: Accelerator = accelerator or TorchAccelerator()
         self.shared = SharedMemory(budget, pin=self._accelerator.pin) if shared else None
-        memory: Memory = self.shared or PrivateMemory(self._accelerator.allocate)
+        memory: Memory = self.shared or PrivateMemory(self._accelerator.pin)
         self._slots = SlotPool(budget, memory)
 
     def unshare(self) -> None:
         """Take slots from private memory from now on. Nothing may be staged yet."""
         self.shared = None
-        self._slots = SlotPool(self._slots.budget, PrivateMemory(self._accelerator.allocate))
+        self._slots = SlotPool(self._slots.budget, PrivateMemory(self._accelerator.pin))
 
     def plan_batch(self, values: Any) -> Plan:
         """The plan of a batch, as of `layout.plan_batch`."""
@@ -143,6 +143,8 @@ class StagingPool:
     def stage(self, plan: Plan) -> Staged:
         """Copy a batch. When this returns, the caller may overwrite its tensors."""
         loose = [_clone(value) for value in plan.loose] if plan.loose else []
+        if plan.kept:
+            wait_for(plan.kept)
         plain = not (loose or plan.kept or plan.has_classes)
         if plan.nbytes == 0:
             return Staged(None, None, plan.rows, plan.values, loose, plan.kept, plain, plan.columns)
@@ -180,7 +182,7 @@ class StagingPool:
     def forget(self, staged: Staged) -> None:
         """Give the slot of a batch up for good, since a thread that hangs may still read it."""
         if staged.slot is not None:
-            self._slots.forget(staged.slot)
+            self._slots.forget(staged.slot, is_quiet=_has_arrived(staged))
 
     def close(self) -> None:
         """Free the memory that is kept for reuse."""
@@ -219,6 +221,14 @@ def _host(slot: Slot, leaf: Leaf) -> Any:
             seen.clear()
         seen[leaf.offset] = known
     return known[1]
+
+
+def _has_arrived(staged: Staged) -> bool:
+    """Whether a device copies nothing into a batch's slot any more; after a failure of the device, too."""
+    try:
+        return staged.ready is None or staged.ready.query()
+    except Exception:
+        return True
 
 
 def _clone(value: Any) -> Any:

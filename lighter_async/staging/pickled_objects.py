@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["dump", "holds_tensors", "load", "size_of"]
+__all__ = ["dump", "holds_tensors", "load", "size_of", "tensors_in"]
 
 # Referred to, never copied: their identity matters, or they cannot change.
 _REFERRED = (
@@ -173,6 +173,14 @@ def _is_data(thing: Any) -> bool:
 def holds_tensors(thing: Any) -> bool:
     """Whether an object holds tensors or arrays, as far as a limited search finds."""
     return any(map(_is_data, _parts(thing)))
+
+
+def tensors_in(thing: Any) -> list[Any]:
+    """The tensors that an object holds, as far as a limited search finds; a class has none."""
+    tensor = getattr(sys.modules.get("torch"), "Tensor", None)
+    if tensor is None or isinstance(thing, (type, types.ModuleType)):
+        return []
+    return [part for part in _parts(thing) if isinstance(part, tensor)]
 
 
 def size_of(thing: Any) -> int:

@@ -58,6 +58,12 @@ class Plan:
     _kept_at: dict[int, int] = field(default_factory=dict)
     _walked: int = 0
 
+    @property
+    def tensors(self) -> list[Any]:
+        """The tensors to copy and to clone."""
+        copied = [source for leaf, source in self.sources if leaf.is_tensor]
+        return copied + [value for value in self.loose if not isinstance(value, np.ndarray)]
+
     def place(self, array: Any, *, is_tensor: bool) -> Leaf:
         if is_tensor:
             leaf = _leaf_of_tensor(array.dtype, array.shape, self.nbytes)

@@ -13,13 +13,12 @@ import mmap
 import os
 import resource
 import threading
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lighter_async.forks import Descriptors
-from lighter_async.staging.slots import PAGE, Slot
+from lighter_async.staging.slots import PAGE, Pin, Slot, unpinned
 
 __all__ = ["SharedMemory", "SharedView"]
 
@@ -38,14 +37,14 @@ class SharedMemory:
 
     Args:
         budget: Bytes that slots are expected to take together.
-        pin: Pins memory for an accelerator, and returns a function that unpins it.
+        pin: Pins memory for an accelerator, and returns a function that unpins it, or None.
 
     Attributes:
         descriptor: The file, for processes that map it.
         mapped: The size of the part that is mapped once.
     """
 
-    def __init__(self, budget: int, *, pin: Callable[[NDArray[np.uint8]], Callable[[], None]]) -> None:
+    def __init__(self, budget: int, *, pin: Pin) -> None:
         self._budget = -(-budget // PAGE) * PAGE
         self.mapped = 2 * self._budget + _MORE
         self._pin = pin
@@ -58,7 +57,6 @@ class SharedMemory:
         self._gaps: list[tuple[int, int]] = []  # offset and size of free ranges, in order, none of them adjacent
         self._apart: dict[int, mmap.mmap] = {}  # by offset, slots behind the mapped part
         self._end = self.mapped  # less once it is open, if addresses are limited
-        self._unpin: dict[int, Callable[[], None]] = {}
 
     def open(self) -> None:
         """Make the file.
@@ -90,22 +88,16 @@ class SharedMemory:
                 offset, memory = self._map_apart(size)
             else:
                 memory = self._memory[offset : offset + size]
-        if pinned:
-            try:
-                unpin = self._pin(memory)
-            except BaseException:
-                self._give_back(offset, size)
-                raise
-            with self._lock:
-                self._unpin[offset] = unpin
-        return Slot(memory, pinned, offset)
+        try:
+            return Slot(memory, pinned, offset, self._pin(memory) if pinned else None)
+        except BaseException:
+            self._give_back(offset, size)
+            raise
 
     def free(self, slot: Slot) -> None:
-        with self._lock:
-            unpin = self._unpin.pop(slot.offset, None)
-        if unpin is not None:
-            unpin()
-        self._give_back(slot.offset, slot.memory.nbytes)
+        # Pinned memory that the system took back would be another one for the process than for the device.
+        if unpinned(slot):
+            self._give_back(slot.offset, slot.memory.nbytes)
 
     def close(self) -> None:
         """Close the file. Its memory is freed with the last slot and the last process that maps it."""

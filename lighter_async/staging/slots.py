@@ -19,10 +19,13 @@ from numpy.typing import NDArray
 
 from lighter_async.staging.ahead import Ahead, touch
 
-__all__ = ["PAGE", "Memory", "PrivateMemory", "Slot", "SlotPool", "size_class"]
+__all__ = ["PAGE", "Memory", "Pin", "PrivateMemory", "Slot", "SlotPool", "size_class", "unpinned"]
 
 PAGE = 4096
 _LEAST_AHEAD = 1 << 18  # bytes of a slot that is worth a thread's turn
+
+Pin = Callable[[NDArray[np.uint8]], Callable[[], None] | None]
+"""Pins memory for an accelerator, and returns a function that unpins it; None if it is not pinned."""
 
 
 @dataclass(slots=True, eq=False)
@@ -31,8 +34,9 @@ class Slot:
 
     Attributes:
         memory: Its bytes, writable.
-        pinned: Whether an accelerator can copy into it directly.
+        pinned: Whether it is for copies from an accelerator, and pinned if the system allows it.
         offset: Where it lies in memory that is shared with other processes.
+        unpin: Unpins it; None if it is not pinned.
         seen_as: The last leaves that it was viewed as, by their offsets, each with its tensor. The next batch mostly
             has the same layout.
     """
@@ -40,6 +44,7 @@ class Slot:
     memory: NDArray[np.uint8]
     pinned: bool
     offset: int = 0
+    unpin: Callable[[], None] | None = None
     seen_as: dict[int, tuple[Any, Any]] = field(default_factory=dict)
 
 
@@ -64,19 +69,31 @@ class PrivateMemory:
 
     Each slot is a mapping of its own, so that freeing it returns its memory to the system. The heap would keep it.
 
+    So is pinned memory: PyTorch would round its size up to a power of two, and keep it when it is freed.
+
     Args:
-        allocate_pinned: Allocates pinned memory: a 1-d uint8 CPU tensor of so many bytes.
+        pin: Pins memory for an accelerator, and returns a function that unpins it, or None.
     """
 
-    def __init__(self, allocate_pinned: Callable[[int], Any]) -> None:
-        self._allocate_pinned = allocate_pinned
+    def __init__(self, pin: Pin) -> None:
+        self._pin = pin
 
     def allocate(self, size: int, *, pinned: bool) -> Slot:
-        memory = self._allocate_pinned(size).numpy() if pinned else np.frombuffer(mmap.mmap(-1, size), np.uint8)
-        return Slot(memory, pinned)
+        memory = np.frombuffer(mmap.mmap(-1, size), np.uint8)
+        return Slot(memory, pinned, unpin=self._pin(memory) if pinned else None)
 
     def free(self, slot: Slot) -> None:
-        """Nothing to do: the mapping ends with the slot."""
+        unpinned(slot)  # and the mapping ends with the slot
+
+
+def unpinned(slot: Slot) -> bool:
+    """Unpin a slot that is pinned; returns whether its memory may be used for something else."""
+    if slot.unpin is not None:
+        try:
+            slot.unpin()
+        except Exception:  # the device has failed, and may write there or not
+            return False
+    return True
 
 
 @functools.lru_cache(maxsize=256)
@@ -168,8 +185,15 @@ class SlotPool:
             else:
                 self._free.setdefault((size, slot.pinned), []).append(slot)
 
-    def forget(self, slot: Slot) -> None:
-        """Take a slot back, never to hand it out again: it may still be written to, so its memory is not freed."""
+    def forget(self, slot: Slot, *, is_quiet: bool = True) -> None:
+        """Take a slot back, never to hand it out again: somebody may still read or write there, so it is not freed.
+
+        Args:
+            slot: The slot.
+            is_quiet: Whether no device copies into it, so that it need not stay pinned.
+        """
+        if is_quiet:
+            unpinned(slot)
         with self._lock:
             self._total -= len(slot.memory)
 
