@@ -217,7 +217,8 @@ class AsyncBackgroundWriter:
 
     async def _tried(self, names: Sequence[str] | None, plan: Plan, origin: Origin | None) -> bool:
         copies = len(plan.sources) + len(plan.loose)
-        if plan.nbytes + plan.other_bytes + copies * _BYTES_PER_COPY <= _COPIED_ON_THE_LOOP:
+        is_small = plan.nbytes + plan.other_bytes + copies * _BYTES_PER_COPY <= _COPIED_ON_THE_LOOP
+        if is_small and self._steps.has_workers:
             return self._steps.try_submit(names, plan, origin)
         return await in_thread(lambda: self._steps.try_submit(names, plan, origin))
 

@@ -56,11 +56,15 @@ class Ledger:
 
     # Life
 
-    def open(self, wait: Callable[[Waiter, float], None], wake: Callable[[], None]) -> None:
-        """Begin; `wait` is how the backend in use waits for changes, and `wake` ends such a wait."""
+    def open(self) -> None:
+        """Begin the time that `stats` reports."""
         with self._lock:
-            self._changes.open(wait, wake)
             self._accounts.open()
+
+    def use(self, wait: Callable[[Waiter, float], None], wake: Callable[[], None]) -> None:
+        """Wait at a backend from now on: `wait` is how it waits for changes, and `wake` ends such a wait."""
+        with self._lock:
+            self._changes.use(wait, wake)
 
     def refuse(self, reason: str) -> None:
         """Accept nothing from now on, and wake those who wait for space."""

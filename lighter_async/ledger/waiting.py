@@ -95,7 +95,7 @@ class Changes:
         self.waiters: list[Parked] = []
         self._bells: tuple[Bell, ...] = ()
 
-    def open(self, wait: Callable[[Waiter, float], None], wake: Callable[[], None]) -> None:
+    def use(self, wait: Callable[[Waiter, float], None], wake: Callable[[], None]) -> None:
         """Wait with the backend's `wait` from now on, which its `wake` ends."""
         self._backend_wait = wait
         self._wake_backend = wake

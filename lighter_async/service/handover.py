@@ -69,7 +69,7 @@ class HandOver:
         lifecycle = self._lifecycle
         backend = lifecycle.backend
         if backend is None or lifecycle.pid != os.getpid():
-            backend = lifecycle.started()
+            backend = lifecycle.started(plan)
         if timeout != 0 and backend.is_worker():
             raise RuntimeError(
                 "submit() was called from one of the writer's own workers, which would wait for itself; "

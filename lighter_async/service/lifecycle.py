@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -12,13 +13,15 @@ from lighter_async.interrupts import uninterrupted
 from lighter_async.ledger import Ledger
 from lighter_async.manifest import Loader
 from lighter_async.names import Claims, claims_of
+from lighter_async.other_programs import in_use, look
 from lighter_async.service.setup import Setup
 from lighter_async.service.start_and_end_lock import StartAndEndLock
-from lighter_async.service.starting import close_job, start_workers
+from lighter_async.service.starting import close_job, make_job, make_workers, open_job
 from lighter_async.service.unclosed_at_exit import Unclosed
 from lighter_async.session import Session
-from lighter_async.staging import StagingPool
+from lighter_async.staging import Plan, StagingPool
 from lighter_async.types import Backend, Batch, WriterStats
+from lighter_async.workers import choose_at_first_batch
 
 __all__ = ["Lifecycle", "State"]
 
@@ -38,6 +41,7 @@ class Lifecycle:
 
     Attributes:
         ledger: The books.
+        choice: What the workers are to be, and why.
         backend: The workers, once they are started.
         claims: The names that this location's open writers have used, while this one is open.
         pid: The process that it belongs to.
@@ -47,6 +51,7 @@ class Lifecycle:
         self._setup = setup
         self._pool = pool
         self._location = setup.target.location
+        self._looked = look() if setup.choice.is_open else None
         self.ledger = Ledger(
             queue_size=setup.queue_size,
             queue_bytes=setup.queue_bytes,
@@ -57,6 +62,7 @@ class Lifecycle:
         )
         self._lock = StartAndEndLock()
         # Guarded by _lock:
+        self.choice = setup.choice
         self.backend: Backend | None = None
         self.claims: Claims | None = None
         self.pid = os.getpid()
@@ -67,12 +73,18 @@ class Lifecycle:
     def start(self) -> None:
         """As `BackgroundWriter.start`."""
         with uninterrupted():
-            self.started()
+            self.check_process()
+            if self._state == "new":
+                with self._lock:
+                    self._open()
             if self._state in ("draining", "closed"):
                 self.ledger.check_open()
 
-    def started(self) -> Backend:
+    def started(self, first: Plan | None = None) -> Backend:
         """The workers, which are started at the first call.
+
+        Args:
+            first: The plan of the first batch.
 
         Raises:
             ClosedError: The writer was closed before it was started, or belongs to the process that this one was
@@ -83,21 +95,50 @@ class Lifecycle:
             self.check_process()
             if self.backend is None:
                 with self._lock:
+                    self._open()
                     if self.backend is None:
-                        self.backend = self._start()
+                        self._choose(first)
+            assert self.backend is not None
             return self.backend
 
-    def _start(self) -> Backend:
+    def _open(self) -> None:
+        """Begin, and start the workers as well unless the first batch is to tell what they are."""
         setup, ledger = self._setup, self.ledger
         if self._state != "new":
-            ledger.check_open()
-        self._job, backend = start_workers(setup, self._pool, ledger.done)
+            if self._state != "running":
+                ledger.check_open()
+            return
+        job = make_job(setup)
+        backend = None if self.choice.is_open else make_workers(setup, self.choice, self._pool, job, ledger.done)
+        open_job(setup, job)
+        if backend is not None:
+            try:
+                backend.start()
+            except BaseException:
+                job.session.close()
+                raise
+        self._job = job
         self.claims = claims_of(self._location)
-        ledger.open(backend.wait, backend.wake)
+        ledger.open()
         self._state = "running"
-        finish = partial(_finish, ledger, backend, self._job.session) if setup.backend == "process" else None
-        self._unclosed = Unclosed(self, self._job.session, ledger.unraised, finish)
-        return backend
+        self._unclosed = Unclosed(self, job.session, ledger.unraised)
+        if backend is not None:
+            self._use(backend)
+
+    def _choose(self, first: Plan | None) -> None:
+        """Choose the workers, and start them."""
+        self.choice = choose_at_first_batch(self.choice, in_use(self._looked, look()))
+        backend = make_workers(self._setup, self.choice, self._pool, self._job, self.ledger.done)
+        backend.start()
+        self._use(backend)
+
+    def _use(self, backend: Backend) -> None:
+        self.ledger.use(backend.wait, backend.wake)
+        if self._setup.backend == "process":
+            finish = partial(_finish, self.ledger, backend, self._job.session)
+            self._unclosed.forget()
+            self._unclosed = Unclosed(self, self._job.session, self.ledger.unraised, finish)
+        self.backend = backend
 
     def describe(self, loaders: Sequence[Loader], *, named: bool) -> None:
         """Record over which data sets the samples go, and whether the user names them."""
@@ -111,7 +152,13 @@ class Lifecycle:
     def kind(self) -> Literal["thread", "process"]:
         """What the workers are, or are to be."""
         backend = self.backend
-        return self._setup.backend if backend is None else backend.kind
+        return self.choice.backend if backend is None else backend.kind
+
+    @property
+    def reason(self) -> str:
+        """Why."""
+        backend = self.backend
+        return (None if backend is None else backend.instead) or self.choice.reason
 
     @property
     def state(self) -> State:
@@ -134,7 +181,7 @@ class Lifecycle:
         self.check_process()
         with uninterrupted():
             self.collect()
-            return self.ledger.stats()
+            return replace(self.ledger.stats(), backend=self.kind, backend_reason=self.reason)
 
     # Whole calls, as those of `BackgroundWriter`
 
@@ -188,8 +235,9 @@ class Lifecycle:
     def seal(self) -> None:
         """Give what is stored its final names."""
         with uninterrupted():
-            if self.backend is not None and self._state == "running":
-                self.backend.seal()
+            if self._state == "running":
+                if self.backend is not None:
+                    self.backend.seal()
                 self._job.session.seal_table(ends=False)
 
     def finish(self, *, seal: bool = True) -> Exception | None:
@@ -197,14 +245,14 @@ class Lifecycle:
         with uninterrupted(), self._lock:
             if self._state != "draining":
                 return None
-            assert self.backend is not None
             self.ledger.close()
             # Other writers on this location may use the names again once all of today's are closed.
             claims, self.claims = self.claims, None
             if claims is not None:
                 claims.let_go()
             self._pool.close()
-            self.backend.stop(seal=seal)  # a signal's handler may raise here; then the next call goes on
+            if self.backend is not None:
+                self.backend.stop(seal=seal)  # a signal's handler may raise here; then the next call goes on
             if seal:
                 self._job.session.seal_table(ends=True)
             self._state = "closed"
