@@ -8,8 +8,10 @@ from typing import Literal
 
 from lighter_async.types import WriterStats
 
-__all__ = ["Verdict", "judge"]
+__all__ = ["Verdict", "is_held_up", "judge"]
 
+_LONG = 10.0  # seconds of waiting, from which on they matter to a person
+_MUCH = 0.25  # of the run
 _WAITED = 0.02  # of the run; less does not call for a change
 _LEFT = 0.1  # of the run, spent after the loop had ended
 _LEFT_SECONDS = 0.5  # at least, since every run ends with a last batch to write
@@ -31,6 +33,16 @@ class Verdict:
 
     bound: Literal["model", "backlog", "cores", "workers", "format", "disk", "function", "queue"]
     sentence: str
+
+
+def is_held_up(waited: float, open_seconds: float) -> bool:
+    """Whether a loop has waited so long for its writer that a person should know why.
+
+    Args:
+        waited: Seconds that it has waited.
+        open_seconds: How long the writer has been open.
+    """
+    return waited >= max(_LONG, _MUCH * open_seconds)
 
 
 def judge(

@@ -14,6 +14,7 @@ from lighter_async.ledger import Ledger
 from lighter_async.manifest import Loader
 from lighter_async.names import Claims, claims_of
 from lighter_async.other_programs import in_use, look
+from lighter_async.service.held_up import HeldUp
 from lighter_async.service.setup import Setup
 from lighter_async.service.start_and_end_lock import StartAndEndLock
 from lighter_async.service.starting import close_job, make_job, make_workers, open_job
@@ -133,7 +134,9 @@ class Lifecycle:
         self._use(backend)
 
     def _use(self, backend: Backend) -> None:
-        self.ledger.use(backend.wait, backend.wake)
+        # It refers to the ledger and the backend alone, which outlive a writer that is collected unclosed.
+        told = HeldUp(self._location, self.ledger.stats, backend) if self._setup.is_first_rank else None
+        self.ledger.use(backend.wait, backend.wake, None if told is None else told.note)
         if self._setup.backend == "process":
             finish = partial(_finish, self.ledger, backend, self._job.session)
             self._unclosed.forget()

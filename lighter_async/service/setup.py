@@ -44,6 +44,7 @@ class Setup:
         queue_bytes: Bytes of host memory that they may hold.
         choice: What the workers are to be, and why; the first batch may change it.
         backend: The same, as memory is made for it.
+        is_first_rank: Whether what concerns all ranks is said here.
         may_fall_back: Whether threads take over where helper processes cannot be had.
         one_by_one: Whether each sample is a unit of work.
         patience: Which errors are tried again, and for how long.
@@ -88,6 +89,7 @@ class Setup:
         self.backend = self.choice.backend
         if self.backend == "process":
             self.queue_size = min(self.queue_size, MOST_QUEUED)
+        self.is_first_rank = self.directory is None or self.directory.run.rank == 0
         self.may_fall_back = options.backend == "auto"
         # What a dead helper had not done is done again as a unit: a function may not like that, unlike an encoder.
         self.one_by_one = isinstance(self.writer, PathFunction) and (self.writer.is_async or self.backend == "process")
@@ -107,6 +109,6 @@ class Setup:
 
     def _remarks(self) -> dict[str | None, Callable[[Any], str | None]]:
         """What the writers remark on the first values; of several ranks the first one says it."""
-        if self.directory is not None and self.directory.run.rank:
+        if not self.is_first_rank:
             return {}
         return {one.key: one.encoder.remark for one in self._outputs if one.encoder.remark is not None}
