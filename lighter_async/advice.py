@@ -17,6 +17,16 @@ _LEFT = 0.1  # of the run, spent after the loop had ended
 _LEFT_SECONDS = 0.5  # at least, since every run ends with a last batch to write
 _SLOWED = 1.25  # times as long as without writing
 _IDLE = 0.5  # of the workers' time
+_LIMITS = {
+    "model": "the model",
+    "backlog": "the writing",
+    "cores": "too few cores",
+    "workers": "encoding",
+    "format": "encoding",
+    "disk": "storing",
+    "function": "the writer's function",
+    "queue": "too small a queue",
+}
 
 
 @dataclass(frozen=True)
@@ -29,10 +39,15 @@ class Verdict:
             encoding, with cores to spare. ``"format"``: encoding, without. ``"disk"``: the target. ``"function"``: a
             path function. ``"queue"``: the queue, which is too small for the batches.
         sentence: The same in words, with the figures and the option to change.
+        limit: The same in a word or two.
     """
 
     bound: Literal["model", "backlog", "cores", "workers", "format", "disk", "function", "queue"]
     sentence: str
+
+    @property
+    def limit(self) -> str:
+        return _LIMITS[self.bound]
 
 
 def is_held_up(waited: float, open_seconds: float) -> bool:
@@ -103,7 +118,7 @@ def _held_back(name: str, stats: WriterStats, waits: str, *, spare: bool) -> Ver
             "function",
             f"The function that writes {name} held it back: {waits}, with its {stats.max_workers} workers in it "
             f"{share:.0%} of the time; raise max_workers if it waits for a disk or a network, and make it cheaper if "
-            "it computes.",
+            f"it computes{_lock(stats)}.",
         )
     if stats.store_seconds > stats.encode_seconds:
         return Verdict(
@@ -113,12 +128,18 @@ def _held_back(name: str, stats: WriterStats, waits: str, *, spare: bool) -> Ver
         )
     encoding = f"{waits}, and encoding was {stats.encode_seconds / busy:.0%} of the workers' work for {name}"
     if spare:
-        return Verdict("workers", f"Encoding held it back: {encoding}; raise max_workers, there are cores to spare.")
+        more = f"raise max_workers, there are cores to spare{_lock(stats)}"
+        return Verdict("workers", f"Encoding held it back: {encoding}; {more}.")
     return Verdict(
         "format",
-        f"Encoding held it back: {encoding}; all cores have a worker already, so choose a cheaper format or give the "
-        "job more cores.",
+        f"Encoding held it back: {encoding}; all cores have a worker already, so choose a cheaper format or a lower "
+        f"compression level, or give the job more cores{_lock(stats)}.",
     )
+
+
+def _lock(stats: WriterStats) -> str:
+    """The way out of the interpreter's lock, where the workers share it with the loop."""
+    return "" if stats.backend == "process" else ", and try backend='process' for a writer in plain Python"
 
 
 def _backlog(name: str, waits: str) -> str:

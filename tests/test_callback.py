@@ -534,16 +534,20 @@ def test_the_queues_stand_beside_lightnings_bar(package, tmp_path, monkeypatch, 
         fill = int(text.split("queue ")[1].split("/")[0])
         assert least <= fill <= 2 * least
         assert "/120, writing " in text
-        assert text.rstrip(")").endswith("/s")
+        assert text.rstrip(")").endswith("/s in threads")
     assert "queue" not in (end or "")
 
 
 @pytest.mark.parametrize(
     ("value", "options", "shown"),
     [
-        ("text", {}, f"queue 2/{DEFAULT_QUEUE_SIZE}, writing 0/s"),
-        (np.zeros(1_000_000, np.uint8), {"queue_bytes": 64_000_000}, "queue 2, 2/64 MB, writing 0/s"),
-        (np.zeros(1_000_000, np.uint8), {"queue_bytes": 64_000_000, "queue_size": 3}, "queue 2/3, writing 0/s"),
+        ("text", {}, f"queue 2/{DEFAULT_QUEUE_SIZE}, writing 0/s in threads"),
+        (np.zeros(1_000_000, np.uint8), {"queue_bytes": 64_000_000}, "queue 2, 2/64 MB, writing 0/s in threads"),
+        (
+            np.zeros(1_000_000, np.uint8),
+            {"queue_bytes": 64_000_000, "queue_size": 3},
+            "queue 2/3, writing 0/s in threads",
+        ),
     ],
     ids=["tiny", "large", "few"],
 )

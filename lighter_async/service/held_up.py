@@ -127,7 +127,8 @@ def why(location: str, first: Seen, last: Seen, cores: int) -> str:
             f"no sample was stored to {location!r} for {seconds:.0f} s: {waited}; if storing hangs, "
             "write_timeout=SECONDS ends such attempts"
         )
-    return judge({repr(location): stats}, cores=cores).sentence
+    free = cores if used is None else max(1, min(cores, round(used.cores - used.others)))
+    return judge({repr(location): stats}, cores=free).sentence
 
 
 def _others(used: CoresInUse | None) -> str:
