@@ -128,7 +128,10 @@ class Lifecycle:
 
     def _choose(self, first: Plan | None) -> None:
         """Choose the workers, and start them."""
-        self.choice = choose_at_first_batch(self.choice, in_use(self._looked, look()))
+        sample_bytes = first.nbytes / first.count if first is not None and first.count else 0.0
+        self.choice = choose_at_first_batch(
+            self.choice, self._setup.writer, sample_bytes=sample_bytes, in_use=in_use(self._looked, look())
+        )
         backend = make_workers(self._setup, self.choice, self._pool, self._job, self.ledger.done)
         backend.start()
         self._use(backend)

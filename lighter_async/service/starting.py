@@ -14,6 +14,7 @@ from lighter_async.staging import StagingPool
 from lighter_async.targets import DirectoryTarget
 from lighter_async.types import Backend, Batch, Result
 from lighter_async.workers import Choice, Job, Quarantine, make_backend
+from lighter_async.workers.process.interpreter import check_is_no_helper
 
 __all__ = ["close_job", "make_job", "make_workers", "open_job"]
 
@@ -42,9 +43,12 @@ def open_job(setup: Setup, job: Job) -> None:
     """Open the target, and begin the record of the run. Before the helpers get their copies of it.
 
     Raises:
+        BackendUnavailableError: This process is no program of the user's, but was started as a helper.
         ResumeError: What is stored was made with something else.
         OSError: The target cannot be opened.
     """
+    if setup.choice.is_open:
+        check_is_no_helper()  # now, as where helpers are started at once
     # A target of the user's own may wait for whatever it likes.
     if setup.directory is not None:
         setup.target.open()
