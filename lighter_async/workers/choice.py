@@ -22,13 +22,17 @@ from lighter_async.other_programs import CoresInUse
 from lighter_async.types import BackendName
 from lighter_async.writers import PathFunction, Writer, is_built_in, outputs_of
 
-__all__ = ["Choice", "choose_at_first_batch", "choose_backend"]
+__all__ = ["AS_THEY_ARE", "LARGE_SAMPLE", "Choice", "choose_at_first_batch", "choose_backend"]
 
 
 _BY_OTHERS = 0.5  # of the cores: from there on other programs are why none is idle
 _IDLE = 0.25  # of a core: what helpers would have at least where others leave something
-_LARGE = 512 << 10  # bytes of a sample
-_AS_THEY_ARE = frozenset({"npy", "row", "safetensors", "tensor"})  # formats of which almost all is the tensors' memory
+
+LARGE_SAMPLE = 512 << 10
+"""Bytes from which on a sample is large."""
+
+AS_THEY_ARE = frozenset({"npy", "row", "safetensors", "tensor"})
+"""The formats that store tensors as they are: almost all of a file is a copy of their memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ def choose_at_first_batch(choice: Choice, writer: Writer, *, sample_bytes: float
         used = f"other programs use {in_use.others:.1f} of {in_use.cores} cores"
         return Choice("thread", f"{used}, and helper processes would let them go first")
     outputs = outputs_of(writer)
-    if sample_bytes >= _LARGE * len(outputs) and all(one.encoder.name in _AS_THEY_ARE for one in outputs):
+    if sample_bytes >= LARGE_SAMPLE * len(outputs) and all(one.encoder.name in AS_THEY_ARE for one in outputs):
         size = f"{sample_bytes / 1e6:.1f} MB"
         return Choice("thread", f"samples of {size} are stored as they are, mostly without the interpreter lock")
     return Choice(choice.backend, choice.reason)
