@@ -15,7 +15,7 @@ import lighter_async
 from lighter_async.cli.words import printable
 from lighter_async.cpu_quota import own_cpu_quota
 from lighter_async.errors import BackendUnavailableError, LighterAsyncError, describe
-from lighter_async.limits import allowed_cores, default_queue_bytes, default_workers, usable_cores, usable_cores
+from lighter_async.limits import allowed_cores, default_queue_bytes, default_workers, usable_cores
 from lighter_async.other_programs import CoresInUse, in_use, look
 from lighter_async.service import BackgroundWriter
 from lighter_async.workers import AS_THEY_ARE, LARGE_SAMPLE, Choice, choose_at_first_batch, choose_backend
