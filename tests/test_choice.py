@@ -15,12 +15,15 @@ from lighter_async.other_programs import CoresInUse, Look, in_use, look
 from lighter_async.service import lifecycle
 from lighter_async.service import setup as setting_up
 from lighter_async.types import WriterStats
-from lighter_async.workers import LARGE_SAMPLE, Choice, choose_at_first_batch, choose_backend
+from lighter_async.workers import LARGE_TENSOR, Choice, choose_at_first_batch, choose_backend
 from lighter_async.workers.process import launch
 from lighter_async.writers import resolve_writer
 
 QUIET = CoresInUse(cores=2, own=0.5, others=0.1)
 BUSY = CoresInUse(cores=2, own=0.2, others=1.75)
+MANY_SMALL = [torch.rand(LARGE_TENSOR // 32) for _ in range(10)]
+HALF = torch.rand(2, LARGE_TENSOR // 8)
+OUTPUTS = {"a": "tensor", "b": "npy"}
 
 
 async def written_async(path, value):
@@ -69,11 +72,11 @@ def test_an_explicit_choice_stays(name):
     """Whatever the first batch is, and whoever else is at work."""
     choice = choose_backend(name, resolve_writer("tensor"), is_local=True, cores=1)
     assert choice == Choice(name, f"backend={name!r}")
-    assert at_first_batch(choice, "tensor", sample_bytes=1 << 30, used=BUSY) == choice
+    assert at_first_batch(choice, "tensor", tensor_bytes=1 << 30, used=BUSY) == choice
 
 
-def at_first_batch(choice, writer, *, sample_bytes=1000.0, used=QUIET):
-    return choose_at_first_batch(choice, resolve_writer(writer), sample_bytes=sample_bytes, in_use=used)
+def at_first_batch(choice, writer, *, tensor_bytes=1000.0, used=QUIET):
+    return choose_at_first_batch(choice, resolve_writer(writer), tensor_bytes=tensor_bytes, in_use=used)
 
 
 def open_choice(writer):
@@ -103,22 +106,21 @@ def test_helpers_are_not_for_a_machine_that_other_programs_keep_busy(used, chose
 
 
 @pytest.mark.parametrize(
-    ("writer", "sample_bytes", "chosen"),
+    ("writer", "tensor_bytes", "chosen"),
     [
-        ("tensor", LARGE_SAMPLE - 1, "process"),
-        ("tensor", LARGE_SAMPLE, "thread"),
-        ("npy", LARGE_SAMPLE, "thread"),
-        ("safetensors", LARGE_SAMPLE, "thread"),
+        ("tensor", LARGE_TENSOR - 1, "process"),
+        ("tensor", LARGE_TENSOR, "thread"),
+        ("npy", LARGE_TENSOR, "thread"),
+        ("safetensors", LARGE_TENSOR, "thread"),
         ("image_2d", 1 << 30, "process"),
         ("nifti", 1 << 30, "process"),
-        ({"a": "tensor", "b": "npy"}, 2 * LARGE_SAMPLE - 1, "process"),
-        ({"a": "tensor", "b": "npy"}, 2 * LARGE_SAMPLE, "thread"),
+        ({"a": "tensor", "b": "npy"}, LARGE_TENSOR, "thread"),
         ({"a": "tensor", "b": "image_2d"}, 1 << 30, "process"),
     ],
 )
-def test_large_samples_that_are_stored_as_they_are_have_threads(writer, sample_bytes, chosen):
+def test_large_tensors_that_are_stored_as_they_are_have_threads(writer, tensor_bytes, chosen):
     """Copying them is nearly all there is to do, but encoding them is not."""
-    choice = at_first_batch(open_choice(writer), writer, sample_bytes=sample_bytes)
+    choice = at_first_batch(open_choice(writer), writer, tensor_bytes=tensor_bytes)
     assert choice.backend == chosen
     if chosen == "thread":
         assert "stored as they are" in choice.reason
@@ -143,9 +145,12 @@ def looks(monkeypatch):
     [
         ("tensor", torch.rand(2, 8), QUIET, "process", "helper processes leave the loop its interpreter lock"),
         ("tensor", torch.rand(2, 8), BUSY, "thread", r"other programs use 1\.8 of 2 cores, and helper .*"),
-        ("tensor", torch.rand(2, LARGE_SAMPLE // 4), QUIET, "thread", r"samples of 0\.5 MB are stored as they .*"),
-        ("npy", np.zeros((2, LARGE_SAMPLE), np.uint8), QUIET, "thread", r"samples of 0\.5 MB are stored as they .*"),
-        ("text", ["a text", 2 * LARGE_SAMPLE * "a"], QUIET, "process", "helper processes leave the loop .*"),
+        ("tensor", torch.rand(2, LARGE_TENSOR // 4), QUIET, "thread", r"tensors of 0\.5 MB are stored as they .*"),
+        ("npy", np.zeros((2, LARGE_TENSOR), np.uint8), QUIET, "thread", r"tensors of 0\.5 MB are stored as they .*"),
+        ("text", ["a text", 2 * LARGE_TENSOR * "a"], QUIET, "process", "helper processes leave the loop .*"),
+        ("tensor", [MANY_SMALL, MANY_SMALL], QUIET, "process", "helper processes leave the loop .*"),
+        (OUTPUTS, {"a": HALF, "b": HALF}, QUIET, "process", "helper processes leave the loop .*"),
+        (OUTPUTS, {"a": HALF.repeat(1, 3), "b": HALF}, QUIET, "thread", "tensors of .*"),
     ],
 )
 def test_the_first_batch_decides_and_stats_say_why(tmp_path, looks, writer, batch, used, kind, reason):
@@ -159,7 +164,7 @@ def test_the_first_batch_decides_and_stats_say_why(tmp_path, looks, writer, batc
     stats = background.stats()
     assert (stats.written, stats.backend, background.backend) == (4, kind, kind)
     assert re.fullmatch(reason, stats.backend_reason)
-    assert len(results(tmp_path)) == 4
+    assert len(results(tmp_path)) == 4 * (len(writer) if isinstance(writer, dict) else 1)
 
 
 def test_before_the_first_batch_the_directory_is_there_and_no_worker(tmp_path, looks):

@@ -80,7 +80,7 @@ def test_what_auto_would_choose_is_told_with_the_reason(facts, chosen):
     lines = told(**facts)
     assert f"  for the formats of this package: {chosen}" in lines
     assert "  for writers and targets of your own: threads" in lines
-    large = "  for samples of 0.5 MB and more in npy, row, safetensors, tensor: threads"
+    large = "  for tensors of 0.5 MB and more in npy, row, safetensors, tensor: threads"
     assert (large in lines) == chosen.startswith("helper")
 
 

@@ -18,7 +18,7 @@ from lighter_async.errors import BackendUnavailableError, LighterAsyncError, des
 from lighter_async.limits import allowed_cores, default_queue_bytes, default_workers, usable_cores
 from lighter_async.other_programs import CoresInUse, in_use, look
 from lighter_async.service import BackgroundWriter
-from lighter_async.workers import AS_THEY_ARE, LARGE_SAMPLE, Choice, choose_at_first_batch, choose_backend
+from lighter_async.workers import AS_THEY_ARE, LARGE_TENSOR, Choice, choose_at_first_batch, choose_backend
 from lighter_async.writers import write_text
 
 __all__ = ["EXTRAS", "Found", "find", "lines_of", "run_info"]
@@ -68,7 +68,7 @@ class Found:
         choice = choose_backend("auto", write_text, is_local=True, cores=self.usable)
         if choice.backend == "process" and self.refused is not None:
             return Choice("thread", self.refused)
-        return choose_at_first_batch(choice, write_text, sample_bytes=0, in_use=self.used)
+        return choose_at_first_batch(choice, write_text, tensor_bytes=0, in_use=self.used)
 
 
 def find() -> Found:
@@ -107,7 +107,7 @@ def lines_of(found: Found) -> list[str]:
         f"  for the formats of this package: {_WORDS[choice.backend]} ({choice.reason})",
     ]
     if choice.backend == "process":
-        told.append(f"  for samples of {LARGE_SAMPLE / 1e6:.1f} MB and more in {large}: threads")
+        told.append(f"  for tensors of {LARGE_TENSOR / 1e6:.1f} MB and more in {large}: threads")
     told.append("  for writers and targets of your own: threads")
     return told
 

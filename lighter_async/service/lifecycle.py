@@ -128,9 +128,12 @@ class Lifecycle:
 
     def _choose(self, first: Plan | None) -> None:
         """Choose the workers, and start them."""
-        sample_bytes = first.nbytes / first.count if first is not None and first.count else 0.0
+        tensor_bytes = 0.0
+        if first is not None and first.count:
+            # A tensor with a sample in each row is one source.
+            tensor_bytes = first.nbytes / max(first.count * len(self._setup.suffixes), len(first.sources))
         self.choice = choose_at_first_batch(
-            self.choice, self._setup.writer, sample_bytes=sample_bytes, in_use=in_use(self._looked, look())
+            self.choice, self._setup.writer, tensor_bytes=tensor_bytes, in_use=in_use(self._looked, look())
         )
         backend = make_workers(self._setup, self.choice, self._pool, self._job, self.ledger.done)
         backend.start()

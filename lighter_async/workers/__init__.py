@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from lighter_async.staging import SharedMemory
 from lighter_async.types import Backend, Batch, Result
-from lighter_async.workers.choice import AS_THEY_ARE, LARGE_SAMPLE, Choice, choose_at_first_batch, choose_backend
+from lighter_async.workers.choice import AS_THEY_ARE, LARGE_TENSOR, Choice, choose_at_first_batch, choose_backend
 from lighter_async.workers.patience import Patience
 from lighter_async.workers.quarantine import Kept, NeedsTrustError, Quarantine, kept_in
 from lighter_async.workers.worker_job import Job
@@ -14,7 +14,7 @@ from lighter_async.writers import PathFunction
 
 __all__ = [
     "AS_THEY_ARE",
-    "LARGE_SAMPLE",
+    "LARGE_TENSOR",
     "Choice",
     "Job",
     "Kept",

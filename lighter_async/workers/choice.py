@@ -8,7 +8,7 @@ have to be started. So:
    process, or the system has no helpers.
 2. Threads, where there is one core: helpers would take turns with the loop there.
 3. Threads, where other programs keep the cores busy: helpers would get next to nothing of them.
-4. Threads, where samples are large and stored as they are: nearly all of the work is copying then, which a thread does
+4. Threads, where tensors are large and stored as they are: nearly all of the work is copying then, which a thread does
    without the interpreter's lock.
 5. Helpers otherwise: encoding that computes, and many small samples, hold up a loop of small operations in threads.
 """
@@ -22,14 +22,14 @@ from lighter_async.other_programs import CoresInUse
 from lighter_async.types import BackendName
 from lighter_async.writers import PathFunction, Writer, is_built_in, outputs_of
 
-__all__ = ["AS_THEY_ARE", "LARGE_SAMPLE", "Choice", "choose_at_first_batch", "choose_backend"]
+__all__ = ["AS_THEY_ARE", "LARGE_TENSOR", "Choice", "choose_at_first_batch", "choose_backend"]
 
 
 _BY_OTHERS = 0.5  # of the cores: from there on other programs are why none is idle
 _IDLE = 0.25  # of a core: what helpers would have at least where others leave something
 
-LARGE_SAMPLE = 512 << 10
-"""Bytes from which on a sample is large."""
+LARGE_TENSOR = 512 << 10
+"""Bytes from which on a tensor is large."""
 
 AS_THEY_ARE = frozenset({"npy", "row", "safetensors", "tensor"})
 """The formats that store tensors as they are: almost all of a file is a copy of their memory."""
@@ -90,13 +90,13 @@ def choose_backend(name: BackendName, writer: Writer, *, is_local: bool, cores: 
     return Choice("process", "helper processes leave the loop its interpreter lock", is_open=True)
 
 
-def choose_at_first_batch(choice: Choice, writer: Writer, *, sample_bytes: float, in_use: CoresInUse | None) -> Choice:
+def choose_at_first_batch(choice: Choice, writer: Writer, *, tensor_bytes: float, in_use: CoresInUse | None) -> Choice:
     """The same, once the first batch is there.
 
     Args:
         choice: What was chosen before.
         writer: What the workers run.
-        sample_bytes: What tensors and arrays take of a sample, on average.
+        tensor_bytes: What a tensor or an array takes, on average; of a batch each row is one.
         in_use: How many cores were in use since then; None if that is not known.
     """
     if not choice.is_open:
@@ -104,10 +104,9 @@ def choose_at_first_batch(choice: Choice, writer: Writer, *, sample_bytes: float
     if in_use is not None and _are_busy(in_use):
         used = f"other programs use {in_use.others:.1f} of {in_use.cores} cores"
         return Choice("thread", f"{used}, and helper processes would let them go first")
-    outputs = outputs_of(writer)
-    if sample_bytes >= LARGE_SAMPLE * len(outputs) and all(one.encoder.name in AS_THEY_ARE for one in outputs):
-        size = f"{sample_bytes / 1e6:.1f} MB"
-        return Choice("thread", f"samples of {size} are stored as they are, mostly without the interpreter lock")
+    if tensor_bytes >= LARGE_TENSOR and all(one.encoder.name in AS_THEY_ARE for one in outputs_of(writer)):
+        size = f"{tensor_bytes / 1e6:.1f} MB"
+        return Choice("thread", f"tensors of {size} are stored as they are, mostly without the interpreter lock")
     return Choice(choice.backend, choice.reason)
 
 
