@@ -568,6 +568,20 @@ def test_the_bar_shows_the_bound_that_is_nearer(tmp_path, monkeypatch, value, op
     bar._predict_progress_bar.set_postfix_str.assert_called_once_with(shown, refresh=False)
 
 
+def test_the_bar_says_whether_threads_or_helpers_write(tmp_path, monkeypatch):
+    """Of several writers each kind once."""
+    monkeypatch.setattr(progress_module, "_SECONDS_BETWEEN", 0)
+    backends = ("thread", "process", "thread")
+    writers = [
+        BackgroundWriter("text", tmp_path / str(number), backend=backend) for number, backend in enumerate(backends)
+    ]
+    bar = mock.Mock()
+    for some in (writers[:1], writers[1:2], writers):
+        progress_module.Progress(bar, some).update()
+    shown = [call.args[0].partition("/s ")[2] for call in bar._predict_progress_bar.set_postfix_str.call_args_list]
+    assert shown == ["in threads", "in helpers", "in threads and helpers"]
+
+
 @both_packages
 @pytest.mark.parametrize("kind", BARS)
 def test_what_is_left_at_the_end_gets_a_bar_of_its_own(package, tmp_path, monkeypatch, capsys, kind):

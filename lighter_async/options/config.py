@@ -66,8 +66,9 @@ class Options:
     backend: Annotated[
         BackendName,
         """``"process"``: helper processes, which never hold this process's interpreter lock. ``"thread"``: threads of
-        this process, for writers that have to see its objects. ``"auto"``: processes for the writers of this package
-        that store in a directory, threads for anything else.""",
+        this process, for writers that have to see its objects. ``"auto"`` chooses at the first batch: processes for the
+        writers of this package that store in a directory; threads for anything else, on one core, beside programs that
+        keep the cores busy, and for large tensors that are stored as they are. `stats` says which, and why.""",
     ] = "auto"
     max_workers: Annotated[
         int | None,

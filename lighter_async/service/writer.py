@@ -75,7 +75,9 @@ class BackgroundWriter:
         self._handover = HandOver(setup, self._pool, self._ledger, self._lifecycle)
 
     def start(self) -> None:
-        """Start the workers and get the target ready, now instead of at the first sample.
+        """Get the target ready and start the workers, now instead of at the first sample.
+
+        With ``backend="auto"`` the workers start at the first batch all the same, where that tells what they are to be.
 
         Raises:
             ClosedError: The writer was closed.
@@ -203,7 +205,7 @@ class BackgroundWriter:
 
     @property
     def backend(self) -> Literal["thread", "process"]:
-        """What the workers are; with ``backend="auto"`` threads once helper processes could not be had."""
+        """What the workers are; with ``backend="auto"`` what they are to be, until the first batch has decided that."""
         return self._lifecycle.kind
 
     @property
