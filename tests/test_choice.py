@@ -148,6 +148,7 @@ def looks(monkeypatch):
         ("tensor", torch.rand(2, LARGE_TENSOR // 4), QUIET, "thread", r"tensors of 0\.5 MB are stored as they .*"),
         ("npy", np.zeros((2, LARGE_TENSOR), np.uint8), QUIET, "thread", r"tensors of 0\.5 MB are stored as they .*"),
         ("text", ["a text", 2 * LARGE_TENSOR * "a"], QUIET, "process", "helper processes leave the loop .*"),
+        ("text", ["a text", 2 * LARGE_TENSOR * "a"], BUSY, "thread", "other programs use .*"),
         ("tensor", [MANY_SMALL, MANY_SMALL], QUIET, "process", "helper processes leave the loop .*"),
         (OUTPUTS, {"a": HALF, "b": HALF}, QUIET, "process", "helper processes leave the loop .*"),
         (OUTPUTS, {"a": HALF.repeat(1, 3), "b": HALF}, QUIET, "thread", "tensors of .*"),

@@ -174,6 +174,21 @@ def test_a_run_that_goes_on_waiting_is_told_of_once(watched, told):
     assert "the loop has waited 15 of 40 s for room" in text
 
 
+@pytest.mark.parametrize("error", [BrokenPipeError("gone"), ValueError("I/O operation on closed file")])
+def test_a_notice_that_nobody_can_read_ends_no_run(error):
+    """As where stderr was closed; it is not tried once more."""
+    tried = []
+
+    def say(text):
+        tried.append(text)
+        raise error
+
+    watched = HeldUp("out", lambda: STATS, Backend(), say=say)
+    for waited in (10.0, 20.0, 30.0):
+        watched.note(waited, waited)
+    assert len(tried) == 1
+
+
 def test_of_threads_that_wait_at_once_one_looks_and_none_is_held_up(told):
     """The others go on waiting for room."""
     inside, go_on = threading.Event(), threading.Event()

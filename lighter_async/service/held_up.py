@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic
 
@@ -93,7 +94,8 @@ class HeldUp:
                 self._first = self._see(waited)
             elif waited >= first.waited + _SECONDS_OF_LOOKING and not self._is_told:
                 self._is_told = True
-                self._say(why(self._location, first, self._see(waited), usable_cores()))
+                with suppress(OSError, ValueError):  # nobody reads stderr any more, which is no reason to end a run
+                    self._say(why(self._location, first, self._see(waited), usable_cores()))
         finally:
             self._lock.release()
 
