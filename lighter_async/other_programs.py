@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-__all__ = ["CoresInUse", "Look", "in_use", "look"]
+__all__ = ["CoresInUse", "Look", "in_use", "in_use_since", "look"]
 
 _PROC = Path("/proc")
-_LEAST_SECONDS = 0.1  # between two looks: the kernel counts in hundredths of a second
+_LEAST_SECONDS = 0.25  # between two looks: the kernel counts in hundredths of a second, and anybody may be busy for one
+_RECENT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def look(proc: Path = _PROC) -> Look | None:
 def in_use(before: Look | None, after: Look | None) -> CoresInUse | None:
     """What was used between two looks; None where that cannot be told.
 
-    It cannot where a look failed, where less than a tenth of a second lies between them, where a fork does, or where
+    It cannot where a look failed, where less than a quarter of a second lies between them, where a fork does, or where
     the process was given other cores meanwhile.
     """
     if before is None or after is None or (before.process, before.cores) != (after.process, after.cores):
@@ -86,6 +87,19 @@ def in_use(before: Look | None, after: Look | None) -> CoresInUse | None:
     others = max(0.0, after.all - before.all) / seconds - own
     cores = len(after.cores)
     return CoresInUse(cores, min(own, cores), max(0.0, min(others, cores)))
+
+
+def in_use_since(before: Look | None) -> CoresInUse | None:
+    """What was used since a look; None where that cannot be told.
+
+    If that was just now, as where a writer is made and used at once, it is what was used since this package was
+    imported, unless that is more than a minute ago.
+    """
+    now = look()
+    used = in_use(before, now)
+    if used is not None or now is None or _at_import is None:
+        return used
+    return in_use(_at_import, now) if now.moment - _at_import.moment < _RECENT_SECONDS else None
 
 
 def _core(line: str) -> int:
@@ -121,3 +135,6 @@ def _of_process(proc: Path, process: str) -> int:
             raise
         return 0  # it has ended
     return sum(map(int, fields[11:15]))
+
+
+_at_import = look()

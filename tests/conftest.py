@@ -79,7 +79,7 @@ def _cores_to_spare() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(setup, "usable_cores", lambda: max(2, limits.usable_cores()))
-        patch.setattr(lifecycle, "look", lambda: None)
+        patch.setattr(lifecycle, "in_use_since", lambda before: None)
         yield
 
 

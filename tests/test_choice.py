@@ -2,7 +2,6 @@
 
 import os
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from harness import MemoryTarget, results
 
 from lighter_async import ArrayTarget, BackgroundWriter, Origin, TableTarget, encoder
 from lighter_async import other_programs as looking
-from lighter_async.other_programs import CoresInUse, Look, in_use, look
+from lighter_async.other_programs import CoresInUse, Look, in_use, in_use_since, look
 from lighter_async.service import lifecycle
 from lighter_async.service import setup as setting_up
 from lighter_async.types import WriterStats
@@ -134,8 +133,7 @@ def looks(monkeypatch):
     """Have the writer see these cores in use."""
 
     def see(used):
-        monkeypatch.setattr(lifecycle, "look", lambda: SimpleNamespace())
-        monkeypatch.setattr(lifecycle, "in_use", lambda before, after: used)
+        monkeypatch.setattr(lifecycle, "in_use_since", lambda before: used)
 
     return see
 
@@ -342,7 +340,7 @@ def test_what_others_use_is_what_all_use_less_our_own():
     [
         (None, seen(1.0)),
         (seen(1.0), None),
-        (seen(1.0), seen(1.05)),
+        (seen(1.0), seen(1.2)),
         (seen(1.0), seen(9.0, process=2)),
         (seen(1.0), seen(9.0, cores=(0,))),
     ],
@@ -351,6 +349,26 @@ def test_what_others_use_is_what_all_use_less_our_own():
 def test_two_looks_that_tell_nothing_together(before, after):
     """What is not known is not guessed."""
     assert in_use(before, after) is None
+
+
+@pytest.mark.parametrize(
+    ("imported", "before", "now", "used"),
+    [
+        (seen(0.0), seen(50.0, all_=50.0), seen(51.0, all_=50.5), CoresInUse(cores=2, own=0.0, others=0.5)),
+        (seen(0.0), seen(50.0, all_=50.0), seen(50.0, all_=50.0), CoresInUse(cores=2, own=0.0, others=1.0)),
+        (seen(0.0), None, seen(50.0, all_=25.0), CoresInUse(cores=2, own=0.0, others=0.5)),
+        (seen(0.0), seen(70.0), seen(70.0), None),
+        (seen(0.0, process=2), seen(50.0), seen(50.0), None),
+        (None, seen(50.0), seen(50.0), None),
+        (seen(0.0), seen(50.0), None, None),
+    ],
+    ids=["since then", "just now", "never", "imported long ago", "imported by the parent", "at no time", "not now"],
+)
+def test_a_writer_that_is_used_at_once_knows_what_was_used_since_the_import(monkeypatch, imported, before, now, used):
+    """If the package was imported a moment ago, as by a script."""
+    monkeypatch.setattr(looking, "_at_import", imported)
+    monkeypatch.setattr(looking, "look", lambda: now)
+    assert in_use_since(before) == used
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="there is no /proc")

@@ -13,7 +13,7 @@ from lighter_async.interrupts import uninterrupted
 from lighter_async.ledger import Ledger
 from lighter_async.manifest import Loader
 from lighter_async.names import Claims, claims_of
-from lighter_async.other_programs import in_use, look
+from lighter_async.other_programs import in_use_since, look
 from lighter_async.service.held_up import HeldUp
 from lighter_async.service.setup import Setup
 from lighter_async.service.start_and_end_lock import StartAndEndLock
@@ -133,7 +133,7 @@ class Lifecycle:
             # A tensor with a sample in each row is one source.
             tensor_bytes = first.nbytes / max(first.count * len(self._setup.suffixes), len(first.sources))
         self.choice = choose_at_first_batch(
-            self.choice, self._setup.writer, tensor_bytes=tensor_bytes, in_use=in_use(self._looked, look())
+            self.choice, self._setup.writer, tensor_bytes=tensor_bytes, in_use=in_use_since(self._looked)
         )
         backend = make_workers(self._setup, self.choice, self._pool, self._job, self.ledger.done)
         backend.start()
