@@ -12,6 +12,7 @@ __all__ = [
     "DEFAULT_QUEUE_SIZE",
     "MOST_OUTPUTS",
     "MOST_QUEUED",
+    "allowed_cores",
     "default_queue_bytes",
     "default_workers",
     "memory_bytes",
@@ -39,10 +40,14 @@ _LEAST_QUEUE_BYTES = 64 * _MEBI
 _MOST_QUEUE_BYTES = 1024 * _MEBI
 
 
+def allowed_cores() -> int:
+    """Cores that this process may run on, whatever a container's CPU limit."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def usable_cores() -> int:
     """Cores that this process may run on, or as many as a container's CPU limit allows where that is less."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = own_cpu_quota()
+    cores, quota = allowed_cores(), own_cpu_quota()
     return cores if quota is None else max(1, min(cores, int(quota)))
 
 

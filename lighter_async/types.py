@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from lighter_async.errors import WriteError
@@ -230,6 +230,16 @@ class Backend(Protocol):
         """What the workers are."""
         ...
 
+    @property
+    def instead(self) -> str | None:
+        """Why the workers are threads in the place of helper processes; None where they are not."""
+        ...
+
+    @property
+    def helpers(self) -> Sequence[int]:
+        """The helper processes; none where the workers are threads."""
+        ...
+
     def start(self) -> None:
         """Begin. Called once, before the first `put`.
 
@@ -303,7 +313,7 @@ class Backend(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class WriterStats:
     """What a writer has done so far. Samples are counted, bytes are encoded bytes, times are seconds.
 
@@ -328,6 +338,9 @@ class WriterStats:
         max_workers: Samples that are written at once.
         queue_size: Samples that may be pending.
         queue_bytes: Host memory that pending samples may hold.
+        backend: What the workers are: ``"thread"`` or ``"process"``. With ``backend="auto"`` it may change until the
+            first batch is accepted.
+        backend_reason: Why, in a few words.
     """
 
     accepted: int
@@ -348,3 +361,10 @@ class WriterStats:
     max_workers: int
     queue_size: int
     queue_bytes: int
+    backend: Literal["thread", "process"] = "thread"
+    backend_reason: str = ""
+
+    def __repr__(self) -> str:
+        values = ((one.name, getattr(self, one.name)) for one in fields(self))
+        shown = (f"{name}={round(value, 3) if isinstance(value, float) else value!r}" for name, value in values)
+        return f"{type(self).__name__}({', '.join(shown)})"

@@ -24,6 +24,7 @@ from harness import leftovers  # noqa: E402
 
 import lighter_async  # noqa: E402
 from lighter_async import limits  # noqa: E402
+from lighter_async.service import lifecycle, setup  # noqa: E402
 
 _DEADLINE = 10.0  # seconds; threads of an executor end a moment after it was told to
 _MARK = "STARTED_BY_TEST"  # a variable of the environment of all that a test starts
@@ -67,6 +68,18 @@ def _one_worker_by_default() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "_MOST_WORKERS", 1)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _cores_to_spare() -> Iterator[None]:
+    """A writer that chooses between threads and helper processes sees two cores at least, which nobody else uses.
+
+    Tests run side by side, so what other programs use changes all the time. Tests of the choice say what there is.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setup, "usable_cores", lambda: max(2, limits.usable_cores()))
+        patch.setattr(lifecycle, "in_use_since", lambda before: None)
         yield
 
 

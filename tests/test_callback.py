@@ -534,16 +534,20 @@ def test_the_queues_stand_beside_lightnings_bar(package, tmp_path, monkeypatch, 
         fill = int(text.split("queue ")[1].split("/")[0])
         assert least <= fill <= 2 * least
         assert "/120, writing " in text
-        assert text.rstrip(")").endswith("/s")
+        assert text.rstrip(")").endswith("/s in threads")
     assert "queue" not in (end or "")
 
 
 @pytest.mark.parametrize(
     ("value", "options", "shown"),
     [
-        ("text", {}, f"queue 2/{DEFAULT_QUEUE_SIZE}, writing 0/s"),
-        (np.zeros(1_000_000, np.uint8), {"queue_bytes": 64_000_000}, "queue 2, 2/64 MB, writing 0/s"),
-        (np.zeros(1_000_000, np.uint8), {"queue_bytes": 64_000_000, "queue_size": 3}, "queue 2/3, writing 0/s"),
+        ("text", {}, f"queue 2/{DEFAULT_QUEUE_SIZE}, writing 0/s in threads"),
+        (np.zeros(1_000_000, np.uint8), {"queue_bytes": 64_000_000}, "queue 2, 2/64 MB, writing 0/s in threads"),
+        (
+            np.zeros(1_000_000, np.uint8),
+            {"queue_bytes": 64_000_000, "queue_size": 3},
+            "queue 2/3, writing 0/s in threads",
+        ),
     ],
     ids=["tiny", "large", "few"],
 )
@@ -562,6 +566,20 @@ def test_the_bar_shows_the_bound_that_is_nearer(tmp_path, monkeypatch, value, op
         progress_module.Progress(bar, [writer]).update()
         opened.set()
     bar._predict_progress_bar.set_postfix_str.assert_called_once_with(shown, refresh=False)
+
+
+def test_the_bar_says_whether_threads_or_helpers_write(tmp_path, monkeypatch):
+    """Of several writers each kind once."""
+    monkeypatch.setattr(progress_module, "_SECONDS_BETWEEN", 0)
+    backends = ("thread", "process", "thread")
+    writers = [
+        BackgroundWriter("text", tmp_path / str(number), backend=backend) for number, backend in enumerate(backends)
+    ]
+    bar = mock.Mock()
+    for some in (writers[:1], writers[1:2], writers):
+        progress_module.Progress(bar, some).update()
+    shown = [call.args[0].partition("/s ")[2] for call in bar._predict_progress_bar.set_postfix_str.call_args_list]
+    assert shown == ["in threads", "in helpers", "in threads and helpers"]
 
 
 @both_packages

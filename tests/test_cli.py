@@ -10,8 +10,8 @@ import pytest
 
 import lighter_async
 from lighter_async import BackgroundWriter
+from lighter_async.advice import judge
 from lighter_async.cli import main
-from lighter_async.cli.advice import judge
 from lighter_async.options import meaning_of
 from lighter_async.types import WriterStats
 

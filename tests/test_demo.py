@@ -322,7 +322,7 @@ def test_a_rich_bar_shows_the_queue_and_then_what_is_left(tmp_path, monkeypatch)
         Progress(bar, [writer]).update()
         Progress(bar, []).update()
         bar.progress.refresh()
-        assert "Predicting (queue 3/8, writing 0/s)" in screen.getvalue()
+        assert "Predicting (queue 3/8, writing 0/s in threads)" in screen.getvalue()
         monkeypatch.setattr(bar.progress, "add_task", add_and_release)
         Progress(bar, [writer]).flush(writer)
         assert writer.stats().written == 3

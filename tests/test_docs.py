@@ -25,6 +25,7 @@ DOCUMENTS = [
             "docs/formats.md",
             "docs/neighbours.md",
             "docs/tables.md",
+            "docs/tuning.md",
         ),
     )
 ]

@@ -3,6 +3,7 @@
 import csv
 import logging
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from harness import Gate
 from lightning_models import both_packages, lightning_warnings, loader, make_hooks, make_model, make_trainer, predict
 from test_callback_targets import Rows
 
-from lighter_async import ArrayWriter, BackgroundWriter, FileWriter, WriteError, encoder
+from lighter_async import ArrayWriter, BackgroundWriter, FileWriter, WriteError, WriterStats, encoder
+from lighter_async.callback.last_line import LastLine
 
 pytestmark = lightning_warnings
 
@@ -62,6 +64,35 @@ def test_a_line_says_what_was_written_and_how_long_the_loop_waited(package, tmp_
         r"for room and \d+\.\d s at the end",
         line,
     )
+
+
+@pytest.mark.parametrize(
+    ("stats", "end_seconds", "said"),
+    [
+        ({"waited_seconds": 9.0, "open_seconds": 10.0}, 0.9, ""),  # a short run
+        ({"waited_seconds": 20.0, "open_seconds": 100.0}, 4.9, ""),  # less than a quarter
+        (
+            {"waited_seconds": 20.0, "open_seconds": 40.0, "encode_seconds": 70.0},
+            1.0,
+            ", held up by encoding (in helper processes: built in)",
+        ),
+        (
+            {"open_seconds": 40.0, "store_seconds": 70.0, "encode_seconds": 1.0, "backend": "thread"},
+            20.0,
+            ", held up by storing (in threads: built in)",
+        ),
+    ],
+    ids=["short", "little", "for room", "at the end"],
+)
+def test_a_run_that_waited_for_long_is_told_what_held_it_up(last_lines, stats, end_seconds, said):
+    """And what wrote; of a run that waited for a moment it would be no news."""
+    known = dict.fromkeys(WriterStats.__dataclass_fields__, 0)
+    known.update(written=8, accepted=8, max_workers=2, queue_size=8, queue_bytes=100, peak_pending=8)
+    known.update(backend="process", backend_reason="built in")
+    line = LastLine("out", end_seconds=end_seconds)
+    line.say(SimpleNamespace(is_global_zero=True, world_size=1), WriterStats(**{**known, **stats}))
+    (logged,) = last_lines()
+    assert logged.endswith(f" s for room and {end_seconds} s at the end{said}")
 
 
 @both_packages

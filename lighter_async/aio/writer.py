@@ -229,7 +229,8 @@ class AsyncBackgroundWriter:
                 return self._steps.try_submit(names, plan, origin)
 
         copies = len(plan.sources) + len(plan.loose)
-        if plan.nbytes + plan.other_bytes + copies * _BYTES_PER_COPY <= _COPIED_ON_THE_LOOP:
+        is_small = plan.nbytes + plan.other_bytes + copies * _BYTES_PER_COPY <= _COPIED_ON_THE_LOOP
+        if is_small and self._steps.has_workers:
             return try_submit()
         return await in_thread(try_submit)
 

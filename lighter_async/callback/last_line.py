@@ -10,7 +10,9 @@ from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_info
 
+from lighter_async.advice import is_held_up, judge
 from lighter_async.errors import attach, describe
+from lighter_async.limits import usable_cores
 from lighter_async.types import WriterStats
 
 __all__ = ["LastLine"]
@@ -62,8 +64,16 @@ class LastLine:
         rank_zero_info(
             f"{_PREFIX}: {who} {samples}{size} to {self.location!r} in "
             f"{stats.open_seconds:.1f} s; the loop waited {stats.waited_seconds:.1f} s for room and "
-            f"{self.end_seconds:.1f} s at the end{''.join(others)}"
+            f"{self.end_seconds:.1f} s at the end{self._limit(stats)}{''.join(others)}"
         )
+
+    def _limit(self, stats: WriterStats) -> str:
+        """What held a run back that has waited for long, and what wrote it."""
+        if not is_held_up(stats.waited_seconds + self.end_seconds, stats.open_seconds):
+            return ""
+        verdict = judge({self.location: stats}, cores=usable_cores(), left_seconds=self.end_seconds)
+        workers = "threads" if stats.backend == "thread" else "helper processes"
+        return f", held up by {verdict.limit} (in {workers}: {stats.backend_reason})"
 
     def log(
         self, trainer: Any, stats: WriterStats, writers: Sequence[Any], own: Any, exception: BaseException | None

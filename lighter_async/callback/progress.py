@@ -39,7 +39,7 @@ class Progress:
         written = sum(one.written for one in stats)
         rate = (written - self._written) / (now - self._shown)
         self._shown, self._written = now, written
-        self._show(f"queue {_filling(stats)}, writing {rate:.0f}/s")
+        self._show(f"queue {_filling(stats)}, writing {rate:.0f}/s in {_workers(stats)}")
 
     def _show(self, text: str) -> None:
         tqdm = getattr(self._bar, "_predict_progress_bar", None)
@@ -109,6 +109,12 @@ def _filling(stats: Sequence[WriterStats]) -> str:
     if held * room > pending * most:
         return f"{pending}, {held / 1e6:.0f}/{most / 1e6:.0f} MB"
     return f"{pending}/{room}"
+
+
+def _workers(stats: Sequence[WriterStats]) -> str:
+    """What the workers are, in the order of the writers."""
+    words = {"thread": "threads", "process": "helpers"}
+    return " and ".join(dict.fromkeys(words[one.backend] for one in stats))
 
 
 def progress_of(trainer: Any, writers: Sequence[BackgroundWriter]) -> Progress:

@@ -49,6 +49,7 @@ def make_parser() -> OptionParser:
     parser.add_argument("--version", action="version", version=f"lighter-async {lighter_async.__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     _add_demo(commands)
+    _add_info(commands)
     _add_bench(commands)
     _add_verify(commands)
     _add_replay(commands)
@@ -100,6 +101,22 @@ def _run_demo(options: argparse.Namespace) -> int:
             queue_size=options.queue_size,
         )
     )
+
+
+def _add_info(commands: argparse._SubParsersAction[OptionParser]) -> None:
+    info = commands.add_parser(
+        "info",
+        help="say what there is on this machine, and what backend='auto' would choose",
+        description="Say which versions and packages there are, which cores this process sees, and what backend='auto' "
+        "would choose here, and why. It starts a helper process to see whether there can be one.",
+    )
+    info.set_defaults(run=_run_info)
+
+
+def _run_info(options: argparse.Namespace) -> int:
+    from lighter_async.cli.info import run_info
+
+    return run_info()
 
 
 def _add_bench(commands: argparse._SubParsersAction[OptionParser]) -> None:

@@ -53,13 +53,27 @@ class Ledger:
         self._accounts = Accounts(on_error)
         self._changes = Changes(location)
         self._refusal: str | None = None
+        self._on_wait: Callable[[float, float], None] | None = None
 
     # Life
 
-    def open(self, wait: Callable[[Waiter, float], None], wake: Callable[[], None]) -> None:
-        """Begin; `wait` is how the backend in use waits for changes, and `wake` ends such a wait."""
+    def open(
+        self,
+        wait: Callable[[Waiter, float], None],
+        wake: Callable[[], None],
+        on_wait: Callable[[float, float], None] | None = None,
+    ) -> None:
+        """Begin; callers wait at a backend from now on.
+
+        Args:
+            wait: How it waits for changes.
+            wake: Ends such a wait.
+            on_wait: Told now and then while callers wait for space how long they have waited so far, and how long the
+                writer has been open, in seconds. Called with no lock held.
+        """
         with self._lock:
             self._changes.open(wait, wake)
+            self._on_wait = on_wait
             self._accounts.open()
 
     def refuse(self, reason: str) -> None:
@@ -130,7 +144,9 @@ class Ledger:
                     if began is None:
                         began = perf_counter()
                         admission.waits += 1
-                if changes.wait_on(waiter, left):
+                is_interrupted = changes.wait_on(waiter, left)
+                self._tell_of_wait(perf_counter() - began)
+                if is_interrupted:
                     # A handler may take long, or hand over samples itself: nobody waits behind it meanwhile.
                     self._pass_over(turn, True)
                     try:
@@ -244,6 +260,7 @@ class Ledger:
         with self._lock:
             self._admission.waits += 1
             self._admission.waited_seconds += seconds
+        self._tell_of_wait(0.0)
 
     # Reports
 
@@ -290,6 +307,11 @@ class Ledger:
             )
 
     # While waiting, without the lock
+
+    def _tell_of_wait(self, seconds: float) -> None:
+        """Tell how long callers have waited, with a wait under way."""
+        if self._on_wait is not None:
+            self._on_wait(self._admission.waited_seconds + seconds, self._accounts.open_seconds)
 
     def _run_handlers(self) -> None:
         with self._lock:

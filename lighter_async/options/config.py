@@ -71,8 +71,9 @@ class Options:
     backend: Annotated[
         BackendName,
         """``"process"``: helper processes, which never hold this process's interpreter lock. ``"thread"``: threads of
-        this process, for writers that have to see its objects. ``"auto"``: processes for the writers of this package
-        that store in a directory, threads for anything else.""",
+        this process, for writers that have to see its objects. ``"auto"`` chooses at the start: processes for the
+        writers of this package that store in a directory; threads for anything else, on one core, and beside programs
+        that keep the cores busy. `stats` says which, and why.""",
     ] = "auto"
     max_workers: Annotated[
         int | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -12,13 +13,16 @@ from lighter_async.interrupts import uninterrupted
 from lighter_async.ledger import Ledger
 from lighter_async.manifest import Loader
 from lighter_async.names import Claims, claims_of
+from lighter_async.other_programs import in_use_since, look
+from lighter_async.service.held_up import HeldUp
 from lighter_async.service.setup import Setup
 from lighter_async.service.start_and_end_lock import StartAndEndLock
-from lighter_async.service.starting import close_job, start_workers
+from lighter_async.service.starting import close_job, make_job, make_workers, open_job
 from lighter_async.service.unclosed_at_exit import Unclosed
 from lighter_async.session import Session
 from lighter_async.staging import StagingPool
 from lighter_async.types import Backend, Batch, WriterStats
+from lighter_async.workers import choose_by_cores
 
 __all__ = ["Lifecycle", "State"]
 
@@ -38,6 +42,7 @@ class Lifecycle:
 
     Attributes:
         ledger: The books.
+        choice: What the workers are to be, and why.
         backend: The workers, once they are started.
         claims: The names that this location's open writers have used, while this one is open.
         pid: The process that it belongs to.
@@ -47,6 +52,7 @@ class Lifecycle:
         self._setup = setup
         self._pool = pool
         self._location = setup.target.location
+        self._looked = look() if setup.choice.is_open else None
         self.ledger = Ledger(
             queue_size=setup.queue_size,
             queue_bytes=setup.queue_bytes,
@@ -57,6 +63,7 @@ class Lifecycle:
         )
         self._lock = StartAndEndLock()
         # Guarded by _lock:
+        self.choice = setup.choice
         self.backend: Backend | None = None
         self.claims: Claims | None = None
         self.pid = os.getpid()
@@ -91,13 +98,26 @@ class Lifecycle:
         setup, ledger = self._setup, self.ledger
         if self._state != "new":
             ledger.check_open()
-        self._job, backend = start_workers(setup, self._pool, ledger.done)
+        self.choice = choose_by_cores(self.choice, in_use_since(self._looked))
+        job = make_job(setup)
+        backend = make_workers(setup, self.choice, self._pool, job, ledger.done)
+        open_job(setup, job)
+        try:
+            backend.start()
+        except BaseException:
+            job.session.close()
+            raise
+        for output in job.outputs:
+            output.encoder.warm_up()
         self._pool.work_ahead()
+        self._job = job
         self.claims = claims_of(self._location)
-        ledger.open(backend.wait, backend.wake)
+        # What is told refers to the ledger and the backend alone, which outlive a writer that is collected unclosed.
+        told = HeldUp(self._location, ledger.stats, backend) if setup.is_first_rank else None
+        ledger.open(backend.wait, backend.wake, None if told is None else told.note)
         self._state = "running"
-        finish = partial(_finish, ledger, backend, self._job.session) if setup.backend == "process" else None
-        self._unclosed = Unclosed(self, self._job.session, ledger.unraised, finish)
+        finish = partial(_finish, ledger, backend, job.session) if setup.backend == "process" else None
+        self._unclosed = Unclosed(self, job.session, ledger.unraised, finish)
         return backend
 
     def describe(self, loaders: Sequence[Loader], *, named: bool) -> None:
@@ -112,7 +132,13 @@ class Lifecycle:
     def kind(self) -> Literal["thread", "process"]:
         """What the workers are, or are to be."""
         backend = self.backend
-        return self._setup.backend if backend is None else backend.kind
+        return self.choice.backend if backend is None else backend.kind
+
+    @property
+    def reason(self) -> str:
+        """Why."""
+        backend = self.backend
+        return (None if backend is None else backend.instead) or self.choice.reason
 
     @property
     def state(self) -> State:
@@ -135,7 +161,7 @@ class Lifecycle:
         self.check_process()
         with uninterrupted():
             self.collect()
-            return self.ledger.stats()
+            return replace(self.ledger.stats(), backend=self.kind, backend_reason=self.reason)
 
     # Whole calls, as those of `BackgroundWriter`
 
@@ -189,8 +215,9 @@ class Lifecycle:
     def seal(self) -> None:
         """Give what is stored its final names."""
         with uninterrupted():
-            if self.backend is not None and self._state == "running":
-                self.backend.seal()
+            if self._state == "running":
+                if self.backend is not None:
+                    self.backend.seal()
                 self._job.session.seal_table(ends=False)
 
     def finish(self, *, seal: bool = True) -> Exception | None:
@@ -198,14 +225,14 @@ class Lifecycle:
         with uninterrupted(), self._lock:
             if self._state != "draining":
                 return None
-            assert self.backend is not None
             self.ledger.close()
             # Other writers on this location may use the names again once all of today's are closed.
             claims, self.claims = self.claims, None
             if claims is not None:
                 claims.let_go()
             self._pool.close()
-            self.backend.stop(seal=seal)  # a signal's handler may raise here; then the next call goes on
+            if self.backend is not None:
+                self.backend.stop(seal=seal)  # a signal's handler may raise here; then the next call goes on
             if seal:
                 self._job.session.seal_table(ends=True)
             self._state = "closed"

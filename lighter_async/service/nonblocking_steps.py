@@ -43,6 +43,11 @@ class Steps:
         """
         return self._pool.plan_batch(values)
 
+    @property
+    def has_workers(self) -> bool:
+        """Whether the workers were started, which the first hand-over does, and which takes a moment."""
+        return self._lifecycle.backend is not None
+
     def try_submit(self, names: Sequence[str] | None, plan: Plan, origin: Origin | None) -> bool:
         """Hand over what was planned; returns whether there was space for it.
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lighter_async.limits import MOST_QUEUED
+from lighter_async.limits import MOST_QUEUED, usable_cores
 from lighter_async.options import Options, check_path_function, check_records, check_rows_writer, target_of
 from lighter_async.staging import StagingPool
 from lighter_async.targets import Target, arrays_target, directory_of, tables_target
@@ -42,7 +42,9 @@ class Setup:
         max_workers: Samples that are written at once.
         queue_size: Samples that may be queued or being written.
         queue_bytes: Bytes of host memory that they may hold.
-        backend: What the workers are to be.
+        choice: What the workers are to be, and why; what other programs use may change it.
+        backend: The same, as memory is made for it.
+        is_first_rank: Whether what concerns all ranks is said here.
         may_fall_back: Whether threads take over where helper processes cannot be had.
         one_by_one: Whether each sample is a unit of work.
         patience: Which errors are tried again, and for how long.
@@ -81,9 +83,13 @@ class Setup:
         self.directory = directory_of(self.target)
         self._outputs = outputs_of(self.writer)
         self.suffixes = tuple(output.suffix for output in self._outputs) or ("",)
-        self.backend = choose_backend(options.backend, self.writer, is_local=self.directory is not None)
+        self.choice = choose_backend(
+            options.backend, self.writer, is_local=self.directory is not None, cores=usable_cores()
+        )
+        self.backend = self.choice.backend
         if self.backend == "process":
             self.queue_size = min(self.queue_size, MOST_QUEUED)
+        self.is_first_rank = self.directory is None or self.directory.run.rank == 0
         self.may_fall_back = options.backend == "auto"
         # What a dead helper had not done is done again as a unit: a function may not like that, unlike an encoder.
         self.one_by_one = isinstance(self.writer, PathFunction) and (self.writer.is_async or self.backend == "process")
@@ -103,6 +109,6 @@ class Setup:
 
     def _remarks(self) -> dict[str | None, Callable[[Any], str | None]]:
         """What the writers remark on the first values; of several ranks the first one says it."""
-        if self.directory is not None and self.directory.run.rank:
+        if not self.is_first_rank:
             return {}
         return {one.key: one.encoder.remark for one in self._outputs if one.encoder.remark is not None}

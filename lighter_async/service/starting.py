@@ -13,64 +13,15 @@ from lighter_async.session import Session, stored_as
 from lighter_async.staging import StagingPool
 from lighter_async.targets import DirectoryTarget
 from lighter_async.types import Backend, Batch, Result
-from lighter_async.workers import Job, Quarantine, make_backend
+from lighter_async.workers import Choice, Job, Quarantine, make_backend
+from lighter_async.workers.process.interpreter import check_is_no_helper
 from lighter_async.writers import recorded_options
 
-__all__ = ["close_job", "start_workers"]
+__all__ = ["close_job", "make_job", "make_workers", "open_job"]
 
 
-def start_workers(setup: Setup, pool: StagingPool, done: Callable[[Batch, Result], None]) -> tuple[Job, Backend]:
-    """Start the workers of a writer.
-
-    Args:
-        setup: What the writer is to do.
-        pool: Where the samples are copied to.
-        done: Told what became of samples.
-
-    Returns:
-        What they do, which is to be closed by `close_job`, and the workers.
-
-    Raises:
-        ResumeError: What is stored was made with something else.
-        BackendUnavailableError: Helper processes cannot be had here.
-        OSError: The target cannot be opened, or the system cannot start workers.
-    """
-    job = _make_job(setup)
-    backend = make_backend(
-        job,
-        done,
-        setup.max_workers,
-        memory=pool.shared,
-        queue_size=setup.queue_size,
-        without_helpers=pool.unshare if setup.may_fall_back else None,
-    )
-    # Before the helpers get their copies of it. A target of the user's own may wait for whatever it likes.
-    if setup.directory is not None:
-        setup.target.open()
-    else:
-        let_through(setup.target.open)
-    try:
-        if job.session.log is not None:
-            assert setup.directory is not None
-            _begin_record(setup, setup.directory, job.session.log)
-        backend.start()
-    except BaseException:
-        job.session.close()
-        raise
-    for output in job.outputs:
-        output.encoder.warm_up()
-    return job, backend
-
-
-def close_job(setup: Setup, job: Job) -> None:
-    """Close the record and the target. Signals come through to one of the user's own, as at its start."""
-    if setup.directory is not None:
-        job.session.close()
-    else:
-        let_through(job.session.close)
-
-
-def _make_job(setup: Setup) -> Job:
+def make_job(setup: Setup) -> Job:
+    """What the workers of a writer do; it is opened by `open_job`, and closed by `close_job`."""
     target, options = setup.directory, setup.options
     if target is None:
         return Job(setup.writer, Session(setup.target), setup.patience)
@@ -89,6 +40,66 @@ def _make_job(setup: Setup) -> Job:
     if options.on_error == "continue":
         quarantine = Quarantine(directory, target.run, target.durability, recorded_options(setup.writer))
     return Job(setup.writer, Session(target, log if options.manifest else None), setup.patience, quarantine)
+
+
+def open_job(setup: Setup, job: Job) -> None:
+    """Open the target, and begin the record of the run. Before the helpers get their copies of it.
+
+    Raises:
+        BackendUnavailableError: This process is no program of the user's, but was started as a helper.
+        ResumeError: What is stored was made with something else.
+        OSError: The target cannot be opened.
+    """
+    if setup.choice.is_open:
+        check_is_no_helper()  # now, as where helpers are started at once
+    # A target of the user's own may wait for whatever it likes.
+    if setup.directory is not None:
+        setup.target.open()
+    else:
+        let_through(setup.target.open)
+    if job.session.log is not None:
+        assert setup.directory is not None
+        try:
+            _begin_record(setup, setup.directory, job.session.log)
+        except BaseException:
+            job.session.close()
+            raise
+
+
+def make_workers(
+    setup: Setup, choice: Choice, pool: StagingPool, job: Job, done: Callable[[Batch, Result], None]
+) -> Backend:
+    """The workers of a writer, which are not started yet.
+
+    Args:
+        setup: What the writer is to do.
+        choice: What they are to be.
+        pool: Where the samples are copied to.
+        job: What they do.
+        done: Told what became of samples.
+
+    Raises:
+        BackendUnavailableError: Helper processes cannot be had here.
+        TypeError: Helper processes cannot be sent what they need.
+    """
+    if choice.backend == "thread" and pool.shared is not None:
+        pool.unshare()
+    return make_backend(
+        job,
+        done,
+        setup.max_workers,
+        memory=pool.shared,
+        queue_size=setup.queue_size,
+        without_helpers=pool.unshare if setup.may_fall_back else None,
+    )
+
+
+def close_job(setup: Setup, job: Job) -> None:
+    """Close the record and the target. Signals come through to one of the user's own, as at its start."""
+    if setup.directory is not None:
+        job.session.close()
+    else:
+        let_through(job.session.close)
 
 
 def _begin_record(setup: Setup, target: DirectoryTarget, log: ManifestLog) -> None:

@@ -203,7 +203,7 @@ class BackgroundWriter:
 
     @property
     def backend(self) -> Literal["thread", "process"]:
-        """What the workers are; with ``backend="auto"`` threads once helper processes could not be had."""
+        """What the workers are; with ``backend="auto"`` what they are to be, until they are started."""
         return self._lifecycle.kind
 
     @property

@@ -54,11 +54,20 @@ class FallbackBackend:
         self._helpers: ProcessBackend | None = None
         self._lock = threading.RLock()
         self._threads: ThreadBackend | None = None  # made under _lock, and never unmade
+        self._why: str | None = None
 
     @property
     def kind(self) -> Literal["thread", "process"]:
         """What the workers are by now."""
         return "process" if self._threads is None else "thread"
+
+    @property
+    def instead(self) -> str | None:
+        return self._why
+
+    @property
+    def helpers(self) -> Sequence[int]:
+        return () if self._helpers is None else self._helpers.helpers
 
     def start(self) -> None:
         """Start the helpers, or else get ready for threads.
@@ -165,6 +174,7 @@ class FallbackBackend:
             self._warn(describe(cause))
 
     def _warn(self, why: str) -> None:
+        self._why = f"no helper processes: {why}"
         # Last, since the user may have made errors of warnings.
         warnings.warn(
             f"no helper processes for {self._job.session.location!r}, so threads of this process write, which share "

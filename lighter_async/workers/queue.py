@@ -48,6 +48,14 @@ class UnitQueue(ABC):
         """What the workers are."""
         return "thread"
 
+    @property
+    def instead(self) -> str | None:
+        return None
+
+    @property
+    def helpers(self) -> Sequence[int]:
+        return ()
+
     def start(self) -> None:
         return  # threads are started as units come
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from lighter_async.cli.advice import judge
+from lighter_async.advice import judge
 from lighter_async.cli.bench.choice import choose
 from lighter_async.cli.bench.figures import baseline_of, figures_of
 from lighter_async.cli.bench.folders import fresh_folder

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from lighter_async.advice import judge
 from lighter_async.callback import FileWriter
-from lighter_async.cli.advice import judge
 from lighter_async.cli.demo import DemoOptions
 from lighter_async.cli.demo.check import differing_files
 from lighter_async.cli.demo.folders import files_below, prepare_folder

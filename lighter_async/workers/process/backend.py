@@ -97,6 +97,14 @@ class ProcessBackend:
         """What the workers are."""
         return "process"
 
+    @property
+    def instead(self) -> str | None:
+        return None
+
+    @property
+    def helpers(self) -> Sequence[int]:
+        return [member.process.popen.pid for member in tuple(self._helpers.members) if member is not None]
+
     def start(self) -> None:
         """Start the helpers, and do not wait for them.
 

@@ -9,13 +9,25 @@ from typing import Literal
 from lighter_async.cli.words import counted
 from lighter_async.types import WriterStats
 
-__all__ = ["Verdict", "judge"]
+__all__ = ["Verdict", "is_held_up", "judge"]
 
+_LONG = 10.0  # seconds of waiting, from which on they matter to a person
+_MUCH = 0.25  # of the run
 _WAITED = 0.02  # of the run; less does not call for a change
 _LEFT = 0.1  # of the run, spent after the loop had ended
 _LEFT_SECONDS = 0.5  # at least, since every run ends with a last batch to write
 _SLOWED = 1.25  # times as long as without writing
 _IDLE = 0.5  # of the workers' time
+_LIMITS = {
+    "model": "the model",
+    "backlog": "the writing",
+    "cores": "too few cores",
+    "workers": "encoding",
+    "format": "encoding",
+    "disk": "storing",
+    "function": "the writer's function",
+    "queue": "too small a queue",
+}
 
 
 @dataclass(frozen=True)
@@ -28,10 +40,25 @@ class Verdict:
             encoding, with cores to spare. ``"format"``: encoding, without. ``"disk"``: the target. ``"function"``: a
             path function. ``"queue"``: the queue, which is too small for the batches.
         sentence: The same in words, with the figures and the option to change.
+        limit: The same in a word or two.
     """
 
     bound: Literal["model", "backlog", "cores", "workers", "format", "disk", "function", "queue"]
     sentence: str
+
+    @property
+    def limit(self) -> str:
+        return _LIMITS[self.bound]
+
+
+def is_held_up(waited: float, open_seconds: float) -> bool:
+    """Whether a loop has waited so long for its writer that a person should know why.
+
+    Args:
+        waited: Seconds that it has waited.
+        open_seconds: How long the writer has been open.
+    """
+    return waited >= max(_LONG, _MUCH * open_seconds)
 
 
 def judge(
@@ -92,7 +119,7 @@ def _held_back(name: str, stats: WriterStats, waits: str, *, spare: bool) -> Ver
             "function",
             f"The function that writes {name} held it back: {waits}, with its {stats.max_workers} workers in it "
             f"{share:.0%} of the time; raise max_workers if it waits for a disk or a network, and make it cheaper if "
-            "it computes.",
+            f"it computes{_lock(stats)}.",
         )
     if stats.store_seconds > stats.encode_seconds:
         return Verdict(
@@ -102,12 +129,18 @@ def _held_back(name: str, stats: WriterStats, waits: str, *, spare: bool) -> Ver
         )
     encoding = f"{waits}, and encoding was {stats.encode_seconds / busy:.0%} of the workers' work for {name}"
     if spare:
-        return Verdict("workers", f"Encoding held it back: {encoding}; raise max_workers, there are cores to spare.")
+        more = f"raise max_workers, there are cores to spare{_lock(stats)}"
+        return Verdict("workers", f"Encoding held it back: {encoding}; {more}.")
     return Verdict(
         "format",
-        f"Encoding held it back: {encoding}; all cores have a worker already, so choose a cheaper format or give the "
-        "job more cores.",
+        f"Encoding held it back: {encoding}; all cores have a worker already, so choose a cheaper format or a lower "
+        f"compression level, or give the job more cores{_lock(stats)}.",
     )
+
+
+def _lock(stats: WriterStats) -> str:
+    """The way out of the interpreter's lock, where the workers share it with the loop."""
+    return "" if stats.backend == "process" else ", and try backend='process' for a writer in plain Python"
 
 
 def _backlog(name: str, waits: str) -> str:
