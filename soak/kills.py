@@ -224,7 +224,7 @@ class _Cycle:
         if not read_manifest(self._directory).runs:
             return  # killed before it began
         report = verify(self._directory, workers=1)
-        damaged = [one for one in report.damaged if one.trouble != "table"]  # which the next run that ends writes
+        damaged = report.damaged  # but for tables, which the next run that ends writes
         if damaged:
             self._lose({one.record.index or 0 for one in damaged if one.record}, f"{report.counts()}")
         if gone := self._stored.unreadable(self._directory, self._reported):

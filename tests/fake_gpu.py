@@ -278,6 +278,8 @@ class FakeEvent:
 class FakeTensor:
     """A tensor of a device; `values` is the device's memory."""
 
+    is_cpu = False
+
     def __init__(
         self, gpu: FakeGpu, device: torch.device, values: torch.Tensor, stream: FakeStream | None = None
     ) -> None:

@@ -58,8 +58,10 @@ class FileWriter(BaseWriter):
             sequence one per item; a 0-d tensor, a text and any other object are one sample. A dict from entries to
             encoders, such as ``{"mask": "image_2d", "logits": "tensor"}``, stores several outputs of each sample, all
             of them or none, as ``NAME.mask.png`` and ``NAME.logits.pt``; then `writer_fn` is left out.
-        writer_fn: ``"tensor"``, ``"image_2d"``, ``"image_3d"``, ``"text"``, another registered name, an `Encoder`, or a
-            function ``(path, value)``, plain or ``async def``; or its place, as ``"module:attribute"``.
+        writer_fn: The name of a format: ``"tensor"``, ``"image_2d"``, ``"image_3d"``, ``"text"``, ``"npy"``,
+            ``"safetensors"``, ``"json"``, ``"jpeg"``, ``"webp"``, ``"tiff"``, ``"nifti"``, or one that you have
+            registered; an `Encoder`, or a function ``(path, value)``, plain or ``async def``; or the place of one, as
+            ``"module:attribute"``.
         name_key: The entry of the outputs that names the samples. None numbers them by their index in the data set,
             counted on over the loaders. If that is not known, rank r of n takes r, r + n, r + 2n and so on.
         sigterm_grace: Seconds, from a SIGTERM on, for storing what was handed over. The loop stops at its next batch,

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from lighter_async.cli.steps import step
-from lighter_async.cli.words import counted, printable, say
+from lighter_async.cli.words import counted, in_bytes, printable, say
 from lighter_async.errors import LighterAsyncError
 from lighter_async.manifest.verify import Report, drop, is_in_use, verify
 from lighter_async.store import source_of
@@ -114,9 +114,9 @@ def _ranks(report: Report) -> dict[str, dict[str, int]]:
 
 def _print(report: Report, left: Sequence[OSError] | None) -> None:
     where = report.directory if report.key is None else report.directory / report.key
-    print(f"{where}: {_checked(report)}, {report.nbytes / 1e6:.1f} MB, compared with the manifest")
+    print(f"{where}: {_checked(report)}, {in_bytes(report.nbytes)}, compared with the manifest")
     for rank, found in _ranks(report).items():
-        print(f"  rank {rank}: {counted(found['samples'], 'sample')}, {found['bytes'] / 1e6:.1f} MB")
+        print(f"  rank {rank}: {counted(found['samples'], 'sample')}, {in_bytes(found['bytes'])}")
     if report.opaque:
         print(
             f"  {counted(report.opaque, 'sample')} written by a function (path, value), whose files are not known "

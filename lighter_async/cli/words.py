@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["counted", "printable", "refuse", "say"]
+__all__ = ["counted", "in_bytes", "printable", "refuse", "say"]
 
 
 def printable(text: str) -> str:
@@ -26,3 +26,11 @@ def refuse(text: str) -> int:
 def counted(count: int, what: str) -> str:
     """A number of things, with the noun in singular or plural."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def in_bytes(count: int) -> str:
+    """A number of bytes, in a unit that suits it."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return counted(count, "byte")

@@ -41,10 +41,11 @@ class BackgroundWriter:
     Nothing is started, and no file or thread exists, before the first sample or ``with``.
 
     Args:
-        writer: A registered name (``"tensor"``, ``"image_2d"``, ``"image_3d"``, ``"text"``, ``"npy"``), an `Encoder`,
-            or a function ``(path, value)``, plain or ``async def``; or where one is, as ``"module:attribute"``. Or a
-            dict with a registered name or an encoder for each output of a sample, whose value is a dict then. None is
-            ``"tensor"``, or ``"row"`` where the target is an `ArrayTarget`.
+        writer: The name of a format (``"tensor"``, ``"image_2d"``, ``"image_3d"``, ``"text"``, ``"npy"``,
+            ``"safetensors"``, ``"json"``, ``"jpeg"``, ``"webp"``, ``"tiff"``, ``"nifti"``, or one that you have
+            registered), an `Encoder`, or a function ``(path, value)``, plain or ``async def``; or where one is, as
+            ``"module:attribute"``. Or a dict with a registered name or an encoder for each output of a sample, whose
+            value is a dict then. None is ``"tensor"``; an `ArrayTarget` and a `TableTarget` have writers of their own.
         directory: Where the files go. Made if it does not exist. A target may stand in its place.
         target: Another way to say it: where the bytes go.
         {options}
