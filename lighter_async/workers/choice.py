@@ -16,11 +16,13 @@ have to be started. So:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from lighter_async.other_programs import CoresInUse
 from lighter_async.types import BackendName
 from lighter_async.writers import PathFunction, Writer, is_built_in, outputs_of
+
+if TYPE_CHECKING:
+    from lighter_async.other_programs import CoresInUse  # which looks when it is imported, and helpers need not
 
 __all__ = ["AS_THEY_ARE", "LARGE_TENSOR", "Choice", "choose_at_first_batch", "choose_backend"]
 
