@@ -261,7 +261,6 @@ BELOW = {
         "manifest",
         "names",
         "errors",
-        "other_programs",
         "session",
         "targets",
         "tracebacks",

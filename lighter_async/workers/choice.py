@@ -15,11 +15,13 @@ have to be started. So:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from lighter_async.other_programs import CoresInUse
 from lighter_async.types import BackendName
 from lighter_async.writers import PathFunction, Writer, is_built_in
+
+if TYPE_CHECKING:
+    from lighter_async.other_programs import CoresInUse  # which looks when it is imported, and helpers need not
 
 __all__ = ["Choice", "choose_backend", "choose_by_cores"]
 
