@@ -288,7 +288,8 @@ ABOVE = {
     "callback": {*BELOW},
     "resume": {"errors", "manifest", "names", "same", "store", "targets"},
     "results": {"errors", "manifest", "npy", "store", "tables", "writers"},
-    "cli": {*BELOW, "aio", "callback"},
+    "report": {"errors", "files", "locks", "manifest", "names", "store", "workers"},
+    "cli": {*BELOW, "aio", "callback", "report"},
     "testing": {*BELOW},
 }
 # The same within a room that has several ideas.
@@ -327,6 +328,14 @@ WITHIN = {
         "directory": {"base", "zarr_rows"},
         "sealed_table": {"base"},
         "source": {"base", "directory", "sealed_table", "zarr_rows"},
+    },
+    "report": {
+        "runs": set(),
+        "outputs": set(),
+        "failures": set(),
+        "listing": set(),
+        "facts": {"failures", "listing", "outputs", "runs"},
+        "page": {"facts"},
     },
     "service": {
         "names_and_indices": set(),
