@@ -316,6 +316,7 @@ WITHIN = {
         "reader": {"columns", "entry", "indices", "latest", "line", "parsing", "records"},
         "adopt": {"columns", "entry", "line", "reader", "records"},
         "other_ranks": {"entry", "reader"},
+        "following": {"entry", "parsing", "reader"},
         "so_far": {"columns", "entry", "line", "parsing", "reader"},
         "restoring": {"columns", "entry", "line", "parsing", "reader", "run_lines"},
         "log": {"columns", "entry", "line", "other_ranks", "reader", "restoring", "run_lines", "so_far"},

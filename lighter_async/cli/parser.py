@@ -53,6 +53,7 @@ def make_parser() -> OptionParser:
     _add_verify(commands)
     _add_replay(commands)
     _add_manifest(commands)
+    _add_watch(commands)
     _add_report(commands)
     _add_compact(commands)
     _add_unpack(commands)
@@ -273,6 +274,30 @@ def _run_manifest(options: argparse.Namespace) -> int:
     from lighter_async.cli.manifest import run_manifest
 
     return run_manifest(options.directory, options.output)
+
+
+def _add_watch(commands: argparse._SubParsersAction[OptionParser]) -> None:
+    watch = commands.add_parser(
+        "watch",
+        help="show how a run goes on: samples stored, how fast, by which ranks, and what failed",
+        description="Show what a run stores while it goes on, until it ends or Ctrl-C. It only reads what the run "
+        "records. Where there is no terminal to draw on, a line is printed every few seconds. The exit status is 0, "
+        "or 2 if the records cannot be read.",
+    )
+    watch.add_argument("directory", type=_directory, metavar="DIR", help="where the results are")
+    watch.add_argument(
+        "--seconds",
+        type=_positive,
+        metavar="S",
+        help="how long to wait between two looks (default: 0.5 on a terminal, else 5)",
+    )
+    watch.set_defaults(run=_run_watch)
+
+
+def _run_watch(options: argparse.Namespace) -> int:
+    from lighter_async.cli.watch import run_watch
+
+    return run_watch(options.directory, seconds=options.seconds)
 
 
 def _add_report(commands: argparse._SubParsersAction[OptionParser]) -> None:

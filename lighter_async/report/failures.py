@@ -85,7 +85,7 @@ def failures_in(manifest: Manifest, *, key: str | None) -> tuple[list[Cause], li
     causes: dict[str, list[Any]] = {}
     found: list[tuple[str, dict[str, Any]]] = []
     total = 0
-    for kept in kept_in(manifest.directory):
+    for kept in sorted(kept_in(manifest.directory), key=lambda one: float(one.about["time"])):
         about = kept.about
         if key not in (None, about["key"]):
             continue

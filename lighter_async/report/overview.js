@@ -67,7 +67,11 @@ function rateSection(runs) {
     if (chart.clientWidth) drawRate(chart, drawn[choice.value].rate, what);
   };
   choice.addEventListener("change", draw);
-  new ResizeObserver(draw).observe(chart);
+  let width = 0;
+  new ResizeObserver(() => {
+    if (chart.clientWidth !== width) requestAnimationFrame(draw);
+    width = chart.clientWidth;
+  }).observe(chart);
   return section("Throughput over time",
     make("div", { class: "controls" }, choice, make("span", { class: "choice", role: "group", "aria-label": "Unit" }, ...buttons)), chart,
     soft("By when samples were recorded, which is after they were stored. What a later run has stored again counts there alone."));

@@ -15,6 +15,7 @@ class Samples {
     this.scroll = byId("scroll");
     this.space = byId("space");
     this.outputs = [...new Set(this.list.alike.map((one) => JSON.stringify([one.writer, one.key])))];
+    this.pictured = new Set(this.list.alike.filter((one) => one.image).map((one) => JSON.stringify([one.writer, one.key]))).size;
     this.prepare();
     this.filter();
   }
@@ -35,7 +36,7 @@ class Samples {
       isAsked = true;
     };
     this.scroll.addEventListener("scroll", later, { passive: true });
-    new ResizeObserver(() => this.lay()).observe(this.scroll);
+    new ResizeObserver(() => requestAnimationFrame(() => this.lay())).observe(this.scroll);
     this.space.addEventListener("click", (event) => {
       const item = event.target.closest(".item");
       if (item) { this.choose(Number(item.dataset.place)); this.open(); }
@@ -82,9 +83,11 @@ class Samples {
   lay() {
     const width = this.scroll.clientWidth;
     if (!width) return;
+    const first = this.across ? Math.floor(this.scroll.scrollTop / this.high) * this.across : 0;
     this.across = this.asImages ? Math.max(1, Math.floor(width / CELL.width)) : 1;
     this.high = this.asImages ? CELL.height : ROW;
     this.space.style.height = Math.ceil(this.rows.length / this.across) * this.high + "px";
+    this.scroll.scrollTop = Math.floor(first / this.across) * this.high;
     this.space.replaceChildren();
     this.drawn.clear();
     this.draw();
@@ -138,7 +141,7 @@ class Samples {
   }
 
   cell(row) {
-    const label = shown(this.name(row)) + (this.outputs.length > 1 ? " " + shown(this.about(row).key || this.about(row).writer) : "");
+    const label = shown(this.name(row)) + (this.pictured > 1 ? " " + shown(this.about(row).key || this.about(row).writer) : "");
     return make("div", { class: "cell" }, make("div", { class: "frame" }, this.picture(row)), make("bdi", { class: "name", title: label }, label));
   }
 
