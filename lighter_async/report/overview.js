@@ -25,17 +25,17 @@ function drawOverview(data) {
     ["Output", (one) => isolated(outputName(one.writer, one.key))],
     ["Suffix", (one) => isolated(one.suffix || "-")],
     ["Where", (one) => LIES[one.lies]],
-    ["Count", (one) => countText(one.count), true],
-    ["Bytes", (one) => (one.lies === "unknown" ? "?" : bytesText(one.bytes)), true],
-    ["Smallest / median / largest", (one) => (one.sizes.length ? [one.least, one.middle, one.most].map(bytesText).join(" / ") : "?"), true],
+    ["Count", (one) => countText(one.count), "n"],
+    ["Bytes", (one) => (one.lies === "unknown" ? "?" : bytesText(one.bytes)), "n"],
+    ["Smallest / median / largest", (one) => (one.sizes.length ? [one.least, one.middle, one.most].map(bytesText).join(" / ") : "?"), "n"],
     ["Sizes, from small to large", (one) => sizeBars(one.sizes)],
     ["Values", (one) => isolated(one.kinds[0].join(", ") + (one.kinds[1] ? " and " + one.kinds[1] + " more" : "") || "-")],
   ], data.outputs) : soft("Nothing is stored."),
   data.superseded ? soft(counted(data.superseded, "output") + " of earlier runs left out: a run began anew after them, without resume=True.") : null));
   if (data.missing.length) box.append(section("Data sets", table([
     ["Output", (one) => isolated(outputName(one.writer, one.key))],
-    ["Loader", (one) => String(one.loader), true],
-    ["Stored", (one) => countText(one.done) + " of " + countText(one.length), true],
+    ["Loader", (one) => String(one.loader), "n"],
+    ["Stored", (one) => countText(one.done) + " of " + countText(one.length), "n"],
     ["", (one) => meter(one.done / Math.max(1, one.length))],
   ], data.missing)));
   box.append(runsSection(data.runs));
@@ -79,14 +79,14 @@ function rateSection(runs) {
 
 function runsSection(runs) {
   return section("Runs", longTable([
-    ["Run", (run) => String(run.sequence), true],
-    ["Began", (run) => timeText(run.began)],
-    ["Last recorded", (run) => (run.last === null ? "-" : timeText(run.last))],
-    ["Took", (run) => (secondsOf(run) === null ? "-" : spanText(secondsOf(run))), true],
-    ["Samples", (run) => countText(run.samples), true],
-    ["Bytes", (run) => bytesText(run.bytes), true],
-    ["Samples/s", (run) => (secondsOf(run) > 0 ? countText(run.samples / secondsOf(run)) : "-"), true],
-    ["Ranks", (run) => run.ranks.length + " of " + run.world_size, true],
+    ["Run", (run) => String(run.sequence), "n"],
+    ["Began", (run) => timeText(run.began), "t"],
+    ["Last recorded", (run) => (run.last === null ? "-" : timeText(run.last)), "t"],
+    ["Took", (run) => (secondsOf(run) === null ? "-" : spanText(secondsOf(run))), "n"],
+    ["Samples", (run) => countText(run.samples), "n"],
+    ["Bytes", (run) => bytesText(run.bytes), "n"],
+    ["Samples/s", (run) => (secondsOf(run) > 0 ? countText(run.samples / secondsOf(run)) : "-"), "n"],
+    ["Ranks", (run) => run.ranks.length + " of " + run.world_size, "n"],
     ["", (run) => [run.at_work ? "at work" : "", run.resume ? "resumed" : "", run.counts ? "" : "superseded", run.durability].filter(Boolean).join(", ")],
     ["Stores", (run) => isolated(run.series.map(([writer, key]) => outputName(writer, key)).join(", "))],
     ["Id and config", (run) => make("span", {}, isolated(run.run), run.config ? make("details", {}, make("summary", {}, "config"), make("pre", {}, shown(run.config))) : "")],
@@ -97,15 +97,15 @@ function ranksSection(runs) {
   const rows = runs.slice().reverse().flatMap((run) => run.ranks.map((rank) => ({ run, ...rank })));
   if (!rows.length) return null;
   return section("Ranks", longTable([
-    ["Run", (one) => String(one.run.sequence), true],
-    ["Rank", (one) => String(one.rank), true],
-    ["Samples", (one) => countText(one.samples), true],
-    ["Bytes", (one) => bytesText(one.bytes), true],
-    ["First recorded", (one) => timeText(one.first)],
-    ["Last recorded", (one) => timeText(one.last)],
-    ["Gap, median", (one) => (one.middle_gap === null ? "-" : spanText(one.middle_gap)), true],
-    ["Gap, longest", (one) => (one.longest_gap === null ? "-" : spanText(one.longest_gap)), true],
-    ["Longest from", (one) => (one.longest_gap === null ? "-" : timeText(one.longest_gap_at))],
+    ["Run", (one) => String(one.run.sequence), "n"],
+    ["Rank", (one) => String(one.rank), "n"],
+    ["Samples", (one) => countText(one.samples), "n"],
+    ["Bytes", (one) => bytesText(one.bytes), "n"],
+    ["First recorded", (one) => timeText(one.first), "t"],
+    ["Last recorded", (one) => timeText(one.last), "t"],
+    ["Gap, median", (one) => (one.middle_gap === null ? "-" : spanText(one.middle_gap)), "n"],
+    ["Gap, longest", (one) => (one.longest_gap === null ? "-" : spanText(one.longest_gap)), "n"],
+    ["Longest from", (one) => (one.longest_gap === null ? "-" : timeText(one.longest_gap_at)), "t"],
   ], rows, 32), soft("A gap is the time from one recording to the next."));
 }
 
@@ -119,16 +119,16 @@ function drawFailures(data) {
     return;
   }
   box.append(section("Causes", longTable([
-    ["Count", (one) => countText(one.count), true],
+    ["Count", (one) => countText(one.count), "n"],
     ["Cause", (one) => make("span", {}, isolated(one.text), one.traceback ? make("details", {}, make("summary", {}, "traceback of one"), make("pre", {}, shownLines(one.traceback))) : "")],
   ], data.causes, 50)));
   box.append(section("Values that could not be written", longTable([
     ["Sample", (one) => isolated(one.name)],
     ["Writer", (one) => isolated(one.writer)],
     ["Error", (one) => isolated(one.error)],
-    ["Attempts", (one) => String(one.attempts), true],
-    ["Rank", (one) => String(one.rank), true],
-    ["When", (one) => timeText(one.time)],
+    ["Attempts", (one) => String(one.attempts), "n"],
+    ["Rank", (one) => String(one.rank), "n"],
+    ["When", (one) => timeText(one.time), "t"],
     ["", (one) => (one.stored_later ? "stored since" : "")],
   ], data.failures, 100),
   data.failed > data.failures.length ? soft("The first " + countText(data.failures.length) + " of " + countText(data.failed) + " are listed.") : null,

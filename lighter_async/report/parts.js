@@ -68,11 +68,11 @@ function addressOf(base, file) {
   return address;
 }
 
-// Columns: [heading, content of a row, whether it is a number]
+// Columns: [heading, content of a row, "n" for numbers or "t" for times]
 function table(columns, rows) {
-  const kind = (isNumber) => (isNumber ? { class: "n" } : {});
-  const head = make("tr", {}, ...columns.map(([title, , isNumber]) => make("th", { scope: "col", ...kind(isNumber) }, title)));
-  const body = rows.map((row) => make("tr", {}, ...columns.map(([, content, isNumber]) => make("td", kind(isNumber), content(row)))));
+  const kind = (name) => (name ? { class: name } : {});
+  const head = make("tr", {}, ...columns.map(([title, , name]) => make("th", { scope: "col", ...kind(name) }, title)));
+  const body = rows.map((row) => make("tr", {}, ...columns.map(([, content, name]) => make("td", kind(name), content(row)))));
   return make("div", { class: "wide" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...body)));
 }
 

@@ -1,6 +1,6 @@
 // The samples, of which only those in sight are drawn.
 
-const CELL = { width: 164, height: 188 }, ROW = 30;
+const CELL = { width: 164, height: 188 }, ROW = 30, LABEL = 23; // pixels, and characters: the end of a name tells most
 
 class Samples {
   constructor(data) {
@@ -142,7 +142,8 @@ class Samples {
 
   cell(row) {
     const label = shown(this.name(row)) + (this.pictured > 1 ? " " + shown(this.about(row).key || this.about(row).writer) : "");
-    return make("div", { class: "cell" }, make("div", { class: "frame" }, this.picture(row)), make("bdi", { class: "name", title: label }, label));
+    return make("div", { class: "cell" }, make("div", { class: "frame" }, this.picture(row)), 
+      make("bdi", { class: "name", title: label }, label.length > LABEL ? "\u2026" + label.slice(1 - LABEL) : label));
   }
 
   row(row) {
