@@ -28,7 +28,14 @@ class Browser:
         to_browser, self._to = os.pipe()
         self._from, from_browser = os.pipe()
         flags = [
-            *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-extensions", "--disable-sync"),
+            *(
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--no-first-run",
+                "--disable-extensions",
+                "--disable-sync",
+            ),
             *("--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update"),
             *("--hide-scrollbars", f"--user-data-dir={profile}", f"--window-size={width},{height}"),
         ]

@@ -11,7 +11,8 @@ class Samples {
     this.drawn = new Map(); // from a place in `rows` to its element
     this.chosen = 0;
     this.lower = null;
-    this.asImages = this.list.alike.some((one) => one.image);
+    this.hasImages = this.list.alike.some((one) => one.image === "file") || Object.keys(this.list.embedded).length > 0;
+    this.asImages = this.hasImages;
     this.scroll = byId("scroll");
     this.space = byId("space");
     this.outputs = [...new Set(this.list.alike.map((one) => JSON.stringify([one.writer, one.key])))];
@@ -49,7 +50,7 @@ class Samples {
   buttons() {
     byId("as-images").setAttribute("aria-pressed", String(this.asImages));
     byId("as-list").setAttribute("aria-pressed", String(!this.asImages));
-    byId("as-images").disabled = !this.list.alike.some((one) => one.image);
+    byId("as-images").disabled = !this.hasImages;
     byId("head").hidden = this.asImages;
   }
 
@@ -60,7 +61,7 @@ class Samples {
   }
 
   filter() {
-    const { sample, of, names, alike } = this.list;
+    const { sample, of, names, alike, embedded } = this.list;
     const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
     const output = byId("output").value;
     const isWanted = alike.map((one) => (!output || this.outputs[output] === JSON.stringify([one.writer, one.key])) && (!this.asImages || one.image !== ""));
@@ -71,9 +72,11 @@ class Samples {
     }
     this.rows = [];
     for (let row = 0; row < of.length; row += 1)
-      if (isWanted[of[row]] && (fits === null || fits[sample[row]])) this.rows.push(row);
+      if (isWanted[of[row]] && (fits === null || fits[sample[row]]) && (!this.asImages || alike[of[row]].image === "file" || embedded[row]))
+        this.rows.push(row);
     const all = this.list.total > of.length ? " of the first " + countText(of.length) + " of " + countText(this.list.total) : "";
-    byId("found").textContent = counted(this.rows.length, this.asImages ? "image" : "output") + all;
+    const some = this.asImages && alike.some((one) => one.image === "data") ? ", with a few of those that lie in files with others" : "";
+    byId("found").textContent = counted(this.rows.length, this.asImages ? "image" : "output") + all + some;
     this.chosen = 0;
     this.scroll.scrollTop = 0;
     this.lay();

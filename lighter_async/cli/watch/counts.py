@@ -86,22 +86,13 @@ class Watched:
             LighterAsyncError: A later version of this package has written the records.
             OSError: They cannot be read.
         """
-        # Asked first: a run that has ended by now has recorded all that is read below.
-        self.at_work = frozenset(held_by(os.path.join(self._directory, RESERVED_PREFIX))) - {""}
-        self._seen |= self.at_work
-        for source, entry in self._following.read():
-            if entry is None:
-                self._forget(source)
-            elif isinstance(entry, Record):
-                self._count(source, samples_of([entry]))
-            elif isinstance(entry, Samples):
-                self._count(source, entry)
-            elif isinstance(entry, RunRecord):
-                self._begin(entry)
-            elif isinstance(entry, Loaders) and self._key in (None, entry.key):
-                lengths = [one.length for one in entry.loaders]
-                known = [one for one in lengths if one is not None]
-                self._run(entry.run).lengths[entry.series] = sum(known) if len(known) == len(lengths) else None
+        while True:
+            # Asked first: a run that has ended by now has recorded all that is read below. One that begins meanwhile may
+            # be read of without having been at work, so then it is asked again.
+            self.at_work = frozenset(held_by(os.path.join(self._directory, RESERVED_PREFIX))) - {""}
+            self._seen |= self.at_work
+            if not self._take_in() or self.at_work:
+                break
         for kept in kept_in(self._directory, known=self.failures):
             if self._key in (None, kept.about["key"]):
                 self.failures[kept.folder.name] = kept.about["run"], kept.about["error"]
@@ -154,6 +145,25 @@ class Watched:
         """The errors of the values in quarantine that are of the runs that are shown."""
         shown = {*self.shown}
         return [error for run, error in self.failures.values() if run in shown]
+
+    def _take_in(self) -> bool:
+        """Count what has been recorded; returns whether there was anything."""
+        gained = False
+        for source, entry in self._following.read():
+            gained = True
+            if entry is None:
+                self._forget(source)
+            elif isinstance(entry, Record):
+                self._count(source, samples_of([entry]))
+            elif isinstance(entry, Samples):
+                self._count(source, entry)
+            elif isinstance(entry, RunRecord):
+                self._begin(entry)
+            elif isinstance(entry, Loaders) and self._key in (None, entry.key):
+                lengths = [one.length for one in entry.loaders]
+                known = [one for one in lengths if one is not None]
+                self._run(entry.run).lengths[entry.series] = sum(known) if len(known) == len(lengths) else None
+        return gained
 
     def _run(self, id_: str) -> RunCounts:
         return self.runs.setdefault(id_, RunCounts())
