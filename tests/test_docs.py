@@ -31,7 +31,7 @@ DOCUMENTS = [
 # Their examples need readers that are run in processes of their own: `test_shards_readers.py`.
 PAGES = [
     *DOCUMENTS,
-    *(ROOT / "docs" / f"{name}.md" for name in ("shards", "training_from_shards", "configuration", "jobs")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("shards", "training_from_shards", "configuration", "jobs", "report")),
 ]
 EXAMPLES = [
     pytest.param(code, id=f"{document.name}-{number}")

@@ -87,8 +87,8 @@ class Watched:
             OSError: They cannot be read.
         """
         while True:
-            # Asked first: a run that has ended by now has recorded all that is read below. One that begins meanwhile may
-            # be read of without having been at work, so then it is asked again.
+            # Asked first: a run that has ended by now has recorded all that is read below. Of one that begins meanwhile
+            # something may be read although it was not at work before, so then it is asked again.
             self.at_work = frozenset(held_by(os.path.join(self._directory, RESERVED_PREFIX))) - {""}
             self._seen |= self.at_work
             if not self._take_in() or self.at_work:
