@@ -31,7 +31,8 @@ function drawOverview(data) {
     ["Sizes, from small to large", (one) => sizeBars(one.sizes)],
     ["Values", (one) => isolated(one.kinds[0].join(", ") + (one.kinds[1] ? " and " + one.kinds[1] + " more" : "") || "-")],
   ], data.outputs) : soft("Nothing is stored."),
-  data.superseded ? soft(counted(data.superseded, "output") + " of earlier runs left out: a run began anew after them, without resume=True.") : null));
+  data.superseded ? soft(counted(data.superseded, "output") +
+    " of earlier runs left out: a run began anew after them, without resume=True.") : null));
   if (data.missing.length) box.append(section("Data sets", table([
     ["Output", (one) => isolated(outputName(one.writer, one.key))],
     ["Loader", (one) => String(one.loader), "n"],
@@ -58,7 +59,8 @@ function rateSection(runs) {
   const drawn = runs.filter((run) => run.rate).reverse();
   if (!drawn.length) return section("Throughput over time", soft("Nothing is recorded."));
   const choice = make("select", { "aria-label": "Run" }, ...drawn.map((run, place) =>
-    make("option", { value: place }, "Run " + run.sequence + ", " + timeText(run.began === null ? run.rate.start : run.began) + ", " + counted(run.samples, "sample"))));
+    make("option", { value: place },
+      "Run " + run.sequence + ", " + timeText(run.began === null ? run.rate.start : run.began) + ", " + counted(run.samples, "sample"))));
   const chart = make("div", { class: "chart" });
   let what = "samples";
   const buttons = ["samples", "bytes"].map((one) => make("button", { onclick: () => { what = one; draw(); } }, one + "/s"));
@@ -87,9 +89,11 @@ function runsSection(runs) {
     ["Bytes", (run) => bytesText(run.bytes), "n"],
     ["Samples/s", (run) => (secondsOf(run) > 0 ? countText(run.samples / secondsOf(run)) : "-"), "n"],
     ["Ranks", (run) => run.ranks.length + " of " + run.world_size, "n"],
-    ["", (run) => [run.at_work ? "at work" : "", run.resume ? "resumed" : "", run.counts ? "" : "superseded", run.durability].filter(Boolean).join(", ")],
+    ["", (run) =>
+      [run.at_work ? "at work" : "", run.resume ? "resumed" : "", run.counts ? "" : "superseded", run.durability].filter(Boolean).join(", ")],
     ["Stores", (run) => isolated(run.series.map(([writer, key]) => outputName(writer, key)).join(", "))],
-    ["Id and config", (run) => make("span", {}, isolated(run.run), run.config ? make("details", {}, make("summary", {}, "config"), make("pre", {}, shown(run.config))) : "")],
+    ["Id and config", (run) => make("span", {}, isolated(run.run),
+      run.config ? make("details", {}, make("summary", {}, "config"), make("pre", {}, shown(run.config))) : "")],
   ], runs.slice().reverse(), 50), soft("A run took from when it began to the last sample that it recorded. That it ended is not recorded."));
 }
 
@@ -113,14 +117,16 @@ function drawFailures(data) {
   const box = byId("failures");
   const notes = [];
   if (data.torn) notes.push(soft(counted(data.torn, "line") + " of the manifest not whole, as a crash or a writer at work leaves them."));
-  if (data.damaged.length) notes.push(section("Found damaged, and not stored again", longTable([["File", (file) => isolated(file)]], data.damaged, 100)));
+  if (data.damaged.length)
+    notes.push(section("Found damaged, and not stored again", longTable([["File", (file) => isolated(file)]], data.damaged, 100)));
   if (!data.failed) {
     box.append(section("Failures", soft("No value is kept that could not be written."), ...notes));
     return;
   }
   box.append(section("Causes", longTable([
     ["Count", (one) => countText(one.count), "n"],
-    ["Cause", (one) => make("span", {}, isolated(one.text), one.traceback ? make("details", {}, make("summary", {}, "traceback of one"), make("pre", {}, shownLines(one.traceback))) : "")],
+    ["Cause", (one) => make("span", {}, isolated(one.text), one.traceback ? make("details", {},
+      make("summary", {}, "traceback of one"), make("pre", {}, shownLines(one.traceback))) : "")],
   ], data.causes, 50)));
   box.append(section("Values that could not be written", longTable([
     ["Sample", (one) => isolated(one.name)],

@@ -34,7 +34,8 @@ function kept(theme) {
 
 function dress(theme) {
   if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;
-  const isDark = document.documentElement.dataset.theme ? document.documentElement.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  const chosen = document.documentElement.dataset.theme;
+  const isDark = chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   byId("theme").textContent = isDark ? "Light" : "Dark";
   return isDark;
 }
@@ -53,7 +54,7 @@ function onKey(event) {
     samples.scroll.focus();
     event.preventDefault();
   } else if (samples !== null && !byId("samples").hidden) {
-    if (isTyping ? event.key === "ArrowDown" || event.key === "Enter" : false) {
+    if (isTyping && (event.key === "ArrowDown" || event.key === "Enter")) {
       samples.filter();
       samples.scroll.focus();
       event.preventDefault();
@@ -71,7 +72,11 @@ function onKey(event) {
 byId("title").append(isolated(data.title));
 if (data.failed) byId("tab-failures").append(" (" + countText(data.failed) + ")");
 for (const name of VIEWS) byId("tab-" + name).addEventListener("click", () => go(name));
-byId("theme").addEventListener("click", () => dress(kept(dress() ? "light" : "dark") || (dress() ? "light" : "dark")));
+byId("theme").addEventListener("click", () => {
+  const theme = dress() ? "light" : "dark";
+  kept(theme);
+  dress(theme);
+});
 byId("detail").addEventListener("click", (event) => { if (event.target === byId("detail")) byId("detail").close(); });
 byId("detail").addEventListener("close", () => samples.scroll.focus());
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => dress());

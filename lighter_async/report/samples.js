@@ -64,7 +64,8 @@ class Samples {
     const { sample, of, names, alike, embedded } = this.list;
     const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
     const output = byId("output").value;
-    const isWanted = alike.map((one) => (!output || this.outputs[output] === JSON.stringify([one.writer, one.key])) && (!this.asImages || one.image !== ""));
+    const isWanted = alike.map((one) =>
+      (!output || this.outputs[output] === JSON.stringify([one.writer, one.key])) && (!this.asImages || one.image !== ""));
     let fits = null;
     if (words.length) {
       this.lower = this.lower || names.map((name) => name.toLowerCase());
