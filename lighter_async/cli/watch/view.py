@@ -39,7 +39,8 @@ def as_screen(watched: Watched) -> RenderableType:
     if len(ranks) > 1:
         parts.append(_ranks(watched))
     if watched.names:
-        parts.append(Text("last: " + ", ".join(map(_short, watched.names)), overflow="ellipsis", no_wrap=True))
+        names = ", ".join(map(_short, reversed(watched.names)))
+        parts.append(Text(f"last: {names}", overflow="ellipsis", no_wrap=True))
     if errors := watched.errors():
         parts.append(Text(f"failed: {_short(errors[-1])}", style="red"))
     return Group(*parts)
