@@ -34,7 +34,7 @@ PAGES = [
     *DOCUMENTS,
     *(
         ROOT / "docs" / f"{name}.md"
-        for name in ("shards", "training_from_shards", "configuration", "jobs", "gpu", "benchmarks")
+        for name in ("shards", "training_from_shards", "configuration", "jobs", "gpu", "benchmarks", "report")
     ),
 ]
 EXAMPLES = [

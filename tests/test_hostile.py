@@ -311,7 +311,7 @@ def test_a_manifest_is_read_in_pieces(tmp_path, monkeypatch):
     long = line.replace('"writer":"text"', '"writer":"' + "x" * 2000 + '"')
     path.write_text(path.read_text() + f"{long}\n" + path.read_text() + line[:-5])
     for size in (len(line) + 1, 1200, 1 << 20):
-        monkeypatch.setattr(reader, "_LONGEST", size)
+        monkeypatch.setattr(reader, "LONGEST_LINE", size)
         assert [one.file for one in reader.records_of(path, "7.txt", ".txt")] == ["7.txt"] * (3 if size > 2000 else 2)
 
 

@@ -294,7 +294,8 @@ ABOVE = {
     "callback": {*BELOW},
     "resume": {"errors", "manifest", "names", "notices", "same", "store", "targets"},
     "results": {"errors", "manifest", "npy", "store", "tables", "writers"},
-    "cli": {*BELOW, "aio", "callback"},
+    "report": {"errors", "files", "locks", "manifest", "names", "store", "workers"},
+    "cli": {*BELOW, "aio", "callback", "report"},
     "testing": {*BELOW},
 }
 # The same within a room that has several ideas.
@@ -321,6 +322,7 @@ WITHIN = {
         "reader": {"columns", "entry", "indices", "latest", "line", "parsing", "records"},
         "adopt": {"columns", "entry", "line", "reader", "records"},
         "other_ranks": {"entry", "reader"},
+        "following": {"entry", "parsing", "reader"},
         "so_far": {"columns", "entry", "line", "parsing", "reader"},
         "restoring": {"columns", "entry", "line", "parsing", "reader", "run_lines"},
         "log": {"columns", "entry", "line", "other_ranks", "reader", "restoring", "run_lines", "so_far"},
@@ -333,6 +335,14 @@ WITHIN = {
         "directory": {"base", "zarr_rows"},
         "sealed_table": {"base"},
         "source": {"base", "directory", "sealed_table", "zarr_rows"},
+    },
+    "report": {
+        "runs": set(),
+        "outputs": set(),
+        "failures": set(),
+        "listing": set(),
+        "facts": {"failures", "listing", "outputs", "runs"},
+        "page": {"facts"},
     },
     "service": {
         "held_up": set(),

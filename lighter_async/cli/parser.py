@@ -54,6 +54,8 @@ def make_parser() -> OptionParser:
     _add_verify(commands)
     _add_replay(commands)
     _add_manifest(commands)
+    _add_watch(commands)
+    _add_report(commands)
     _add_compact(commands)
     _add_unpack(commands)
     return parser
@@ -297,6 +299,51 @@ def _run_manifest(options: argparse.Namespace) -> int:
     from lighter_async.cli.manifest import run_manifest
 
     return run_manifest(options.directory, options.output)
+
+
+def _add_watch(commands: argparse._SubParsersAction[OptionParser]) -> None:
+    watch = commands.add_parser(
+        "watch",
+        help="show how a run goes on: samples stored, how fast, by which ranks, and what failed",
+        description="Show what a run stores while it goes on, until it ends or Ctrl-C. It only reads what the run "
+        "records. Where there is no terminal to draw on, a line is printed every few seconds. The exit status is 0, "
+        "or 2 if the records cannot be read.",
+    )
+    watch.add_argument("directory", type=_directory, metavar="DIR", help="where the results are")
+    watch.add_argument(
+        "--seconds",
+        type=_positive,
+        metavar="S",
+        help="how long to wait between two looks (default: 0.5 on a terminal, else 5)",
+    )
+    watch.set_defaults(run=_run_watch)
+
+
+def _run_watch(options: argparse.Namespace) -> int:
+    from lighter_async.cli.watch import run_watch
+
+    return run_watch(options.directory, seconds=options.seconds)
+
+
+def _add_report(commands: argparse._SubParsersAction[OptionParser]) -> None:
+    report = commands.add_parser(
+        "report",
+        help="make a page for a browser: throughput, runs, sizes, failures, images",
+        description="Write one file of HTML that needs no network: throughput over time, runs and ranks, sizes, "
+        "failures with their causes, and the samples with their images, to be searched by name. It shows images from "
+        "where they lie, so keep it where it is, or move both together. The exit status is 2 if nothing is recorded.",
+    )
+    report.add_argument("directory", type=_directory, metavar="DIR", help="where the results are")
+    report.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="the page (default: DIR-report.html, beside the directory)"
+    )
+    report.set_defaults(run=_run_report)
+
+
+def _run_report(options: argparse.Namespace) -> int:
+    from lighter_async.cli.report import run_report
+
+    return run_report(options.directory, options.output)
 
 
 def _add_compact(commands: argparse._SubParsersAction[OptionParser]) -> None:

@@ -33,6 +33,7 @@ from lighter_async.names import RESERVED_PREFIX
 from lighter_async.store import Readable, source_of
 
 __all__ = [
+    "LONGEST_LINE",
     "Manifest",
     "Series",
     "current_runs",
@@ -41,6 +42,7 @@ __all__ = [
     "lines_in",
     "lines_of",
     "manifest_files",
+    "opened",
     "read_manifest",
     "records_of",
     "runs_of",
@@ -48,7 +50,9 @@ __all__ = [
 
 _FILE = re.compile(r"manifest-(\d{1,9})\.jsonl", re.ASCII)
 _SPAN = re.compile(rb'\{"samples":(\d{1,7}),"names":\{"start":(\d{1,19}),"step":(-?\d{1,19})\}')
-_LONGEST = 1 << 20  # bytes of a line; a longer one is none of ours
+LONGEST_LINE = 1 << 20
+"""Bytes of a line; a longer one is none of ours."""
+
 
 Series: TypeAlias = "tuple[str, str]"
 """A writer and a key: samples of one series are of one kind, one for each item of the data set."""
@@ -272,7 +276,7 @@ def records_of(path: Path, file: str, suffix: str) -> Iterator[Record]:
             yield from (record for record in records_in(entry) if record.file == file)
 
 
-def _opened(path: Path) -> IO[bytes]:
+def opened(path: Path) -> IO[bytes]:
     """Open a manifest, unless others have put a link or a pipe in its place.
 
     Raises:
@@ -300,20 +304,20 @@ def _no_file(path: Path) -> str:
 
 def lines_in(path: Path) -> Iterator[bytes]:
     """As `lines_of`, of a manifest that is not open."""
-    with _opened(path) as file:
+    with opened(path) as file:
         yield from lines_of(file)
 
 
 def lines_of(file: IO[bytes]) -> Iterator[bytes]:
     """The lines of a manifest. One that is not whole, or too long to be ours, is given as ``?``, which says nothing."""
-    for line in iter(partial(file.readline, _LONGEST), b""):
+    for line in iter(partial(file.readline, LONGEST_LINE), b""):
         if line.endswith(b"\n"):
             yield line[:-1]
             continue
         # A line without an end is just being written, or was torn; in both cases it does not count.
         yield b"?"
-        while len(line) == _LONGEST and not line.endswith(b"\n"):
-            line = file.readline(_LONGEST)
+        while len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+            line = file.readline(LONGEST_LINE)
 
 
 def current_runs(runs: Sequence[RunRecord]) -> dict[Series, set[str]]:

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
@@ -180,15 +180,21 @@ class Kept:
 
 
 def kept_in(
-    directory: str | os.PathLike[str], *, skipped: Callable[[str], object] = lambda text: None
+    directory: str | os.PathLike[str],
+    *,
+    skipped: Callable[[str], object] = lambda text: None,
+    known: Container[str] = (),
 ) -> Iterator[Kept]:
     """The values in quarantine, in the order of their folders' names.
 
     Args:
         directory: Where the results are.
         skipped: Told of each that is left out, for its error is none that this package has written.
+        known: The names of folders that are left out.
     """
     for name in sorted(list_below(directory, _FOLDER)):
+        if name in known:
+            continue
         folder = Path(directory, _FOLDER, name)
         try:
             content = read_below(directory, f"{_FOLDER}/{name}/{_ERROR}", _MOST_ABOUT)
