@@ -564,7 +564,7 @@ def test_what_is_handed_over_as_it_is_waits_for_the_loops_stream(make_gpu, monke
     output = gpu.tensor(torch.zeros(3))
     shared = Shared([output])
     # Found as a tensor of the device would be.
-    monkeypatch.setattr("lighter_async.staging.accelerator.tensors_in", lambda thing: getattr(thing, "tensors", []))
+    monkeypatch.setattr("lighter_async.staging.streams.tensors_in", lambda thing: getattr(thing, "tensors", []))
     stream = gpu.Stream(output.device)
     with gpu.stream(stream):
         gpu.hold(stream)

@@ -4,13 +4,14 @@
 batch, into a slot; a worker reads sample after sample from there; `StagingPool.release` gives the slot back.
 """
 
-from lighter_async.staging.accelerator import Accelerator, Ready, TorchAccelerator, streams_of
+from lighter_async.staging.accelerator import Accelerator, Ready, TorchAccelerator
 from lighter_async.staging.copying import StagingPool
 from lighter_async.staging.kinds import is_tensor
 from lighter_async.staging.layout import plan_batch, plan_sample
 from lighter_async.staging.plan import Plan
 from lighter_async.staging.shared_memory import SharedMemory, SharedView
 from lighter_async.staging.staged import Staged
+from lighter_async.staging.streams import streams_of
 
 __all__ = [
     "Accelerator",

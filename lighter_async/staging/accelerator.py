@@ -5,28 +5,22 @@ docs/gpu.md says what of this was run on a device, and on which.
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from functools import partial
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lighter_async.notices import warn
-from lighter_async.staging.pickled_objects import tensors_in
+from lighter_async.staging.streams import STREAMED
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Accelerator", "Ready", "TorchAccelerator", "streams_of", "wait_for"]
-
-# Devices with streams, each by the module of torch that has them (`torch.cuda` is ROCm's, too). From all others, such
-# as MPS, one blocking call copies.
-_STREAMED = frozenset({"cuda", "xpu"})
+__all__ = ["Accelerator", "Ready", "TorchAccelerator"]
 
 
 class Ready(Protocol):
@@ -91,7 +85,7 @@ class TorchAccelerator:
         if tensor.is_cpu:  # quicker than asking for the device
             return False
         device = tensor.device
-        if device.type not in _STREAMED:
+        if device.type not in STREAMED:
             return False
         self._device = device
         return True
@@ -240,43 +234,3 @@ def _forget_error(runtime: Any, device: Any) -> None:
 
     with suppress(Exception):
         torch.full((1,), 0.0, device=device)
-
-
-def streams_of(tensors: Iterable[torch.Tensor]) -> Callable[[], AbstractContextManager[None]]:
-    """Makes the streams that this thread computes tensors on current again, later or in another thread.
-
-    Streams are current in a thread. Another one would copy on the default stream, maybe before they are computed.
-    """
-    found: dict[Any, tuple[Any, Any]] = {}
-    for tensor in tensors:
-        device = tensor.device
-        if device.type in _STREAMED and device not in found:
-            import torch
-
-            module = torch.get_device_module(device)
-            found[device] = module, module.current_stream(device)
-    return partial(_current, found) if found else nullcontext
-
-
-@contextmanager
-def _current(streams: Mapping[Any, tuple[Any, Any]]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for device, (module, stream) in streams.items():
-            stack.enter_context(module.device(device))
-            stack.enter_context(module.stream(stream))
-        yield
-
-
-def wait_for(things: Iterable[Any]) -> None:
-    """Wait until the tensors in objects that nobody copies are computed, since threads read them on other streams."""
-    torch = sys.modules.get("torch")
-    if torch is None or not any(_is_in_use(torch, kind) for kind in _STREAMED):
-        return
-    tensors = [tensor for thing in things for tensor in tensors_in(thing)]
-    for device in {tensor.device for tensor in tensors if tensor.device.type in _STREAMED}:
-        torch.get_device_module(device).current_stream(device).synchronize()
-
-
-def _is_in_use(torch: Any, kind: str) -> bool:
-    module = getattr(torch, kind, None)  # None while another thread imports torch
-    return module is not None and bool(module.is_initialized())

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lighter_async.staging.accelerator import Accelerator, TorchAccelerator, wait_for
+from lighter_async.staging.accelerator import Accelerator, TorchAccelerator
 from lighter_async.staging.kinds import is_tensor
 from lighter_async.staging.layout import plan_batch, plan_sample
 from lighter_async.staging.outputs import as_row, plan_batch_of_dicts, plan_batch_of_outputs, plan_sample_of_outputs
@@ -17,6 +17,7 @@ from lighter_async.staging.remarks import Remarks
 from lighter_async.staging.shared_memory import SharedMemory
 from lighter_async.staging.slots import Memory, PrivateMemory, Slot, SlotPool, size_class
 from lighter_async.staging.staged import Staged
+from lighter_async.staging.streams import wait_for
 
 __all__ = ["StagingPool"]
 
