@@ -206,7 +206,7 @@ BELOW = {
     "runs": {"locks", "names"},
     "store": {"below", "errors", "files", "names", "npy"},
     "interrupts": set(),
-    "same": {"below", "errors", "locks", "manifest", "names", "staging"},
+    "same": {"below", "errors", "locks", "manifest", "names", "notices", "staging"},
     "writers": {"block", "configs", "files", "limits", "names", "npy", "errors", "table_row"},
     "manifest": {
         "below",
