@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import stat
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sized
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,19 @@ import xxhash
 from lighter_async.below import walk_below
 from lighter_async.errors import ResumeError
 from lighter_async.locks import held_by
-from lighter_async.manifest.line import Config
+from lighter_async.manifest.line import Config, OutputName
 from lighter_async.manifest.reader import Manifest, Series, read_manifest, runs_of
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.notices import warn
 from lighter_async.staging import is_tensor
 
-__all__ = ["check_config", "check_same", "check_suffix", "fingerprint_of", "own_fingerprint_of"]
+__all__ = ["check_config", "check_same", "check_suffix", "fingerprint_of", "own_fingerprint_of", "warn_of_options"]
 
+# Options that change how long a file is, how long it takes to write, or how it is to be read, which is recorded.
+_SAME_VALUES = frozenset(
+    {"codec", "compress_level", "compression", "filter", "indent", "method", "predictor"}
+    | {"channel_dim", "encoding", "key"}
+)
 _STATE = "xxh3:"  # the prefix of fingerprints that are hashes of a data set's state
 _MOST_BYTES = 256 << 20  # of a data set's state that are hashed
 _MOST_OBJECTS = 5_000_000
@@ -116,6 +122,24 @@ def check_config(directory: str | os.PathLike[str], series: Series, config: Conf
                 f"run_config={run.config!r:.500}, and this run has {config!r:.500}. Leave out resume=True to begin "
                 "anew, choose another directory, or give mix_configs=True to have both in one"
             )
+
+
+def warn_of_options(directory: str | os.PathLike[str], output: OutputName) -> None:
+    """Warn where a run goes on with other options than the last one: what both have stored may not mean the same."""
+    last = next((run for run in reversed(runs_of(directory)) if run.series == (output.writer, output.key)), None)
+    if last is None:
+        return
+    there, here = _telling(last.options or {}), _telling(json.loads(output.options or "{}"))
+    if there != here:
+        warn(
+            f"writer {output.writer!r} goes on in {os.fspath(directory)!r} with the options {here!r:.500}, where the "
+            f"run before had {there!r:.500}: what is stored of both may not mean the same. Leave out resume=True to "
+            "begin anew, or give mix_configs=True where that is meant"
+        )
+
+
+def _telling(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in _SAME_VALUES}
 
 
 def fingerprint_of(dataset: Any) -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import warnings
 from pathlib import Path
 
 import configured
@@ -178,6 +179,31 @@ def test_options_are_recorded_as_they_are_taken():
         assert (known.given, known.lost) == ({"suffix": ".repr"}, ("mark",))
     long = recorded_options(configured.as_repr.with_options(mark="x" * (1 << 17)))
     assert (long.given, long.lost) == ({}, ("suffix", "mark"))
+
+
+@pytest.mark.parametrize(
+    ("writer", "first", "second", "rest", "is_told"),
+    [
+        ("image_2d", {"scale": "minmax"}, {"scale": (0, 1)}, {}, True),
+        ("image_2d", {"scale": (0, 1)}, {}, {}, True),
+        ("image_2d", {"scale": (0, 1)}, {"scale": [0, 1]}, {}, False),
+        ("image_2d", {"compress_level": 0}, {"codec": "pillow", "filter": "up", "suffix": ".PNG"}, {}, False),
+        ("image_2d", {"scale": "minmax"}, {"scale": (0, 1)}, {"mix_configs": True}, False),
+        ("image_2d", {"scale": "minmax"}, {"scale": (0, 1)}, {"resume": False}, False),
+        ({"a": "jpeg", "b": "jpeg"}, {"a": {"quality": 1}}, {"b": {"quality": 1}}, {}, True),
+    ],
+)
+def test_a_run_that_goes_on_with_other_options_is_told(tmp_path, writer, first, second, rest, is_told):
+    """What both store may not mean the same, and nothing in a file says so."""
+    value = torch.rand(3, 4, 5) if isinstance(writer, str) else {"a": torch.rand(3, 4, 5), "b": torch.rand(3, 4, 5)}
+    store(tmp_path, writer, {"a": value}, options=first)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        store(tmp_path, writer, {"b": value}, options=second, **{"resume": True, **rest})
+        store(tmp_path, writer, {"c": value}, options=second, **{"resume": True, **rest})
+    told = [one for one in caught if "where the run before had" in str(one.message)]
+    assert len(told) == (0 if not is_told else 1 if isinstance(writer, str) else 2)
+    assert all(one.filename == __file__ for one in told)
 
 
 # Replaying

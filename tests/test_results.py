@@ -115,6 +115,15 @@ def test_an_array_of_a_class_of_its_own_is_read_as_any_array(tmp_path, writer):
         assert results.record(str(number)).shape == shape[1:]
 
 
+def test_rows_of_a_class_that_has_rows_of_its_own_are_those(tmp_path):
+    """A row of `numpy.matrix` has two dimensions."""
+    with BackgroundWriter({"npy": "npy", "tensor": "tensor"}, tmp_path) as background:
+        matrix = np.arange(6.0).reshape(2, 3).view(np.matrix)
+        background.submit_batch(["a", "b"], {"npy": matrix, "tensor": matrix})
+    assert open_results(tmp_path, key="npy")["b"].tolist() == [[3, 4, 5]]
+    assert open_results(tmp_path, key="tensor", trust=True)["b"].tolist() == [[3, 4, 5]]
+
+
 def test_rows_of_which_nothing_is_masked_are_stored_beside_those_that_fail(tmp_path):
     """And are read as the volumes that they are."""
     batch = np.ma.array(np.random.default_rng(0).integers(0, 255, (3, 1, 2, 4, 5), np.uint8), mask=False)

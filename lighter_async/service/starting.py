@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from lighter_async.interrupts import let_through
 from lighter_async.manifest import ManifestLog
-from lighter_async.same import check_config, check_suffix
+from lighter_async.same import check_config, check_suffix, warn_of_options
 from lighter_async.service.setup import Setup
 from lighter_async.session import Session, stored_as
 from lighter_async.staging import StagingPool
@@ -108,4 +108,6 @@ def _begin_record(setup: Setup, target: DirectoryTarget, log: ManifestLog) -> No
         check_suffix(target.directory, series, one.suffix)
         if setup.options.resume and not setup.options.mix_configs:
             check_config(target.directory, series, setup.options.run_config)
+            if target.run.rank == 0:
+                warn_of_options(target.directory, one)
     log.begin(target.since or 0)

@@ -76,6 +76,13 @@ def _is_masked(array: Any) -> bool:
     return masked is not None and isinstance(array, masked.MaskedArray) and bool(masked.is_masked(array))
 
 
+def _has_plain_rows(kind: type) -> bool:
+    """Whether the rows of an array's class are those of a plain array, as `numpy.matrix` has others."""
+    masked = getattr(sys.modules.get("numpy.ma"), "MaskedArray", np.ndarray)
+    item = getattr(kind, "__getitem__", None)
+    return item in (np.ndarray.__getitem__, np.memmap.__getitem__, masked.__getitem__)
+
+
 def block_of(value: Any, what: str) -> Block:
     """A tensor, of any dtype, or an array as plain memory: its dtype's name, its shape and its bytes in C order.
 
@@ -118,9 +125,9 @@ def without_class(value: Any, *, is_batch: bool = False, **options: Any) -> Any:
     if isinstance(value, np.ndarray):
         if kind is np.ndarray or value.dtype.kind == "V" or value.dtype.hasobject:
             return value
-        if not _is_masked(value):
-            return np.asarray(value)
-        return [without_class(row) for row in value] if is_batch and value.ndim else value
+        if is_batch and value.ndim and (_is_masked(value) or not _has_plain_rows(kind)):
+            return [without_class(row) for row in value]
+        return value if _is_masked(value) else np.asarray(value)
     if (kind is list or kind is tuple) and len(value) <= _MOST_LOOKED_AT:
         made = [without_class(item) for item in value]
         return value if all(one is other for one, other in zip(made, value, strict=True)) else kind(made)
