@@ -156,6 +156,25 @@ def test_hostile_names_end_no_block_and_fill_no_place(tmp_path):
     assert data_of(page)["listing"]["names"] == HOSTILE
 
 
+def test_a_page_is_made_of_whatever_a_manifest_says(tmp_path):
+    """Numbers that no run has, and words that are markup: they are passed on, and every number is one of JSON."""
+    run = {"format": 2, "run": "</script>", "writer": "<b>", "key": "\ud800", "suffix": ".png", "rank": 0}
+    run |= {"world_size": 1 << 60, "resume": False, "numbered": False, "since": 1, "boot": "b", "time": 9e18}
+    run |= {"sequence": 1 << 40, "beside": [], "durability": "rename", "config": {"nan": float("nan")}}
+    output = {"writer": "<b>", "key": "\ud800", "suffix": ".png", "bytes": (1 << 63) - 1, "xxh3": "0" * 16}
+    output |= {"shape": [1 << 62] * 200, "dtype": "<b>"}
+    lines = [run]
+    for name, time in (("a", 1e300), ("b", -1e300), ("c", 0.0)):
+        about = {"index": [-(1 << 63)], "rank": 999_999_999, "loader": 1 << 62, "batch": None, "run": "</script>"}
+        lines.append({"samples": 1, "names": [name], "outputs": [output], **about, "time": time})
+    (tmp_path / ".lighter-async").mkdir()
+    manifest = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / ".lighter-async/manifest-0.jsonl").write_text(manifest)
+    page = page_of(facts_of(tmp_path), tmp_path / "page.html")
+    assert page.count("</script>") == 2
+    assert sorted(data_of(page)["listing"]["names"]) == ["a", "b", "c"]
+
+
 def test_the_listing_gives_each_name_once_and_the_first_outputs_of_very_many(tmp_path, monkeypatch):
     """It says how many there are in all, and counts them all."""
     monkeypatch.setattr("lighter_async.report.listing.MOST", 6)

@@ -52,6 +52,7 @@ class OutputFacts:
 
 
 _MOST_KINDS = 5
+_LONGEST_KIND = 100  # characters
 
 
 def lies_in(block: Block) -> Lies:
@@ -93,7 +94,8 @@ def _output(writer: str, key: str, suffix: str, lies: Lies, blocks: Sequence[Blo
     kinds: dict[str, int] = {}
     for block in blocks:
         head = block.head
-        kind = "" if head.dtype is None else f"{head.dtype} {' x '.join(map(str, head.shape or ())) or 'scalar'}"
+        shape = " x ".join(map(str, head.shape or ())) or "scalar"
+        kind = "" if head.dtype is None else f"{head.dtype} {shape}"[:_LONGEST_KIND]
         kinds[kind] = kinds.get(kind, 0) + len(block)
     kinds.pop("", None)
     frequent = sorted(kinds, key=lambda kind: -kinds[kind])
