@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from lighter_async.cli.words import counted
 from lighter_async.types import WriterStats
 
 __all__ = ["Verdict", "is_held_up", "judge"]
@@ -94,7 +93,7 @@ def judge(
         return Verdict(
             "cores",
             f"The cores held it back: the loop waited {waited:.1f} s for room, yet ran {slowdown:.1f} times as long as "
-            f"without writing, for it shares {cores} cores with {counted(workers, 'worker')}; give the "
+            f"without writing, for it shares {cores} cores with {workers} worker{'s' if workers != 1 else ''}; give the "
             f"job more cores, or choose a cheaper format{' or a lower max_workers' if workers > len(writers) else ''}.",
         )
     return Verdict(

@@ -307,7 +307,8 @@ def shown(value: object) -> str:
         return repr(value)
     shape = getattr(value, "shape", None)
     of = f" of shape {tuple(shape)}" if isinstance(shape, tuple) else ""
-    return f"a {kind.__qualname__}{of}"
+    article = "an" if kind.__qualname__[:1] in "AEIOUaeiou" else "a"
+    return f"{article} {kind.__qualname__}{of}"
 
 
 def meant(given: Iterable[str], known: Sequence[str]) -> str:

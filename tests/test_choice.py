@@ -148,10 +148,11 @@ def test_workers_that_cannot_be_started_may_be_later(tmp_path, monkeypatch):
     """The batch was not taken, and the writer goes on as if it had not been handed over."""
     made = lifecycle.make_workers
     monkeypatch.setattr(lifecycle, "make_workers", refuse)
-    with BackgroundWriter("text", tmp_path) as writer:
-        with pytest.raises(OSError, match="no threads left"):
-            writer.submit("a", "x")
-        monkeypatch.setattr(lifecycle, "make_workers", made)
+    writer = BackgroundWriter("text", tmp_path)
+    with pytest.raises(OSError, match="no threads left"):
+        writer.submit("a", "x")
+    monkeypatch.setattr(lifecycle, "make_workers", made)
+    with writer:
         writer.submit("a", "x")
     assert writer.stats().accepted == writer.stats().written == 1
 

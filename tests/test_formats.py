@@ -191,7 +191,7 @@ def test_numbers_that_json_lacks_are_refused_or_written_as_the_user_says(tmp_pat
         ({"a": [1, {2}]}, r"value\['a'\]\[1\] is a set, which JSON lacks; write a dict, a list"),
         ([b"raw"], r"value\[0\] is bytes, which JSON lacks; write base64"),
         ({"a": np.ones(2, complex)}, r"value\['a'\] is of dtype complex128"),
-        (Exception("x"), "the value is Exception, which JSON lacks"),
+        (Exception("x"), "the value is an Exception, which JSON lacks; write"),
         ({"a": np.ma.array([1, 2], mask=[0, 1])}, r"value\['a'\] cannot be a list: a masked array"),
     ],
 )

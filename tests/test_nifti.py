@@ -152,10 +152,11 @@ def test_a_shape_that_leaves_the_axis_of_the_channels_open_is_an_error_with_the_
     value = noise(3, 4, 4, 4)
     with BackgroundWriter("nifti", tmp_path, writer_options={"channel_dim": -1}) as writer:
         writer.submit("a", value)
+    np.testing.assert_array_equal(open_results(tmp_path)["a"]["image"], value)  # the axis is recorded
     with pytest.raises(
         ReadError, match=r"one axis or on another; decode=write_nifti\.with_options\(channel_dim=AXIS\)"
     ):
-        open_results(tmp_path)["a"]
+        open_results(tmp_path, decode=write_nifti)["a"]
     results = open_results(tmp_path, decode=write_nifti.with_options(channel_dim=-1))
     np.testing.assert_array_equal(results["a"]["image"], value)
 

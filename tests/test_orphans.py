@@ -100,7 +100,7 @@ def test_the_last_helper_has_a_successor_once_the_process_is_gone(tmp_path):
         until(lambda: begun(folder))
         process.kill()
     for _ in range(2):
-        (first,) = begun(folder)
+        first = begun(folder)[0]  # its successor may have begun with another one already
         until(lambda: len(children_of_nobody(folder)) >= 2, "a successor")
         os.kill(first, signal.SIGKILL)
         (tmp_path / f"out.begun-{first}").unlink()

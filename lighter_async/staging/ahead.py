@@ -10,6 +10,7 @@ import functools
 import os
 import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -31,12 +32,15 @@ class Ahead:
         self._more = threading.Semaphore(0)
         self._thread: threading.Thread | None = None
         self._process = os.getpid()
+        # The thread refers to these two alone, so that it ends with a writer that nobody has closed.
+        weakref.finalize(self, _end, self._asked, self._more).atexit = False
 
     def ask(self, call: Callable[[], None]) -> None:
         """Have it called soon. What it raises is lost, since nobody waits for it."""
         self._asked.append(call)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="lighter-async-memory", daemon=True)
+            arguments = self._asked, self._more
+            self._thread = threading.Thread(target=_run, args=arguments, name="lighter-async-memory", daemon=True)
             try:
                 self._thread.start()
             except RuntimeError:  # the system has no thread left, or the interpreter is shutting down
@@ -50,25 +54,30 @@ class Ahead:
         thread, self._thread = self._thread, None
         if thread is not None and self._process == os.getpid():
             self._asked.clear()
-            self._asked.append(None)
-            self._more.release()
+            _end(self._asked, self._more)
             thread.join()
 
-    def _run(self) -> None:
-        # With the loop's priority: the kernel holds a lock of the whole process's memory meanwhile.
-        while True:
-            self._more.acquire()
-            try:
-                call = self._asked.popleft()
-            except IndexError:
-                continue
-            if call is None:
-                return
-            try:
-                call()
-            except Exception:
-                pass  # memory that is not there now is asked for again when it is needed, and that one is told
-            del call
+
+def _end(asked: deque[Callable[[], None] | None], more: threading.Semaphore) -> None:
+    asked.append(None)
+    more.release()
+
+
+def _run(asked: deque[Callable[[], None] | None], more: threading.Semaphore) -> None:
+    # With the loop's priority: the kernel holds a lock of the whole process's memory meanwhile.
+    while True:
+        more.acquire()
+        try:
+            call = asked.popleft()
+        except IndexError:
+            continue
+        if call is None:
+            return
+        try:
+            call()
+        except Exception:
+            pass  # memory that is not there now is asked for again when it is needed, and that one is told
+        del call
 
 
 def touch(memory: NDArray[np.uint8]) -> None:
