@@ -93,7 +93,7 @@ def judge(
         return Verdict(
             "cores",
             f"The cores held it back: the loop waited {waited:.1f} s for room, yet ran {slowdown:.1f} times as long as "
-            f"without writing, for it shares {cores} cores with {workers} worker{'s' if workers != 1 else ''}; give the "
+            f"without writing, for it shares {cores} cores with {workers} worker{'s' if workers > 1 else ''}; give the "
             f"job more cores, or choose a cheaper format{' or a lower max_workers' if workers > len(writers) else ''}.",
         )
     return Verdict(

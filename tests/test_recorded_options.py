@@ -240,7 +240,7 @@ def files_in(folder):
 
 
 @pytest.mark.parametrize("manifest", [True, False], ids=["recorded", "not recorded"])
-@pytest.mark.parametrize("backend", ["thread", "process"])
+@pytest.mark.parametrize("backend", ["thread", pytest.param("process", marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", REPLAYED)
 def test_a_kept_value_is_written_as_its_run_would_have_written_it(tmp_path, name, backend, manifest):
     """With the writer's options, and to the file that it would have had."""

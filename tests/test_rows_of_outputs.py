@@ -439,7 +439,7 @@ def test_a_real_disk_that_fills_up_in_the_middle_of_a_unit(small_disk, rows_put,
 @pytest.mark.parametrize(
     ("kind", "torn"),
     [
-        ("shards", "torn"),
+        pytest.param("shards", "torn", marks=pytest.mark.long),
         pytest.param("files", "whole", marks=pytest.mark.long),
         pytest.param("synced files", "torn", marks=pytest.mark.long),
         pytest.param("shards", "whole", marks=pytest.mark.long),
