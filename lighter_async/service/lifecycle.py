@@ -141,8 +141,8 @@ class Lifecycle:
 
     def _use(self, backend: Backend) -> None:
         # It refers to the ledger and the backend alone, which outlive a writer that is collected unclosed.
-        told = HeldUp(self._location, self.ledger.stats, backend) if self._setup.is_first_rank else None
-        self.ledger.use(backend.wait, backend.wake, None if told is None else told.note)
+        held_up = HeldUp(self._location, self.ledger.stats, backend, self.choice.reason)
+        self.ledger.use(backend.wait, backend.wake, held_up.note if self._setup.is_first_rank else None)
         if self._setup.backend == "process":
             finish = partial(_finish, self.ledger, backend, self._job.session)
             self._unclosed.forget()
