@@ -8,7 +8,10 @@ from typing import Literal
 
 from lighter_async.types import WriterStats
 
-__all__ = ["Verdict", "is_held_up", "judge"]
+__all__ = ["OWN_WRITER", "Verdict", "is_held_up", "judge"]
+
+OWN_WRITER = "the writer is yours, and may need objects of this process"
+"""The reason for threads that there may be a way out of: plain Python holds the interpreter's lock there."""
 
 _LONG = 10.0  # seconds of waiting, from which on they matter to a person
 _MUCH = 0.25  # of the run
@@ -138,8 +141,8 @@ def _held_back(name: str, stats: WriterStats, waits: str, *, spare: bool) -> Ver
 
 
 def _lock(stats: WriterStats) -> str:
-    """The way out of the interpreter's lock, where the workers share it with the loop."""
-    return "" if stats.backend == "process" else ", and try backend='process' for a writer in plain Python"
+    """The way out of the interpreter's lock, where a user's writer shares it with the loop."""
+    return ", or try backend='process' if it is plain Python" if stats.backend_reason == OWN_WRITER else ""
 
 
 def _backlog(name: str, waits: str) -> str:

@@ -249,6 +249,7 @@ BELOW = {
     "staging": {"block", "errors", "forks", "notices"},
     "session": {"errors", "manifest", "notices", "targets", "writers"},
     "workers": {
+        "advice",
         "block",
         "below",
         "forks",

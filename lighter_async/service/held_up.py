@@ -55,6 +55,7 @@ class HeldUp:
         location: Where the samples go.
         stats: Tells what was done so far.
         backend: The workers.
+        reason: Why they are what they are.
         say: Tells a person.
         see: How it looks.
     """
@@ -64,6 +65,7 @@ class HeldUp:
         location: str,
         stats: Callable[[], WriterStats],
         backend: Backend,
+        reason: str,
         *,
         say: Callable[[str], None] = notify,
         see: Callable[[float, WriterStats, Sequence[int]], Seen] = see,
@@ -71,6 +73,7 @@ class HeldUp:
         self._location = location
         self._stats = stats
         self._backend = backend
+        self._reason = reason
         self._say = say
         self._look = see
         # Not waited for: whoever comes while another thread looks has nothing to add.
@@ -100,7 +103,8 @@ class HeldUp:
             self._lock.release()
 
     def _see(self, waited: float) -> Seen:
-        stats = replace(self._stats(), backend=self._backend.kind, waited_seconds=waited)
+        kind, reason = self._backend.kind, self._backend.instead or self._reason
+        stats = replace(self._stats(), backend=kind, backend_reason=reason, waited_seconds=waited)
         return self._look(waited, stats, self._backend.helpers)
 
 

@@ -113,8 +113,8 @@ class Lifecycle:
         self._job = job
         self.claims = claims_of(self._location)
         # What is told refers to the ledger and the backend alone, which outlive a writer that is collected unclosed.
-        told = HeldUp(self._location, ledger.stats, backend) if setup.is_first_rank else None
-        ledger.open(backend.wait, backend.wake, None if told is None else told.note)
+        held_up = HeldUp(self._location, ledger.stats, backend, self.choice.reason)
+        ledger.open(backend.wait, backend.wake, held_up.note if setup.is_first_rank else None)
         self._state = "running"
         finish = partial(_finish, ledger, backend, job.session) if setup.backend == "process" else None
         self._unclosed = Unclosed(self, job.session, ledger.unraised, finish)

@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
+from lighter_async.advice import OWN_WRITER
 from lighter_async.types import BackendName
 from lighter_async.writers import PathFunction, Writer, is_built_in
 
@@ -75,7 +76,7 @@ def choose_backend(name: BackendName, writer: Writer, *, is_local: bool, cores: 
     if is_async:
         return Choice("thread", "an async function runs on an event loop of this process")
     if not is_built_in(writer):
-        return Choice("thread", "the writer is yours, and may need objects of this process")
+        return Choice("thread", OWN_WRITER)
     if not is_local:
         return Choice("thread", "the target is yours, and may need objects of this process")
     if not supported():
