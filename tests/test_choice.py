@@ -77,11 +77,13 @@ def test_an_explicit_choice_stays(name):
         (None, "process"),
         (QUIET, "process"),
         (CoresInUse(cores=2, own=1.9, others=0.1), "process"),  # the loop itself, which waits for its helpers
-        (CoresInUse(cores=2, own=0.0, others=1.0), "process"),  # a core is idle
-        (CoresInUse(cores=16, own=0.5, others=12.0), "process"),  # as are several here
+        (CoresInUse(cores=2, own=1.0, others=0.5), "process"),
+        (CoresInUse(cores=16, own=0.5, others=12.0), "process"),  # several cores are idle
         (BUSY, "thread"),
         (CoresInUse(cores=2, own=0.7, others=1.3), "thread"),  # more programs than cores, which share them
-        (CoresInUse(cores=16, own=1.0, others=15.0), "thread"),
+        (CoresInUse(cores=2, own=0.0, others=1.0), "thread"),  # one core is left
+        (CoresInUse(cores=16, own=0.0, others=15.0), "thread"),
+        (CoresInUse(cores=16, own=7.9, others=8.0), "thread"),
     ],
 )
 def test_helpers_are_not_for_a_machine_that_other_programs_keep_busy(used, chosen):

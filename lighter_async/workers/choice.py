@@ -7,7 +7,7 @@ have to be started. So:
 1. Threads, where helpers cannot do the work: the writer or the target is the user's own, and may need objects of this
    process, or the system has no helpers.
 2. Threads, where there is one core: helpers would take turns with the loop there.
-3. Threads, where other programs keep the cores busy: helpers would get next to nothing of them.
+3. Threads, where other programs leave no more than that, or keep all cores busy: helpers would get next to nothing.
 4. Helpers otherwise: encoding that computes, and many small samples, hold up a loop of small operations in threads.
    Large tensors that are stored as they are take as long in both, and helpers store them when the process is killed.
 """
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["Choice", "choose_backend", "choose_by_cores"]
 
 
+_LEFT = 1.5  # cores that others leave; less is as one core
 _BY_OTHERS = 0.5  # of the cores: from there on other programs are why none is idle
-_IDLE = 0.25  # of a core: what helpers would have at least where others leave something
+_IDLE = 0.25  # of a core; less is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,4 +101,7 @@ def choose_by_cores(choice: Choice, in_use: CoresInUse | None) -> Choice:
 
 
 def _are_busy(in_use: CoresInUse) -> bool:
+    """Whether other programs leave too little for helpers, also where the loop gives up what it has of the cores."""
+    if in_use.cores - in_use.others < _LEFT:
+        return True
     return in_use.others >= _BY_OTHERS * in_use.cores and in_use.idle < _IDLE
