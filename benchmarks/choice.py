@@ -99,7 +99,11 @@ def one_run(
 @contextmanager
 def busy(programs: int, seconds: float = 36_000.0) -> Iterator[None]:
     """While it is open, so many programs compute."""
-    code = f"import time\nend = time.monotonic() + {seconds}\nwhile time.monotonic() < end:\n    pass"
+    # They end with this process, whatever ends it.
+    code = (
+        f"import os, time\nparent, end = os.getppid(), time.monotonic() + {seconds}\n"
+        "while time.monotonic() < end and os.getppid() == parent:\n    pass"
+    )
     running = [subprocess.Popen([sys.executable, "-S", "-c", code], start_new_session=True) for _ in range(programs)]
     try:
         yield
