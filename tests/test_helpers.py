@@ -48,10 +48,6 @@ def in_helper(look, folder, value="value"):
     return (folder / "seen").read_text()
 
 
-def only_ours(path, value):
-    Path(path).write_text(value)
-
-
 def niceness_of_threads(process):
     """How much lower the priority of each of a process's threads is than ours."""
     ours = os.getpriority(os.PRIO_PROCESS, 0)
@@ -92,7 +88,7 @@ def test_what_a_thread_of_low_priority_raises_reaches_the_helper():
 
 def test_helpers_that_run_a_users_code_stay_in_one_thread_of_low_priority(tmp_path):
     """All but the first use only what cores nothing else wants; the first keeps a share of a busy machine."""
-    with BackgroundWriter(only_ours, tmp_path, backend="process", max_workers=3) as writer:
+    with BackgroundWriter(os.path.join, tmp_path, backend="process", max_workers=3) as writer:  # any function will do
         first, *others = (helper.pid for helper in helpers_of(writer))
         until(lambda: os.getpriority(os.PRIO_PROCESS, first) == os.getpriority(os.PRIO_PROCESS, 0) + 10)
         assert os.sched_getscheduler(first) == os.SCHED_OTHER
@@ -559,7 +555,7 @@ time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("kind", ["built-in", "slow", "forked"])
+@pytest.mark.parametrize("kind", ["built-in", pytest.param("slow", marks=pytest.mark.long), "forked"])
 def test_what_was_handed_over_is_stored_after_the_parent_was_killed(tmp_path, kind):
     """By SIGKILL, and though a forked child of the parent lives on; then the helpers end."""
     with script_running(ORPHANS, tmp_path, kind) as process:

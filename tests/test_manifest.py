@@ -124,7 +124,7 @@ BATCHES = {
 }
 
 
-@pytest.mark.parametrize("backend", ["thread", "process"])
+@pytest.mark.parametrize("backend", ["thread", pytest.param("process", marks=pytest.mark.long)])
 @pytest.mark.parametrize("kind", BATCHES)
 def test_a_line_tells_what_was_stored(tmp_path, backend, kind):
     """Name, file, size, checksum, shape, dtype and where it comes from, whatever the value."""

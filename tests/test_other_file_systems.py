@@ -119,9 +119,9 @@ def lacking(library, script, *arguments, **lacks):
     ("lacks", "durability", "told"),
     [
         ({"NO_FLOCK": errno.ENOSYS}, "rename", "locks"),
-        ({"NO_FLOCK": errno.ENOLCK}, "rename", "locks"),
+        pytest.param({"NO_FLOCK": errno.ENOLCK}, "rename", "locks", marks=pytest.mark.long),
         ({"NO_FLOCK": errno.EOPNOTSUPP}, "rename", "locks"),
-        ({"NO_FLOCK": errno.EIO}, "rename", "locks"),
+        pytest.param({"NO_FLOCK": errno.EIO}, "rename", "locks", marks=pytest.mark.long),
         ({"NO_LINK": errno.EMLINK}, "rename", None),
         ({"NO_APPEND": errno.EINVAL}, "rename", "O_APPEND"),
         ({"NO_APPEND": errno.EOPNOTSUPP, "NO_FLOCK": errno.EINVAL}, "rename", "locks"),

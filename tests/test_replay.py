@@ -310,7 +310,9 @@ def test_what_is_replayed_is_what_would_have_been_written(tmp_path, backend):
 
 
 @both_backends
-@pytest.mark.parametrize("writer", ["replayable:picky", "replayable:Formats.picky"])
+@pytest.mark.parametrize(
+    "writer", ["replayable:picky", pytest.param("replayable:Formats.picky", marks=pytest.mark.long)]
+)
 def test_after_the_cause_is_mended_all_are_written(tmp_path, broken, capsys, backend, writer):
     """They are stored and recorded, nothing is pending, and the quarantine is gone."""
     run_picky(tmp_path, SAMPLES, backend=backend, run=Run(numbered=True))

@@ -513,7 +513,7 @@ def test_a_tail_that_is_torn_at_any_byte_is_cut_off(tmp_path, is_recorded):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
-@pytest.mark.parametrize("durability", ["rename", "fsync"])
+@pytest.mark.parametrize("durability", ["rename", pytest.param("fsync", marks=pytest.mark.long)])
 @pytest.mark.parametrize("written", [0, 1, 700])
 def test_a_write_that_fails_in_the_middle_of_a_unit_leaves_none_of_it(
     tmp_path, monkeypatch, written, durability, number

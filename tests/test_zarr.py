@@ -47,7 +47,7 @@ def whole(folder):
 
 
 @pytest.mark.parametrize("backend", ["thread", "process"])
-@pytest.mark.parametrize("durability", ["rename", "fsync"])
+@pytest.mark.parametrize("durability", ["rename", pytest.param("fsync", marks=pytest.mark.long)])
 @pytest.mark.parametrize("known", [True, False])
 def test_rows_become_chunks_when_all_are_there(tmp_path, backend, durability, known):
     """Exactly what was handed over, from several workers; until then they lie in a part, and are read there."""
