@@ -110,7 +110,8 @@ def _formats(cases: dict[str, Figures]) -> list[str]:
         "a dict of 100 boxes, scores and labels. The photograph is scikit-image's `astronaut` as floats, whose "
         "conversion to pixels is included for all; the scan is nibabel's `example4d`. Ours begin with a sample in a "
         "worker's memory. `npy` and `safetensors` copy nothing, since a target writes the elements from where they "
-        "lie; `numpy.save` and `safetensors.save` copy. `SaveImage` and `nibabel.save` write files into memory.\n"
+        "lie; `numpy.save` and `safetensors.save` copy. `SaveImage` and `nibabel.save` write files into memory. "
+        "tifffile compresses with imagecodecs, which is installed here.\n"
     )
     rows = []
     for case, figures in cases.items():
