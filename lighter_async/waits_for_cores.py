@@ -27,7 +27,7 @@ class ProcessorTime:
 def processor_times(processes: Iterable[int], proc: Path = _PROC) -> dict[int, ProcessorTime]:
     """What processes have had since they began. Those of which the system does not tell are left out.
 
-    It tells of a process's main thread: https://docs.kernel.org/scheduler/sched-stats.html (``PID/schedstat``).
+    It tells of each thread: https://docs.kernel.org/scheduler/sched-stats.html (``PID/task/TID/schedstat``).
 
     Args:
         processes: Which ones.
@@ -36,8 +36,10 @@ def processor_times(processes: Iterable[int], proc: Path = _PROC) -> dict[int, P
     found = {}
     for process in processes:
         try:
-            ran, waited = (proc / str(process) / "schedstat").read_text().split()[:2]
-            found[process] = ProcessorTime(int(ran) / 1e9, int(waited) / 1e9)
+            threads = [path.read_text().split()[:2] for path in (proc / str(process) / "task").glob("*/schedstat")]
+            if threads:
+                ran, waited = (sum(map(int, times)) / 1e9 for times in zip(*threads, strict=True))
+                found[process] = ProcessorTime(ran, waited)
         except (OSError, ValueError):
             continue  # it has ended, or there is no such file
     return found

@@ -55,7 +55,7 @@ def test_helpers_that_get_no_core_are_told_apart_from_a_slow_encoder():
     """They are ready to run, and other programs have the cores: threads take their share there."""
     starved = {1: ProcessorTime(0.8, 9.0), 2: ProcessorTime(0.1, 9.8)}
     text = why("out", FIRST, seen(10.0, all_=20.0, own=1.0, helpers=starved), 2)
-    assert text.startswith("helper processes that store to 'out' got 0.1 of 2 cores, since they let everything else go")
+    assert text.startswith("helper processes that store to 'out' got 0.1 of 2 cores")
     assert "other programs used 1.9" in text
     assert "the loop has waited 20 of 40 s for room" in text
     assert "backend='thread'" in text
@@ -311,10 +311,18 @@ def test_an_ordinary_run_that_waits_for_a_moment_is_told_of_nothing(capsys):
 
 
 def test_processor_times_are_read_from_the_kernels_words(tmp_path):
-    """Those that have ended, and whatever else is written there, are left out."""
-    for process, text in ((1, "1500000000 250000000 17\n"), (2, "0 0 0"), (3, "what is this"), (4, "")):
-        (tmp_path / str(process)).mkdir()
-        (tmp_path / str(process) / "schedstat").write_text(text)
+    """All threads count; those that have ended, and whatever else is written there, are left out."""
+    told = {
+        "1/7": "1000000000 250000000 17\n",
+        "1/8": "500000000 0 1\n",
+        "2/2": "0 0 0",
+        "3/3": "what is this",
+        "4/4": "",
+    }
+    for thread, text in told.items():
+        process, _, number = thread.partition("/")
+        (tmp_path / process / "task" / number).mkdir(parents=True)
+        (tmp_path / process / "task" / number / "schedstat").write_text(text)
     found = processor_times([1, 2, 3, 4, 5], tmp_path)
     assert found == {1: ProcessorTime(1.5, 0.25), 2: ProcessorTime(0.0, 0.0)}
 

@@ -71,7 +71,7 @@ def test_cores_are_told_as_they_are_seen():
         ({"refused": "no helper processes: no memory"}, "threads (no helper processes: no memory)"),
         (
             {"used": CoresInUse(cores=4, own=0.1, others=3.9)},
-            "threads (other programs use 3.9 of 4 cores, and helper processes would let them go first)",
+            "threads (other programs use 3.9 of 4 cores, and helper processes would give way to them)",
         ),
     ],
 )

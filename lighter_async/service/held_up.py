@@ -124,8 +124,8 @@ def why(location: str, first: Seen, last: Seen, cores: int) -> str:
     could = min(len(last.helpers), cores) * seconds
     if could and helpers.ran < _STARVED * could < helpers.waited:
         return (
-            f"helper processes that store to {location!r} got {helpers.ran / seconds:.1f} of {cores} cores, since they "
-            f"let everything else go first{_others(used)}: {waited}; with backend='thread' the workers take their "
+            f"helper processes that store to {location!r} got {helpers.ran / seconds:.1f} of {cores} cores"
+            f"{_others(used)}: {waited}; with backend='thread' the workers take their "
             "share, or run less beside the job"
         )
     if _done(stats) == _done(first.stats):

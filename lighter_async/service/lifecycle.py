@@ -215,9 +215,8 @@ class Lifecycle:
     def seal(self) -> None:
         """Give what is stored its final names."""
         with uninterrupted():
-            if self._state == "running":
-                if self.backend is not None:
-                    self.backend.seal()
+            if self.backend is not None and self._state == "running":
+                self.backend.seal()
                 self._job.session.seal_table(ends=False)
 
     def finish(self, *, seal: bool = True) -> Exception | None:
@@ -225,14 +224,14 @@ class Lifecycle:
         with uninterrupted(), self._lock:
             if self._state != "draining":
                 return None
+            assert self.backend is not None
             self.ledger.close()
             # Other writers on this location may use the names again once all of today's are closed.
             claims, self.claims = self.claims, None
             if claims is not None:
                 claims.let_go()
             self._pool.close()
-            if self.backend is not None:
-                self.backend.stop(seal=seal)  # a signal's handler may raise here; then the next call goes on
+            self.backend.stop(seal=seal)  # a signal's handler may raise here; then the next call goes on
             if seal:
                 self._job.session.seal_table(ends=True)
             self._state = "closed"

@@ -51,7 +51,7 @@ def open_job(setup: Setup, job: Job) -> None:
         OSError: The target cannot be opened.
     """
     if setup.choice.is_open:
-        check_is_no_helper()  # now, as where helpers are started at once
+        check_is_no_helper()  # also where threads were chosen, since other programs are busy
     # A target of the user's own may wait for whatever it likes.
     if setup.directory is not None:
         setup.target.open()

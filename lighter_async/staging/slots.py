@@ -168,7 +168,8 @@ class SlotPool:
     def _prepare(self, size: int) -> None:
         """Have a free slot of this size whose memory was touched, if there is none and the budget has room for it."""
         with self._lock:
-            if self._ahead is None or self._free.get((size, False)) or self._total + size > self.budget:
+            # Room for a batch besides, which may come while memory is touched that cannot be taken from it then.
+            if self._ahead is None or self._free.get((size, False)) or self._total + 2 * size > self.budget:
                 return
             self._total += size
         slot = self._allocate(size, pinned=False)

@@ -96,7 +96,7 @@ def choose_by_cores(choice: Choice, in_use: CoresInUse | None) -> Choice:
     """
     if choice.is_open and in_use is not None and _are_busy(in_use):
         used = f"other programs use {in_use.others:.1f} of {in_use.cores} cores"
-        return Choice("thread", f"{used}, and helper processes would let them go first")
+        return Choice("thread", f"{used}, and helper processes would give way to them")
     return Choice(choice.backend, choice.reason)
 
 

@@ -13,6 +13,7 @@ import random
 import struct
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
@@ -130,7 +131,8 @@ class Archives:
     def warm_up(self) -> None:
         """Do now what the first template would take besides, such as importing what saves tensors."""
         if "torch" in sys.modules:
-            _make("float32", (1,), 4)
+            with suppress(Exception):  # which the first sample tells, if it meets it, too
+                _make("float32", (1,), 4)
 
     def share(self, kinds: Mapping[Kind, int]) -> list[tuple[Kind, Template]]:
         """Templates for the tensors of a batch, for a process that encodes them without PyTorch.
