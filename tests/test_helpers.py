@@ -86,13 +86,32 @@ def test_what_a_thread_of_low_priority_raises_reaches_the_helper():
     assert GivingWay(lambda: True)(threading.get_ident) == threading.get_ident()
 
 
-def test_helpers_that_run_a_users_code_stay_in_one_thread_of_low_priority(tmp_path):
-    """All but the first use only what cores nothing else wants; the first keeps a share of a busy machine."""
+def test_helpers_run_a_users_code_in_one_thread_of_low_priority(tmp_path):
+    """All but the first use only what cores nothing else wants; the first keeps a share of a busy machine.
+
+    What takes units from the queue is another thread, of the loop's priority: it is never held up with the lock.
+    """
     with BackgroundWriter(os.path.join, tmp_path, backend="process", max_workers=3) as writer:  # any function will do
         first, *others = (helper.pid for helper in helpers_of(writer))
         until(lambda: os.getpriority(os.PRIO_PROCESS, first) == os.getpriority(os.PRIO_PROCESS, 0) + 10)
         assert os.sched_getscheduler(first) == os.SCHED_OTHER
+        assert niceness_of_threads(first) == {0, 10}
         until(lambda: [os.sched_getscheduler(other) for other in others] == [os.SCHED_IDLE, os.SCHED_IDLE])
+        for other in others:
+            policies = {os.sched_getscheduler(int(thread)) for thread in os.listdir(f"/proc/{other}/task")}
+            assert policies == {os.SCHED_IDLE, os.SCHED_OTHER}
+
+
+def test_a_users_code_is_called_in_the_helpers_main_thread(tmp_path):
+    """Always: it may have made there what no other thread may use."""
+    with BackgroundWriter(name_of_thread, tmp_path, backend="process", max_workers=1) as writer:
+        for number in range(3):
+            writer.submit(f"{number}", number)
+    assert {(tmp_path / f"{number}").read_text() for number in range(3)} == {"MainThread"}
+
+
+def name_of_thread(path, value):
+    path.write_text(threading.current_thread().name)
 
 
 # Which workers

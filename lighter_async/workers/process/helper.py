@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from lighter_async.errors import WriteError
 from lighter_async.pickle_by_value import loads
@@ -22,7 +22,7 @@ from lighter_async.staging import SharedView, Staged
 from lighter_async.types import Batch, Origin, Result, Unit
 from lighter_async.workers.process.after_parent_ends import ParentWatch
 from lighter_async.workers.process.bells import ring, silence
-from lighter_async.workers.process.giving_way import GivingWay, give_way
+from lighter_async.workers.process.giving_way import GivingWay, OtherThread, give_way
 from lighter_async.workers.process.helper_setting import HELPER_OF, Setting
 from lighter_async.workers.process.pickled_messages import BatchReader, pickled_failure, unpickled_names
 from lighter_async.workers.process.shared_queue_helper_side import HelperQueue
@@ -32,6 +32,8 @@ from lighter_async.workers.writing import write_unit
 from lighter_async.writers import is_built_in
 
 __all__ = ["main"]
+
+_T = TypeVar("_T")
 
 _MILLISECONDS_TO_LOOK = 100  # whether another helper has died, once the parent has
 _MILLISECONDS_TO_SEE = 20
@@ -96,6 +98,7 @@ class Helper:
         self._batch: tuple[int, Batch] | None = None  # the last one and its serial number
         self.is_plain = False  # whether it runs code of this package alone
         self._giving_way = GivingWay(lambda: self._queue.is_waited_for)
+        self._taking: OtherThread | None = None
 
     def _forked(self) -> None:
         """In a child that an encoder has forked, which may outlive us: keep no bell, lock or pipe."""
@@ -117,6 +120,8 @@ class Helper:
             ring(self._news)
             return 1
         if not self.is_plain:
+            # Before this thread gives way, whose priority it has.
+            self._taking = OtherThread()
             # Only now, since the parent may be waiting for the first sample. A user's code may have to stay in one
             # thread. All but the first leave a core at once; the first stores samples on a machine that is busy, too.
             give_way(wholly=self._me > 0)
@@ -126,6 +131,8 @@ class Helper:
                 job.session.seal(self._lane)
         finally:
             self._giving_way.close()
+            if self._taking is not None:
+                self._taking.close()
             self._lane.close()
             job.session.close()
         return 0
@@ -153,11 +160,11 @@ class Helper:
             if self._parent.has_ended:
                 self._parent.start_successor()
                 # First, so that there is a free cell for another one.
-                claim = self._queue.inherit(self._me)
+                claim = self._take(partial(self._queue.inherit, self._me))
                 if claim is not None:
                     self._write(job, claim)
                     continue
-            claim, sleeper, news = self._queue.turn(self._me)
+            claim, sleeper, news = self._take(partial(self._queue.turn, self._me))
             if news:
                 ring(self._news)
             if sleeper is not None:
@@ -200,6 +207,10 @@ class Helper:
         # Only now: no sample's memory waits for it.
         if self._lane.wants_seal:
             self._do(partial(job.session.seal, self._lane, only_full=True))
+
+    def _take(self, call: Callable[[], _T]) -> _T:
+        """Call what holds the queue's lock, in a thread that does not give way."""
+        return call() if self._taking is None else self._taking(call)
 
     def _do(self, call: Callable[[], Any]) -> Any:
         return self._giving_way(call) if self.is_plain else call()
