@@ -145,6 +145,7 @@ resource.setrlimit(resource.RLIMIT_AS, (size, size))
         assert done.returncode == 0, (more, done.stderr)
 
 
+@pytest.mark.long
 def test_results_above_the_limit_on_files_are_reported_and_no_others(tmp_path):
     """As with threads that the user chose."""
     done = run_script(

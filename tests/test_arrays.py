@@ -765,6 +765,7 @@ def store_on_two_ranks(folder, *name):
             process.communicate()
 
 
+@pytest.mark.long
 def test_ranks_in_processes_of_their_own_store_their_shares(tmp_path):
     """With helpers, and nothing said between them."""
     store_on_two_ranks(tmp_path)

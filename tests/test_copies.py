@@ -593,6 +593,7 @@ BY_PATH = """
 """
 
 
+@pytest.mark.long
 def test_classes_of_a_module_that_was_run_by_its_path_work(tmp_path):
     """A helper cannot import it, and has them all the same."""
     done = run_script(BY_PATH.replace("\n    ", "\n"), tmp_path)

@@ -681,6 +681,7 @@ def test_many_samples_that_take_long_together_are_no_hang(tmp_path, backend):
     assert len(stored(tmp_path)) == 8
 
 
+@pytest.mark.long
 def test_importing_torch_is_no_hang(tmp_path):
     """A helper that has to import it for its first sample takes as long as that takes."""
     import torch

@@ -232,6 +232,7 @@ def _equal(one, other):
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
+@pytest.mark.long
 def test_a_helper_sees_the_path_the_folder_and_no_accelerator(tmp_path, monkeypatch):
     """As its parent does; it computes with one thread."""
     (tmp_path / "modules").mkdir()
@@ -402,6 +403,7 @@ def test_sizes_from_nothing_to_more_than_the_budget(tmp_path):
         assert (tmp_path / str(number)).read_bytes() == bytes([number]) * size
 
 
+@pytest.mark.long
 def test_as_many_units_as_the_queue_takes_are_in_the_shared_queue(harness):
     """All that was handed over stands there, though each sample is a unit and nothing is taken out meanwhile."""
     harness.gate.shut()

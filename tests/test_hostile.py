@@ -537,6 +537,7 @@ ODD = [
 ]  # fmt: skip
 
 
+@pytest.mark.long
 @settings(max_examples=120, deadline=None)
 @given(seed=st.integers(0, 2**32))
 @pytest.mark.filterwarnings("ignore")

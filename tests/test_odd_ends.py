@@ -134,6 +134,7 @@ def test_what_a_daemons_helpers_print_goes_nowhere(tmp_path):
     }
 
 
+@pytest.mark.long
 @linux
 def test_a_start_that_fails_leaves_no_descriptor(tmp_path):
     """Whichever one cannot be had; the next start succeeds."""

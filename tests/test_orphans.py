@@ -151,6 +151,7 @@ os.kill(os.getpid(), 9)
 """
 
 
+@pytest.mark.long
 def test_who_reads_what_a_job_prints_does_not_wait_for_its_helpers(tmp_path):
     """Also while one is in the middle of a sample."""
     done = subprocess.run([sys.executable, "-c", PRINTS, tmp_path / "out"], capture_output=True, timeout=DEADLINE)
@@ -252,6 +253,7 @@ def test_a_batch_from_a_device_is_stored_though_nobody_calls_the_writer(tmp_path
     assert torch.equal(torch.load(tmp_path / "b.pt"), torch.ones(3))
 
 
+@pytest.mark.long
 def test_the_file_that_failures_travel_through_begins_anew_when_they_are_read(tmp_path):
     """A run of many failures takes no more memory than one of few."""
     from lighter_async import WriteError, encoder

@@ -283,6 +283,7 @@ def be_killed_at(folder, file, names, *, added=0):
     assert done.returncode == -signal.SIGKILL
 
 
+@pytest.mark.long
 def test_a_job_killed_while_it_replaces_a_sample_leaves_no_mixture(tmp_path):
     """A later run that keeps earlier samples keeps none that is half of each."""
     with BackgroundWriter(BOTH, tmp_path) as writer:

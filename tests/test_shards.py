@@ -431,7 +431,7 @@ def test_a_shard_of_somebody_elses_is_not_replaced(tmp_path):
 @pytest.mark.parametrize(
     ("job", "torn"),
     [
-        ("storing", "torn"),
+        pytest.param("storing", "torn", marks=pytest.mark.long),
         pytest.param("taking over", "whole", marks=pytest.mark.long),
         pytest.param("storing", "whole", marks=pytest.mark.long),
         pytest.param("taking over", "torn", marks=pytest.mark.long),
@@ -469,6 +469,7 @@ KILLED = """
 """
 
 
+@pytest.mark.long
 def test_helpers_of_a_killed_job_store_what_it_has_handed_over(tmp_path):
     """And whoever opens the directory waits for them; each sample is in one shard."""
     here = Path(__file__).parent

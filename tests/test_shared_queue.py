@@ -268,6 +268,7 @@ class StoppingWords(DeadlyWords):
         self._words[key] = value
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_helper_stopped_at_any_store_holds_nobody_up_and_nothing_is_lost(monkeypatch):
     """The parent does all that it has to do; another helper ends it where it holds the lock, and goes on."""

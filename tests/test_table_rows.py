@@ -251,6 +251,7 @@ def store(path, count=400):
     return path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_a_table_is_the_same_whether_rows_are_read_together_or_one_by_one(tmp_path, monkeypatch, suffix):
     """Also in smaller parts."""

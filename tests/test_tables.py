@@ -816,7 +816,7 @@ def test_rows_are_no_files_that_can_be_unpacked(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("job", "torn"),
     [
-        ("store", "torn"),
+        pytest.param("store", "torn", marks=pytest.mark.long),
         pytest.param("store", "whole", marks=pytest.mark.long),
         *(
             pytest.param(job, torn, marks=pytest.mark.long)
@@ -981,6 +981,7 @@ def test_a_rank_that_begins_late_adds_its_rows(tmp_path):
     check_whole(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
 def test_ranks_in_processes_of_their_own_store_their_shares(tmp_path, name):
     """At the same time, with helpers each."""

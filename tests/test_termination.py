@@ -200,6 +200,7 @@ def test_what_threads_have_no_time_for_is_told(start):
     assert leftovers(one.folder) == []
 
 
+@pytest.mark.long
 def test_what_helpers_have_no_time_for_they_store_later(start):
     """After the process has ended."""
     one = start(backend="process", park_batch=5, grace=0.0)

@@ -259,6 +259,7 @@ def test_a_job_that_is_killed_at_any_change_goes_on(tmp_path, job, torn):
     assert run_kills("arrays_script.py", tmp_path, job, torn, "a.zarr") > 16
 
 
+@pytest.mark.long
 def test_ranks_share_chunks(tmp_path):
     """Every other row is of each, in processes with helpers of their own: the last one seals all of them."""
     store_on_two_ranks(tmp_path, "a.zarr")
