@@ -23,7 +23,7 @@ KILLED = "Killed\n"  # what a shell says of a program that SIGKILL has ended
 
 def is_shown(shown, said):
     """Whether a page shows what was said, but for the parts that it leaves open."""
-    return re.fullmatch(".*?".join(map(re.escape, shown.split("…"))), said, re.DOTALL) is not None
+    return re.fullmatch(".*?".join(map(re.escape, shown.split("…"))), said) is not None
 
 
 class Reader:
