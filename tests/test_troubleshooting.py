@@ -27,7 +27,7 @@ def texts():
 @pytest.mark.parametrize("message", MESSAGES)
 def test_a_message_of_the_page_is_one_of_the_package(message):
     """But for the values in it."""
-    pattern = re.compile(".*?".join(map(re.escape, message.split("…"))), re.DOTALL)
+    pattern = re.compile(".*?".join(re.escape(piece.strip()) for piece in message.split("…")), re.DOTALL)
     assert any(map(pattern.search, texts()))
 
 
