@@ -35,7 +35,7 @@ itself, and what of it is missed, stands [at the end](#targets).
 _IN_SHORT = """## In short
 
 Medians alone; the sections have the spread. *Helpers* are processes beside the loop, *threads* those of its own
-process. The sections below name the machine and what was measured when.
+process. The machine, and what was measured when, stand below.
 """
 
 
@@ -45,7 +45,7 @@ def write_page(figures: Figures, page: Path) -> None:
     plots = draw(cases, page.with_suffix(""))
     pictures = {part: [f"{page.stem}/{name}" for name in names] for part, names in plots.items()}
     sections = _sections(cases, pictures, absent=_ABSENT)
-    text = [_INTRO, *_in_short(cases), *_environments(figures), *sections, *_targets(cases)]
+    text = [_INTRO, *_in_short(cases), "## The machine\n", *_environments(figures), *sections, *_targets(cases)]
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text("\n".join(text).rstrip() + "\n")
 
@@ -95,11 +95,10 @@ def _names(some: dict[str, Figures], all_of_them: dict[str, Figures]) -> list[st
 
 
 def _in_short(cases: dict[str, Figures]) -> list[str]:
-    """What people ask, and the machine's heading, which begins what it is measured on."""
+    """What people ask, in one table."""
     titles = {part: title for part, (title, _) in _SECTIONS.items()}
     body = list(summary.rows(cases, titles))
-    head = "## The machine\n"
-    return [_IN_SHORT, table(("", "lighter_async", "what people use", "section"), body), head] if body else [head]
+    return [_IN_SHORT, table(("", "lighter_async", "what people use", "section"), body)] if body else []
 
 
 def _targets(cases: dict[str, Figures]) -> list[str]:
