@@ -46,7 +46,7 @@ def test_a_smoke_run_has_figures_of_every_part_and_names_what_it_left_out(smoke:
 
 
 def test_a_page_is_made_of_the_figures_alone(smoke: Path) -> None:
-    """Made once more from the JSON file it is the same: results first, a table for each part, and a row for each target."""
+    """Made once more from the JSON file it is the same: results first, a table for each part, targets last."""
     first, again = smoke / "smoke.md", smoke / "again" / "smoke.md"
     report = [sys.executable, str(BENCHMARKS / "report.py"), str(smoke / "smoke.json"), str(again)]
     subprocess.run(report, check=True, timeout=60)

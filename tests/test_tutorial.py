@@ -1,4 +1,4 @@
-"""The tutorial does what it says: its files, code and commands run one after the other, in one folder, as a reader's."""
+"""The tutorial does what it says: its files, code and commands run one after the other, in one folder."""
 
 import contextlib
 import io
