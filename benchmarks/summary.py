@@ -42,8 +42,8 @@ class Question:
 
     def answer(self, ways: Mapping[str, Figures], names: Mapping[str, str]) -> str:
         """The medians of some ways, in their order."""
-        return ", ".join(
-            " ".join(filter(None, (name, self._shown(ways[way])))) for way, name in names.items() if way in ways
+        return "; ".join(
+            ": ".join(filter(None, (name, self._shown(ways[way])))) for way, name in names.items() if way in ways
         )
 
     def _shown(self, found: Figures) -> str:
@@ -67,8 +67,8 @@ _LOOPS = {
 
 _QUESTIONS = (
     Question(
-        "a loop that waits for a device, 8 photographs of 512 x 512 as PNG a step: times as long as without writing "
-        "(and until all is stored)",
+        "A loop that waits for a device, 8 photographs of 512 x 512 as PNG a step: times as long as without writing "
+        "(in brackets: until all is stored)",
         "loops/device/png512",
         "loop",
         ".2f",
@@ -77,7 +77,7 @@ _QUESTIONS = (
         also=("whole", ".2f"),
     ),
     Question(
-        "the same with 64 embeddings as .pt a step",
+        "The same with 64 embeddings as .pt a step",
         "loops/device/embeddings",
         "loop",
         ".2f",
@@ -86,7 +86,7 @@ _QUESTIONS = (
         also=("whole", ".2f"),
     ),
     Question(
-        "the same with 8 tensors of 600 kB as .pt a step",
+        "The same with 8 tensors of 600 kB as .pt a step",
         "loops/device/tensors",
         "loop",
         ".2f",
@@ -95,7 +95,7 @@ _QUESTIONS = (
         also=("whole", ".2f"),
     ),
     Question(
-        "embeddings a second, a file each, in memory, one worker",
+        "Embeddings a second, a file each, in memory, one worker",
         "saturated/memory/embeddings",
         "files_per_s",
         ",.0f",
@@ -103,7 +103,7 @@ _QUESTIONS = (
         {"inline, 1": "in the loop", "thread pool, 2": "a thread pool of 2"},
     ),
     Question(
-        "embeddings a second in shards, in memory, one worker",
+        "Embeddings a second in shards, in memory, one worker",
         "shards/journaled",
         "samples_per_s",
         ",.0f",
@@ -111,7 +111,7 @@ _QUESTIONS = (
         {"webdataset.ShardWriter": "webdataset", "ArrayRecord": "ArrayRecord", "LitData": "LitData"},
     ),
     Question(
-        "thousand rows a second of one array, in memory, one worker",
+        "Thousand rows a second of one array, in memory, one worker",
         "arrays/memory",
         "thousand_rows_per_s",
         ",.0f",
@@ -119,12 +119,12 @@ _QUESTIONS = (
         {name: name for name in ("numpy memmap", "zarr", "HDF5", "Arrow IPC", "Parquet", "Lance")},
     ),
     Question(
-        "a photograph of 512 x 512 as PNG: times as fast as Pillow's level 6 (and the size to Pillow's)",
+        "A photograph of 512 x 512 as PNG: times as fast as Pillow's level 6 (in brackets: the size to Pillow's)",
         "encoders/png512",
         "faster",
         ".1f",
         {"lighter_async": ""},
-        {"Pillow, level 1": "Pillow, level 1,", "OpenCV": "OpenCV", "fpng": "fpng"},
+        {"Pillow, level 1": "Pillow, level 1", "OpenCV": "OpenCV", "fpng": "fpng"},
         also=("size", ".2f"),
     ),
     Question(
@@ -140,14 +140,14 @@ _QUESTIONS = (
         "after_kill/memory",
         "kept",
         ".1%",
-        {"files, helper processes": f"files, {_HELPERS},", "files, threads": f"files, {_THREADS},"},
+        {"files, helper processes": _HELPERS, "files, threads": _THREADS},
         {
             "torch.save inline": "torch.save",
             **{f"{name} inline": name for name in ("HDF5", "Parquet", "LitData", "ArrayRecord")},
         },
     ),
     Question(
-        "the record that resuming goes by: files a second with it, to those without",
+        "Files a second with the record that resuming goes by, to those without",
         "records/memory",
         "to_plain",
         ".2f",

@@ -64,7 +64,7 @@ def test_a_page_is_made_of_the_figures_alone(smoke: Path) -> None:
     ):
         assert f"\n| {workload} |" in of_target[target], target
     for row in (
-        "| embeddings a second, a file each, in memory, one worker | helpers ",
+        "| Embeddings a second, a file each, in memory, one worker | helpers: ",
         "| loop's slow-down, process, at most 1.03 | ",
         "| nothing |",
         "| floor, 2 |",
