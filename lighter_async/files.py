@@ -14,6 +14,7 @@ from lighter_async.locks import warn_of
 from lighter_async.names import RESERVED_PREFIX
 
 __all__ = [
+    "NEW",
     "PART_ENDING",
     "local_path",
     "name_part",
@@ -22,6 +23,7 @@ __all__ = [
     "remove",
     "set_aside",
     "sync_folder",
+    "temporary_name",
     "temporary_token",
     "write_at",
     "write_part",
@@ -34,7 +36,8 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")  # at least two letters: one is
 
 _PARTS_PER_WRITE = 1024  # IOV_MAX on Linux and macOS
 
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+"""Flags to open a file that is not there yet."""
 
 _NO_REPLACING = frozenset({errno.EEXIST, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 _NO_SYNCING = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF})
@@ -108,9 +111,8 @@ def write_part(path: str, parts: Sequence[memoryview], *, token: str | None = No
         OSError: The file could not be written. Nothing is left behind.
     """
     folder = path[: path.rfind("/") + 1] if os.sep == "/" else os.path.join(os.path.dirname(path), "")
-    # The process is part of the name, since a fork copies the counter and the token.
-    temporary = f"{folder}{RESERVED_PREFIX}-{token or _direct}-{os.getpid()}-{next(_counter)}{PART_ENDING}"
-    descriptor = os.open(temporary, _NEW, 0o666)
+    temporary = f"{folder}{temporary_name(token or _direct)}"
+    descriptor = os.open(temporary, NEW, 0o666)
     try:
         _write_all(descriptor, parts)
     except BaseException:
@@ -120,6 +122,12 @@ def write_part(path: str, parts: Sequence[memoryview], *, token: str | None = No
     return temporary, descriptor
 
 
+def temporary_name(token: str) -> str:
+    """A new name for a temporary file of the writer with this token."""
+    # The process is part of the name, since a fork copies the counter and the token.
+    return f"{RESERVED_PREFIX}-{token}-{os.getpid()}-{next(_counter)}{PART_ENDING}"
+
+
 def set_aside(path: str, *, token: str) -> str:
     """Give a file a temporary name in its folder; returns that.
 
@@ -127,7 +135,7 @@ def set_aside(path: str, *, token: str) -> str:
         OSError: It is not there, or cannot be renamed.
     """
     folder = path[: path.rfind("/") + 1] if os.sep == "/" else os.path.join(os.path.dirname(path), "")
-    aside = f"{folder}{RESERVED_PREFIX}-{token}-{os.getpid()}-{next(_counter)}{PART_ENDING}"
+    aside = f"{folder}{temporary_name(token)}"
     os.rename(path, aside)
     return aside
 

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from lighter_async import BackgroundWriter, write_tensor
 from lighter_async.block import Block
 from lighter_async.writers import pt_archive as archive
+from lighter_async.writers.pt_large import template_of_large
 from lighter_async.writers.tensor import _archives
 
 DTYPES = sorted(
@@ -78,6 +80,49 @@ def test_any_shape_gives_the_bytes_of_torch_save(shape, dtype):
     buffer = io.BytesIO()
     torch.save(tensor, buffer)
     assert archive._without_identifier(archive_of(tensor)) == archive._without_identifier(buffer.getvalue())
+
+
+@pytest.mark.parametrize(("dtype", "shape"), [("float32", (70_000,)), ("bool", (300, 400)), ("complex64", (3, 5000))])
+def test_the_template_of_a_large_tensor_gives_the_bytes_of_torch_save(dtype, shape):
+    """Though none of the archives that it was made of was kept whole."""
+    tensor = tensor_of(dtype, shape, seed=7)
+    save = partial(archive._save_to, dtype=dtype, shape=shape)
+    nbytes = tensor.nbytes
+    assert nbytes > archive._LARGE
+    template = template_of_large(save, nbytes)
+    assert template is not None
+    made = b"".join(template.fill(block_of(tensor).memory.data))
+    buffer = io.BytesIO()
+    torch.save(tensor, buffer)
+    assert archive._without_identifier(made) == archive._without_identifier(buffer.getvalue())
+    assert b"".join(archive.Archives().encode(block_of(tensor))) == made
+
+
+@pytest.mark.parametrize("change", ["in pieces", "longer each time"])
+def test_a_large_tensor_that_torch_lays_out_otherwise_has_no_such_template(change):
+    """It is made of whole archives then, or left to torch."""
+    saved = []
+
+    class InPieces:
+        def __init__(self, file):
+            self.file = file
+
+        def write(self, data):
+            for start in range(0, len(data), 1000):
+                self.file.write(data[start : start + 1000])
+            return len(data)
+
+        def flush(self):
+            pass
+
+    def save(file, elements):
+        saved.append(len(elements))
+        archive._save_to(InPieces(file) if change == "in pieces" else file, elements, dtype="uint8", shape=(200_000,))
+        if change == "longer each time":
+            file.write(b"\0" * len(saved))
+
+    assert template_of_large(save, 200_000) is None
+    assert saved == ([200_000] if change == "in pieces" else [200_000] * 2)
 
 
 def test_each_archive_has_its_own_elements(tmp_path):

@@ -9,6 +9,7 @@ import torch
 from lighter_async import (
     BackgroundWriter,
     Encoder,
+    InvalidNameError,
     LocalTarget,
     Origin,
     TarShards,
@@ -21,6 +22,7 @@ from lighter_async.manifest import ManifestLog
 from lighter_async.manifest.verify import verify
 from lighter_async.targets.file_lanes import FileLane
 from lighter_async.targets.shards.lane import ShardLane
+from lighter_async.testing.base import opened
 from lighter_async.writers import write_tensor
 
 NAMES = [f"case.{number}/part" for number in range(9)]
@@ -204,21 +206,21 @@ def test_an_encoder_that_fails_on_rows_is_asked_for_each_sample(tmp_path):
     assert sorted(record.name for record in read_manifest(tmp_path).records) == ["a", "c"]
 
 
-def test_files_are_made_at_once_and_stored_by_themselves(tmp_path, monkeypatch):
-    """One that cannot be stored fails alone; the others, their records and their bytes are as one by one."""
-    publish = LocalTarget.publish
+class RefusingOne(LocalTarget):
+    """Does not name one of its files."""
 
-    def refuse_one(target, temporary, name, **options):
+    def publish(self, temporary, name, **options):
         if name == "b/2.pt":
             os.unlink(temporary)
             raise OSError(22, "not this one")
-        return publish(target, temporary, name, **options)
+        return super().publish(temporary, name, **options)
 
+
+def test_files_are_made_at_once_and_stored_by_themselves(tmp_path, monkeypatch):
+    """One that cannot be stored fails alone; the others, their records and their bytes are as one by one."""
     names = [f"b/{number}" for number in range(6)]
-    with monkeypatch.context() as patch:
-        patch.setattr(LocalTarget, "publish", refuse_one)
-        with pytest.raises(WriteError, match=r"failed on 'b/2'.*not this one") as raised:
-            store(LocalTarget(tmp_path / "rows"), [(names, batch_of(6, 5))], backend="thread")
+    with pytest.raises(WriteError, match=r"failed on 'b/2'.*not this one") as raised:
+        store(RefusingOne(tmp_path / "rows"), [(names, batch_of(6, 5))], backend="thread")
     assert [failure.name for failure in raised.value.failures] == ["b/2"]
     monkeypatch.setattr(FileLane, "takes_rows", False)
     store(LocalTarget(tmp_path / "single"), [(names, batch_of(6, 5))], backend="thread")
@@ -229,6 +231,62 @@ def test_files_are_made_at_once_and_stored_by_themselves(tmp_path, monkeypatch):
     assert not (tmp_path / "rows/b/2.pt").exists()
     assert records_in(tmp_path / "rows") == [one for one in records_in(tmp_path / "single") if one[0] != "b/2"]
     assert verify(tmp_path / "rows").is_sound
+
+
+@pytest.mark.parametrize("call", ["open", "write", "close", "replace"])
+def test_what_goes_wrong_between_small_files_costs_none_of_them(tmp_path, monkeypatch, call):
+    """Also where a write is short: the file is stored once more, on the way of single ones."""
+    real, calls = getattr(os, call), []
+
+    def fail_at_times(*arguments, **options):
+        """The second and the fourth time that it is called between small files."""
+        calls.append(arguments)
+        if len(calls) not in (2, 4):
+            return real(*arguments, **options)
+        if call == "write":
+            return real(arguments[0], arguments[1][:5])
+        if call == "close":
+            real(*arguments)
+        raise OSError(5, "for once")
+
+    names = ["a", "x/b", "x/c", "y/z/d", "e"]
+    with opened(LocalTarget(tmp_path)) as target:
+        for folder in ("x", "y/z"):
+            (tmp_path / folder).mkdir(parents=True)
+        rows = np.arange(5 * 40, dtype=np.uint8).reshape(5, 40)
+        seen = []
+        with monkeypatch.context() as patch:
+            patch.setattr("lighter_async.targets.small_files.os", _Os(**{call: fail_at_times}))
+            assert target.put_small(names, rows, seen.append) == [True] * 5
+    assert len(calls) >= 4
+    assert seen == [0, 1, 2, 3, 4]
+    for name, row in zip(names, rows, strict=True):
+        assert (tmp_path / name).read_bytes() == row.tobytes()
+    assert not list(tmp_path.rglob("*.part"))
+
+
+class _Os:
+    """The module `os`, but for some of its functions."""
+
+    def __init__(self, **functions):
+        self.__dict__.update(functions)
+
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+
+def test_small_files_are_stored_where_a_folder_was_removed_or_has_become_a_link(tmp_path):
+    """A folder is made anew; through a link nothing is stored."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with opened(LocalTarget(tmp_path / "out")) as target:
+        (tmp_path / "out/link").symlink_to(elsewhere)
+        rows = np.ones((3, 8), np.uint8)
+        gone, through, last = target.put_small(["gone/a", "link/b", "c"], rows, lambda _: None)
+    assert (gone, last) == (True, True)
+    assert isinstance(through, InvalidNameError)
+    assert (tmp_path / "out/gone/a").read_bytes() == (tmp_path / "out/c").read_bytes() == rows[0].tobytes()
+    assert not list(elsewhere.iterdir())
 
 
 def test_earlier_files_are_kept_where_that_is_asked_for(tmp_path):

@@ -296,15 +296,15 @@ def test_what_on_progress_raises_ends_the_storing_of_synced_files(tmp_path, plac
 
 def test_synced_files_of_a_unit_are_on_the_disk_before_they_are_recorded(tmp_path, monkeypatch):
     """Also where a unit has more of them than may be open at once, and its folder was made for it."""
-    calls, real_fsync, append = [], os.fsync, ManifestLog.append
+    calls, real_fsync, append = [], os.fsync, ManifestLog.append_rows
 
     def fsync(descriptor):
         calls.append(("fsync", os.readlink(f"/proc/self/fd/{descriptor}")))
         real_fsync(descriptor)
 
-    def recording(log, stored, *arguments, **options):
-        calls.append(("record", len(stored)))
-        append(log, stored, *arguments, **options)
+    def recording(log, stored, names, origin):
+        calls.append(("record", len(names)))
+        append(log, stored, names, origin)
 
     monkeypatch.setattr("lighter_async.targets.file_lanes._most_open", lambda: 4)
     target = LocalTarget(tmp_path, durability="fsync")
@@ -313,7 +313,7 @@ def test_synced_files_of_a_unit_are_on_the_disk_before_they_are_recorded(tmp_pat
         writer.start()
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", fsync)
-            patch.setattr(ManifestLog, "append", recording)
+            patch.setattr(ManifestLog, "append_rows", recording)
             writer.submit_batch(names, batch_of(7))
             writer.flush()
     synced = [path for what, path in calls if what == "fsync"]
@@ -412,8 +412,9 @@ def test_helpers_that_die_with_rows_that_are_not_recorded_yet(tmp_path, make):
 
 @pytest.mark.parametrize("make", [TarShards, LocalTarget])
 @pytest.mark.parametrize("durability", ["rename", "fsync"])
-def test_a_real_disk_that_fills_up_in_the_middle_of_a_unit(small_disk, rows_put, make, durability):
+def test_a_real_disk_that_fills_up_in_the_middle_of_a_unit(small_disk, rows_put, monkeypatch, make, durability):
     """Each sample has all of its outputs, or is reported and has none; with more room a later run stores the rest."""
+    monkeypatch.setattr("lighter_async.service.handover._UNIT_BYTES", 1 << 18)  # some are stored before it is full
     large = {key: torch.arange(200 * 2000, dtype=torch.float32).reshape(200, 2000) for key in "ab"}
     names = [f"{number}" for number in range(200)]
     writer = BackgroundWriter(dict.fromkeys(large, "tensor"), make(small_disk, durability=durability), backend="thread")

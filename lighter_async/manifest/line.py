@@ -277,17 +277,17 @@ def _dtype_and_shape(kind: Kind) -> tuple[str | None, list[int] | None]:
 
 @dataclass(frozen=True, slots=True)
 class StoredRows:
-    """Samples that follow each other in a batch, and lie in one object at equal distances.
+    """Samples that follow each other in a batch, of equal size.
 
     Attributes:
         start: The index of the first in its batch.
-        object: The object.
-        stride: The bytes from one to the next.
+        object: The object in which they lie at equal distances; None where each part is a file of its own.
+        stride: The bytes from one to the next in the object.
         parts: What of it differs between their outputs, one for each.
     """
 
     start: int
-    object: str
+    object: str | None
     stride: int
     parts: Sequence[StoredPart]
 
@@ -304,12 +304,12 @@ class StoredRows:
 
 @dataclass(frozen=True, slots=True)
 class StoredPart:
-    """One output of samples that lie in one object at equal distances.
+    """One output of samples of equal size.
 
     Attributes:
         nbytes: The size of each.
         xxh3: The checksums, one behind the other.
-        offset: Where that of the first sample begins in the object, in bytes.
+        offset: Where that of the first sample begins in the object, if they lie in one, in bytes.
         kind: Of each.
     """
 
@@ -322,7 +322,7 @@ class StoredPart:
 def rows_lines(
     stored: StoredRows, names: Sequence[str], origin: Origin, *, run: Run, outputs: Sequence[OutputName], time: float
 ) -> bytes:
-    """The lines of samples that lie in one object at equal distances.
+    """The lines of samples of equal size.
 
     Args:
         stored: Where they lie.
@@ -336,9 +336,11 @@ def rows_lines(
 
     def output(some: range, about: OutputName, part: StoredPart) -> Output:
         dtype, shape = _dtype_and_shape(part.kind)
+        xxh3 = part.xxh3[_HEX * some.start : _HEX * some.stop]
+        if stored.object is None:
+            return Output(about.writer, about.key, about.suffix, None, None, part.nbytes, xxh3, shape, dtype)
         first = part.offset + stored.stride * some.start
         offsets = Span(first, stored.stride) if len(some) > 1 else [first]
-        xxh3 = part.xxh3[_HEX * some.start : _HEX * some.stop]
         return Output(about.writer, about.key, None, stored.object, offsets, part.nbytes, xxh3, shape, dtype)
 
     def line(some: range) -> bytes:

@@ -228,7 +228,7 @@ class ManifestLog:
                 self._note_end(one.object, max(map(sum, zip(one.offsets, sizes, strict=True))))
 
     def append_rows(self, stored: StoredRows, names: Sequence[str], origin: Origin | None) -> None:
-        """Write the lines of samples of one batch that lie in one object at equal distances.
+        """Write the lines of samples of one batch that are of equal size.
 
         Args:
             stored: Where they lie.
@@ -239,7 +239,8 @@ class ManifestLog:
             OSError: They could not be written, or not all.
         """
         self._write(rows_lines(stored, names, origin or _UNKNOWN, run=self.run, outputs=self.outputs, time=time()))
-        self._note_end(stored.object, stored.end(len(names)))
+        if stored.object is not None:
+            self._note_end(stored.object, stored.end(len(names)))
 
     def _note_end(self, object: str, end: int) -> None:
         self._ends[object] = max(end, self._ends.get(object, 0))

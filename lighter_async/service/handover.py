@@ -25,8 +25,8 @@ from lighter_async.types import Backend, Batch, Origin, Unit
 
 __all__ = ["HandOver"]
 
-# Samples up to this many bytes together are one unit of work, so that tiny ones do not each pay a hand-over.
-_UNIT_BYTES = 256 * 1024
+# Samples up to this many bytes together are one unit of work, so that not each of them pays for being fetched and told.
+_UNIT_BYTES = 8 << 20
 # Rows of an array are one write and one line, whatever their number, which several workers cannot do faster than one:
 # they would wait for each other at the file.
 _UNIT_BYTES_OF_ROWS = 1 << 20

@@ -44,6 +44,18 @@ class Files(Protocol):
         """The same, in the place of a file that this run has stored."""
         ...
 
+    def put_small(
+        self, files: Sequence[str], rows: NDArray[np.uint8], on_progress: Callable[[int], None]
+    ) -> Sequence[bool | BaseException]:
+        """`put` for each of several files of equal size; returns what that returned or raised.
+
+        Args:
+            files: Their names.
+            rows: Their bytes: 2-d, a row for each.
+            on_progress: Called with the number of each before it is stored. What it raises is raised.
+        """
+        ...
+
     def keeps(self, file: str) -> bool:
         """As `Target.keeps`."""
         ...
@@ -102,14 +114,13 @@ class FileLane(Lane):
         made = _Made.of(items, self._files)
         if made is None:
             return None
+        if len(made.rows) == 1:
+            return self._files.put_small(made.files[0], made.rows[0], on_progress)
         outcomes: list[Outcome | BaseException] = []
         for number in range(len(items.names)):
             on_progress(number)
             try:
-                if len(made.rows) == 1:
-                    outcomes.append(self._put(made.files[0][number], (made.rows[0][number].data,)))
-                else:
-                    outcomes.append(self.put(made.item(number), redelivered=False))
+                outcomes.append(self.put(made.item(number), redelivered=False))
             except Exception as error:
                 outcomes.append(error)
         return outcomes

@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lighter_async.below import make_folders
 from lighter_async.files import local_path, new_token, remove, sync_folder, write_part
@@ -24,6 +27,7 @@ from lighter_async.targets.file_lanes import FileLane, SyncedLane
 from lighter_async.targets.lane import Lane
 from lighter_async.targets.leftovers import clear_leftovers
 from lighter_async.targets.name_rules import NameRules
+from lighter_async.targets.small_files import put_small_files
 from lighter_async.types import Durability, IfExists, Run, launched_run
 
 __all__ = ["LocalTarget", "wait_until_free"]
@@ -190,6 +194,43 @@ class LocalTarget:
     def put_redelivered(self, name: str, parts: Sequence[memoryview]) -> bool:
         """As `put`, in the place of a file that this run has stored."""
         return self._put(name, parts, replace_own=True)
+
+    def put_small(
+        self, files: Sequence[str], rows: NDArray[np.uint8], on_progress: Callable[[int], None]
+    ) -> Sequence[bool | BaseException]:
+        """`put` for each of several files of equal size; returns what that returned or raised.
+
+        Args:
+            files: Their names.
+            rows: Their bytes: 2-d, a row for each.
+            on_progress: Called with the number of each before it is stored. What it raises is raised.
+        """
+        if self.if_exists == "overwrite" and self._is_alone and not self._stores_its_own_way:
+            return put_small_files(
+                self._root,
+                files,
+                rows,
+                token=self._token,
+                check_links=self._rules.check_links,
+                put=self.put,
+                on_progress=on_progress,
+            )
+        outcomes: list[bool | BaseException] = []
+        for number, file in enumerate(files):
+            on_progress(number)
+            try:
+                outcomes.append(self.put(file, (rows[number].data,)))
+            except Exception as error:
+                outcomes.append(error)
+        return outcomes
+
+    @property
+    def _stores_its_own_way(self) -> bool:
+        """Whether a subclass stores single files in another way, which then holds for all of them."""
+        kind = type(self)
+        return not (
+            kind.put is LocalTarget.put and kind.write is LocalTarget.write and kind.publish is LocalTarget.publish
+        )
 
     def lane(self, number: int) -> Lane:
         """A worker's own way in: files are stored one by one, or synced together, as `durability` says."""

@@ -39,7 +39,7 @@ def write_rows(work: Work, lane: Lane) -> Result | None:
         items = None if columns is None else _items_of(work, columns)
         if columns is None or items is None:
             return None
-        placed = lane.put_rows(items, lambda number: work.begin(unit.start + number))
+        placed = lane.put_rows(items, work.note_progress)
     except Exception:
         return None
     if placed is None:
@@ -49,15 +49,19 @@ def write_rows(work: Work, lane: Lane) -> Result | None:
     encode_seconds = sum([column.seconds for column in columns])
     work.result.encode_seconds += encode_seconds
     work.result.store_seconds += perf_counter() - began - encode_seconds
-    if not isinstance(placed, PlacedRows):
+    if isinstance(placed, PlacedRows):
+        object, offsets, stride = placed.object, placed.offsets, placed.stride
+    elif all(outcome is True for outcome in placed):
+        object, offsets, stride = None, (0,) * len(columns), 0
+    else:
         work.take_outcomes(lane, _each_stored(unit.start, items, columns), placed)
         return work.settle()
     work.job.patience.note_space_available()
     parts = [
         StoredPart(column.nbytes, "".join(column.checksums), offset, column.kind)
-        for column, offset in zip(columns, placed.offsets, strict=True)
+        for column, offset in zip(columns, offsets, strict=True)
     ]
-    return work.record_rows(StoredRows(unit.start, placed.object, placed.stride, parts), items.names)
+    return work.record_rows(StoredRows(unit.start, object, stride, parts), items.names)
 
 
 def _columns_of(work: Work) -> list[_Column] | None:

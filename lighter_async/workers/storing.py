@@ -84,6 +84,11 @@ class Work:
         self._index = index
         self._on_progress(index)
 
+    def note_progress(self, number: int) -> None:
+        """As `begin`, with the number of a sample in its unit, where none was tried before."""
+        self._index = index = self.unit.start + number
+        self._on_progress(index)
+
     def attempt(self, function: Callable[[], _T], first: BaseException | None = None) -> _T:
         """Call a function, and try again after an error that may pass by itself."""
         return self.job.patience.call(function, self._count, first)

@@ -3,7 +3,7 @@
 Format: the zip archive that `torch.save` writes (torch/serialization.py and caffe2/serialize/inline_container.cc of
 PyTorch). Two archives of one dtype and shape differ in the elements, in the elements' CRC-32, which follows them and is
 repeated in the zip's directory, and in an identifier that is only logged. So one real archive is a template for all
-others: the bytes before the elements, and the bytes after them with the checksum patched.
+others (`pt_template.py`).
 """
 
 from __future__ import annotations
@@ -14,86 +14,28 @@ import struct
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-from isal import isal_zlib
 from numpy.typing import NDArray
 
 from lighter_async.block import Block, EncodedRows, Rows
+from lighter_async.writers.pt_large import template_of_large
+from lighter_async.writers.pt_template import IDENTIFIER, Template, places_of, record_of, split, start_of
 
-if TYPE_CHECKING:
-    import zipfile
-
-__all__ = ["Archives", "Template", "split"]
+__all__ = ["Archives"]
 
 # Above this a template costs more than it saves: it takes two archives of the tensor's size to make.
 _LARGEST = 64 << 20
 _LARGEST_SHARED = 16 << 20  # making one takes the submitting thread a tenth of a second
 _MOST_TEMPLATES = 1024
 _TRIED_ALONE = 64
+_LARGE = 1 << 16  # bytes above which a template is made without keeping whole archives
 _RANDOM = 65_521  # bytes; a prime, so that no repetition is aligned
 
 Kind: TypeAlias = "tuple[str, tuple[int, ...]]"
 """A tensor's dtype, as torch's name for it, and shape."""
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """An archive without its elements.
-
-    Attributes:
-        head: The bytes before the elements.
-        tail: The bytes after them.
-        checksums: The offsets of their CRC-32 in the tail.
-    """
-
-    head: bytes
-    tail: bytes
-    checksums: tuple[int, ...]
-
-    def fill(self, elements: memoryview) -> list[memoryview]:
-        tail = bytearray(self.tail)
-        checksum = struct.pack("<I", isal_zlib.crc32(elements))
-        for place in self.checksums:
-            tail[place : place + 4] = checksum
-        return [memoryview(self.head), elements, memoryview(tail)]
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes of the archive without its elements."""
-        return len(self.head) + len(self.tail)
-
-    def fill_rows(self, elements: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-        """Fill in the archives of several tensors, one in each row.
-
-        Args:
-            elements: The elements' bytes, a row for each tensor.
-            out: Of as many rows, each as long as an archive.
-        """
-        start, stop = len(self.head), out.shape[1] - len(self.tail)
-        out[:, :start] = np.frombuffer(self.head, np.uint8)
-        out[:, start:stop] = elements
-        out[:, stop:] = np.frombuffer(self.tail, np.uint8)
-        checksums = np.array([isal_zlib.crc32(row) for row in elements], "<u4").view(np.uint8).reshape(-1, 4)
-        for place in self.checksums:
-            out[:, stop + place : stop + place + 4] = checksums
-
-    def elements(self, archive: bytes | memoryview) -> memoryview | None:
-        """The elements of an archive that is otherwise equal to this one; None if it is not.
-
-        Their checksum is not compared, as `torch.load` does not.
-        """
-        archive = memoryview(archive)
-        start, stop = len(self.head), len(archive) - len(self.tail)
-        if stop < start or archive[:start] != self.head:
-            return None
-        tail = bytearray(archive[stop:])
-        for place in self.checksums:
-            tail[place : place + 4] = self.tail[place : place + 4]
-        return archive[start:stop] if tail == self.tail else None
 
 
 class Archives:
@@ -193,6 +135,10 @@ class Archives:
 
 def _make(dtype: str, shape: tuple[int, ...], nbytes: int) -> Template | None:
     """A template; None if it does not make of other elements what `torch.save` makes of them."""
+    if nbytes > _LARGE:
+        template = template_of_large(partial(_save_to, dtype=dtype, shape=shape), nbytes)
+        if template is not None:
+            return template
     first, second = (_elements(seed, dtype, nbytes) for seed in (1, 2))
     template = split(_save(first, dtype, shape), nbytes)
     if template is None:
@@ -212,57 +158,27 @@ def _elements(seed: int, dtype: str, nbytes: int) -> np.ndarray[tuple[int], np.d
 
 
 def _save(elements: np.ndarray[tuple[int], np.dtype[np.uint8]], dtype: str, shape: Sequence[int]) -> bytes:
-    import torch
-
     buffer = io.BytesIO()
-    torch.save(torch.from_numpy(elements).view(getattr(torch, dtype)).view(shape), buffer)
+    _save_to(buffer, elements, dtype=dtype, shape=shape)
     return buffer.getvalue()
 
 
-def split(archive: bytes | memoryview, nbytes: int) -> Template | None:
-    """The template of a dense tensor's archive with so many bytes of elements; None if its layout is unknown."""
-    record = _record(archive, "/data/0")
-    if record is None or record.file_size != nbytes:
-        return None
-    start = _start(archive, record)
-    tail = bytes(archive[start + nbytes :])
-    checksums = tuple(_places(tail, struct.pack("<I", record.CRC)))
-    # One after the elements, and one in the directory.
-    return Template(bytes(archive[:start]), tail, checksums) if len(checksums) == 2 else None
+def _save_to(file: Any, elements: NDArray[np.uint8], *, dtype: str, shape: Sequence[int]) -> None:
+    import torch
+
+    torch.save(torch.from_numpy(elements).view(getattr(torch, dtype)).view(shape), file)
 
 
 def _without_identifier(archive: bytes) -> list[memoryview]:
     """The archive in pieces, without the record that identifies it in logs, and without that record's checksums."""
     pieces, view = [], memoryview(archive)
-    record = _record(archive, "/.data/serialization_id")
+    record = record_of(archive, IDENTIFIER)
     if record is not None:
-        start = _start(archive, record)
+        start = start_of(archive, record.header_offset)
         pieces = [view[:start]]
         view = view[start + record.file_size :]
-        for place in _places(archive, struct.pack("<I", record.CRC), start + record.file_size):
+        for place in places_of(archive, struct.pack("<I", record.CRC), start + record.file_size):
             end = len(archive) - len(view)
             pieces.append(view[: place - end])
             view = view[place - end + 4 :]
     return [*pieces, view]
-
-
-def _record(archive: bytes | memoryview, ending: str) -> zipfile.ZipInfo | None:
-    import zipfile  # here, since helpers that are given templates need none of it
-
-    with zipfile.ZipFile(io.BytesIO(archive)) as file:
-        return next((record for record in file.infolist() if record.filename.endswith(ending)), None)
-
-
-def _start(archive: bytes | memoryview, record: zipfile.ZipInfo) -> int:
-    """The offset of a record's content, after its header of 30 bytes, its name and its padding."""
-    name, padding = struct.unpack_from("<HH", archive, record.header_offset + 26)
-    return int(record.header_offset + 30 + name + padding)
-
-
-def _places(content: bytes, word: bytes, start: int = 0) -> list[int]:
-    places = []
-    place = content.find(word, start)
-    while place >= 0:
-        places.append(place)
-        place = content.find(word, place + 1)
-    return places

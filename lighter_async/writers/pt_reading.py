@@ -1,6 +1,6 @@
 """Read `.pt` archives of dense tensors, without calling `torch.load` for each.
 
-As in `pt_archive.py`: two archives of one dtype and shape, made by one writer, differ only in the elements and their
+As in `pt_template.py`: two archives of one dtype and shape, made by one writer, differ only in the elements and their
 checksum. So an archive that `torch.load` has read is the template for the next one of its size: if all other bytes are
 equal, only the elements have to be read.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lighter_async.writers.pt_archive import Template, split
+from lighter_async.writers.pt_template import Template, split
 
 __all__ = ["Readings"]
 

@@ -24,7 +24,7 @@ from lighter_async.workers.process.after_parent_ends import ParentWatch
 from lighter_async.workers.process.bells import ring, silence
 from lighter_async.workers.process.giving_way import GivingWay, give_way
 from lighter_async.workers.process.helper_setting import HELPER_OF, Setting
-from lighter_async.workers.process.pickled_messages import pickled_failure, unpickled_batch, unpickled_names
+from lighter_async.workers.process.pickled_messages import BatchReader, pickled_failure, unpickled_names
 from lighter_async.workers.process.shared_queue_helper_side import HelperQueue
 from lighter_async.workers.process.shared_queue_words import Claim
 from lighter_async.workers.worker_job import Job
@@ -81,6 +81,7 @@ class Helper:
             os.set_inheritable(descriptor, False)  # a program that an encoder starts may outlive us
         self._queue = HelperQueue(setting.queue, setting.helpers, setting.records)
         self._is_needed = self._queue.live(setting.helper)
+        self._on_progress = self._queue.progress_of(setting.helper)
         os.register_at_fork(after_in_child=self._forked)
         self._slots: SharedView
         self._slots_file, self._mapped = setting.slots, setting.mapped
@@ -137,6 +138,7 @@ class Helper:
         # The disk may be full just now, since another helper is at work already.
         job.patience.call(job.session.open, lambda _: None)
         self._lane = job.session.lane(self._me)
+        self._reader = BatchReader(job)
         own_target = type(job.session.target).__module__.startswith("lighter_async.targets.")
         self.is_plain = own_target and is_built_in(job.writer)
         return job
@@ -187,14 +189,14 @@ class Helper:
 
     def _write(self, job: Job, claim: Claim) -> None:
         try:
-            batch = self._batch_of(job, claim)
+            batch = self._batch_of(claim)
         except BaseException as error:
             self._fail_all(job, claim, error)
             return
         if job.patience.write_timeout is not None and _may_need_torch(job, batch.staged):
             import torch  # noqa: F401  # which takes seconds, that are no sample's
         unit = Unit(batch, claim.start, claim.stop, claim.redelivered)
-        self._count(self._do(partial(write_unit, job, unit, self._lane, partial(self._queue.on_progress, self._me))))
+        self._count(self._do(partial(write_unit, job, unit, self._lane, self._on_progress)))
         # Only now: no sample's memory waits for it.
         if self._lane.wants_seal:
             self._do(partial(job.session.seal, self._lane, only_full=True))
@@ -221,12 +223,12 @@ class Helper:
             store_ns=int(result.store_seconds * 1e9),
         )
 
-    def _batch_of(self, job: Job, claim: Claim) -> Batch:
+    def _batch_of(self, claim: Claim) -> Batch:
         if self._batch is None or self._batch[0] != claim.serial:
             self._batch = None  # let go of the last one's memory first
             (names, origin), message = self._message(claim)
             slot = self._slots.slot(*claim.slot) if claim.slot[1] else None
-            staged = unpickled_batch(message, job, slot)
+            staged = self._reader.read(message, slot)
             self._batch = claim.serial, Batch(names, staged, 0, len(names), origin=origin)
         return self._batch[1]
 

@@ -20,7 +20,7 @@ from lighter_async.types import Batch, Origin
 from lighter_async.workers.worker_job import Job
 
 __all__ = [
-    "unpickled_batch",
+    "BatchReader",
     "unpickled_failure",
     "unpickled_names",
     "pickled",
@@ -105,13 +105,31 @@ def pickled_values(batch: Batch, job: Job) -> bytes:
     return pickled(contents, f"a value of the batch of {batch.names[0]!r}")
 
 
-def unpickled_batch(message: bytes, job: Job, slot: Slot | None) -> Staged:
-    """A batch, whose slot lies in this process's memory, too."""
-    rows, columns, values, loose, kept, templates = loads(message)
-    for output, shared in zip(job.outputs, templates, strict=False):
-        if shared:
-            output.encoder.learn(shared)
-    return Staged(slot, None, rows, values, loose, kept, columns=columns)
+class BatchReader:
+    """Makes batches out of what `pickled_values` gave, in a helper.
+
+    Args:
+        job: What is done with their samples.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._outputs = job.outputs
+        # Of the last batch of rows: the next one is mostly like it but for its names and bytes.
+        self._message = b""
+        self._rows: tuple[Any, Any] = None, None
+
+    def read(self, message: bytes | memoryview, slot: Slot | None) -> Staged:
+        """A batch, whose slot lies in this process's memory, too."""
+        if self._message and message == self._message:
+            rows, columns = self._rows
+            return Staged(slot, None, rows, [], [], [], columns=columns)
+        rows, columns, values, loose, kept, templates = loads(message)
+        for output, shared in zip(self._outputs, templates, strict=False):
+            if shared:
+                output.encoder.learn(shared)
+        is_rows = (rows is not None or columns is not None) and not (values or loose or kept)
+        self._message, self._rows = (bytes(message), (rows, columns)) if is_rows else (b"", (None, None))
+        return Staged(slot, None, rows, values, loose, kept, columns=columns)
 
 
 def pickled_failure(failure: WriteError) -> bytes:

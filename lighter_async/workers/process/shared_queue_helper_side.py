@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from time import monotonic_ns
 
 from lighter_async.workers.process.shared_queue import SharedQueue
@@ -187,13 +188,21 @@ class HelperQueue(SharedQueue):
 
     def on_progress(self, helper: int, index: int | None) -> None:
         """This helper begins to write a sample of the unit in its hand, or to wait for another attempt (None)."""
+        self.progress_of(helper)(index)
+
+    def progress_of(self, helper: int) -> Callable[[int | None], None]:
+        """`on_progress` of this helper, which is called for every sample."""
         words = self._words
-        cell = self._cell(helper)
-        if index is None:
-            words[cell + SINCE] = 0
-        else:
-            words[cell + AT] = index
-            words[cell + SINCE] = monotonic_ns()
+        at, since = self._cell(helper) + AT, self._cell(helper) + SINCE
+
+        def on_progress(index: int | None) -> None:
+            if index is None:
+                words[since] = 0
+            else:
+                words[at] = index
+                words[since] = monotonic_ns()
+
+        return on_progress
 
     @property
     def is_waited_for(self) -> bool:
