@@ -6,7 +6,7 @@ python benchmarks/report.py [FIGURES.json] [PAGE.md] [--add OTHER.json]
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +15,7 @@ import figures as kept
 import sections
 import sections_of_gpu
 import sections_of_stores
+import summary
 import targets
 from sections import table
 
@@ -28,7 +29,13 @@ _INTRO = """# Benchmarks
 `make bench` measures all of this in an environment of its own, and writes this page from `benchmarks/figures.json`.
 What each part does stands at the head of its file in `benchmarks/`. Ways that are compared take turns within one run;
 a figure is a median, in brackets the least, the most and the number of values. Ratios are to the baseline of the same
-round. Cases can be measured one by one, so two of them may be of different runs and commits.
+round. Cases can be measured one by one, so two of them may be of different runs and commits. What the project has set
+itself, and what of it is missed, stands [at the end](#targets).
+"""
+_IN_SHORT = """## In short
+
+Medians alone; the sections have the spread. *Helpers* are processes beside the loop, *threads* those of its own
+process. The machine, and what was measured when, stand below.
 """
 
 
@@ -37,7 +44,8 @@ def write_page(figures: Figures, page: Path) -> None:
     cases = figures["cases"]
     plots = draw(cases, page.with_suffix(""))
     pictures = {part: [f"{page.stem}/{name}" for name in names] for part, names in plots.items()}
-    text = [_INTRO, *_environments(figures), *_targets(cases), *_sections(cases, pictures, absent=_ABSENT)]
+    sections = _sections(cases, pictures, absent=_ABSENT)
+    text = [_INTRO, *_in_short(cases), "## The machine\n", *_environments(figures), *sections, *_targets(cases)]
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text("\n".join(text).rstrip() + "\n")
 
@@ -86,14 +94,32 @@ def _names(some: dict[str, Figures], all_of_them: dict[str, Figures]) -> list[st
     return [f"`{name}`" for name in names]
 
 
+def _in_short(cases: dict[str, Figures]) -> list[str]:
+    """What people ask, in one table."""
+    titles = {part: title for part, (title, _) in _SECTIONS.items()}
+    body = list(summary.rows(cases, titles))
+    return [_IN_SHORT, table(("", "lighter_async", "what people use", "section"), body)] if body else []
+
+
 def _targets(cases: dict[str, Figures]) -> list[str]:
+    """How many workloads keep each target, and then each target by itself."""
     rows = targets.rows(cases)
+    groups: dict[str, list[targets.Row]] = {}
+    for row in rows:
+        groups.setdefault(row.target, []).append(row)
     if not rows:
         return []
     hits = sum(row.hit for row in rows)
-    body = [(row.target, row.workload, row.reached, "hit" if row.hit else "**miss**") for row in rows]
-    head = f"## Targets\n\n{hits} of {len(rows)} rows are hit. A row is judged by its median.\n"
-    return [head, table(("target", "workload", "reached", ""), body)]
+    text = [f"## Targets\n\n{hits} of {len(rows)} rows are hit. A row is judged by its median.\n"]
+    text.append(table(("target", "hit"), [(target, _hits(group)) for target, group in groups.items()]))
+    for target, group in groups.items():
+        body = [(row.workload, row.reached, "hit" if row.hit else "**miss**") for row in group]
+        text += [f"### {target[0].upper()}{target[1:]}\n", table(("workload", "reached", ""), body)]
+    return text
+
+
+def _hits(group: Sequence[targets.Row]) -> str:
+    return f"{sum(row.hit for row in group)} of {len(group)}"
 
 
 def _sections(

@@ -26,16 +26,21 @@ DOCUMENTS = [
             "docs/neighbours.md",
             "docs/tables.md",
             "docs/tuning.md",
+            "docs/how_it_works.md",
+            "docs/troubleshooting.md",
+            "docs/comparison.md",
         ),
     )
 ]
-# Their examples need readers that are run in processes of their own: `test_shards_readers.py`.
+# Their examples need readers that are run in processes of their own (`test_shards_readers.py`), or build on each other
+# (`test_tutorial.py`, `test_ranks_page.py`).
 PAGES = [
     *DOCUMENTS,
     *(
         ROOT / "docs" / f"{name}.md"
         for name in ("shards", "training_from_shards", "configuration", "jobs", "gpu", "benchmarks", "report")
     ),
+    *(ROOT / "docs" / f"{name}.md" for name in ("tutorial", "ranks")),
 ]
 EXAMPLES = [
     pytest.param(code, id=f"{document.name}-{number}")
