@@ -1,0 +1,90 @@
+"""The loops that are compared with and without writing: one that leaves a core free, and one that waits for a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lighter_async.cli.bench.loops import make_step
+from lighter_async.cli.demo.lightning import lightning
+from lighter_async.cli.demo.model import EdgesAndTextures, Prediction
+from lighter_async.cli.demo.photographs import Patches
+from lighter_async.cli.demo.runs import batches_of
+
+__all__ = ["STEP_SECONDS", "Loop", "make_loops"]
+
+STEP_SECONDS = 0.04
+"""How long a step waits for a device: about as long as one takes that predicts a batch of such patches."""
+
+_PATCHES = 4, 8  # one of so many, in a loop that waits and in one that computes
+_DIFFERENT = 4  # batches of predictions, which take turns
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A predict loop.
+
+    Attributes:
+        heading: What it does, for a table.
+        sentence: What it does, as the beginning of a sentence.
+        model: Its model.
+        patches: Its input.
+        one_thread: Whether PyTorch computes in one thread.
+    """
+
+    heading: str
+    sentence: str
+    model: Any
+    patches: Patches
+    one_thread: bool
+
+    @contextmanager
+    def threads(self) -> Iterator[None]:
+        """As many threads of PyTorch as the loop has."""
+        before = torch.get_num_threads()
+        if self.one_thread:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+class _Waits(lightning.LightningModule):  # type: ignore[misc]
+    """Sleeps in each step, as a loop does that waits for an accelerator, and returns predictions that exist already."""
+
+    def __init__(self, predictions: Sequence[Prediction]) -> None:
+        super().__init__()
+        self._predictions = predictions
+        self._step = make_step("device", STEP_SECONDS)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Prediction:
+        self._step.run()
+        found, names = self._predictions[batch_idx % len(self._predictions)], list(batch["name"])
+        return {"edges": found["edges"][: len(names)], "textures": found["textures"][: len(names)], "name": names}
+
+
+def make_loops(model: EdgesAndTextures, patches: Patches, batch_size: int, *, cores: int) -> list[Loop]:
+    """Both loops.
+
+    Args:
+        model: What the one computes, and what the other returns.
+        patches: The input, of which they take a part.
+        batch_size: Patches in a batch.
+        cores: Cores that the process may use.
+    """
+    waiting, computing = (patches.some(max(1, len(patches) // share)) for share in _PATCHES)
+    predictions: list[Prediction] = []
+    with torch.inference_mode():
+        for number, batch in zip(range(_DIFFERENT), batches_of(waiting, batch_size), strict=False):
+            if number == 0 or len(batch["name"]) == batch_size:
+                predictions.append(model.predict_step(batch, number))
+    computes = "A loop that computes in one thread" + (", and leaves a core free," if cores > 1 else "")
+    return [
+        Loop("computes in\none thread", computes, model, computing, True),
+        Loop("waits for\na device", "A loop that waits for a device", _Waits(predictions), waiting, False),
+    ]
