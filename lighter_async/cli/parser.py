@@ -30,9 +30,9 @@ The exit status is 0 if everything is stored as it should be, 1 if not, 2 if the
 _BENCH = """\
 Find out which backend, max_workers and queue_size suit a job on this machine.
 
-A plain loop does steps and hands a batch over after each, with every setting of a grid and, to compare, without
-writing; the runs take turns. The files go into a new folder that is removed afterwards. At the end it prints a table, a
-line to paste into code, and the reason for it.
+A plain loop does steps and hands a batch over after each, with every setting of a grid and, to compare, writing inline
+and without writing; the runs take turns. The files go into a new folder that is removed afterwards. At the end it
+prints a table, a line to paste into code, and the reason for it.
 """
 
 _DTYPES = ("bfloat16", "bool", "float16", "float32", "float64", "int16", "int32", "int64", "int8", "uint8")
