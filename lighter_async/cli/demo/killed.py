@@ -18,12 +18,13 @@ from lighter_async import read_manifest
 from lighter_async.cli.demo.ways import WriterOptions
 from lighter_async.cli.verify import print_report
 from lighter_async.cli.words import say
-from lighter_async.limits import DEFAULT_QUEUE_SIZE
 from lighter_async.manifest.verify import verify
 from lighter_async.targets.local import wait_until_free
 
 __all__ = ["kill_and_resume"]
 
+_JOB = "lighter_async.cli.demo.resumable"
+_QUEUED = 8  # one of so many patches
 _SHARE = 3  # a third of the patches is stored when the job is killed
 _SECONDS_BETWEEN = 0.02  # two looks at what is stored
 
@@ -44,11 +45,11 @@ def kill_and_resume(console: Console, folder: Path, *, patches: int, batch_size:
     Raises:
         KeyboardInterrupt: Ctrl-C. Nothing that was started goes on.
     """
-    job = ["-m", "lighter_async.cli.demo.resumable", str(folder), f"--patches={patches}", f"--batch-size={batch_size}"]
+    # A short queue, so that the loop is not far ahead of what is stored, however slow that is.
+    queue_size = min(writer.queue_size, max(1, patches // _QUEUED))
+    job = ["-m", _JOB, str(folder), f"--patches={patches}", f"--batch-size={batch_size}", f"--queue-size={queue_size}"]
     if writer.max_workers is not None:
         job.append(f"--max-workers={writer.max_workers}")
-    if writer.queue_size != DEFAULT_QUEUE_SIZE:
-        job.append(f"--queue-size={writer.queue_size}")
     shown = f"$ {shlex.join(['python', *job])}"
     try:
         console.print(shown)
