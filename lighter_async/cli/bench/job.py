@@ -51,7 +51,8 @@ def run_job(options: BenchOptions) -> None:
         format=options.format,
     )
     batches = make_batches(workload)
-    order = rounds(settings, options.repeats, inline=inline_writer(writer) is not None)
+    has_inline = inline_writer(writer) is not None
+    order = rounds(settings, options.repeats, inline=has_inline)
     count = sum(map(len, order))
     # No markup, since paths may contain brackets.
     console = Console(markup=False, highlight=False, soft_wrap=True)
@@ -64,8 +65,9 @@ def run_job(options: BenchOptions) -> None:
         console.print(machine_line())
         console.print(f"{workload}, into {options.directory}")
         job = Job(workload=workload, writer=writer, batches=batches, step=step, steps=plan.steps, folder=folder)
+        beside = ", inline writing and the loop without writing" if has_inline else " and the loop without writing"
         title = (
-            f"{len(settings)} settings, inline writing and none, {plan.steps} steps a run, {options.repeats} "
+            f"{len(settings)} settings{beside}, {plan.steps} steps a run, {options.repeats} "
             f"repeats taking turns: {count} runs, about {plan.seconds:.0f} s"
         )
         with progress(console, title, count, undisturbed=True) as tick:

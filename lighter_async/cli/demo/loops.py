@@ -18,7 +18,7 @@ from lighter_async.cli.demo.runs import batches_of
 __all__ = ["STEP_SECONDS", "Loop", "make_loops"]
 
 STEP_SECONDS = 0.04
-"""How long a step waits for a device: about as long as one takes that predicts a batch of such patches."""
+"""How long a step waits for a device."""
 
 _PATCHES = 4, 8  # one of so many, in a loop that waits and in one that computes
 _DIFFERENT = 4  # batches of predictions, which take turns
