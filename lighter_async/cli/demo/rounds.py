@@ -87,7 +87,7 @@ def run_rounds(
             for title in order.sample(list(ways), len(ways)):
                 taken[title] = _run(loop, ways[title], batch_size, folder / "run")
                 tick()
-            rounds.append(taken)
+            rounds.append({title: taken[title] for title in ways})
         others.note_round()
     return [compare(loop, rounds) for loop, rounds in zip(loops, found, strict=True)]
 
