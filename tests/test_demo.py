@@ -40,6 +40,7 @@ from lighter_async.types import WriterStats
 pytestmark = pytest.mark.long
 
 WAYS = (NOTHING, BACKGROUND, INLINE, BY_HAND)
+WRITER = WriterOptions(max_workers=None, queue_size=64)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_the_demos_table_tells_what_was_written(quick):
 
 
 def test_the_demo_compares_four_ways_to_write_in_two_loops(quick):
-    """With the seconds of each, and its ratio to the loop that writes nothing; runs as short as these advise nothing."""
+    """With the seconds of each, and its ratio to the loop that writes nothing; such short runs advise nothing."""
     _, told, _, _ = quick
     rows = {title: next(line for line in told.splitlines() if title in line) for title in WAYS}
     for title, row in rows.items():
@@ -229,7 +230,7 @@ def test_a_wrong_and_a_missing_file_fail_the_demo_by_name(tmp_path, monkeypatch,
 
 
 def test_the_demo_shows_progress_on_a_terminal_and_replaces_what_an_earlier_one_wrote(tmp_path, monkeypatch, capsys):
-    """Lightning's bar, with the queue beside it, and a bar for each comparison; no warning, and nothing is left over."""
+    """Lightning's bar, with the queue beside it, and a bar for each comparison; no warning, and nothing left over."""
     for folder in ("edges", "textures", "killed"):
         prepare_folder(tmp_path / folder)
         (tmp_path / folder / "earlier.png").write_bytes(b"")
@@ -269,7 +270,7 @@ def test_ctrl_c_ends_the_demo_cleanly(tmp_path):
     demo = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 60
-        while not any((tmp_path / "textures").rglob("*.pt")):
+        while not any((tmp_path / "textures").glob("[!.]*/*.pt")):
             assert demo.poll() is None, demo.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -302,14 +303,14 @@ def test_ctrl_c_while_the_job_is_to_be_killed_leaves_no_process(tmp_path, monkey
 
     monkeypatch.setattr(killed, "sleep", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        kill_and_resume(Console(file=io.StringIO()), tmp_path, patches=300, batch_size=8, writer=WriterOptions(None, 64))
+        kill_and_resume(Console(file=io.StringIO()), tmp_path, patches=300, batch_size=8, writer=WRITER)
     assert verify(tmp_path).is_sound
 
 
 def test_a_job_that_fails_by_itself_fails_the_demo(tmp_path, monkeypatch, capsys):
     """With the last line that it said."""
     monkeypatch.setattr(killed, "_JOB", "lighter_async.no_such_job")
-    assert not kill_and_resume(Console(), tmp_path, patches=3, batch_size=2, writer=WriterOptions(None, 64))
+    assert not kill_and_resume(Console(), tmp_path, patches=3, batch_size=2, writer=WRITER)
     complained = capsys.readouterr().err
     assert "the job that was to be killed ended by itself with status 1: " in complained
     assert "No module named lighter_async.no_such_job" in complained
@@ -362,7 +363,7 @@ def test_the_check_tells_each_way_in_which_a_file_can_be_wrong(tmp_path):
 def test_inline_ways_write_the_same(tmp_path, photographs):
     """Files of the same pixels and elements, so that only how they are written differs."""
     (loop, _) = make_loops(EdgesAndTextures(), Patches(photographs, 40), 4, cores=2)
-    together = ways(WriterOptions(None, 64))
+    together = ways(WRITER)
     for title in (INLINE, BY_HAND):
         rounds._run(loop, together[title], 4, tmp_path / "removed")
     assert not [*tmp_path.iterdir()]
@@ -377,7 +378,7 @@ def test_inline_ways_write_the_same(tmp_path, photographs):
 
 
 def test_the_loops_are_a_part_of_the_job(photographs):
-    """The one computes what the job does, in one thread; the other waits, and returns predictions of the same shapes."""
+    """The one computes what the job does, in one thread; the other waits, and returns predictions as large."""
     patches, threads = Patches(photographs, 80), torch.get_num_threads()
     computing, waiting = make_loops(EdgesAndTextures(), patches, 4, cores=2)
     assert (len(computing.patches), len(waiting.patches)) == (10, 20)

@@ -67,7 +67,9 @@ def rounds(settings: Sequence[Setting], repeats: int, *, inline: bool = True) ->
         inline: Whether each round has a run that writes inline, too.
     """
     order = random.Random(20)
-    turns: list[Setting | Literal["inline"]] = [*settings, *([INLINE] if inline else [])]
+    turns: list[Setting | Literal["inline"]] = list(settings)
+    if inline:
+        turns.append(INLINE)
     return [[*_with_baselines(order.sample(turns, len(turns))), None] for _ in range(repeats)]
 
 

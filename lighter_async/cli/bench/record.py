@@ -58,7 +58,7 @@ def save_record(
 ) -> None:
     """Write the machine, versions, workload, every run in order, the figures, and the recommendation.
 
-    Names end in their unit, seconds or bytes. `setting` is null for a run without writing, and for one that wrote inline.
+    Names end in their unit, seconds or bytes. `setting` is null for a run that wrote nothing, or inline.
 
     Raises:
         OSError: It cannot be written.

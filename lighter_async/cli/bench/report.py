@@ -69,7 +69,8 @@ def figures_table(figures: Sequence[Figures], inline: Inline | None, chosen: Set
 
 def inline_line(inline: Inline, chosen: Figures) -> str:
     """How the loop that writes each batch itself compares with the chosen setting."""
-    return f"Written inline, a long job would take {inline.slowdown.median / chosen.long_slowdown.median:.2f} times as long."
+    times = inline.slowdown.median / chosen.long_slowdown.median
+    return f"Written inline, a long job would take {times:.2f} times as long."
 
 
 def baseline_line(baseline: Baseline) -> str:

@@ -1,4 +1,4 @@
-"""The loops that are compared with and without writing: one that leaves a core free, and one that waits for a device."""
+"""The loops that writing is measured in: one that leaves a core free, and one that waits for a device."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The job that the demo kills. Run again, it predicts what is not stored yet.
-
-    python -m lighter_async.cli.demo.resumable DIR [--patches N] [--batch-size N] [--max-workers N] [--queue-size N]
-"""
+"""The job that the demo kills. Run again, it predicts what is not stored yet."""
 
 from __future__ import annotations
 

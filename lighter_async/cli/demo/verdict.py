@@ -42,9 +42,7 @@ def verdict(figures: Sequence[Compared], used: CoresInUse | None, *, cores: int)
 def _of_loop(figures: Compared, cores: int) -> str:
     slowdown = figures.ratios[BACKGROUND]
     if slowdown > _SAME:
-        why = judge(
-            {"the samples": figures.stats}, cores=cores, left_seconds=figures.left_seconds, slowdown=slowdown
-        )
+        why = judge({"the samples": figures.stats}, cores=cores, left_seconds=figures.left_seconds, slowdown=slowdown)
         reason = "" if why.bound == "model" else f" {why.sentence}"
         return f"{figures.loop.sentence} takes {slowdown:.1f} times as long with background writing.{reason}"
     if figures.ratios[INLINE] > _SAME * slowdown:
