@@ -112,15 +112,15 @@ def test_the_demo_kills_a_job_that_then_goes_on_with_what_is_missing(quick):
     lines = told.splitlines()
     commands = [number for number, line in enumerate(lines) if line.startswith("$ ")]
     assert lines[commands[0]] == lines[commands[1]]
-    assert lines[commands[0] + 1] == "killed with SIGKILL as soon as 25 of 75 patches were seen to be stored"
-    stored, predicted = re.match(r"(\d+) of 75 .*: predicted (\d+), .* none again$", lines[commands[1] + 1]).groups()
-    assert int(stored) >= 25
-    assert int(stored) + int(predicted) == 75
+    assert lines[commands[0] + 1] == "killed with SIGKILL as soon as 17 of 50 patches were seen to be stored"
+    stored, predicted = re.match(r"(\d+) of 50 .*: predicted (\d+), .* none again$", lines[commands[1] + 1]).groups()
+    assert int(stored) >= 17
+    assert int(stored) + int(predicted) == 50
     assert lines[commands[2]] == f"$ lighter-async verify {folder / 'killed'}"
     assert "sound: everything that was recorded is there, whole and unchanged" in lines
     report = verify(folder / "killed")
     assert report.is_sound
-    assert report.files == 150
+    assert report.files == 100
 
 
 def test_the_demo_is_calm_where_there_is_no_terminal(quick):
@@ -381,7 +381,7 @@ def test_the_loops_are_a_part_of_the_job(photographs):
     """The one computes what the job does, in one thread; the other waits, and returns predictions as large."""
     patches, threads = Patches(photographs, 80), torch.get_num_threads()
     computing, waiting = make_loops(EdgesAndTextures(), patches, 4, cores=2)
-    assert (len(computing.patches), len(waiting.patches)) == (10, 20)
+    assert 1 <= len(computing.patches) <= len(waiting.patches) == 10
     with computing.threads():
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == threads

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -20,7 +22,9 @@ __all__ = ["STEP_SECONDS", "Loop", "make_loops"]
 STEP_SECONDS = 0.04
 """How long a step waits for a device."""
 
-_PATCHES = 4, 8  # one of so many, in a loop that waits and in one that computes
+_SHARE = 8  # a loop has one of so many patches at most
+_WAITING_BATCHES = 12
+_COMPUTING_SECONDS = 0.9  # about as long as the one computes
 _DIFFERENT = 4  # batches of predictions, which take turns
 
 
@@ -77,14 +81,20 @@ def make_loops(model: EdgesAndTextures, patches: Patches, batch_size: int, *, co
         batch_size: Patches in a batch.
         cores: Cores that the process may use.
     """
-    waiting, computing = (patches.some(max(1, len(patches) // share)) for share in _PATCHES)
+    most = max(1, len(patches) // _SHARE)
+    waiting = patches.some(min(most, _WAITING_BATCHES * batch_size))
+    name = "A loop that computes in one thread" + (", and leaves a core free," if cores > 1 else "")
+    computing = Loop("computes in\none thread", name, model, patches.some(most), one_thread=True)
     predictions: list[Prediction] = []
-    with torch.inference_mode():
+    with torch.inference_mode(), computing.threads():
         for number, batch in zip(range(_DIFFERENT), batches_of(waiting, batch_size), strict=False):
             if number == 0 or len(batch["name"]) == batch_size:
+                began = perf_counter()
                 predictions.append(model.predict_step(batch, number))
-    computes = "A loop that computes in one thread" + (", and leaves a core free," if cores > 1 else "")
+                seconds = perf_counter() - began
+    # The last one's time, since the first one's is longer.
+    enough = min(most, ceil(_COMPUTING_SECONDS / seconds) * batch_size)
     return [
-        Loop("computes in\none thread", computes, model, computing, True),
-        Loop("waits for\na device", "A loop that waits for a device", _Waits(predictions), waiting, False),
+        replace(computing, patches=patches.some(enough)),
+        Loop("waits for\na device", "A loop that waits for a device", _Waits(predictions), waiting, one_thread=False),
     ]

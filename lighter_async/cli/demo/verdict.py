@@ -16,7 +16,7 @@ from lighter_async.other_programs import CoresInUse
 __all__ = ["verdict"]
 
 _SAME = 1.15  # times as long, or less
-_LEAST_SECONDS = 0.4  # of a loop without writing; in less, a moment's delay is more than the margin
+_LEAST_SECONDS = 0.25  # of a loop without writing; in less, a moment's delay is more than the margin
 
 _BUSY = (
     "A loop that keeps all cores busy gains little, for whoever writes needs a core, too. lighter-async bench measures "
