@@ -33,9 +33,9 @@ _KILLED_SHARE = 6  # one of so many patches
 
 _HOW = (
     "Medians of the seconds until all is stored, and of the ratios to the run of the same round that writes nothing. "
-    "The first loop runs the model above with torch.set_num_threads(1). The second one sleeps {milliseconds:g} ms a batch, "
-    "without the interpreter's lock, as a loop does that waits for an accelerator; its predictions were computed "
-    "before. Both are Lightning's."
+    "The first loop runs the model above with torch.set_num_threads(1). The second one sleeps {milliseconds:g} ms a "
+    "batch, without the interpreter's lock, as a loop does that waits for an accelerator; its predictions were "
+    "computed before. Both are Lightning's."
 )
 
 
