@@ -381,7 +381,7 @@ def test_the_loops_are_a_part_of_the_job(photographs):
     """The one computes what the job does, in one thread; the other waits, and returns predictions as large."""
     patches, threads = Patches(photographs, 80), torch.get_num_threads()
     computing, waiting = make_loops(EdgesAndTextures(), patches, 4, cores=2)
-    assert 1 <= len(computing.patches) <= len(waiting.patches) == 10
+    assert 1 <= len(computing.patches) <= len(waiting.patches) == 13
     with computing.threads():
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == threads
@@ -440,13 +440,13 @@ def test_figures_are_medians_of_ratios_within_a_round():
 
 @pytest.mark.parametrize("noise", [0.96, 1.0, 1.04, 1.1])
 def test_the_verdict_is_the_same_whatever_small_differences_there_are(noise):
-    """It has no figures, and what is within the margin counts as the same."""
+    """It has no figures, and none of them is near to a margin."""
     (told, *_) = verdict([compared(noise, 1.8 * noise, 3.0)], QUIET, cores=2)
-    assert told.startswith("A loop hardly notices background writing, while inline writing holds it up")
-    (told, *_) = verdict([compared(noise, 1.02, 2.0 * noise)], QUIET, cores=2)
-    assert told.endswith("nor inline writing with these writers, while Image.save and torch.save hold it up.")
-    (told, *_) = verdict([compared(noise, 1.04, 1.05)], QUIET, cores=2)
-    assert told == "A loop hardly notices background writing, nor inline writing."
+    assert told == "A loop hardly notices background writing. Inline writing holds it up, whatever the writers."
+    (told, *_) = verdict([compared(noise, 1.2, 1.8)], QUIET, cores=2)
+    assert told.endswith("writing. Image.save and torch.save hold it up, and the same writers inline less so.")
+    (told, *_) = verdict([compared(noise, 1.1, 1.2)], QUIET, cores=2)
+    assert told == "A loop hardly notices background writing. Inline writing costs it little, too."
 
 
 def test_a_loop_that_background_writing_slows_down_is_told_why():
