@@ -19,10 +19,8 @@ _SAME = 1.15  # times as long as without writing, or less
 _HELD_UP = 1.35  # times as long as in the background, or more
 _LEAST_SECONDS = 0.25  # of a loop without writing; in less, a moment's delay is more than the margin
 
-_BUSY = (
-    "A loop that keeps all cores busy gains little, for whoever writes needs a core, too. lighter-async bench measures "
-    "a loop like yours."
-)
+_CONCLUSION = "So write in the background where a core is idle."
+_BUSY = "A loop that keeps all cores busy gains little, since whoever writes needs a core, too."
 
 
 def verdict(figures: Sequence[Compared], used: CoresInUse | None, *, cores: int) -> list[str]:
@@ -37,7 +35,10 @@ def verdict(figures: Sequence[Compared], used: CoresInUse | None, *, cores: int)
         return [f"do not trust this run: other programs used {used.others:.1f} of {used.cores} cores"]
     if any(one.seconds[NOTHING] < _LEAST_SECONDS for one in figures):
         return ["These runs are too short to tell which way is faster: take more patches."]
-    return [*(_of_loop(one, cores) for one in figures), _BUSY]
+    told = [_of_loop(one, cores) for one in figures]
+    if all(one.ratios[BACKGROUND] <= _SAME for one in figures):
+        return [*told, f"{_CONCLUSION} {_BUSY}"]
+    return [*told, _BUSY]
 
 
 def _of_loop(figures: Compared, cores: int) -> str:
@@ -49,7 +50,7 @@ def _of_loop(figures: Compared, cores: int) -> str:
     if figures.ratios[INLINE] > _HELD_UP * slowdown:
         inline = "Inline writing holds it up, whatever the writers."
     elif figures.ratios[BY_HAND] > _HELD_UP * slowdown:
-        inline = "Image.save and torch.save hold it up, and the same writers inline less so."
+        inline = "Inline, Image.save and torch.save hold it up, and the same writers less so."
     else:
         inline = "Inline writing costs it little, too."
     return f"{figures.loop.sentence} hardly notices background writing. {inline}"
