@@ -15,7 +15,7 @@ from lighter_async.cli.demo.folders import prepare_folder
 from lighter_async.cli.demo.killed import kill_and_resume
 from lighter_async.cli.demo.loops import STEP_SECONDS, make_loops
 from lighter_async.cli.demo.model import EdgesAndTextures
-from lighter_async.cli.demo.others import Others
+from lighter_async.cli.demo.others import Others, is_much
 from lighter_async.cli.demo.photographs import PATCH_PIXELS, Patches, load_photographs
 from lighter_async.cli.demo.report import costs_table
 from lighter_async.cli.demo.rounds import ROUNDS, run_rounds
@@ -65,7 +65,7 @@ def run_job(options: DemoOptions) -> int:
         f"batches of {size}, on {counted(usable_cores(), 'core')}"
     )
 
-    console.print("\n1. A real job: Lightning predicts all patches, and two FileWriters write in the background")
+    console.print("\n1. Lightning predicts all patches, and two FileWriters write in the background")
     if not run_and_check(
         console, folders, options.output, model=model, patches=patches, batch_size=size, options=writer
     ):
@@ -97,8 +97,10 @@ def _compare_ways(
             figures = run_rounds(loops, compared, batch_size, folder, others=others, tick=tick)
     console.print(costs_table(figures))
     used = others.used
-    told = "" if used is None else f" Other programs used {used.others:.2f} of {counted(used.cores, 'core')} meanwhile."
-    for text in (_HOW.format(milliseconds=1e3 * STEP_SECONDS) + told, *verdict(figures, used, cores=usable_cores())):
+    how = _HOW.format(milliseconds=1e3 * STEP_SECONDS)
+    if used is not None and not is_much(used):
+        how += f" Other programs used {used.others:.2f} of {counted(used.cores, 'core')} meanwhile."
+    for text in (how, *verdict(figures, used, cores=usable_cores())):
         console.print(f"\n{text}", soft_wrap=False)
 
 

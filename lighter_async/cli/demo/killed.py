@@ -15,16 +15,17 @@ from time import sleep
 from rich.console import Console
 
 from lighter_async import read_manifest
+from lighter_async.cli.demo.resumable import BATCH_SIZE
 from lighter_async.cli.demo.ways import WriterOptions
 from lighter_async.cli.verify import print_report
 from lighter_async.cli.words import say
+from lighter_async.limits import DEFAULT_QUEUE_SIZE
 from lighter_async.manifest.verify import verify
 from lighter_async.targets.local import wait_until_free
 
 __all__ = ["kill_and_resume"]
 
 _JOB = "lighter_async.cli.demo.resumable"
-_QUEUED = 8  # one of so many patches
 _SHARE = 3  # a third of the patches is stored when the job is killed
 _SECONDS_BETWEEN = 0.02  # two looks at what is stored
 
@@ -45,11 +46,14 @@ def kill_and_resume(console: Console, folder: Path, *, patches: int, batch_size:
     Raises:
         KeyboardInterrupt: Ctrl-C. Nothing that was started goes on.
     """
-    # A short queue, so that the loop is not far ahead of what is stored, however slow that is.
-    queue_size = min(writer.queue_size, max(1, patches // _QUEUED))
-    job = ["-m", _JOB, str(folder), f"--patches={patches}", f"--batch-size={batch_size}", f"--queue-size={queue_size}"]
-    if writer.max_workers is not None:
-        job.append(f"--max-workers={writer.max_workers}")
+    job = ["-m", _JOB, str(folder), f"--patches={patches}"]
+    for option, value, usual in (
+        ("batch-size", batch_size, BATCH_SIZE),
+        ("max-workers", writer.max_workers, None),
+        ("queue-size", writer.queue_size, DEFAULT_QUEUE_SIZE),
+    ):
+        if value != usual:
+            job.append(f"--{option}={value}")
     shown = f"$ {shlex.join(['python', *job])}"
     try:
         console.print(shown)

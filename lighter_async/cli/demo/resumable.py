@@ -17,7 +17,12 @@ from lighter_async.cli.demo.photographs import Patches, load_photographs
 from lighter_async.cli.demo.runs import batches_of, run_lightning
 from lighter_async.limits import DEFAULT_QUEUE_SIZE
 
-__all__ = ["main"]
+__all__ = ["BATCH_SIZE", "main"]
+
+BATCH_SIZE = 32
+"""Patches in a batch, unless the command line says otherwise."""
+
+_QUEUED = 8  # one of so many patches
 
 
 class _Predicted(lightning.Callback):  # type: ignore[misc]
@@ -35,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--patches", type=int)
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
     parser.add_argument("--max-workers", type=int)
     parser.add_argument("--queue-size", type=int, default=DEFAULT_QUEUE_SIZE)
     options = parser.parse_args(arguments)
@@ -52,13 +57,14 @@ def main(arguments: Sequence[str]) -> int:
             name_key="name",
             resume=True,
             max_workers=options.max_workers,
-            queue_size=options.queue_size,
+            # Short, so that the loop is not far ahead of what is stored, however slow that is.
+            queue_size=min(options.queue_size, max(1, len(patches) // _QUEUED)),
         )
         run_lightning(EdgesAndTextures().eval(), batches_of(patches, options.batch_size, left), [predicted, writer])
     again = len(stored.intersection(predicted.names))
     print(
-        f"{len(stored):,} of {len(patches):,} patches were stored before: predicted {len(predicted.names):,}, and of "
-        f"those stored {again or 'none'} again"
+        f"{len(stored):,} of {len(patches):,} patches were stored before; predicted {len(predicted.names):,}, "
+        f"{again or 'none'} of them a second time"
     )
     return 0
 
