@@ -113,7 +113,8 @@ def test_the_demo_kills_a_job_that_then_goes_on_with_what_is_missing(quick):
     commands = [number for number, line in enumerate(lines) if line.startswith("$ ")]
     assert lines[commands[0]] == lines[commands[1]]
     assert lines[commands[0] + 1] == "killed with SIGKILL as soon as 17 of 50 patches were seen to be stored"
-    stored, predicted = re.match(r"(\d+) of 50 .*; predicted (\d+), none of them a second time$", lines[commands[1] + 1]).groups()
+    said = re.match(r"(\d+) of 50 .*; predicted (\d+), none of them a second time$", lines[commands[1] + 1])
+    stored, predicted = said.groups()
     assert int(stored) >= 17
     assert int(stored) + int(predicted) == 50
     assert lines[commands[2]] == f"$ lighter-async verify {folder / 'killed'}"
