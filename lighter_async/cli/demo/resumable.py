@@ -50,17 +50,16 @@ def main(arguments: Sequence[str]) -> int:
     left = pending(patches, options.folder, names=patches.name)
     stored = read_manifest(options.folder).names()
     predicted = _Predicted()
-    if len(left):
-        writer = FileWriter(
-            options.folder,
-            {"edges": "image_2d", "textures": "tensor"},
-            name_key="name",
-            resume=True,
-            max_workers=options.max_workers,
-            # Short, so that the loop is not far ahead of what is stored, however slow that is.
-            queue_size=min(options.queue_size, max(1, len(patches) // _QUEUED)),
-        )
-        run_lightning(EdgesAndTextures().eval(), batches_of(patches, options.batch_size, left), [predicted, writer])
+    writer = FileWriter(
+        options.folder,
+        {"edges": "image_2d", "textures": "tensor"},
+        name_key="name",
+        resume=True,
+        max_workers=options.max_workers,
+        # Short, so that the loop is not far ahead of what is stored, however slow that is.
+        queue_size=min(options.queue_size, max(1, len(patches) // _QUEUED)),
+    )
+    run_lightning(EdgesAndTextures().eval(), batches_of(patches, options.batch_size, left), [predicted, writer])
     again = len(stored.intersection(predicted.names))
     print(
         f"{len(stored):,} of {len(patches):,} patches were stored before; predicted {len(predicted.names):,}, "
