@@ -21,7 +21,7 @@ from skimage import data
 from lighter_async import BackgroundWriter, read_manifest
 from lighter_async.callback.progress import Progress
 from lighter_async.cli import main
-from lighter_async.cli.demo import checked, killed, rounds
+from lighter_async.cli.demo import checked, job, killed, rounds
 from lighter_async.cli.demo.differences import differing_files
 from lighter_async.cli.demo.folders import files_below, prepare_folder
 from lighter_async.cli.demo.killed import kill_and_resume
@@ -39,6 +39,7 @@ from lighter_async.types import WriterStats
 
 pytestmark = pytest.mark.long
 
+SMALL = 120  # patches
 WAYS = (NOTHING, BACKGROUND, INLINE, BY_HAND)
 WRITER = WriterOptions(max_workers=None, queue_size=64)
 
@@ -48,54 +49,65 @@ def photographs():
     return load_photographs()
 
 
-@pytest.fixture(autouse=True)
-def _no_pause(monkeypatch):
-    """The workers need no time to start where nothing is measured."""
-    monkeypatch.setattr(rounds, "_START_SECONDS", 0)
+def be_brief(patch):
+    """Have one round of each way to write; the workers need no time to start where nothing is measured."""
+    patch.setattr(rounds, "_START_SECONDS", 0)
+    for module in (job, rounds):
+        patch.setattr(module, "ROUNDS", 1)
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    """The quick demo's exit code, output and folder."""
+def small(tmp_path_factory):
+    """The exit code, output and folder of a demo of few patches, all of which the job has that is killed."""
     folder = tmp_path_factory.mktemp("demo") / "out"
     told, complained = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rounds, "_START_SECONDS", 0)
+        be_brief(patch)
+        patch.setattr(job, "_KILLED_SHARE", 1)
         with contextlib.redirect_stdout(told), contextlib.redirect_stderr(complained):
-            code = main(["demo", "--quick", "--output", str(folder)])
+            code = main(["demo", f"--patches={SMALL}", "--batch-size=8", "--output", str(folder)])
     return code, told.getvalue(), complained.getvalue(), folder
 
 
-def test_the_quick_demo_succeeds_and_says_that_every_file_is_right(quick):
-    """Three hundred patches, two files each."""
-    code, told, _, _ = quick
+def test_the_demo_succeeds_and_says_that_every_file_is_right(small):
+    """Two files of each patch."""
+    code, told, _, _ = small
     assert code == 0
-    assert "300 patches of 96 x 96 pixels from 18 photographs" in told
-    assert "all 600 files equal the synchronous run" in told
+    assert "120 patches of 96 x 96 pixels from 18 photographs" in told
+    assert "all 240 files equal the synchronous run" in told
 
 
-def test_the_demo_writes_two_files_a_patch_and_nothing_else(quick, photographs):
+def test_the_quick_demo_takes_three_hundred_patches(monkeypatch):
+    """Unless it is told how many."""
+    taken = []
+    monkeypatch.setattr("lighter_async.cli.demo.run_demo", lambda options: taken.append(options.patches))
+    for arguments in ([], ["--quick"], ["--quick", "--patches=7"]):
+        main(["demo", *arguments])
+    assert taken == [None, 300, 7]
+
+
+def test_the_demo_writes_two_files_a_patch_and_nothing_else(small, photographs):
     """They are named by photograph and position."""
-    *_, folder = quick
-    names = Patches(photographs, 300).names()
+    *_, folder = small
+    names = Patches(photographs, SMALL).names()
     assert files_below(folder / "edges") == {f"{name}.png" for name in names}
     assert files_below(folder / "textures") == {f"{name}.pt" for name in names}
     assert {entry.name for entry in folder.iterdir()} == {"edges", "textures", "killed", "contact-sheet.png"}
 
 
-def test_the_demos_table_tells_what_was_written(quick):
+def test_the_demos_table_tells_what_was_written(small):
     """Samples, files, MB, seconds, waiting and the queue's peak."""
-    _, told, _, folder = quick
+    _, told, _, folder = small
     for heading in ("samples", "files", "MB", "seconds", "loop waited", "peak queue"):
         assert heading in told
     row = next(line for line in told.splitlines() if line.strip().startswith("edges "))
     megabytes = sum(path.stat().st_size for path in (folder / "edges").rglob("*.png")) / 1e6
-    assert row.split()[:4] == ["edges", "300", "300", f"{megabytes:.1f}"]
+    assert row.split()[:4] == ["edges", "120", "120", f"{megabytes:.1f}"]
 
 
-def test_the_demo_compares_four_ways_to_write_in_two_loops(quick):
+def test_the_demo_compares_four_ways_to_write_in_two_loops(small):
     """With the seconds of each, and its ratio to the loop that writes nothing; such short runs advise nothing."""
-    _, told, _, _ = quick
+    _, told, _, _ = small
     rows = {title: next(line for line in told.splitlines() if title in line) for title in WAYS}
     for title, row in rows.items():
         figures = [float(cell) for cell in row.partition(title)[2].split()]
@@ -106,27 +118,28 @@ def test_the_demo_compares_four_ways_to_write_in_two_loops(quick):
     assert "too short to tell" in told or "do not trust this run" in told
 
 
-def test_the_demo_kills_a_job_that_then_goes_on_with_what_is_missing(quick):
+def test_the_demo_kills_a_job_that_then_goes_on_with_what_is_missing(small):
     """The same command twice, and what is there in the end is whole."""
-    _, told, _, folder = quick
+    _, told, _, folder = small
     lines = told.splitlines()
     commands = [number for number, line in enumerate(lines) if line.startswith("$ ")]
     assert lines[commands[0]] == lines[commands[1]]
-    assert lines[commands[0] + 1] == "killed with SIGKILL as soon as 17 of 50 patches were seen to be stored"
-    said = re.match(r"(\d+) of 50 .*; predicted (\d+), none of them a second time$", lines[commands[1] + 1])
+    assert lines[commands[0] + 1] == "killed with SIGKILL as soon as 40 of 120 patches were seen to be stored"
+    said = re.match(r"(\d+) of 120 .*; predicted (\d+), none of them a second time$", lines[commands[1] + 1])
     stored, predicted = said.groups()
-    assert int(stored) >= 17
-    assert int(stored) + int(predicted) == 50
+    assert int(stored) >= 40
+    assert int(predicted) > 0
+    assert int(stored) + int(predicted) == 120
     assert lines[commands[2]] == f"$ lighter-async verify {folder / 'killed'}"
     assert "sound: everything that was recorded is there, whole and unchanged" in lines
     report = verify(folder / "killed")
     assert report.is_sound
-    assert report.files == 100
+    assert report.files == 240
 
 
-def test_the_demo_is_calm_where_there_is_no_terminal(quick):
+def test_the_demo_is_calm_where_there_is_no_terminal(small):
     """A log keeps no bars, control codes or advice of other packages."""
-    _, told, complained, _ = quick
+    _, told, complained, _ = small
     assert complained == ""
     assert "\x1b" not in told
     assert "\r" not in told
@@ -135,9 +148,9 @@ def test_the_demo_is_calm_where_there_is_no_terminal(quick):
         assert noise not in told
 
 
-def test_the_contact_sheet_shows_every_photograph(quick):
+def test_the_contact_sheet_shows_every_photograph(small):
     """It is named in the output, and each third of its columns holds something else than background."""
-    _, told, _, folder = quick
+    _, told, _, folder = small
     assert str(folder / "contact-sheet.png") in told
     with Image.open(folder / "contact-sheet.png") as sheet:
         pixels = np.asarray(sheet.convert("RGB")).astype(int)
@@ -147,11 +160,11 @@ def test_the_contact_sheet_shows_every_photograph(quick):
         assert third.std() > 40
 
 
-def test_the_edges_are_those_of_another_implementation(quick, photographs):
+def test_the_edges_are_those_of_another_implementation(small, photographs):
     """SciPy's binomial smoothing and Sobel gradient give the same pixels, to the rounding of one level."""
-    *_, folder = quick
-    patches = Patches(photographs, 300)
-    for index in range(0, 300, 37):
+    *_, folder = small
+    patches = Patches(photographs, SMALL)
+    for index in range(0, SMALL, 13):
         patch = patches[index]
         found = []
         for channel in patch["image"].double().numpy():
@@ -164,7 +177,7 @@ def test_the_edges_are_those_of_another_implementation(quick, photographs):
         assert np.abs(stored - np.floor(np.stack(found, axis=-1))).max() <= 1
 
 
-def test_the_textures_tell_the_orientation(quick):
+def test_the_textures_tell_the_orientation(small):
     """Stripes answer in the channel of their own direction and wavelength, and a flat patch in none."""
     model = EdgesAndTextures()
     x = torch.arange(PATCH_PIXELS).expand(PATCH_PIXELS, PATCH_PIXELS)
@@ -174,7 +187,7 @@ def test_the_textures_tell_the_orientation(quick):
         assert textures.mean(dim=(0, 2, 3)).argmax() == channel
     _, flat = model(torch.full((1, 3, PATCH_PIXELS, PATCH_PIXELS), 0.7))
     assert flat.abs().max() < 1e-6
-    *_, folder = quick
+    *_, folder = small
     stored = torch.load(next((folder / "textures").rglob("*.pt")), weights_only=True)
     assert stored.shape == (16, 16, 16)
     assert stored.dtype == torch.float32
@@ -230,25 +243,40 @@ def test_a_wrong_and_a_missing_file_fail_the_demo_by_name(tmp_path, monkeypatch,
     assert (folder / "edges/mine.txt").read_text() == "not the demo's"
 
 
-def test_the_demo_shows_progress_on_a_terminal_and_replaces_what_an_earlier_one_wrote(tmp_path, monkeypatch, capsys):
-    """Lightning's bar, with the queue beside it, and a bar for each comparison; no warning, and nothing left over."""
+def test_the_demo_shows_progress_on_a_terminal_until_it_is_interrupted(tmp_path, monkeypatch, capsys):
+    """Lightning's bar, with the queue beside it, and a bar for each comparison; nothing is left of an earlier demo.
+
+    Ctrl-C ends the job that is to be killed, and its helpers once they have stored what they were handed.
+    """
     for folder in ("edges", "textures", "killed"):
         prepare_folder(tmp_path / folder)
         (tmp_path / folder / "earlier.png").write_bytes(b"")
+
+    def interrupted(seconds):
+        time.sleep(seconds)
+        if read_manifest(tmp_path / "killed").names():
+            raise KeyboardInterrupt
+
+    be_brief(monkeypatch)
+    monkeypatch.setattr(job, "_KILLED_SHARE", 1)
+    monkeypatch.setattr(killed, "sleep", interrupted)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "140")
     monkeypatch.setattr("lighter_async.callback.progress._SECONDS_BETWEEN", 0)
     options = ["--patches=40", "--batch-size=4", "--max-workers=1", "--queue-size=6"]
-    assert main(["demo", *options, f"--output={tmp_path}"]) == 0
+    assert main(["demo", *options, f"--output={tmp_path}"]) == 130
     captured = capsys.readouterr()
-    assert captured.err == ""
+    assert captured.err == "lighter-async: interrupted\n"
     assert "Predicting (queue " in captured.out
     assert "10/10" in captured.out  # batches
     assert "80/80" in captured.out  # files read back
-    assert "24/24" in captured.out  # runs that are compared
+    assert "8/8" in captured.out  # runs that are compared
     assert len(files_below(tmp_path / "edges")) == 40
     assert not [*tmp_path.rglob("earlier.png")]
+    assert verify(tmp_path / "killed").is_sound
+    with BackgroundWriter("text", tmp_path / "killed"):
+        pass  # removes the lock of the job that was ended
 
 
 def test_an_output_that_cannot_be_made_is_one_line(tmp_path, capsys):
@@ -292,23 +320,6 @@ def test_ctrl_c_ends_the_demo_cleanly(tmp_path):
         with Image.open(tmp_path / "edges" / name) as png:
             png.load()
     assert {entry.name for entry in tmp_path.iterdir()} == {"edges", "killed", "textures"}
-
-
-def test_ctrl_c_while_the_job_is_to_be_killed_leaves_no_process(tmp_path, monkeypatch):
-    """Neither the job nor its helpers, which store what they were handed."""
-    monkeypatch.setattr(rounds, "_START_SECONDS", 0)
-
-    def interrupted(seconds):
-        time.sleep(seconds)
-        if read_manifest(tmp_path).names():
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(killed, "sleep", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        kill_and_resume(Console(file=io.StringIO()), tmp_path, patches=300, batch_size=8, writer=WRITER)
-    assert verify(tmp_path).is_sound
-    with BackgroundWriter("text", tmp_path):
-        pass  # removes the lock of the job that was killed
 
 
 def test_a_job_that_fails_by_itself_fails_the_demo(tmp_path, monkeypatch, capsys):
