@@ -21,9 +21,9 @@ from lighter_async.cli import main
 from lighter_async.cli.bench import loops, runs
 from lighter_async.cli.bench import workload as workload_module
 from lighter_async.cli.bench.choice import choose
-from lighter_async.cli.bench.figures import Figures, Spread, baseline_of, figures_of
+from lighter_async.cli.bench.figures import Figures, Inline, Spread, baseline_of, figures_of, inline_of
 from lighter_async.cli.bench.folders import fresh_folder, insist
-from lighter_async.cli.bench.grid import Setting, rounds
+from lighter_async.cli.bench.grid import INLINE, Setting, rounds
 from lighter_async.cli.bench.loops import make_step
 from lighter_async.cli.bench.plan import Cost, make_plan
 from lighter_async.cli.bench.runs import Run
@@ -85,8 +85,10 @@ def test_a_run_ends_with_a_table_and_a_line_for_the_code(kind, arguments, disk, 
     assert "slow-down" in captured.out
     assert "Without writing the loop took" in captured.out
     lines = captured.out.splitlines()
+    assert len([line for line in lines if line.startswith("inline ")]) == 1
     line = lines.index('FileWriter(..., backend="thread", max_workers=1, queue_size=4)')
     assert lines[line + 1].startswith("It is the only setting that was run")
+    assert lines[line + 2].startswith("Written inline, a long job would take ")
 
 
 def test_every_backend_is_compared_unless_some_are_named(disk, tmp_path, capsys):
@@ -112,6 +114,7 @@ def test_the_json_file_holds_machine_workload_and_every_run(disk, tmp_path, caps
         "workload",
         "baseline",
         "settings",
+        "inline",
         "runs",
         "recommendation",
     }
@@ -122,7 +125,9 @@ def test_the_json_file_holds_machine_workload_and_every_run(disk, tmp_path, caps
     assert expected.items() <= {**record["workload"]}.items()
     written = [run for run in record["runs"] if run["setting"]]
     assert len(written) == 2 * 3
-    assert len(record["runs"]) == len(written) + 2 * 3
+    inline = [run for run in record["runs"] if run["inline"]]
+    assert len(inline) == 3
+    assert len(record["runs"]) == len(written) + len(inline) + 2 * 3
     for run in written:
         assert run["total_seconds"] >= run["loop_seconds"] > 0
         assert run["stats"]["accepted"] == run["stats"]["written"] == 6
@@ -130,6 +135,9 @@ def test_the_json_file_holds_machine_workload_and_every_run(disk, tmp_path, caps
     for one in record["settings"]:
         speeds = sorted(6 / run["total_seconds"] for run in written if run["setting"] == one["setting"])
         assert one["samples_per_second"] == pytest.approx({"least": speeds[0], "median": speeds[1], "most": speeds[2]})
+    assert {run["stored_bytes"] for run in inline} == {run["stored_bytes"] for run in written}
+    speeds = sorted(6 / run["total_seconds"] for run in inline)
+    assert list(record["inline"]["samples_per_second"].values()) == pytest.approx([speeds[1], speeds[0], speeds[2]])
     chosen = Setting(**record["recommendation"]["setting"])
     assert record["recommendation"]["line"] == f"FileWriter(..., {chosen})"
 
@@ -165,7 +173,7 @@ def test_progress_is_shown_on_a_terminal(disk, monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
     assert bench(disk, *ONE) == 0
-    assert "3/3" in capsys.readouterr().out
+    assert "4/4" in capsys.readouterr().out
 
 
 def test_the_table_fits_a_terminal_of_80_columns(disk, monkeypatch, capsys):
@@ -198,6 +206,9 @@ def own(tmp_path, monkeypatch):
             if path.name.startswith("000001"):
                 raise ValueError("no more of this")
 
+        async def asynchronous(path, value):
+            path.write_bytes(value.numpy().tobytes())
+
         late_names = []
         nothing = 3
     """
@@ -222,6 +233,20 @@ def test_a_sample_that_is_not_written_ends_the_bench(own, disk, monkeypatch, cap
     monkeypatch.setattr("lighter_async.cli.bench.job.try_out", lambda *_: Cost(0.001, 1000))
     assert bench(disk, *ONE, "--format=own_writers:late") == 1
     assert "no more of this" in capsys.readouterr().err
+
+
+def test_an_async_function_has_no_inline_row(own, disk, capsys):
+    """It cannot be called by a plain loop."""
+    assert bench(disk, *ONE, "--format=own_writers:asynchronous") == 0
+    assert "inline" not in capsys.readouterr().out
+
+
+def test_a_sample_that_is_not_written_inline_ends_the_bench(own, disk, monkeypatch, capsys):
+    """In the same way."""
+    monkeypatch.setattr("lighter_async.cli.bench.job.try_out", lambda *_: Cost(0.001, 1000))
+    monkeypatch.setattr("lighter_async.cli.bench.job.rounds", lambda *_, **__: [[INLINE]])
+    assert bench(disk, *ONE, "--format=own_writers:late") == 1
+    assert "writer 'own_writers:late' failed inline: ValueError: no more of this" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -263,7 +288,7 @@ def test_a_format_that_is_none_is_refused(name, reason, own, disk, capsys):
         (["--shape=100000,100000,100"], "--shape, --batch-size: a batch of 32000.0 GB is more than an eighth"),
         (["--format=image_2d", "--shape=5,8,8"], "--format, --shape, --dtype: 'image_2d' cannot write a sample of"),
         (["--format=image_2d", "--dtype=int64"], "could mean labels or intensities"),
-        (["--quick", "--step-ms=5000", "--shape=4"], "--quick: 21 runs of 2 steps would take"),
+        (["--quick", "--step-ms=5000", "--shape=4"], "--quick: 24 runs of 2 steps would take"),
     ],
 )
 def test_wrong_options_are_named_with_the_way_out(arguments, complaint, disk, monkeypatch, capsys):
@@ -507,18 +532,19 @@ def test_a_waiting_step_ends_at_its_deadline(monkeypatch):
 GRID = [Setting(backend, workers, size) for backend in ("thread", "process") for workers in (1, 2) for size in (8, 64)]
 
 
-def test_every_round_has_every_setting_between_runs_without_writing():
+def test_every_round_has_every_setting_and_inline_writing_between_runs_without_writing():
     """At both ends and after three at most; rounds differ in their order."""
     found = rounds(GRID, 3)
     assert len(found) == 3
     assert found == rounds(GRID, 3)
     assert found[0] != found[1]
     for order in found:
-        assert Counter(one for one in order if one is not None) == Counter(GRID)
+        assert Counter(one for one in order if one is not None) == Counter([*GRID, INLINE])
         assert order[0] is order[-1] is None
         gaps = "".join("-" if one is None else "x" for one in order)
         assert max(map(len, gaps.split("-"))) <= 3
         assert "--" not in gaps
+    assert all(INLINE not in order for order in rounds(GRID, 3, inline=False))
 
 
 def options(**changes):
@@ -534,6 +560,11 @@ def test_a_run_lasts_about_as_long_as_asked_for():
     assert make_plan(options(seconds=2.0), Cost(0.1, 10), GRID, order).steps == 20
     assert make_plan(options(seconds=0.01), Cost(0.1, 10), GRID, order).steps == 2
     assert make_plan(options(steps=7), Cost(0.1, 10), GRID, order).steps == 7
+
+
+def test_writing_inline_is_expected_to_take_the_loops_time_and_its_own():
+    """One after the other."""
+    assert make_plan(options(steps=7), Cost(0.1, 10), GRID, [None, INLINE]).seconds == pytest.approx(7 * (0.02 + 0.12))
 
 
 def test_the_plan_counts_what_the_largest_run_stores():
@@ -605,6 +636,17 @@ def test_slow_downs_are_relative_to_the_same_round():
     assert one.peak_bytes == 3000
     assert baseline_of(found).noise == pytest.approx(0.5 / 4.0)
     assert baseline_of(found).loop_seconds == Spread(2.95, 2.0, 4.4)
+
+
+def test_inline_writing_is_compared_with_the_same_round():
+    """As the settings are; without such runs there is nothing to compare."""
+    inline = dataclasses.replace(alone(0, 3.0), stored_bytes=6_000_000, inline=True)
+    found = [alone(0, 2.0), inline, alone(0, 2.0), alone(1, 4.0), dataclasses.replace(inline, round=1)]
+    assert inline_of(found, workload(batch_size=8), steps=10) == Inline(
+        Spread(1.125, 0.75, 1.5), Spread(*[pytest.approx(80 / 3)] * 3), Spread(2.0, 2.0, 2.0)
+    )
+    assert baseline_of(found).loop_seconds == Spread(2.0, 2.0, 4.0)
+    assert inline_of(found[:1], workload(batch_size=8), steps=10) is None
 
 
 def test_a_backlog_counts_as_slow_down_in_a_long_job():

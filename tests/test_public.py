@@ -296,7 +296,7 @@ ABOVE = {
     "resume": {"errors", "manifest", "names", "notices", "same", "store", "targets"},
     "results": {"errors", "manifest", "npy", "store", "tables", "writers"},
     "report": {"errors", "files", "locks", "manifest", "names", "store", "workers"},
-    "cli": {*BELOW, "aio", "callback", "report"},
+    "cli": {*BELOW, "aio", "callback", "report", "resume"},
     "testing": {*BELOW},
 }
 # The same within a room that has several ideas.

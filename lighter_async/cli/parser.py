@@ -13,19 +13,26 @@ from lighter_async.limits import DEFAULT_QUEUE_SIZE
 __all__ = ["make_parser"]
 
 _DEMO = """\
-Predict over photographs and write the results in the background.
+Predict over photographs and write the results in the background, in less than a minute.
 
 The photographs that scikit-image ships are cut into overlapping patches. A model with fixed weights finds their edges
 and their textures in a Lightning Trainer's predict, on the CPU, and two FileWriters write them: a PNG and a .pt file
-per patch. Afterwards every file is compared with what the same model gives in a plain loop that writes inline.
+per patch. Then every file is compared with what the same model gives in a plain loop that writes inline.
+
+Ways to write take turns in three rounds: none, in the background, inline, and inline as it is often written first, with
+Image.save and torch.save. A table tells what each of them costs a loop that leaves a core free, and one that waits for
+a device. Last, a job is killed with SIGKILL in the middle, the same command is run again, and what it has stored is
+verified.
+
+The exit status is 0 if everything is stored as it should be, 1 if not, 2 if the demo cannot run here.
 """
 
 _BENCH = """\
 Find out which backend, max_workers and queue_size suit a job on this machine.
 
-A plain loop does steps and hands a batch over after each, with every setting of a grid and, to compare, without
-writing; the runs take turns. The files go into a new folder that is removed afterwards. At the end it prints a table, a
-line to paste into code, and the reason for it.
+A plain loop does steps and hands a batch over after each, with every setting of a grid and, to compare, writing inline
+and without writing; the runs take turns. The files go into a new folder that is removed afterwards. At the end it
+prints a table, a line to paste into code, and the reason for it.
 """
 
 _DTYPES = ("bfloat16", "bool", "float16", "float32", "float64", "int16", "int32", "int64", "int8", "uint8")
@@ -80,7 +87,7 @@ def _add_demo(commands: argparse._SubParsersAction[OptionParser]) -> None:
     )
     demo.add_argument("--quick", action="store_true", help="300 patches, unless --patches says otherwise")
     demo.add_argument("--batch-size", type=_count, default=32, metavar="N", help="patches a batch (default: 32)")
-    writers = demo.add_argument_group("each of the two writers")
+    writers = demo.add_argument_group("each writer")
     demo.explain(writers.add_argument("--max-workers", type=_count, metavar="N"), "max_workers", "")
     demo.explain(
         writers.add_argument("--queue-size", type=_count, default=DEFAULT_QUEUE_SIZE, metavar="N"),

@@ -18,7 +18,7 @@ from lighter_async.store import source_of
 from lighter_async.targets.table import write_again
 from lighter_async.workers.quarantine import kept_in
 
-__all__ = ["run_verify"]
+__all__ = ["print_report", "run_verify"]
 
 _SHOWN = 20
 
@@ -70,7 +70,7 @@ def run_verify(directory: Path, *, as_json: bool, repair: bool, workers: int | N
     if as_json:
         print(json.dumps(_as_json(report, left), indent=1))
     else:
-        _print(report, left)
+        print_report(report, left)
     for reason in left or ():
         say(f"this is in the way of what is to be stored again, and has to be removed by hand: {reason}")
     return 1 if left or (left is None and not report.is_sound) else 0
@@ -112,7 +112,13 @@ def _ranks(report: Report) -> dict[str, dict[str, int]]:
     return dict(sorted(ranks.items(), key=lambda item: int(item[0])))
 
 
-def _print(report: Report, left: Sequence[OSError] | None) -> None:
+def print_report(report: Report, left: Sequence[OSError] | None = None) -> None:
+    """Print what was found, in words.
+
+    Args:
+        report: What was found.
+        left: What could not be removed of what was dropped; None if nothing was to be repaired.
+    """
     where = report.directory if report.key is None else report.directory / report.key
     print(f"{where}: {_checked(report)}, {in_bytes(report.nbytes)}, compared with the manifest")
     for rank, found in _ranks(report).items():

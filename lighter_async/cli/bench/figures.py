@@ -13,7 +13,7 @@ from lighter_async.cli.bench.runs import Run
 from lighter_async.cli.bench.workload import Workload
 from lighter_async.types import WriterStats
 
-__all__ = ["Baseline", "Figures", "Spread", "baseline_of", "figures_of"]
+__all__ = ["Baseline", "Figures", "Inline", "Spread", "baseline_of", "figures_of", "inline_of"]
 
 _USUAL_BATCHES = 2  # that are still pending at the loop's end even if the workers keep up
 
@@ -43,6 +43,15 @@ class Baseline:
 
     loop_seconds: Spread
     noise: float
+
+
+@dataclass(frozen=True)
+class Inline:
+    """The figures of the loop that writes each batch itself; as those of a setting."""
+
+    slowdown: Spread
+    samples_per_second: Spread
+    megabytes_per_second: Spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +123,22 @@ def figures_of(runs: Sequence[Run], workload: Workload, steps: int) -> list[Figu
     return found
 
 
+def inline_of(runs: Sequence[Run], workload: Workload, steps: int) -> Inline | None:
+    """The figures of the runs that wrote inline; None if there are none."""
+    ours, alone = [run for run in runs if run.inline], _alone(runs)
+    if not ours:
+        return None
+    return Inline(
+        slowdown=Spread.of(run.loop_seconds / statistics.median(alone[run.round]) for run in ours),
+        samples_per_second=Spread.of(steps * workload.batch_size / run.total_seconds for run in ours),
+        megabytes_per_second=Spread.of(run.stored_bytes / 1e6 / run.total_seconds for run in ours),
+    )
+
+
 def _alone(runs: Sequence[Run]) -> dict[int, list[float]]:
     """The seconds of the loop without writing, by round."""
     found: dict[int, list[float]] = defaultdict(list)
     for run in runs:
-        if run.setting is None:
+        if run.setting is None and not run.inline:
             found[run.round].append(run.loop_seconds)
     return found

@@ -1,4 +1,4 @@
-"""A folder for the bench's files, removed afterwards whatever happens."""
+"""A folder for files that are measured, removed afterwards whatever happens."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _PREFIX = "lighter-async-bench-"
 
 
 @contextmanager
-def fresh_folder(directory: Path) -> Iterator[Path]:
-    """A new folder in `directory`, removed at the end with everything in it.
+def fresh_folder(directory: Path, *, prefix: str = _PREFIX) -> Iterator[Path]:
+    """A new folder in `directory`, whose name begins with `prefix`, removed at the end with everything in it.
 
     Raises:
         OSError: It cannot be made.
     """
-    folder = Path(tempfile.mkdtemp(dir=directory, prefix=_PREFIX))
+    folder = Path(tempfile.mkdtemp(dir=directory, prefix=prefix))
     try:
         yield folder
     finally:

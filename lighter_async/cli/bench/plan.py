@@ -11,7 +11,7 @@ from typing import Any
 
 from lighter_async.cli.bench.backends import running_writer
 from lighter_async.cli.bench.folders import stored_bytes
-from lighter_async.cli.bench.grid import Setting
+from lighter_async.cli.bench.grid import Setting, Turn
 from lighter_async.cli.bench.options import BadOption, BenchOptions
 from lighter_async.cli.bench.runs import WARM_UP_SECONDS, warm_up_batches
 from lighter_async.cli.bench.workload import Workload
@@ -83,7 +83,7 @@ def try_out(workload: Workload, writer: str, batches: Sequence[Any], folder: Pat
     return cost
 
 
-def make_plan(options: BenchOptions, cost: Cost, settings: Sequence[Setting], order: Sequence[Setting | None]) -> Plan:
+def make_plan(options: BenchOptions, cost: Cost, settings: Sequence[Setting], order: Sequence[Turn]) -> Plan:
     """Choose the number of steps.
 
     Args:
@@ -97,15 +97,15 @@ def make_plan(options: BenchOptions, cost: Cost, settings: Sequence[Setting], or
     """
     step = options.step_seconds
 
-    def a_step(setting: Setting | None) -> float:
-        if setting is None:
-            return step
-        return max(step, cost.seconds / min(setting.max_workers, usable_cores()))
+    def a_step(turn: Turn) -> float:
+        if isinstance(turn, Setting):
+            return max(step, cost.seconds / min(turn.max_workers, usable_cores()))
+        return step if turn is None else step + cost.seconds
 
     fixed = sum(
-        WARM_UP_SECONDS + _START_SECONDS + warm_up_batches(setting.max_workers) * cost.seconds
-        for setting in order
-        if setting is not None
+        WARM_UP_SECONDS + _START_SECONDS + warm_up_batches(turn.max_workers) * cost.seconds
+        for turn in order
+        if isinstance(turn, Setting)
     )
     steps = options.steps
     if steps is None:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lighter_async.cli.bench.backends import BACKENDS
-from lighter_async.cli.bench.figures import Figures, Spread
+from lighter_async.cli.bench.figures import Figures, Inline, Spread
 from lighter_async.cli.bench.grid import Setting
 
 __all__ = ["save_plot"]
@@ -21,12 +21,15 @@ _LINES = ("-", "--", ":", "-.")
 _GRID = {"color": "#e3e3e0", "linewidth": 0.8}
 
 
-def save_plot(file: Path, figures: Sequence[Figures], chosen: Setting, *, title: str, caption: str) -> None:
+def save_plot(
+    file: Path, figures: Sequence[Figures], inline: Inline | None, chosen: Setting, *, title: str, caption: str
+) -> None:
     """Draw medians over `max_workers`, with a bar from the least to the most of the repeats, into a PNG.
 
     Args:
         file: The PNG file.
         figures: The figures of each setting.
+        inline: Those of the loop that writes each batch itself, if there are any.
         chosen: The setting to mark with a ring.
         title: The workload.
         caption: The machine.
@@ -58,6 +61,9 @@ def save_plot(file: Path, figures: Sequence[Figures], chosen: Setting, *, title:
                 for axes, spread in ((above, one.samples_per_second), (below, one.slowdown)):
                     axes.plot(place, spread.median, "o", ms=17, mfc="none", mec="#222222", label="_")
     below.axhline(1, color="#555555", linewidth=1)
+    if inline is not None:
+        for axes, spread in ((above, inline.samples_per_second), (below, inline.slowdown)):
+            axes.axhline(spread.median, color="#777777", linestyle=":", label="inline")
     above.set(ylabel="samples/s, until all are stored", ylim=(0, None))
     below.set(ylabel="loop slow-down (time with writing / without)", xlabel="max_workers")
     below.set_xticks(range(len(workers)), [str(count) for count in workers])

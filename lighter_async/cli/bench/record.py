@@ -15,7 +15,7 @@ import torch
 
 import lighter_async
 from lighter_async.cli.bench.choice import RULE, Choice
-from lighter_async.cli.bench.figures import Baseline, Figures
+from lighter_async.cli.bench.figures import Baseline, Figures, Inline
 from lighter_async.cli.bench.loops import Step
 from lighter_async.cli.bench.plan import Plan
 from lighter_async.cli.bench.runs import Run
@@ -53,11 +53,12 @@ def save_record(
     runs: Sequence[Run],
     baseline: Baseline,
     figures: Sequence[Figures],
+    inline: Inline | None,
     choice: Choice,
 ) -> None:
     """Write the machine, versions, workload, every run in order, the figures, and the recommendation.
 
-    Names end in their unit, seconds or bytes. `setting` is null for a run without writing.
+    Names end in their unit, seconds or bytes. `setting` is null for a run that wrote nothing, or inline.
 
     Raises:
         OSError: It cannot be written.
@@ -70,6 +71,7 @@ def save_record(
         "workload": {**asdict(workload), "calls_per_step": step.calls, "steps": plan.steps},
         "baseline": asdict(baseline),
         "settings": [asdict(one) for one in figures],
+        "inline": None if inline is None else asdict(inline),
         "runs": [asdict(run) for run in runs],
         "recommendation": {**asdict(choice), "rule": RULE},
     }

@@ -1,4 +1,4 @@
-"""The table and the line that the bench prints at its end."""
+"""The table and the lines that the bench prints at its end."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from lighter_async.cli.bench.figures import Baseline, Figures, Spread
+from lighter_async.cli.bench.figures import Baseline, Figures, Inline, Spread
 from lighter_async.cli.bench.grid import Setting
 
-__all__ = ["baseline_line", "figures_table"]
+__all__ = ["baseline_line", "figures_table", "inline_line"]
 
 _MUCH_NOISE = 0.1
 
 
-def figures_table(figures: Sequence[Figures], chosen: Setting, repeats: int) -> Table:
-    """A row for each setting, narrow enough for a terminal of 80 columns.
+def figures_table(figures: Sequence[Figures], inline: Inline | None, chosen: Setting, repeats: int) -> Table:
+    """A row for each setting and one for inline writing, narrow enough for a terminal of 80 columns.
 
     Args:
         figures: The figures of each setting.
+        inline: Those of the loop that writes each batch itself, if there are any.
         chosen: The setting to mark.
         repeats: How often each setting was run.
     """
@@ -52,7 +53,24 @@ def figures_table(figures: Sequence[Figures], chosen: Setting, repeats: int) -> 
             f"{one.waited_seconds.median:.2f}",
             f"{one.peak_bytes / 1e6:,.1f}",
         )
+    if inline is not None:
+        table.add_section()
+        table.add_row(
+            "inline",
+            "",
+            "",
+            _with_spread(inline.slowdown, ".2f"),
+            f"{inline.slowdown.median:.2f}",
+            _with_spread(inline.samples_per_second, ",.0f"),
+            f"{inline.megabytes_per_second.median:,.1f}",
+        )
     return table
+
+
+def inline_line(inline: Inline, chosen: Figures) -> str:
+    """How the loop that writes each batch itself compares with the chosen setting."""
+    times = inline.slowdown.median / chosen.long_slowdown.median
+    return f"Written inline, a long job would take {times:.2f} times as long."
 
 
 def baseline_line(baseline: Baseline) -> str:

@@ -11,13 +11,15 @@ from typing import Any
 
 from lighter_async.cli.bench.backends import running_writer
 from lighter_async.cli.bench.folders import stored_bytes
-from lighter_async.cli.bench.grid import Setting
+from lighter_async.cli.bench.grid import INLINE, Setting, Turn
 from lighter_async.cli.bench.loops import Step
 from lighter_async.cli.bench.workload import Workload
+from lighter_async.errors import LighterAsyncError, describe
 from lighter_async.service import BackgroundWriter
 from lighter_async.types import WriterStats
+from lighter_async.writers import Encoder, PathFunction, resolve_writer
 
-__all__ = ["WARM_UP_SECONDS", "Job", "Run", "warm_up_batches"]
+__all__ = ["WARM_UP_SECONDS", "Job", "Run", "inline_writer", "warm_up_batches"]
 
 WARM_UP_SECONDS = 0.5
 """The time that the workers have to start before the loop does."""
@@ -28,13 +30,14 @@ class Run:
     """What a run took.
 
     Attributes:
-        setting: The writer's setting; None if nothing was written.
+        setting: The writer's setting; None if nothing was written, or inline.
         round: The repeat that it belongs to.
         loop_seconds: From the first step to the end of the last hand-over.
         total_seconds: Until everything was stored.
         left: Samples that were not stored yet when the loop ended.
         stored_bytes: The bytes of the files.
-        stats: What the writer counted from the first step on; None if nothing was written.
+        stats: What the writer counted from the first step on; None without a background writer.
+        inline: Whether the loop wrote each batch itself.
     """
 
     setting: Setting | None
@@ -44,6 +47,7 @@ class Run:
     left: int = 0
     stored_bytes: int = 0
     stats: WriterStats | None = None
+    inline: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,23 +70,23 @@ class Job:
     steps: int
     folder: Path
 
-    def run(self, setting: Setting | None, number: int) -> Run:
+    def run(self, turn: Turn, number: int) -> Run:
         """Run the loop once, and remove the files.
 
         Args:
-            setting: The writer's setting; None writes nothing.
+            turn: How it writes.
             number: The repeat that it belongs to.
 
         Raises:
-            WriteError: Samples were not written.
+            LighterAsyncError: Samples were not written.
             KeyboardInterrupt: Ctrl-C. What was queued is dropped.
         """
-        if setting is None:
+        if turn is None:
             seconds = self._loop(lambda names, batch: None)
             return Run(setting=None, round=number, loop_seconds=seconds, total_seconds=seconds)
         folder = self.folder / "run"
         try:
-            return self._write(setting, number, folder)
+            return self._write_inline(number, folder) if turn == INLINE else self._write(turn, number, folder)
         finally:
             if folder.exists():
                 shutil.rmtree(folder)
@@ -107,6 +111,32 @@ class Job:
             stats=stats,
         )
 
+    def _write_inline(self, number: int, folder: Path) -> Run:
+        write = inline_writer(self.writer)
+        assert write is not None  # else there is no such turn
+        folder.mkdir()
+
+        def submit(names: list[str], batch: Any) -> None:
+            for name, value in zip(names, batch, strict=True):
+                write(folder / name, value)
+
+        try:
+            submit([f"warm-up-{name}" for name in self.workload.names(0)], self.batches[0])
+            prepared = stored_bytes(folder)
+            seconds = self._loop(submit)
+        except OSError:
+            raise
+        except Exception as error:
+            raise LighterAsyncError(f"writer {self.writer!r} failed inline: {describe(error)}") from error
+        return Run(
+            setting=None,
+            round=number,
+            loop_seconds=seconds,
+            total_seconds=seconds,
+            stored_bytes=stored_bytes(folder) - prepared,
+            inline=True,
+        )
+
     def _loop(self, submit: Callable[[list[str], Any], None]) -> float:
         run, batches, workload = self.step.run, self.batches, self.workload
         began = perf_counter()
@@ -123,6 +153,14 @@ class Job:
             writer.submit_batch(names, self.batches[number % len(self.batches)])
             writer.flush()
         sleep(max(0.0, began + WARM_UP_SECONDS - perf_counter()))
+
+
+def inline_writer(name: str) -> Callable[[Path, Any], Any] | None:
+    """What writes a sample to a path without a suffix, and returns when it is written; None of an async function."""
+    writer = resolve_writer(name)
+    if isinstance(writer, PathFunction):
+        return None if writer.is_async else writer.function
+    return writer if isinstance(writer, Encoder) else None
 
 
 def warm_up_batches(max_workers: int) -> int:

@@ -1,4 +1,4 @@
-"""``lighter-async demo``: a real prediction job over real photographs, written in the background and checked."""
+"""``lighter-async demo``: a real prediction job, written in the background, checked, compared, killed and resumed."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def run_demo(options: DemoOptions) -> int:
     """Run the demo, if the packages that it needs are installed.
 
     Returns:
-        The exit code: 0 if every file equals the synchronous run's, 1 if a file differs or was not written, 2 if the
-        demo cannot run here.
+        The exit code: 0 if every file equals the synchronous run's and the job that was killed is whole, 1 if a file
+        differs, is damaged or was not written, 2 if the demo cannot run here.
 
     Raises:
         KeyboardInterrupt: Ctrl-C.

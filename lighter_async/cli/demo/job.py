@@ -1,114 +1,112 @@
-"""Run the demo from beginning to end."""
+"""Run the demo from beginning to end: a job that is checked, what writing costs a loop, and a job that is killed."""
 
 from __future__ import annotations
 
-import tempfile
+import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rich.console import Console
 
-from lighter_async.advice import judge
-from lighter_async.callback import FileWriter
+from lighter_async.cli.bench.folders import fresh_folder
 from lighter_async.cli.demo import DemoOptions
-from lighter_async.cli.demo.check import differing_files
-from lighter_async.cli.demo.folders import files_below, prepare_folder
+from lighter_async.cli.demo.checked import run_and_check
+from lighter_async.cli.demo.folders import prepare_folder
+from lighter_async.cli.demo.killed import kill_and_resume
+from lighter_async.cli.demo.loops import STEP_SECONDS, make_loops
 from lighter_async.cli.demo.model import EdgesAndTextures
+from lighter_async.cli.demo.others import Others, is_much
 from lighter_async.cli.demo.photographs import PATCH_PIXELS, Patches, load_photographs
-from lighter_async.cli.demo.report import comparison_table, writers_table
-from lighter_async.cli.demo.runs import WRITERS, run_inline, run_lightning, warm_up
+from lighter_async.cli.demo.report import costs_table
+from lighter_async.cli.demo.rounds import ROUNDS, run_rounds
+from lighter_async.cli.demo.runs import WRITERS
+from lighter_async.cli.demo.sheet import draw_sheet
+from lighter_async.cli.demo.verdict import verdict
+from lighter_async.cli.demo.ways import WriterOptions, ways
 from lighter_async.cli.steps import step
+from lighter_async.cli.words import counted
 from lighter_async.limits import usable_cores
 
 __all__ = ["run_job"]
 
-_LISTED = 20
+_KILLED_SHARE = 6  # one of so many patches
+
+_HOW = (
+    "Medians of the seconds until all is stored, and of the ratios to the run of the same round that writes nothing. "
+    "The first loop runs the model above with torch.set_num_threads(1). The second one sleeps {milliseconds:g} ms a "
+    "batch, without the interpreter's lock, as a loop does that waits for an accelerator; its predictions were "
+    "computed before. Both are Lightning's."
+)
 
 
 def run_job(options: DemoOptions) -> int:
-    """Predict and write in the background, report on it, and compare every file with a synchronous run.
+    """Run all parts, and report on each.
 
     Returns:
-        The exit code: 0 if every file is equal, 1 if not.
+        The exit code: 0 if everything is stored as it should be, 1 if not.
 
     Raises:
         OSError: The output cannot be written.
         WriteError: Samples were not written.
-        KeyboardInterrupt: Ctrl-C.
+        KeyboardInterrupt: Ctrl-C. What was handed over is stored, and nothing that was started goes on.
     """
     # No markup, since paths may contain brackets.
     console = Console(markup=False, highlight=False, soft_wrap=True)
     folders = {output.key: options.output / output.key for output in WRITERS}
-    for folder in folders.values():
+    killed = options.output / "killed"
+    for folder in (*folders.values(), killed):
         prepare_folder(folder)
-    strangers = {key: files_below(folder) for key, folder in folders.items()}
-
     photographs = load_photographs()
     patches = Patches(photographs, options.patches)
     model = EdgesAndTextures().eval()
-    warm_up(model, patches, options.batch_size)
+    size, writer = options.batch_size, WriterOptions(options.max_workers, options.queue_size)
     console.print(
-        f"{len(patches):,} patches of {PATCH_PIXELS} x {PATCH_PIXELS} pixels from {len(photographs)} photographs, "
-        f"predicted in batches of {options.batch_size} on {usable_cores()} cores"
+        f"{len(patches):,} patches of {PATCH_PIXELS} x {PATCH_PIXELS} pixels from {len(photographs)} photographs, in "
+        f"batches of {size}, on {counted(usable_cores(), 'core')}"
     )
 
-    writers = [
-        FileWriter(
-            folders[output.key],
-            output.key,
-            output.writer,
-            "name",
-            max_workers=options.max_workers,
-            queue_size=options.queue_size,
-        )
-        for output in WRITERS
-    ]
-    show = console.is_terminal
-    console.print("1. Lightning predicts, two FileWriters write in the background")
-    background, stats = run_lightning(model, patches, options.batch_size, writers=writers, show_progress=show)
-    console.print("2. The same without writing, to compare")
-    alone, _ = run_lightning(model, patches, options.batch_size, show_progress=show)
-    # On the same disk, and gone afterwards.
-    with tempfile.TemporaryDirectory(dir=options.output, prefix=".inline-") as temporary:
-        expected = {key: Path(temporary, key) for key in folders}
-        batches = -(-len(patches) // options.batch_size)
-        with step(console, "3. The same in a plain loop that writes inline, to compare", batches) as tick:
-            inline = run_inline(model, patches, options.batch_size, expected, tick)
-        written = {key: files_below(folder) for key, folder in folders.items()}
-        # A file that is missing counts as much as one that is different or that nobody asked for.
-        ours = {key: (written[key] - strangers[key]) | files_below(expected[key]) for key in folders}
-        total = sum(map(len, ours.values()))
-        with step(console, "4. Reading every file back", total) as tick:
-            differing = [
-                f"{folders[key].name}/{line}"
-                for key in folders
-                for line in differing_files(folders[key], expected[key], ours[key], tick)
-            ]
-
-    console.print()
-    console.print(writers_table(stats, {key: len(ours[key] & written[key]) for key in ours}, background))
-    console.print(
-        judge(
-            {f"the {output.key} ({output.writer.name})": stats[output.key] for output in WRITERS},
-            cores=usable_cores(),
-            left_seconds=background.total - background.loop,
-            slowdown=background.loop / alone.loop,
-        ).sentence
-    )
-    console.print()
-    console.print(comparison_table(alone, background, inline))
-    if differing:
-        console.print(f"\n{len(differing):,} of {total:,} files differ from the synchronous run:")
-        for line in differing[:_LISTED]:
-            console.print(f"  {line}")
-        if len(differing) > _LISTED:
-            console.print(f"  and {len(differing) - _LISTED:,} more")
+    console.print("\n1. Lightning predicts all patches, and two FileWriters write in the background")
+    if not run_and_check(
+        console, folders, options.output, model=model, patches=patches, batch_size=size, options=writer
+    ):
         return 1
-    console.print(f"\nall {total:,} files equal the synchronous run")
-
-    from lighter_async.cli.demo.sheet import draw_sheet
+    _compare_ways(console, options.output, model, patches, size, writer)
+    console.print("\n3. A job that is killed in the middle, and the same command again")
+    some = max(1, len(patches) // _KILLED_SHARE)
+    if not kill_and_resume(console, killed, patches=some, batch_size=size, writer=writer):
+        return 1
 
     sheet = options.output / "contact-sheet.png"
     draw_sheet(patches, folders["edges"], folders["textures"]).save(sheet)
-    console.print(f"files: {' and '.join(str(folder) for folder in folders.values())}")
-    console.print(f"to look at: {sheet}")
+    console.print("\n4. Where to look")
+    places = dict(_places(folders, sheet))
+    for where, what in places.items():
+        console.print(f"{where:{max(map(len, places))}}  {what}")
     return 0
+
+
+def _compare_ways(
+    console: Console, place: Path, model: EdgesAndTextures, patches: Patches, batch_size: int, options: WriterOptions
+) -> None:
+    """Run the second part: what writing costs a loop, and what to do about that."""
+    loops = make_loops(model, patches, batch_size, cores=usable_cores())
+    compared, others = ways(options), Others()
+    title = f"\n2. What writing costs a loop: {len(compared)} ways to write take turns, in {ROUNDS} rounds"
+    with fresh_folder(place, prefix=".lighter-async-demo-") as folder:
+        with step(console, title, ROUNDS * len(loops) * len(compared), undisturbed=True) as tick:
+            figures = run_rounds(loops, compared, batch_size, folder, others=others, tick=tick)
+    console.print(costs_table(figures))
+    used = others.used
+    how = _HOW.format(milliseconds=1e3 * STEP_SECONDS)
+    if used is not None and not is_much(used):
+        how += f" Other programs used {used.others:.2f} of {counted(used.cores, 'core')} meanwhile."
+    for text in (how, *verdict(figures, used, cores=usable_cores())):
+        console.print(f"\n{text}", soft_wrap=False)
+
+
+def _places(folders: Mapping[str, Path], sheet: Path) -> Iterator[tuple[str, str]]:
+    yield from ((str(folder), f"the {key} of all patches") for key, folder in folders.items())
+    yield str(sheet), "some patches beside their two files"
+    yield f"lighter-async report {shlex.quote(str(folders['edges']))}", "makes a page for a browser of them"
+    yield "lighter-async bench", "measures a loop like yours"
+    yield "docs/jobs.md", "whole jobs to begin with"

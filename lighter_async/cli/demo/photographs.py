@@ -82,6 +82,10 @@ class Patches(Dataset[Patch]):
     def __len__(self) -> int:
         return len(self._places)
 
+    def some(self, limit: int) -> Patches:
+        """Fewer patches of the same photographs, spread evenly over all."""
+        return Patches(self._photographs, limit)
+
     def __getitem__(self, index: int) -> Patch:
         photograph, y, x = self._places[index]
         pixels = self._photographs[photograph][:, y : y + PATCH_PIXELS, x : x + PATCH_PIXELS]

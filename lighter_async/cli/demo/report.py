@@ -1,15 +1,17 @@
-"""The tables that the demo prints at its end."""
+"""The tables that the demo prints."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from lighter_async.cli.demo.rounds import Compared
 from lighter_async.cli.demo.runs import Clock
 from lighter_async.types import WriterStats
 
-__all__ = ["comparison_table", "writers_table"]
+__all__ = ["costs_table", "writers_table"]
 
 
 def writers_table(stats: Mapping[str, WriterStats], files: Mapping[str, int], clock: Clock) -> Table:
@@ -20,10 +22,7 @@ def writers_table(stats: Mapping[str, WriterStats], files: Mapping[str, int], cl
         files: The number of files in each writer's folder.
         clock: The run's seconds.
     """
-    table = Table(title="Written in the background", title_justify="left")
-    table.add_column("writer")
-    for heading in ("samples", "files", "MB", "seconds", "loop waited", "peak queue"):
-        table.add_column(heading, justify="right")
+    table = _table("writer", ("samples", "files", "MB", "seconds", "loop waited", "peak queue"))
     for name, one in stats.items():
         table.add_row(
             name,
@@ -47,23 +46,26 @@ def writers_table(stats: Mapping[str, WriterStats], files: Mapping[str, int], cl
     return table
 
 
+def costs_table(figures: Sequence[Compared]) -> Table:
+    """What each loop took with each way of writing, narrow enough for a terminal of 80 columns."""
+    headings = [heading for one in figures for heading in (f"{one.loop.heading}\nseconds", "\n\nratio")]
+    table = _table("", headings)
+    for title in figures[0].seconds:
+        cells = [cell for one in figures for cell in (f"{one.seconds[title]:.2f}", f"{one.ratios[title]:.2f}")]
+        table.add_row(title, *cells)
+    return table
+
+
+def _table(first: str, headings: Sequence[str]) -> Table:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(first)
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    return table
+
+
 def _peak(stats: WriterStats) -> str:
     """How full the queue was, by the bound that came nearer to being reached."""
     if stats.peak_pending_bytes / stats.queue_bytes > stats.peak_pending / stats.queue_size:
         return f"{stats.peak_pending_bytes / 1e6:,.1f} of {stats.queue_bytes / 1e6:,.0f} MB"
     return f"{stats.peak_pending:,} of {stats.queue_size:,}"
-
-
-def comparison_table(alone: Clock, background: Clock, inline: Clock) -> Table:
-    """The seconds of the three runs, and their ratios to the loop that wrote nothing."""
-    table = Table(title="The same predictions, in this one run on this machine", title_justify="left")
-    table.add_column("")
-    for heading in ("loop", "until stored", "ratio"):
-        table.add_column(heading, justify="right")
-    table.add_row("Lightning, nothing written", f"{alone.loop:.1f} s", "", "1.00")
-    for name, clock in [
-        ("Lightning, written in the background", background),
-        ("plain loop, written inline", inline),
-    ]:
-        table.add_row(name, f"{clock.loop:.1f} s", f"{clock.total:.1f} s", f"{clock.total / alone.loop:.2f}")
-    return table

@@ -1,4 +1,4 @@
-"""Run the same predictions three times: written in the background, not written, and written inline."""
+"""Run the predictions: in Lightning's predict loop, with whatever callbacks write them, and in a plain loop."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
-from lighter_async.callback import FileWriter
 from lighter_async.cli.demo.lightning import lightning
 from lighter_async.cli.demo.model import EdgesAndTextures
 from lighter_async.cli.demo.photographs import Patches
-from lighter_async.types import WriterStats
 from lighter_async.writers import Encoder, write_image_2d, write_tensor
 
-__all__ = ["WRITERS", "Clock", "Output", "run_inline", "run_lightning", "warm_up"]
+__all__ = ["WRITERS", "Clock", "Output", "batches_of", "make_folders", "run_inline", "run_lightning"]
 
 
 @dataclass(frozen=True)
@@ -50,54 +48,56 @@ class Clock:
     total: float = 0.0
 
 
-class _LoopClock(lightning.Callback):  # type: ignore[misc]
-    """Takes the time when the loop begins and ends. Put it before the writers, which wait until all is stored."""
+class _Before(lightning.Callback):  # type: ignore[misc]
+    """Stands before the writers, which wait at the loop's end until all is stored."""
 
     def __init__(self) -> None:
-        self.began = self.ended = 0.0
+        self.loop_ended = 0.0
+
+    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
+        self.loop_ended = perf_counter()
+
+
+class _After(lightning.Callback):  # type: ignore[misc]
+    """Stands after the writers, whose workers it gives time to start before the first batch."""
+
+    def __init__(self, pause: float) -> None:
+        self._pause = pause
+        self.began = self.stored = 0.0
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
+        sleep(self._pause)
         self.began = perf_counter()
 
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
-        self.ended = perf_counter()
+        self.stored = perf_counter()
 
 
-def warm_up(model: EdgesAndTextures, patches: Patches, batch_size: int) -> None:
-    """Run one batch, since the first one costs more than those that are compared."""
-    batch = next(iter(_loader(patches, batch_size)))
-    with torch.inference_mode():
-        model.predict_step(batch, 0)
+def batches_of(patches: Patches, batch_size: int, sampler: Sampler[int] | None = None) -> Iterable[Any]:
+    """The batches of all patches, or of those that the sampler gives."""
+    return DataLoader(patches, batch_size=batch_size, sampler=sampler)
 
 
 def run_lightning(
-    model: EdgesAndTextures,
-    patches: Patches,
-    batch_size: int,
-    *,
-    writers: Sequence[FileWriter] = (),
-    show_progress: bool,
-) -> tuple[Clock, dict[str, WriterStats]]:
-    """Predict with a Lightning Trainer.
+    model: Any, batches: Iterable[Any], callbacks: Sequence[Any] = (), *, show_progress: bool = False, pause: float = 0
+) -> Clock:
+    """Predict with a Lightning Trainer on the CPU.
 
     Args:
-        model: On the CPU.
-        patches: The input.
-        batch_size: Patches in a batch.
-        writers: The callbacks that write.
+        model: A LightningModule.
+        batches: The input.
+        callbacks: Those that write.
         show_progress: Whether to show Lightning's progress bar.
-
-    Returns:
-        The seconds, and what each writer counted, by its `value_key`.
+        pause: Seconds between the start of the workers and the first batch.
 
     Raises:
         WriteError: Samples were not written.
         KeyboardInterrupt: Ctrl-C. What was handed over is stored.
     """
-    clock = _LoopClock()
-    callbacks: list[Any] = [clock, *writers]
+    before, after = _Before(), _After(pause)
+    together: list[Any] = [before, *callbacks, after]
     if show_progress:
-        callbacks.append(lightning.callbacks.RichProgressBar(refresh_rate=10))
+        together.append(lightning.callbacks.RichProgressBar(refresh_rate=10))
     with _calm(), _interrupts_raise():
         trainer = lightning.Trainer(
             accelerator="cpu",
@@ -106,17 +106,15 @@ def run_lightning(
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=show_progress,
-            callbacks=callbacks,
+            callbacks=together,
         )
-        trainer.predict(model, _loader(patches, batch_size), return_predictions=False)
-    ended = perf_counter()
-    stats = {writer.value_key: writer.stats() for writer in writers}
-    return Clock(clock.ended - clock.began, ended - clock.began), stats
+        trainer.predict(model, batches, return_predictions=False)
+    return Clock(before.loop_ended - after.began, after.stored - after.began)
 
 
 def run_inline(
     model: EdgesAndTextures, patches: Patches, batch_size: int, folders: Mapping[str, Path], tick: Callable[[], None]
-) -> Clock:
+) -> None:
     """Predict in a plain loop and write each batch before the next: no Lightning, no queue, no threads.
 
     Args:
@@ -126,23 +124,21 @@ def run_inline(
         folders: Where each output goes.
         tick: Called after each batch.
     """
-    for name in {name.rpartition("/")[0] for name in patches.names()}:
-        for folder in folders.values():
-            Path(folder, name).mkdir(parents=True, exist_ok=True)
-    began = perf_counter()
+    for folder in folders.values():
+        make_folders(folder, patches.names())
     with torch.inference_mode():
-        for number, batch in enumerate(_loader(patches, batch_size)):
+        for number, batch in enumerate(batches_of(patches, batch_size)):
             prediction: Any = model.predict_step(batch, number)
             for output in WRITERS:
                 for name, value in zip(prediction["name"], prediction[output.key], strict=True):
                     output.writer(folders[output.key] / name, value)
             tick()
-    seconds = perf_counter() - began
-    return Clock(seconds, seconds)
 
 
-def _loader(patches: Patches, batch_size: int) -> Iterable[Any]:
-    return DataLoader(patches, batch_size=batch_size)
+def make_folders(folder: Path, names: Iterable[str]) -> None:
+    """Make the folders that samples of these names lie in."""
+    for below in {name.rpartition("/")[0] for name in names}:
+        (folder / below).mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
