@@ -1,0 +1,49 @@
+"""Writes the page of the command line from the parser itself, in the place of a comment."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from lighter_async.cli.parser import make_parser
+
+MARK = "<!-- commands -->"
+TITLES = {"positional arguments": "argument", "options": "option"}  # what argparse calls them
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Called by MkDocs for each page."""
+    return markdown.replace(MARK, commands()) if MARK in markdown else markdown
+
+
+def commands() -> str:
+    """A section for each command: what it does, and its arguments in tables."""
+    (subparsers,) = (one for one in make_parser()._actions if isinstance(one, argparse._SubParsersAction))
+    return "\n\n".join(section(name, parser) for name, parser in subparsers.choices.items())
+
+
+def section(name: str, parser: argparse.ArgumentParser) -> str:
+    """What a command's help says, as Markdown."""
+    parser.format_help()  # fills in the meaning of the writer's options
+    usage = " ".join(parser.format_usage().split()).removeprefix("usage: ")
+    parts = [f"## {name}", inspect.cleandoc(parser.description or ""), f"```\n{usage}\n```"]
+    for group in parser._action_groups:
+        if rows := list(_rows(parser, group)):
+            title = TITLES.get(group.title or "", group.title)
+            parts.append("\n".join([f"| {title} | meaning |", "|---|---|", *rows]))
+    return "\n\n".join(parts)
+
+
+def _rows(parser: argparse.ArgumentParser, group: argparse._ArgumentGroup) -> Iterator[str]:
+    formatter = parser._get_formatter()
+    for action in group._group_actions:
+        if not isinstance(action, argparse._HelpAction):
+            how = formatter._format_action_invocation(action)
+            what = " ".join(formatter._expand_help(action).split())
+            yield f"| `{how}` | {_plain(what)} |"
+
+
+def _plain(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("*", "\\*")
