@@ -28,6 +28,7 @@ RUN_ELSEWHERE = {
     "docs/jobs.md": "test_a_job_runs_and_may_be_run_again",
     "docs/shards.md": "test_shards_readers.py",
     "docs/training_from_shards.md": "test_shards_readers.py",
+    "docs/tutorial.md": "test_tutorial.py",
 }
 # Heavy ones, for `make test-long`.
 LONG = {"docs/neighbours.md"}
