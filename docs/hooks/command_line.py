@@ -1,21 +1,23 @@
-"""Writes the page of the command line from the parser itself, in the place of a comment."""
+"""Writes the page of the command line from the parser itself, between two comments of the page."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from lighter_async.cli.parser import make_parser
 
-MARK = "<!-- commands -->"
+MARKS = re.compile(r"<!-- commands: begin -->.*<!-- commands: end -->", re.DOTALL)
+WIDTH = 100
 TITLES = {"positional arguments": "argument", "options": "option"}  # what argparse calls them
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by MkDocs for each page."""
-    return markdown.replace(MARK, commands()) if MARK in markdown else markdown
+    return MARKS.sub(lambda _: commands(), markdown)
 
 
 def commands() -> str:
@@ -27,8 +29,9 @@ def commands() -> str:
 def section(name: str, parser: argparse.ArgumentParser) -> str:
     """What a command's help says, as Markdown."""
     parser.format_help()  # fills in the meaning of the writer's options
-    usage = " ".join(parser.format_usage().split()).removeprefix("usage: ")
-    parts = [f"## {name}", inspect.cleandoc(parser.description or ""), f"```\n{usage}\n```"]
+    formatter = argparse.HelpFormatter(parser.prog, width=WIDTH)
+    formatter.add_usage(parser.usage, parser._actions, parser._mutually_exclusive_groups, prefix="")
+    parts = [f"## {name}", inspect.cleandoc(parser.description or ""), f"```\n{formatter.format_help()}```"]
     for group in parser._action_groups:
         if rows := list(_rows(parser, group)):
             title = TITLES.get(group.title or "", group.title)

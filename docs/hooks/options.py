@@ -33,6 +33,7 @@ class Options(griffe.Extension):
 
 def _parameter(one: inspect.Parameter) -> griffe.Parameter:
     annotation = re.sub(r"\b(?:\w+\.)+(?=\w)", "", inspect.formatannotation(one.annotation))
+    annotation = re.sub(r"^Optional\[(.*)\]$", r"\1 | None", annotation)
     return griffe.Parameter(
         one.name, annotation=annotation, kind=griffe.ParameterKind.keyword_only, default=repr(one.default)
     )
