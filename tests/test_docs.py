@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from fastapi.testclient import TestClient
 from harness import DEADLINE
 
 import lighter_async
@@ -30,8 +29,8 @@ RUN_ELSEWHERE = {
     "docs/training_from_shards.md": "test_shards_readers.py",
     "docs/tutorial.md": "test_tutorial.py",
 }
-# Heavy ones, for `make test-long`.
-LONG = {"docs/lightning.md-0", "docs/neighbours.md-0"}
+# Heavy ones, and those that the README has nearly alike, for `make test-long`.
+LONG = {"docs/formats.md-4", "docs/lightning.md-0", "docs/neighbours.md-0", "docs/plain_loops.md-0"}
 
 
 def path_of(page):
@@ -132,6 +131,8 @@ def test_the_page_of_configurations_does_as_it_says(tmp_path, package):
 
 def test_the_fastapi_service_stores_every_prediction(tmp_path, monkeypatch):
     """The page's application behind a client: what it has answered with is stored when it is told to stop."""
+    from fastapi.testclient import TestClient  # not above, where each process of pytest-xdist would import it
+
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "app"}
     exec(dict(NAMED_FILE.findall((ROOT / "docs" / "asyncio.md").read_text()))["app.py"], namespace)
