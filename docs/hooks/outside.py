@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any
 
 LOG = logging.getLogger("mkdocs.hooks.outside")
-LOADED_BY = {"href": {"link"}, "src": {"script", "img", "iframe", "source", "video", "audio", "embed"}, "data": {"object"}}
+LOADED_BY = {
+    "href": {"link"},
+    "src": {"script", "img", "iframe", "source", "video", "audio", "embed"},
+    "data": {"object"},
+}
 NOT_LOADED = {"canonical", "prev", "next", "alternate"}  # kinds of <link> that only tell
 
 

@@ -61,7 +61,9 @@ def content_of(source: str) -> str:
     text = (ROOT / source).read_text()
     if source.endswith(".md"):
         return with_links_of_the_site(text, source)
-    return f"# {posixpath.basename(source)}\n\n`{source}` in the repository:\n\n```{Path(source).suffix[1:]}\n{text}```\n"
+    return (
+        f"# {posixpath.basename(source)}\n\n`{source}` in the repository:\n\n```{Path(source).suffix[1:]}\n{text}```\n"
+    )
 
 
 def with_links_of_the_site(text: str, source: str) -> str:
