@@ -67,8 +67,9 @@ clean:
 	$(INSTALL) --no-deps lighter
 	touch $@ .venv/.demo
 
+# Without a warning of what lighter lacks (see above).
 .venv/.docs: .venv/.made pyproject.toml constraints.txt
-	$(INSTALL) -e ".[docs]"
+	$(INSTALL) --no-warn-conflicts -e ".[docs]"
 	touch $@
 
 PEERS = torch torchvision pytorch-lightning monai nibabel webdataset opencv-python-headless imagecodecs fpng-py simplejpeg \
