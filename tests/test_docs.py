@@ -25,6 +25,7 @@ PAGES = [
 RUN_ELSEWHERE = {
     "docs/configuration.md": "test_the_page_of_configurations_does_as_it_says",
     "docs/jobs.md": "test_a_job_runs_and_may_be_run_again",
+    "docs/ranks.md": "test_ranks_page.py",
     "docs/shards.md": "test_shards_readers.py",
     "docs/training_from_shards.md": "test_shards_readers.py",
     "docs/tutorial.md": "test_tutorial.py",
