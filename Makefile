@@ -24,9 +24,9 @@ lint: .venv/.dev
 	$(BIN)/mypy
 
 # The documentation's site, in site/. A link that leads nowhere is an error, and so is a page that loads anything from another
-# host. To read it, with its search: .venv/bin/python -m http.server -d site
+# host (not with --quiet, which takes warnings for nothing). To read it, with its search: .venv/bin/python -m http.server -d site
 docs: .venv/.docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --clean
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean
 
 # Everything, beside what people use instead, in an environment of its own (7 GB): about 40 minutes, and 8 for bench-quick.
 bench: .venv-bench/.made
