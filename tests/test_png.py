@@ -153,7 +153,7 @@ def test_photographs_come_back_exactly(name):
 
 @pytest.mark.parametrize("name", ["astronaut", "coffee", "rocket", "retina"])
 def test_files_are_nearly_as_small_as_pillows(name):
-    """Within what the README says, for smooth and textured photographs."""
+    """Within what docs/formats.md says, for smooth and textured photographs."""
     pixels = getattr(data, name)()[:512, :512]
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")

@@ -443,7 +443,9 @@ def encoder(
 
     Args:
         function: Nothing; the decorated function follows below.
-        suffix, name, decode: As for `Encoder`.
+        suffix: As for `Encoder`.
+        name: As for `Encoder`.
+        decode: As for `Encoder`.
 
     Raises:
         TypeError: It is used as a bare decorator, without a suffix.
