@@ -264,6 +264,9 @@ class PendingSampler(DistributedSampler[Any]):
     def __len__(self) -> int:
         return len(self._share())
 
+    def __repr__(self) -> str:
+        return f"<PendingSampler: {len(self.indices)} of {len(self.dataset)} items>"  # type: ignore[arg-type]
+
     def __iter__(self) -> Iterator[Any]:
         return iter(self._share())
 

@@ -356,7 +356,7 @@ WITHIN = {
         "early_close": {"lifecycle", "unclosed_at_exit"},
         "handover": {"names_and_indices", "lifecycle", "setup"},
         "nonblocking_steps": {"handover", "lifecycle"},
-        "writer": {"early_close", "handover", "lifecycle", "setup", "nonblocking_steps"},
+        "writer": {"early_close", "handover", "lifecycle", "names_and_indices", "nonblocking_steps", "setup"},
     },
 }
 

@@ -55,6 +55,9 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
             dataloader_idx: The loader's number.
         """
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>" if self._path is None else f"<{type(self).__name__} to {str(self._path)!r}>"
+
     @property
     def path(self) -> Path:
         """Where the predictions go. From `setup` on it is rank 0's path.

@@ -157,6 +157,11 @@ class FileWriter(BaseWriter):
         """Whether samples are known by names of the user's; those in an array are known by their indices."""
         return self.name_key is not None and arrays_target(self._target) is None
 
+    def __repr__(self) -> str:
+        keys = ", ".join(map(repr, self.value_key)) if isinstance(self.value_key, dict) else repr(self.value_key)
+        where = os.fspath(self._place) if self._path is not None else getattr(self._target, "location", "")
+        return f"<{type(self).__name__} of {keys} to {where!r}>"
+
     def stats(self) -> WriterStats:
         """Counts of the prediction run in progress, or of the last one.
 

@@ -58,7 +58,7 @@ Series: TypeAlias = "tuple[str, str]"
 """A writer and a key: samples of one series are of one kind, one for each item of the data set."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Manifest:
     """What was stored in a directory, over all ranks.
 
@@ -83,6 +83,12 @@ class Manifest:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def __repr__(self) -> str:
+        counts = [_counted(len(self.records), "record"), _counted(len(self.runs), "run")]
+        counts += [f"{len(self.damaged)} damaged"] if self.damaged else []
+        counts += [_counted(self.torn, "torn line")] if self.torn else []
+        return f"<Manifest of {os.fspath(self.directory)!r}: {', '.join(counts)}>"
 
     def done(self, *, loader: int = 0, writer: str | None = None, key: str | None = None) -> IndexSet:
         """The indices in the data set of the samples that need not be computed again.
@@ -160,6 +166,10 @@ class Manifest:
             ]
         )
         return pyarrow.table(self.records.columns(), schema=schema)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def read_manifest(where: str | os.PathLike[str] | Readable) -> Manifest:
