@@ -209,6 +209,7 @@ BELOW = {
     "runs": {"locks", "names"},
     "store": {"below", "errors", "files", "names", "npy"},
     "interrupts": set(),
+    "replacing": {"errors", "locks", "manifest", "names", "notices", "store", "types"},
     "same": {"below", "errors", "locks", "manifest", "names", "notices", "staging"},
     "writers": {"block", "configs", "files", "limits", "names", "npy", "errors", "table_row"},
     "manifest": {
@@ -280,6 +281,7 @@ BELOW = {
         "notices",
         "options",
         "other_programs",
+        "replacing",
         "same",
         "session",
         "staging",

@@ -20,7 +20,7 @@ from lighter_async.manifest.entry import Loaders, Record, RunRecord
 from lighter_async.manifest.line import Config, Kind, Loader, OutputName, Stored, StoredRows, rows_lines, sample_lines
 from lighter_async.manifest.other_ranks import OtherRanks
 from lighter_async.manifest.reader import latest_sequence
-from lighter_async.manifest.restoring import lines_that_take_back, restore
+from lighter_async.manifest.restoring import count_lost, lines_that_take_back, restore
 from lighter_async.manifest.run_lines import dropped_lines, header_line, loaders_line, mirrored_lines, sealed_line
 from lighter_async.manifest.so_far import ends_of, recorded
 from lighter_async.names import RESERVED_PREFIX
@@ -89,11 +89,13 @@ class ManifestLog:
         # The lines that a new manifest begins with, if this one is removed meanwhile.
         self._beginning = b""
         self._begun: Begun | None = None
+        self._has_begun_it = False  # in this process
         # Where the last sample ends that this very log has recorded in an object: the manifest may be removed.
         self._ends: dict[str, int] = {}
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in self.__dict__.items() if name != "_lock"} | {"_descriptor": -1}
+        other = {"_descriptor": -1, "_has_begun_it": False}
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"} | other
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state, _lock=Lock())
@@ -118,7 +120,7 @@ class ManifestLog:
         self._open()
         latest = partial(latest_sequence, self.directory)
         begun = begin_run(self.directory, self.run.id, since, latest=latest, waiting=run_handlers)
-        self._begun = begun
+        self._begun, self._has_begun_it = begun, True
         for one in self.outputs:
             self._begin_with(
                 header_line(
@@ -316,6 +318,8 @@ class ManifestLog:
                     self._restore(self._descriptor)
                 except OSError as error:
                     notify(f"the manifest {self.path!r} was removed, and cannot be written anew: {error}")
+                if self._has_begun_it and not os.path.lexists(self.path):
+                    self._tell_lost()
             descriptor, self._descriptor = self._descriptor, -1
             if descriptor >= 0:
                 _own.close(descriptor)
@@ -377,14 +381,27 @@ class ManifestLog:
 
     def _reopen(self) -> None:
         """Go on in a new manifest, since somebody has removed this one, or moved the directory away."""
-        before = self._descriptor
+        before, lost = self._descriptor, self._lost()
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         self._restore(before)
         self._open()
         _own.close(before)
         if self._begun is not None:
             begin_run(self.directory, self.run.id, self._begun.since, begun=self._begun)
-        notify(f"the manifest {self.path!r} was removed, or its directory moved, during the run; it is begun anew")
+        gone = f", without {lost}" if lost else ""
+        notify(f"the manifest {self.path!r} was removed, or its directory moved, during the run; it is begun anew{gone}")
+
+    def _tell_lost(self) -> None:
+        """Say what is gone with a directory that is not made again, since nothing was stored after it was removed."""
+        if lost := self._lost():
+            notify(f"{self.directory!r} was removed during the run, and {lost}")
+
+    def _lost(self) -> str:
+        """What this run had stored and is gone with the removed manifest; empty if nothing is."""
+        count = count_lost(self._descriptor, self.run.id, self._store)
+        samples = "1 sample that was" if count == 1 else f"{count} samples that were"
+        way_out = "run again with resume=True to compute what is missing"
+        return f"{samples} stored and {'is' if count == 1 else 'are'} gone with it ({way_out})" if count else ""
 
     def _restore(self, before: int) -> None:
         restore(before, self.path, lock=self._beside("recording"), store=self._store)

@@ -45,6 +45,7 @@ __all__ = [
     "opened",
     "read_manifest",
     "records_of",
+    "runs_in",
     "runs_of",
 ]
 
@@ -233,11 +234,15 @@ def _read(directory: Path) -> Manifest:
 
 def runs_of(directory: str | os.PathLike[str]) -> list[RunRecord]:
     """The runs of a directory, in the order in which they began, without looking at their samples."""
-    entries = (
-        parse(line) for path in manifest_files(directory) for line in lines_in(path) if line.startswith(b'{"format"')
-    )
-    runs = [entry for entry in entries if isinstance(entry, RunRecord)]
-    return sorted(runs, key=lambda run: (run.sequence, run.time))
+    return sorted(runs_in(directory), key=lambda run: (run.sequence, run.time))
+
+
+def runs_in(directory: str | os.PathLike[str]) -> Iterator[RunRecord]:
+    """As `runs_of`, one after the other, in no order."""
+    for path in manifest_files(directory):
+        for line in lines_in(path):
+            if line.startswith(b'{"format"') and isinstance(entry := parse(line), RunRecord):
+                yield entry
 
 
 def latest_sequence(directory: str | os.PathLike[str]) -> int:

@@ -17,7 +17,7 @@ from lighter_async.manifest.reader import lines_of
 from lighter_async.manifest.run_lines import dropped_lines
 from lighter_async.store import Store
 
-__all__ = ["lines_that_take_back", "restore"]
+__all__ = ["count_lost", "lines_that_take_back", "restore"]
 
 
 def restore(descriptor: int, path: str, *, lock: str, store: Store) -> None:
@@ -61,6 +61,28 @@ def restore(descriptor: int, path: str, *, lock: str, store: Store) -> None:
         except BaseException:
             remove(temporary)
             raise
+
+
+def count_lost(descriptor: int, run: str, store: Store) -> int:
+    """How many samples a run has stored, by a manifest that was removed, and are gone with it.
+
+    None of those that were moved away together with their manifest.
+
+    Args:
+        descriptor: The manifest, still open.
+        run: The run's id.
+        store: Where the samples are.
+    """
+    if os.fstat(descriptor).st_nlink > 0:
+        return 0
+    lost: set[int] = set()  # the names' hashes, since there may be millions
+    with os.fdopen(os.dup(descriptor), "rb") as file:
+        file.seek(0)
+        for line in lines_of(file):
+            entry = parse(line)
+            if isinstance(entry, (Record, Samples)) and entry.run == run:
+                lost.update(hash(one.name) for one in records_in(entry) if one.file and not store.has(one.file))
+    return len(lost)
 
 
 def lines_that_take_back(lines: bytes) -> bytes:
