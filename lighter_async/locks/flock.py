@@ -31,7 +31,9 @@ HAS_LOCKS = fcntl is not None
 
 # How lock files are opened. No link is followed, and a pipe in a lock's place holds nobody up: others may write to the
 # directory.
-OPEN = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+OPEN = os.O_RDWR
+for _flag in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
+    OPEN |= getattr(os, _flag, 0)
 
 # What a forked child lets go of, also where another thread was about to take a lock, or was looking whether one is
 # free: the child would hold it as long as it lives.

@@ -7,8 +7,9 @@ import json
 import os
 from dataclasses import asdict
 
-from lighter_async.locks.flock import OPEN, NoLocks, above_standard, is_at, own, try_lock, unlock
+from lighter_async.locks.flock import HAS_LOCKS, OPEN, NoLocks, above_standard, is_at, own, try_lock, unlock
 from lighter_async.locks.owner import Owner
+from lighter_async.positioned import write_to
 
 __all__ = ["LOCK_ENDING", "RunLock", "held_by", "is_held", "lock_files", "owner_of"]
 
@@ -49,7 +50,7 @@ class RunLock:
                 raise BlockingIOError(errno.EAGAIN, "removed meanwhile")
             if owner is not None:
                 os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, json.dumps(asdict(owner)).encode(), 0)
+                write_to(descriptor, [json.dumps(asdict(owner)).encode()], 0)
             self.descriptor = descriptor
         except BlockingIOError:
             return False
@@ -62,6 +63,8 @@ class RunLock:
         """Remove the file and let go."""
         if self.descriptor < 0:
             return
+        if not HAS_LOCKS:
+            self.forget()  # Windows removes no file that is open
         try:
             # In this order, so that nobody else can lock a file that is about to go.
             os.unlink(self.path)

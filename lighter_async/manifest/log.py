@@ -25,6 +25,7 @@ from lighter_async.manifest.run_lines import dropped_lines, header_line, loaders
 from lighter_async.manifest.so_far import ends_of, recorded
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.notices import notify
+from lighter_async.positioned import read_from, sync_data
 from lighter_async.runs import Begun, begin_run
 from lighter_async.store import Store, source_of
 from lighter_async.types import Durability, Origin, Run
@@ -164,7 +165,7 @@ class ManifestLog:
     def _open(self) -> None:
         folder = os.path.dirname(self.path)
         os.makedirs(folder, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         # A link in the manifest's place is not followed, and a pipe there does not block.
         flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         unlink_from_copies(self.path)
@@ -183,7 +184,7 @@ class ManifestLog:
             raise OSError(errno.EINVAL, "the manifest is no file; remove what lies there", self.path)
         # A crash or a full disk may have left a part of a line. It is ended, so that ours begins on a new line.
         size = status.st_size
-        self._torn = size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
+        self._torn = size > 0 and read_from(self._descriptor, 1, size - 1) != b"\n"
         if self._is_synced:
             sync_folder(folder)
 
@@ -339,7 +340,7 @@ class ManifestLog:
                     self._take_back(lines)
                     raise
             if self._is_synced:
-                os.fdatasync(self._descriptor)
+                sync_data(self._descriptor)
 
     def _take_back(self, lines: bytes) -> None:
         """Say in a removed manifest, of which a new one may be made yet, that samples will be cut off their objects."""
@@ -369,7 +370,7 @@ class ManifestLog:
         A full disk cuts our lines short. It, or a crash, may also have cut what another writer appended just before.
         """
         start = os.lseek(self._descriptor, 0, os.SEEK_CUR) - written
-        begins = start == 0 or data.startswith(b"\n") or os.pread(self._descriptor, 1, start - 1) == b"\n"
+        begins = start == 0 or data.startswith(b"\n") or read_from(self._descriptor, 1, start - 1) == b"\n"
         return begins and written == len(data)
 
     def _is_there(self) -> bool:
