@@ -389,20 +389,20 @@ class ManifestLog:
         _own.close(before)
         if self._begun is not None:
             begin_run(self.directory, self.run.id, self._begun.since, begun=self._begun)
-        gone = f", without {lost}" if lost else ""
-        notify(f"the manifest {self.path!r} was removed, or its directory moved, during the run; it is begun anew{gone}")
+        notify(f"the manifest {self.path!r} was removed, or its directory moved, during the run; it is begun anew{lost}")
 
     def _tell_lost(self) -> None:
         """Say what is gone with a directory that is not made again, since nothing was stored after it was removed."""
         if lost := self._lost():
-            notify(f"{self.directory!r} was removed during the run, and {lost}")
+            notify(f"{self.directory!r} was removed during the run{lost}")
 
     def _lost(self) -> str:
         """What this run had stored and is gone with the removed manifest; empty if nothing is."""
         count = count_lost(self._descriptor, self.run.id, self._store)
-        samples = "1 sample that was" if count == 1 else f"{count} samples that were"
-        way_out = "run again with resume=True to compute what is missing"
-        return f"{samples} stored and {'is' if count == 1 else 'are'} gone with it ({way_out})" if count else ""
+        if not count:
+            return ""
+        gone = "1 sample that was stored is" if count == 1 else f"{count} samples that were stored are"
+        return f". {gone} gone with it; run again with resume=True, and what is missing is computed"
 
     def _restore(self, before: int) -> None:
         restore(before, self.path, lock=self._beside("recording"), store=self._store)
