@@ -18,7 +18,9 @@ from lighter_async.types import Run
 __all__ = ["WAY_OUT", "holds_files", "warn_of_existing", "warn_of_replaced"]
 
 
-WAY_OUT = "resume=True goes on with them, if_exists='skip' keeps them, and if_exists='overwrite' says that this is meant"
+WAY_OUT = (
+    "resume=True goes on with them, if_exists='skip' keeps them, and if_exists='overwrite' says that this is meant"
+)
 """What to say where these are options."""
 
 

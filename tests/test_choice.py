@@ -221,7 +221,8 @@ def test_stats_are_shown_in_one_line_without_endless_digits(tmp_path):
         writer.submit("a", "x")
     shown = repr(writer.stats())
     assert re.fullmatch(
-        r"WriterStats\(accepted=1, written=1, bytes_written=1, open_seconds=\d+\.\d{1,3}, max_workers=1, backend='thread'\)",
+        r"WriterStats\(accepted=1, written=1, bytes_written=1, open_seconds=\d+\.\d{1,3}, max_workers=1, "
+        r"backend='thread'\)",
         shown,
     )
     known = dataclasses.asdict(writer.stats())

@@ -350,7 +350,9 @@ class Endless(torch.utils.data.Dataset):
         return index
 
 
-@pytest.mark.parametrize("dataset", [Stream(), SizedStream(), Endless(), iter(range(3)), {1, 2}], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize(
+    "dataset", [Stream(), SizedStream(), Endless(), iter(range(3)), {1, 2}], ids=lambda one: type(one).__name__
+)
 def test_a_data_set_without_items_by_index_has_no_indices_to_leave_out(tmp_path, dataset):
     """The error says what is missing, and how else stored samples are left out."""
     with pytest.raises(TypeError, match=r"__len__ and __getitem__.*names\(\).*if_exists='skip'.*name_key") as caught:

@@ -44,7 +44,10 @@ def stored(tmp_path_factory):
         (lambda folder: read_manifest(folder).records, "<Records: 3000>"),
         (lambda folder: read_manifest(folder).done(), "IndexSet(3000 indices)"),
         (open_results, "<3000 results of writer 'text' in {folder!r}>"),
-        (lambda folder: open_results(folder).dataset(), "<ResultsDataset of <3000 results of writer 'text' in {folder!r}>>"),
+        (
+            lambda folder: open_results(folder).dataset(),
+            "<ResultsDataset of <3000 results of writer 'text' in {folder!r}>>",
+        ),
         (lambda folder: pending(range(COUNT + 2), folder), "<PendingSampler: 2 of 3002 items>"),
         (verify, "<Report of {folder!r}: 3000 compared, 1 missing>"),
         (lambda folder: BackgroundWriter("text", folder), "<BackgroundWriter 'text' to {folder!r}, new>"),

@@ -58,10 +58,6 @@ def test_the_oldest_python_is_the_same_everywhere(project):
     tried = re.search(r"^VERSIONS = (.+)$", (ROOT / ".ci" / "matrix.py").read_text(), re.MULTILINE)
     versions = re.findall(r'"([\d.]+)"', tried[1])
     assert versions[0] == oldest
-    told = [
-        one.rpartition(" ")[2]
-        for one in project["project"]["classifiers"]
-        if re.search(r"Python :: 3\.\d+$", one)
-    ]
+    told = [one.rpartition(" ")[2] for one in project["project"]["classifiers"] if re.search(r"Python :: 3\.\d+$", one)]
     assert told
     assert set(told) <= set(versions)

@@ -6,7 +6,16 @@ import warnings
 import numpy as np
 import pytest
 
-from lighter_async import ArrayTarget, AsyncBackgroundWriter, BackgroundWriter, LocalTarget, Origin, Run, TableTarget, TarShards
+from lighter_async import (
+    ArrayTarget,
+    AsyncBackgroundWriter,
+    BackgroundWriter,
+    LocalTarget,
+    Origin,
+    Run,
+    TableTarget,
+    TarShards,
+)
 
 OVERWRITTEN = "already exists, existing predictions will be overwritten"
 
@@ -92,7 +101,9 @@ def test_targets_are_warned_of_too(tmp_path):
     values = {"e.npy": np.ones((1, 2)), "t.csv": [{"x": 1}]}
 
     def run(name):
-        with BackgroundWriter("text" if name in ("files", "shards") else None, targets[name](), backend="thread") as one:
+        with BackgroundWriter(
+            "text" if name in ("files", "shards") else None, targets[name](), backend="thread"
+        ) as one:
             one.submit_batch(["a"], values.get(name, ["x"]), origin=Origin([0]))
 
     for name in targets:

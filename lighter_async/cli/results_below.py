@@ -52,9 +52,7 @@ def choose(given: Iterable[Path]) -> Chosen:
 def results_below(folder: Path) -> list[Path]:
     """The directories of results below a folder, in the order of their paths; links are not followed."""
     return sorted(
-        folder / below
-        for below, _ in walk_below(folder, but=RESERVED_PREFIX)
-        if below and _has_results(folder / below)
+        folder / below for below, _ in walk_below(folder, but=RESERVED_PREFIX) if below and _has_results(folder / below)
     )
 
 

@@ -389,7 +389,9 @@ class ManifestLog:
         _own.close(before)
         if self._begun is not None:
             begin_run(self.directory, self.run.id, self._begun.since, begun=self._begun)
-        notify(f"the manifest {self.path!r} was removed, or its directory moved, during the run; it is begun anew{lost}")
+        notify(
+            f"the manifest {self.path!r} was removed, or its directory moved, during the run; it is begun anew{lost}"
+        )
 
     def _tell_lost(self) -> None:
         """Say what is gone with a directory that is not made again, since nothing was stored after it was removed."""

@@ -101,9 +101,9 @@ class Claims:
             places = " and ".join(dict.fromkeys(place for place in writers if place))
             made = f" (made at {places})" if places else ""
             return DuplicateNameError(
-                f"{error}. {len(writers)} writers are open on {self._location!r} now{made}, and count as one run: close "
-                "the earlier one with close(), or use `with`. In a notebook, a cell that is run again leaves the writer "
-                "of its last run open"
+                f"{error}. {len(writers)} writers are open on {self._location!r} now{made}, and count as one run: "
+                "close the earlier one with close(), or use `with`. In a notebook, a cell that is run again leaves "
+                "the writer of its last run open"
             )
         if hasattr(sys, "ps1"):  # where somebody types
             return DuplicateNameError(

@@ -35,7 +35,11 @@ def text_of(name: Any, value: Any) -> str:
     Raises:
         TypeError: It is something else.
     """
-    return name if type(name) is str else texts_of([name], [value])[0]
+    if type(name) is str:
+        return name
+    texts = texts_of([name], [value])
+    assert texts is not None
+    return texts[0]
 
 
 def texts_of(names: Any, values: Any) -> Sequence[str] | None:
@@ -52,13 +56,14 @@ def texts_of(names: Any, values: Any) -> Sequence[str] | None:
     if names is None or kind is Numbers:
         return cast("Numbers | None", names)
     if kind is not list and (isinstance(names, (str, bytes)) or not isinstance(names, Sequence)):
-        if getattr(names, "ndim", None) != 1 or not hasattr(names, "tolist"):
+        array: Any = names
+        if getattr(array, "ndim", None) != 1 or not hasattr(array, "tolist"):
             raise TypeError(
                 f"names are a sequence with a name per sample, not {type(names).__name__}: {shown(names)}; "
                 + ("the arguments look swapped: " if _look_swapped(names, values) else "")
                 + _ORDER
             )
-        names = names.tolist()  # at once, since each item of a device tensor would be a transfer of its own
+        names = array.tolist()  # at once, since each item of a device tensor would be a transfer of its own
     kinds = set(map(type, names))
     if kinds <= {str}:
         return cast("Sequence[str]", names)
