@@ -528,7 +528,7 @@ def test_the_error_says_which_writers_are_open_and_where_they_were_made(tmp_path
     second = BackgroundWriter("text", tmp_path, backend="thread")
     told = (
         rf"2 writers are open on '{tmp_path}' now \(made at {__file__}:(\d+) and {__file__}:(\d+)\), "
-        r"and count as one run: close the earlier one with close\(\), or use `with`\. In a notebook, a cell that is run again"
+        r"and count as one run: close the earlier one with close\(\), or use `with`\. In a notebook, a cell that is run"
     )
     with pytest.raises(DuplicateNameError, match=told) as caught:
         second.submit("a", "2")

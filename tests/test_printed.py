@@ -48,7 +48,10 @@ def stored(tmp_path_factory):
             lambda folder: open_results(folder).dataset(),
             "<ResultsDataset of <3000 results of writer 'text' in {folder!r}>>",
         ),
-        (lambda folder: pending(range(COUNT + 2), folder), "<PendingSampler: 2 of 3002 items>"),
+        (
+            lambda folder: pending(range(COUNT + 2), folder, names="sample-{}".format),
+            "<PendingSampler: 2 of 3002 items>",
+        ),
         (verify, "<Report of {folder!r}: 3000 compared, 1 missing>"),
         (lambda folder: BackgroundWriter("text", folder), "<BackgroundWriter 'text' to {folder!r}, new>"),
         (lambda folder: AsyncBackgroundWriter("text", folder), "<AsyncBackgroundWriter 'text' to {folder!r}, new>"),

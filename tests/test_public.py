@@ -288,6 +288,7 @@ BELOW = {
         "same",
         "session",
         "staging",
+        "store",
         "targets",
         "types",
         "waits_for_cores",

@@ -16,6 +16,9 @@ __all__ = ["LOCK_ENDING", "RunLock", "held_by", "is_held", "lock_files", "owner_
 LOCK_ENDING = ".lock"
 """How the names of lock files end; they begin with the token that is part of their writer's temporary names."""
 
+# The paths of those that are held: all that is known on a system without locks.
+_of_this_process: set[str] = set()
+
 _LARGEST = 4096  # bytes of a lock file that are read
 
 
@@ -52,6 +55,7 @@ class RunLock:
                 os.ftruncate(descriptor, 0)
                 write_to(descriptor, [json.dumps(asdict(owner)).encode()], 0)
             self.descriptor = descriptor
+            _of_this_process.add(self.path)
         except BlockingIOError:
             return False
         finally:
@@ -76,6 +80,7 @@ class RunLock:
         """Close the descriptor, as a forked child does: others may hold the lock still."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
+            _of_this_process.discard(self.path)
             own.close(descriptor)
 
 
@@ -119,7 +124,12 @@ def lock_files(folder: str) -> list[str]:
 
 
 def is_held(path: str) -> bool:
-    """Whether somebody holds the lock of a lock file; where there are no locks, whether its owner may be alive."""
+    """Whether somebody holds the lock of a lock file.
+
+    On a file system without locks: whether its owner may be alive; on a system without: whether this process does.
+    """
+    if not HAS_LOCKS:
+        return path in _of_this_process
     try:
         descriptor = own.open(os.open, path, OPEN)
     except OSError:
