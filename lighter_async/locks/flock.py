@@ -61,20 +61,22 @@ class NoLocks(Exception):
 
 
 def try_lock(descriptor: int, path: str) -> None:
-    """Lock a file. On Windows, which has no such locks, this does nothing.
+    """Lock a file.
 
     Raises:
         BlockingIOError: Somebody else has it.
-        NoLocks: The file system has none, which was warned of.
+        NoLocks: The file system has none, which was warned of, or the system, such as Windows.
     """
-    if fcntl is not None:
-        _flock(descriptor, path, fcntl.LOCK_EX)
+    if fcntl is None:
+        raise NoLocks
+    _flock(descriptor, path, fcntl.LOCK_EX)
 
 
 def try_share(descriptor: int, path: str) -> None:
     """As `try_lock`, with a lock that several may have at once, while nobody has locked the file."""
-    if fcntl is not None:
-        _flock(descriptor, path, fcntl.LOCK_SH)
+    if fcntl is None:
+        raise NoLocks
+    _flock(descriptor, path, fcntl.LOCK_SH)
 
 
 def _flock(descriptor: int, path: str, kind: int) -> None:

@@ -47,7 +47,7 @@ class RunLock:
             try:
                 try_lock(descriptor, self.path)
             except NoLocks:
-                if owner is None and not _is_of_the_dead(self.path):
+                if HAS_LOCKS and owner is None and not _is_of_the_dead(self.path):
                     raise BlockingIOError(errno.EAGAIN, "nobody knows whether it is held") from None
             if not is_at(descriptor, self.path):
                 raise BlockingIOError(errno.EAGAIN, "removed meanwhile")
