@@ -195,8 +195,8 @@ def write_at(descriptor: int, pieces: Sequence[bytes | memoryview], place: int) 
         OSError: They could not be written, or not all. What the file holds from the place on is not known then.
     """
     parts: Sequence[memoryview] = [memoryview(one).cast("B") for one in pieces if memoryview(one).nbytes]
-    if len(parts) > _PARTS_PER_WRITE:
-        parts = [memoryview(b"".join(parts))]
+    if len(parts) > _PARTS_PER_WRITE or not hasattr(os, "pwritev"):
+        parts = [memoryview(b"".join(parts))] if parts else []
     while parts:
         # A write may be short (2 GiB, a disk that has just filled up): the next one goes on, or tells why not.
         written = write_to(descriptor, parts, place)
