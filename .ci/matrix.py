@@ -22,8 +22,8 @@ VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 TESTS = ("public", "names", "service_contract", "local_target", "manifest", "verify", "results", "callback", "aio")
 """Of `tests/test_NAME.py`: the ways in, storing, recording and reading back."""
 PACKAGES = (
-    *("-e", ".[lightning,parquet,tiff]", "aiofiles", "hypothesis", "lightning", "pandas", "psutil", "safetensors"),
-    *("pytest", "pytest-asyncio", "pytest-timeout", "pytest-xdist", "trio"),
+    *("-e", ".[lightning,parquet,tiff]", "aiofiles", "hypothesis", "lightning", "matplotlib", "nibabel"),
+    *("pandas", "psutil", "pytest", "pytest-asyncio", "pytest-timeout", "pytest-xdist", "safetensors", "trio"),
 )
 """What those tests need."""
 
