@@ -55,7 +55,7 @@ def _tests(version: str) -> str:
         return f"tests not run, since there is no Python {version} here"
     python = sys.executable if found == sys.executable else _environment(version, found)
     tests = [f"tests/test_{name}.py" for name in TESTS]
-    failed = _fails(python, "-m", "pytest", "-q", "-n", "3", "--dist", "worksteal", *tests)
+    failed = _fails(python, "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", *tests)
     return "tests FAIL" if failed else "tests pass"
 
 
