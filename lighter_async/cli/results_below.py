@@ -34,9 +34,6 @@ def choose(given: Iterable[Path]) -> Chosen:
 
     Args:
         given: Directories, arrays and tables.
-
-    Raises:
-        OSError: A folder cannot be listed.
     """
     places: dict[str, Path] = {}
     found: dict[Path, list[Path]] = {}
@@ -61,3 +58,5 @@ def _has_results(folder: Path) -> bool:
         return bool(manifest_files(folder))
     except LighterAsyncError:  # there is a link in the records' place, which whoever reads them says
         return True
+    except OSError:  # it may not be listed, or no path reaches it
+        return False

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from lighter_async.cli.results_below import choose, results_below
 from lighter_async.cli.steps import step
-from lighter_async.cli.words import counted, in_bytes, printable, refuse, say
+from lighter_async.cli.words import counted, in_bytes, printable, say
 from lighter_async.errors import LighterAsyncError
 from lighter_async.manifest.verify import Report, drop, is_in_use, verify
 from lighter_async.store import source_of
@@ -59,10 +59,7 @@ def run_verify(places: Sequence[Path], *, as_json: bool, repair: bool, workers: 
         0 if all is sound or was repaired, 1 if something is damaged, 2 if it cannot be told: there is no manifest, or
         a writer is at work in what is to be repaired. Of several directories the largest.
     """
-    try:
-        chosen = choose(places)
-    except (OSError, ValueError) as error:
-        return refuse(str(error))
+    chosen = choose(places)
     if not as_json:
         for folder, found in chosen.found.items():
             print(f"{folder} has no manifest; {_with_results(found, folder)} below it:")
