@@ -5,7 +5,7 @@ BIN := .venv/bin
 TESTERS ?= 3
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-long lint docs bench bench-quick bench-memory gpu soak clean
+.PHONY: demo test test-long lint docs matrix dist bench bench-quick bench-memory gpu soak clean
 
 demo: .venv/.demo
 	$(BIN)/lighter-async demo
@@ -27,6 +27,17 @@ lint: .venv/.dev
 # host (not with --quiet, which takes warnings for nothing). To read it, with its search: .venv/bin/python -m http.server -d site
 docs: .venv/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean
+
+# A part of the tests with each Python from 3.10 to 3.13 that is installed, in environments of their own, and the types
+# as each of them has them. It says which ones there are not.
+matrix: .venv/.dev
+	$(BIN)/python .ci/matrix.py
+
+# What is uploaded to a package index, checked as the index does.
+dist: .venv/.release
+	rm -rf build dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
 
 # Everything, beside what people use instead, in an environment of its own (7 GB): about 40 minutes, and 8 for bench-quick.
 bench: .venv-bench/.made
@@ -50,7 +61,7 @@ soak: .venv/.dev
 	$(BIN)/python soak/run.py --page docs/reliability.md
 
 clean:
-	rm -rf .venv .venv-bench bench-output soak-output site build dist *.egg-info demo-output
+	rm -rf .venv .venv-bench .venv-matrix bench-output soak-output site build dist *.egg-info demo-output
 
 .venv/.made:
 	$(PYTHON) -m venv .venv
@@ -70,6 +81,10 @@ clean:
 # Without a warning of what lighter lacks (see above).
 .venv/.docs: .venv/.made pyproject.toml constraints.txt
 	$(INSTALL) --no-warn-conflicts -e ".[docs]"
+	touch $@
+
+.venv/.release: .venv/.made pyproject.toml constraints.txt
+	$(INSTALL) build twine
 	touch $@
 
 PEERS = torch torchvision pytorch-lightning monai nibabel webdataset opencv-python-headless imagecodecs fpng-py simplejpeg \

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lighter_async.locks import warn_of
 from lighter_async.names import RESERVED_PREFIX
+from lighter_async.positioned import write_to
 
 __all__ = [
     "NEW",
@@ -206,7 +207,7 @@ def write_at(descriptor: int, pieces: Sequence[bytes | memoryview], place: int) 
         parts = [memoryview(b"".join(parts))] if parts else []
     while parts:
         # A write may be short (2 GiB, a disk that has just filled up): the next one goes on, or tells why not.
-        written = os.pwritev(descriptor, parts, place) if len(parts) > 1 else os.pwrite(descriptor, parts[0], place)
+        written = write_to(descriptor, parts, place)
         if not written:
             raise OSError(errno.EIO, "nothing was written")
         place += written
@@ -259,6 +260,8 @@ def _replace(temporary: str, path: str) -> None:
 
 def sync_folder(folder: str) -> None:
     """Sync a folder, so that the names in it are on the disk."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return  # Windows opens no folder, and keeps names without
     descriptor = os.open(folder or ".", os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch.distributed
 from numpy.typing import NDArray
-from torch.utils.data import DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
 from lighter_async.errors import DuplicateNameError
 from lighter_async.manifest import Loader, Manifest, read_manifest
@@ -53,7 +53,7 @@ def pending(
     between (``torch.distributed.barrier()``), or they would disagree on what is pending.
 
     Args:
-        dataset: Anything with a length.
+        dataset: One with a length and items by index (a map-style one).
         directories: Where the results are: what the writers were given, paths or targets. Of several, a
             sample is pending that is missing in one of them.
         loader: The number of the data loader, of several.
@@ -68,14 +68,15 @@ def pending(
         DuplicateNameError: Two items have one name, under which a sample is stored.
         ValueError: There is no directory, or a URL in its place; `batch_size` is less than 1, or there are not as many
             names as samples.
-        TypeError: A directory is neither a path nor a target that stores below one.
+        TypeError: The data set has no items by index, or a directory is neither a path nor a target that stores below
+            one.
         TimeoutError: Helpers of a run that has died have been at work for ten minutes.
     """
     if not directories:
         raise ValueError("pending() needs a directory to look at, or several")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size is at least 1, not {batch_size}")
-    count = len(dataset)
+    count = _length_of(dataset)
     if names is not None and not callable(names):
         names = list(names)
         if len(names) != count:
@@ -91,6 +92,27 @@ def pending(
         if not series:
             done[:] = False
     return PendingSampler(dataset, array("q", np.flatnonzero(~done).astype(np.int64).tobytes()), batch_size)
+
+
+def _length_of(dataset: Any) -> int:
+    """How many items a data set has.
+
+    Raises:
+        TypeError: It has no items by index, so that none can be left out.
+    """
+    if isinstance(dataset, DataLoader):
+        raise TypeError("pending() takes the data set, not the DataLoader that makes batches of it: loader.dataset")
+    try:
+        if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
+            raise TypeError("it only gives one item after the other")
+        return len(dataset)
+    except (TypeError, NotImplementedError) as error:
+        raise TypeError(
+            f"pending() needs a data set with a length and items by index (__len__ and __getitem__), and "
+            f"{type(dataset).__name__} is none ({error}), so there are no indices to leave out. Leave out in its own "
+            "loop what is stored, by names: done = read_manifest(directory).names(); or give the writer "
+            "if_exists='skip', or a FileWriter resume=True and name_key, which leave it out once it is computed"
+        ) from None
 
 
 def _done(
@@ -263,6 +285,9 @@ class PendingSampler(DistributedSampler[Any]):
 
     def __len__(self) -> int:
         return len(self._share())
+
+    def __repr__(self) -> str:
+        return f"<PendingSampler: {len(self.indices)} of {len(self.dataset)} items>"  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._share())

@@ -41,7 +41,7 @@ OnError = Literal["stop", "continue"]
 """Whether a sample that could not be written stops the run."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Origin:
     """Where the samples of a batch come from.
 
@@ -54,6 +54,16 @@ class Origin:
     indices: Sequence[int] | None = None
     loader: int = 0
     batch: int | None = None
+
+    def __repr__(self) -> str:
+        indices, few = self.indices, 8
+        if isinstance(indices, (list, tuple)) and len(indices) > few:
+            shown = f"<{len(indices)} indices, {indices[0]!r} to {indices[-1]!r}>"
+        elif indices is None or isinstance(indices, (list, tuple, range)):
+            shown = repr(indices)
+        else:  # a tensor or an array
+            shown = f"<{len(indices)} indices>"
+        return f"Origin({shown}, loader={self.loader!r}, batch={self.batch!r})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -365,6 +375,13 @@ class WriterStats:
     backend_reason: str = ""
 
     def __repr__(self) -> str:
+        # What one looks for first; of the rest, what is not as usual. `dataclasses.asdict` gives all of it.
+        always = ("accepted", "written", "bytes_written", "open_seconds", "max_workers", "backend")
+        unless_zero = ("skipped", "failed", "dropped", "pending", "waits", "waited_seconds")
         values = ((one.name, getattr(self, one.name)) for one in fields(self))
-        shown = (f"{name}={round(value, 3) if isinstance(value, float) else value!r}" for name, value in values)
+        shown = (
+            f"{name}={round(value, 3) if isinstance(value, float) else value!r}"
+            for name, value in values
+            if name in always or (name in unless_zero and value)
+        )
         return f"{type(self).__name__}({', '.join(shown)})"

@@ -147,7 +147,6 @@ def test_an_exception_of_another_callback_leaves_nothing_open(package, tmp_path,
     handed_over = {"on_predict_batch_end": 4 if place == "after" else 0}.get(hook, 8 if HOOKS.index(hook) > 4 else 0)
     assert files_in(tmp_path) == files(*range(handed_over))
     if handed_over:
-        callback.if_exists = "overwrite"
         with pytest.warns(UserWarning, match="will be overwritten"):
             trainer.predict(model, loader(), return_predictions=False)
     else:

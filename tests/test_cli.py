@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import lighter_async
-from lighter_async import BackgroundWriter
+from lighter_async import BackgroundWriter, read_manifest
 from lighter_async.advice import judge
 from lighter_async.cli import main
 from lighter_async.options import meaning_of
@@ -135,6 +136,71 @@ def test_help_says_of_a_writers_option_what_its_docstring_says(command, argument
         assert f"{option}: {meaning}" in " ".join(documented.split())
 
 
+@pytest.mark.parametrize("module", ["lighter_async", "lighter_async.cli"])
+def test_the_package_is_the_command(module):
+    """Also where the console script is not on the path."""
+    command = [sys.executable, "-m", module]
+    told = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60)
+    assert (told.returncode, told.stdout) == (0, f"lighter-async {lighter_async.__version__}\n")
+    assert subprocess.run([*command, "verify"], capture_output=True, timeout=60).returncode == 2
+
+
+def nobody_reads(command, *, errors=False):
+    """Run a command whose output nobody reads; returns its exit status and what it says on standard error."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "lighter_async", *map(str, command)],
+            stdout=write,
+            stderr=write if errors else subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        os.close(write)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (["verify", "DIR"], 1),
+        (["verify", "DIR", "--json"], 1),
+        (["manifest", "DIR"], 0),
+        pytest.param(["report", "DIR", "-o", "DIR/page.html"], 0, marks=pytest.mark.long),
+        pytest.param(["watch", "DIR"], 0, marks=pytest.mark.long),
+        pytest.param(["replay", "DIR", "--list"], 0, marks=pytest.mark.long),
+        pytest.param(["unpack", "DIR", "DIR-files"], 2, marks=pytest.mark.long),
+        pytest.param(["compact", "DIR"], 2, marks=pytest.mark.long),
+        pytest.param(["info"], 0, marks=pytest.mark.long),
+        (["--help"], 0),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_command_whose_reader_has_left_ends_with_its_own_status_and_no_traceback(tmp_path, command, status):
+    """As `head` leaves; also where both outputs go there."""
+    folder = tmp_path / "out"
+    with BackgroundWriter("text", folder, backend="thread") as writer:
+        writer.submit_batch(["a", "b"], ["1", "2"])
+    (folder / "a.txt").unlink()
+    command = [word.replace("DIR", str(folder)) for word in command]
+    told, errors = nobody_reads(command)
+    assert told == status
+    assert "Traceback" not in errors
+    assert "Broken" not in errors
+    assert nobody_reads(command, errors=True)[0] == status
+
+
+def test_a_repair_whose_reader_has_left_is_done_all_the_same(tmp_path):
+    """The next run computes what was damaged."""
+    with BackgroundWriter("text", tmp_path, backend="thread") as writer:
+        writer.submit_batch(["a", "b"], ["1", "2"])
+    (tmp_path / "a.txt").unlink()
+    assert nobody_reads(["verify", tmp_path, "--repair"])[0] == 0
+    assert read_manifest(tmp_path).names() == {"b"}
+
+
 def test_help_starts_without_numpy_and_torch():
     """Only the help of a command with a writer's options loads what says what they mean, and that needs no PyTorch."""
     code = (
@@ -154,6 +220,8 @@ def test_nothing_else_imports_the_command_line():
     """Imports point one way."""
     for source in PACKAGE.rglob("*.py"):
         if (PACKAGE / "cli") in source.parents:
+            continue
+        if source == PACKAGE / "__main__.py":
             continue
         for node in ast.walk(ast.parse(source.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

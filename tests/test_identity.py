@@ -327,3 +327,40 @@ def test_a_name_is_done_if_all_series_have_it(tmp_path):
             background.submit_batch(list(names), list(names))
     assert read_manifest(tmp_path).names() == {"b", "c"}
     assert list(pending(range(4), tmp_path, names=list("abcd"))) == [0, 3]
+
+
+class Stream(torch.utils.data.IterableDataset):
+    """Items one after the other."""
+
+    def __iter__(self):
+        return iter(range(3))
+
+
+class SizedStream(Stream):
+    """The same, with a length that a loader shows."""
+
+    def __len__(self):
+        return 3
+
+
+class Endless(torch.utils.data.Dataset):
+    """Items by index, and no length."""
+
+    def __getitem__(self, index):
+        return index
+
+
+@pytest.mark.parametrize(
+    "dataset", [Stream(), SizedStream(), Endless(), iter(range(3)), {1, 2}], ids=lambda one: type(one).__name__
+)
+def test_a_data_set_without_items_by_index_has_no_indices_to_leave_out(tmp_path, dataset):
+    """The error says what is missing, and how else stored samples are left out."""
+    with pytest.raises(TypeError, match=r"__len__ and __getitem__.*names\(\).*if_exists='skip'.*name_key") as caught:
+        pending(dataset, tmp_path)
+    assert f"and {type(dataset).__name__} is none" in str(caught.value)
+
+
+def test_a_loader_is_no_data_set(tmp_path):
+    """Its length is that of its batches."""
+    with pytest.raises(TypeError, match=r"the data set, not the DataLoader.*loader\.dataset"):
+        pending(torch.utils.data.DataLoader(range(8), batch_size=4), tmp_path)

@@ -1,9 +1,14 @@
 """Names of samples: which may become files, and that each does once in a run."""
 
+import asyncio
+import enum
 import os
 import posixpath
+import re
+import sys
 import threading
 import tracemalloc
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import pytest
@@ -11,7 +16,17 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lighter_async import BackgroundWriter, DuplicateNameError, InvalidNameError, LighterAsyncError
+from lighter_async import (
+    AsyncBackgroundWriter,
+    BackgroundWriter,
+    DuplicateNameError,
+    InvalidNameError,
+    LighterAsyncError,
+    open_results,
+    pending,
+    read_manifest,
+)
+from lighter_async.callback.names_and_samples import names_of
 from lighter_async.names import Claims, Numbers, check_names, checks, claims_of, with_suffix, with_suffixes
 from lighter_async.names.used_names import _MOST_LATEST
 
@@ -131,24 +146,137 @@ def test_the_suffix_is_appended_unless_the_name_ends_in_it():
     assert with_suffix("a", "") == "a"
 
 
-def test_names_are_strings_one_per_sample(tmp_path):
+def test_there_is_one_name_per_sample(tmp_path):
     """Anything else is refused before anything is queued."""
     with BackgroundWriter("text", tmp_path) as writer:
-        with pytest.raises(TypeError, match=r"a name is a str, not int: 3; use str\(name\)"):
-            writer.submit_batch([3], ["x"])
-        with pytest.raises(TypeError, match="a name is a str, not PosixPath"):
+        with pytest.raises(InvalidNameError, match="is an absolute path"):
             writer.submit(tmp_path / "x", "x")
         with pytest.raises(TypeError, match="names are a sequence with a name per sample, not str: 'ab'"):
             writer.submit_batch("ab", ["x", "y"])
-        for numbers in (np.array([3]), torch.tensor([3])):
-            with pytest.raises(TypeError, match=r"dtype (torch\.)?int64; list\(map\(str, names\.tolist\(\)\)\) makes"):
-                writer.submit_batch(numbers, ["x"])
+        for names in ({"a": 1, "b": 2}, np.array([["a"], ["b"]]), np.array("a"), torch.ones(2, 1), iter("ab")):
+            with pytest.raises(TypeError, match="names are a sequence with a name per sample, not"):
+                writer.submit_batch(names, ["x", "y"])
+        for name in (None, ["a"], {"a": 1}, object(), 1j):
+            with pytest.raises(TypeError, match="a name is a text, a number, a path or a scalar tensor"):
+                writer.submit(name, 3.0)
         with pytest.raises(ValueError, match="Length mismatch: 2 samples and 1 names"):
             writer.submit_batch(["a"], ["x", "y"])
         with pytest.raises(InvalidNameError):
             writer.submit_batch(["fine", "../bad"], ["x", "y"])
         assert writer.stats().accepted == 0
     assert list(tmp_path.glob("[!.]*")) == []
+
+
+NAMED = [
+    ("a/b", "a/b"),
+    (7, "7"),
+    (-7, "-7"),
+    (0.5, "0.5"),
+    (Path("a/b"), "a/b"),
+    (PureWindowsPath("a\\b"), "a/b"),
+    (b"a/b", "a/b"),
+    (np.str_("a"), "a"),
+    (np.int64(7), "7"),
+    (np.uint8(7), "7"),
+    (np.array(7), "7"),
+    (np.array("a"), "a"),
+    (torch.tensor(7), "7"),
+    (torch.tensor(7, dtype=torch.uint8), "7"),
+    (torch.tensor(0.5), "0.5"),
+    (enum.Enum("Kind", {"one": "a"}, type=str).one, "a"),
+]
+
+
+@pytest.mark.parametrize(("given", "name"), NAMED, ids=str)
+def test_numbers_and_paths_are_names(tmp_path, given, name):
+    """As their texts, with `/` between folders: in the service, in asyncio, and of a callback; also in batches."""
+    with BackgroundWriter("json", tmp_path / "one", backend="thread") as writer:
+        writer.submit(given, 1)
+        writer.submit_batch([f"{name}-other", f"{name}-more"], [1, 1])
+    with BackgroundWriter("json", tmp_path / "batch", backend="thread") as writer:
+        writer.submit_batch([given], [1])
+
+    async def store():
+        async with AsyncBackgroundWriter("json", tmp_path / "async", backend="thread") as writer:
+            await writer.submit(given, 1)
+        async with AsyncBackgroundWriter("json", tmp_path / "async batch", backend="thread") as writer:
+            await writer.submit_batch((given,), [1])
+
+    asyncio.run(store())
+    assert read_manifest(tmp_path / "one").names() == {name, f"{name}-other", f"{name}-more"}
+    for folder in ("batch", "async", "async batch"):
+        assert read_manifest(tmp_path / folder).names() == {name}
+        assert list(open_results(tmp_path / folder)) == [name]
+    assert names_of([given], "id") == [name]
+    assert list(pending(range(1), tmp_path / "batch", names=[given])) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (torch.tensor([7, 8]), ["7", "8"]),
+        (np.array([7, 8]), ["7", "8"]),
+        (np.array(["a", "b"]), ["a", "b"]),
+        (np.array([Path("a"), 8], object), ["a", "8"]),
+        ((7, Path("a")), ["7", "a"]),
+        ([torch.tensor(7), "a"], ["7", "a"]),
+        (range(7, 9), ["7", "8"]),
+    ],
+    ids=str,
+)
+def test_the_names_of_a_batch_may_be_an_array(tmp_path, given, names):
+    """As a data loader makes one of its items' numbers."""
+    with BackgroundWriter("text", tmp_path, backend="thread") as writer:
+        writer.submit_batch(given, ["x", "y"])
+    assert read_manifest(tmp_path).names() == set(names)
+    assert names_of(given, "id") == names
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (torch.rand(3, 16, 16), "case"),
+        (torch.rand(3), Path("case")),
+        (np.ones((2, 2)), "case"),
+        ({"mask": torch.rand(2)}, "case"),
+        (None, "case"),
+        (0.87, "case"),
+        (torch.tensor(0.87), "case"),
+        (np.float32(0.87), "case"),
+        (True, "case"),
+        (torch.rand(3, 2), torch.rand(3, 2)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("writer", ["json", {"mask": "tensor"}], ids=["one output", "several"])
+def test_swapped_arguments_are_told_as_such(tmp_path, name, value, writer):
+    """In the service and in asyncio; no tensor is printed, and nothing is taken."""
+    told = r"the arguments look swapped: the order is submit\(name, value\), or submit_batch\(names, values\)"
+
+    async def store():
+        async with AsyncBackgroundWriter(writer, tmp_path, backend="thread") as background:
+            with pytest.raises(TypeError, match=told):
+                await background.submit(name, value)
+            with pytest.raises(TypeError, match=told):
+                background.submit_nowait(name, value)
+
+    asyncio.run(store())
+    with BackgroundWriter(writer, tmp_path, backend="thread") as background:
+        with pytest.raises(TypeError, match=told) as caught:
+            background.submit(name, value)
+        for names in ([name, name], torch.rand(2, 3), np.ones((2, 3))):
+            with pytest.raises(TypeError, match=told):
+                background.submit_batch(names, [value, value])
+        assert background.stats().accepted == 0
+    assert len(str(caught.value)) < 300
+
+
+def test_texts_may_have_numbers_as_names(tmp_path):
+    """They are not taken for swapped, and neither are numbers with numbers."""
+    with BackgroundWriter("text", tmp_path, backend="thread") as writer:
+        writer.submit(7, "a caption")
+        writer.submit(0.5, 0.5)
+    assert read_manifest(tmp_path).names() == {"7", "0.5"}
 
 
 # Numbers
@@ -391,6 +519,36 @@ def test_a_closed_writers_names_are_free_though_somebody_keeps_an_exception_of_i
         later.submit("a", "4")
     assert (tmp_path / "a.txt").read_text() == "4"
     assert kept.value.__traceback__ is not None
+
+
+def test_the_error_says_which_writers_are_open_and_where_they_were_made(tmp_path):
+    """As when a cell of a notebook is run again, which leaves its first writer open; and the way out."""
+    first = BackgroundWriter("text", tmp_path, backend="thread")
+    first.submit("a", "1")
+    second = BackgroundWriter("text", tmp_path, backend="thread")
+    told = (
+        rf"2 writers are open on '{tmp_path}' now \(made at {__file__}:(\d+) and {__file__}:(\d+)\), "
+        r"and count as one run: close the earlier one with close\(\), or use `with`\. In a notebook, a cell that is run"
+    )
+    with pytest.raises(DuplicateNameError, match=told) as caught:
+        second.submit("a", "2")
+    lines = [int(line) for line in re.search(told, str(caught.value)).groups()]
+    assert lines[1] == lines[0] + 2
+    first.close()
+    second.submit("b", "2")
+    with pytest.raises(DuplicateNameError) as caught:
+        second.submit("b", "3")
+    assert "writers are open" not in str(caught.value)
+    second.close()
+
+
+def test_where_somebody_types_the_error_says_that_the_writer_is_still_open(tmp_path, monkeypatch):
+    """A cell that submits is run again, and its writer was made in another one."""
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    with BackgroundWriter("text", tmp_path, backend="thread") as writer:
+        writer.submit_batch(Numbers(range(3)), ["1", "2", "3"])
+        with pytest.raises(DuplicateNameError, match=r"still that of the earlier sample.*close\(\) and make another"):
+            writer.submit_batch(Numbers(range(3)), ["1", "2", "3"])
 
 
 def test_claims_live_as_long_as_somebody_holds_them():

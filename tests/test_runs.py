@@ -285,7 +285,7 @@ def test_a_manifest_that_is_removed_meanwhile_is_made_again(tmp_path, capfd, bac
 
 
 @pytest.mark.parametrize("how", [shutil.rmtree, lambda path: path.rename(path.with_name("moved"))], ids=["rm", "mv"])
-def test_a_directory_that_is_removed_or_moved_meanwhile(tmp_path, how):
+def test_a_directory_that_is_removed_or_moved_meanwhile(tmp_path, capfd, how):
     """What is stored from then on is recorded where it lies, and nothing that does not."""
     out = tmp_path / "out"
     with BackgroundWriter("text", out, backend="thread") as writer:
@@ -293,19 +293,23 @@ def test_a_directory_that_is_removed_or_moved_meanwhile(tmp_path, how):
         writer.flush()
         how(out)
         writer.submit("1", "x", origin=Origin([1]))
+    lost = "begun anew. 1 sample that was stored is gone with it; run again with resume=True" in capfd.readouterr().err
+    assert lost == (how is shutil.rmtree)
     assert [record.index for record in read_manifest(out).records] == [1]
     assert verify(out).findings == []
     assert left(out, 2) == [0]
     shutil.rmtree(tmp_path / "moved", ignore_errors=True)  # with the writer's lock, which nobody holds
 
 
-def test_a_directory_that_is_removed_at_the_end_stays_removed(tmp_path):
-    """There is nothing to tell of."""
+def test_a_directory_that_is_removed_at_the_end_stays_removed(tmp_path, capfd):
+    """How many samples are gone with it is said once."""
     with BackgroundWriter("text", tmp_path / "out", backend="thread") as writer:
         writer.submit("0", "x")
         writer.flush()
         shutil.rmtree(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    told = capfd.readouterr().err
+    assert told.count("was removed during the run. 1 sample that was stored is gone with it") == 1
 
 
 # What was found damaged

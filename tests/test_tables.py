@@ -605,7 +605,7 @@ def test_a_table_that_is_not_as_it_was_written_is_found_and_written_again(tmp_pa
     assert "DAMAGED" not in told
     assert main(["verify", str(tmp_path)]) == 1
     assert main(["verify", str(tmp_path), "--repair"]) == 0
-    assert capsys.readouterr().out.endswith(")\nwrote 1 table of the rows that are stored\n")
+    assert capsys.readouterr().out.endswith(")\nTO BE WRITTEN: 1 table\nwrote 1 table of the rows that are stored\n")
     check_whole(tmp_path)
     assert main(["verify", str(tmp_path)]) == 0
 

@@ -541,3 +541,91 @@ def test_pending_warns_of_results_that_were_removed(tmp_path):
     (tmp_path / "a.txt").unlink()
     with pytest.warns(UserWarning, match="2 of 2 files that were looked at are gone"):
         pending(range(3), tmp_path, names="abc")
+
+
+# Several directories
+
+
+@pytest.fixture
+def above(tmp_path):
+    """Two directories of results, one of which is damaged, below a folder that has none of its own."""
+    above = tmp_path / "all"
+    store(above / "masks", range(2))
+    store(above / "deep" / "scores", range(3))
+    (above / "deep" / "scores" / "1.txt").unlink()
+    (above / "notes").mkdir()
+    (above / "notes" / "mine.md").write_text("mine")
+    return above
+
+
+def test_several_directories_are_compared_in_one_call(above, capsys):
+    """Each with its own report, then how many are sound; the status is the worst one."""
+    masks, scores = above / "masks", above / "deep" / "scores"
+    assert main(["verify", str(masks), str(scores)]) == 1
+    out = capsys.readouterr().out
+    assert f"{masks}: 2 files, " in out
+    assert f"{scores}: 3 files, " in out
+    assert out.endswith(f"2 directories: 1 sound, 1 DAMAGED\n  DAMAGED: {scores}\n")
+    assert main(["verify", str(masks), str(masks), str(above / "nothing")]) == 2
+    told = capsys.readouterr()
+    assert told.out.endswith(f"2 directories: 1 sound, 1 not compared\n  not compared: {above / 'nothing'}\n")
+    assert "there is no directory" in told.err
+
+
+def test_below_a_folder_without_results_they_are_found(above, capsys):
+    """And named, by their paths; they can be repaired together."""
+    assert main(["verify", str(above)]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith(f"{above} has no manifest; 2 directories of results (deep/scores, masks) below it:\n")
+    assert f"{above / 'masks'}: 2 files, " in out
+    assert f"  DAMAGED: {above / 'deep' / 'scores'}\n" in out
+    assert main(["verify", str(above), "--repair"]) == 0
+    assert capsys.readouterr().out.endswith("2 directories: 2 sound or repaired\n")
+    assert main(["verify", str(above)]) == 0
+
+
+def test_several_directories_are_a_list_in_json(above, capsys):
+    """Of one it is an object; one that cannot be compared says why."""
+    assert main(["verify", str(above), str(above / "nothing"), "--json"]) == 2
+    reports = json.loads(capsys.readouterr().out)
+    assert [(one["directory"], one["sound"]) for one in reports] == [
+        (str(above / "deep" / "scores"), False),
+        (str(above / "masks"), True),
+        (str(above / "nothing"), False),
+    ]
+    assert reports[0]["counts"] == {"missing": 1}
+    assert "there is no directory" in reports[2]["error"]
+
+
+def test_results_below_a_directory_of_results_are_told_of(above, capsys):
+    """They were not compared."""
+    store(above, [0])
+    status, report = report_of(capsys, above)
+    assert (status, report["checked"]) == (0, 1)
+    assert report["below"] == [str(above / "deep" / "scores"), str(above / "masks")]
+    assert main(["verify", str(above)]) == 0
+    told = "  2 directories of results (deep/scores, masks) below were not compared; name them, too\n"
+    assert told in capsys.readouterr().out
+
+
+def test_a_folder_without_any_results_says_so(tmp_path, capsys):
+    """As before there were several."""
+    assert main(["verify", str(tmp_path)]) == 2
+    assert "has no manifest" in capsys.readouterr().err
+
+
+def test_a_repair_says_the_same_of_what_is_wrong_and_what_it_has_done(folder, capsys):
+    """In the words of what it would do."""
+    (folder / "1.txt").unlink()
+    shorten(folder / "2.txt")
+    assert main(["verify", str(folder)]) == 1
+    before = capsys.readouterr().out.splitlines()
+    assert before[-2:] == [
+        "DAMAGED: 1 missing, 1 wrong size",
+        "--repair drops what is damaged: run again with resume=True, and it is computed again",
+    ]
+    assert main(["verify", str(folder), "--repair"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        *before[:-1],
+        "dropped 2: run again with resume=True, and they are computed again",
+    ]

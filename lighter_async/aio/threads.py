@@ -9,6 +9,7 @@ import anyio
 from anyio import CapacityLimiter, to_thread
 
 from lighter_async.errors import WriteError, attach
+from lighter_async.notices import at_callers_line
 
 __all__ = ["in_thread", "to_the_end"]
 
@@ -17,8 +18,9 @@ _T = TypeVar("_T")
 
 async def in_thread(call: Callable[[], _T]) -> _T:
     """Make a call in a thread, and await it whatever cancels the caller."""
-    # With a limit of its own: all of the program's threads may be taken by calls that wait for this one.
-    return await to_the_end(lambda: to_thread.run_sync(call, limiter=CapacityLimiter(1)))
+    with at_callers_line():
+        # With a limit of its own: all of the program's threads may be taken by calls that wait for this one.
+        return await to_the_end(lambda: to_thread.run_sync(call, limiter=CapacityLimiter(1)))
 
 
 async def to_the_end(call: Callable[[], Awaitable[_T]]) -> _T:

@@ -16,8 +16,9 @@ from lighter_async.aio.threads import in_thread, to_the_end
 from lighter_async.aio.watch import Watch
 from lighter_async.errors import attach
 from lighter_async.interrupts import uninterrupted
+from lighter_async.names import Name
 from lighter_async.options import Options, WriterOptions, documented
-from lighter_async.service import BackgroundWriter, State
+from lighter_async.service import BackgroundWriter, State, text_of, texts_of
 from lighter_async.staging import Plan, streams_of
 from lighter_async.targets import Target
 from lighter_async.types import Origin, WriterStats
@@ -71,7 +72,7 @@ class AsyncBackgroundWriter:
         self._watches: dict[object, Watch] = {}  # by event loop, while somebody waits there
         self._waiting = False  # the task whose turn it is waits for space, and those behind it for their turn
 
-    async def submit(self, name: str, value: Any, *, origin: Origin | None = None) -> None:
+    async def submit(self, name: Name, value: Any, *, origin: Origin | None = None) -> None:
         """Hand one sample over. Awaits while there is no room.
 
         Args:
@@ -80,11 +81,11 @@ class AsyncBackgroundWriter:
             origin: As for `BackgroundWriter.submit`.
 
         Raises:
-            InvalidNameError, DuplicateNameError, WriteError, ClosedError: As `BackgroundWriter.submit`.
+            TypeError, InvalidNameError, DuplicateNameError, WriteError, ClosedError: As `BackgroundWriter.submit`.
         """
-        await self._hand_over([name], self._steps.plan_sample(value), origin)
+        await self._hand_over([text_of(name, value)], self._steps.plan_sample(value), origin)
 
-    async def submit_batch(self, names: Sequence[str] | None, values: Any, *, origin: Origin | None = None) -> None:
+    async def submit_batch(self, names: Sequence[Name] | None, values: Any, *, origin: Origin | None = None) -> None:
         """Hand a batch over, which is copied as a whole. Awaits while there is no room for all of it.
 
         Args:
@@ -96,14 +97,15 @@ class AsyncBackgroundWriter:
             ValueError, TypeError, InvalidNameError, DuplicateNameError, WriteError, ClosedError: As
                 `BackgroundWriter.submit_batch`.
         """
-        own = tuple(names) if isinstance(names, list) else names
+        texts = texts_of(names, values)
+        own = tuple(texts) if isinstance(texts, list) else texts
         await self._hand_over(own, self._steps.plan_batch(values), origin)
 
-    def submit_nowait(self, name: str, value: Any, *, origin: Origin | None = None) -> None:
+    def submit_nowait(self, name: Name, value: Any, *, origin: Origin | None = None) -> None:
         """As `submit`, but copies on the event loop, and raises `QueueFullError` where that would wait."""
         self._writer.submit_nowait(name, value, origin=origin)
 
-    def submit_batch_nowait(self, names: Sequence[str] | None, values: Any, *, origin: Origin | None = None) -> None:
+    def submit_batch_nowait(self, names: Sequence[Name] | None, values: Any, *, origin: Origin | None = None) -> None:
         """As `submit_batch`, but copies on the event loop, and raises `QueueFullError` where that would wait."""
         self._writer.submit_batch_nowait(names, values, origin=origin)
 
@@ -163,6 +165,9 @@ class AsyncBackgroundWriter:
     def state(self) -> State:
         """Where the writer stands in its life."""
         return self._writer.state
+
+    def __repr__(self) -> str:
+        return repr(self._writer).replace("BackgroundWriter", type(self).__name__, 1)
 
     async def __aenter__(self: _Self) -> _Self:
         await in_thread(self._writer.start)

@@ -79,7 +79,7 @@ class ArrayWriter(FileWriter):
 
     @property
     def replaces(self) -> bool:
-        return self.options.if_exists in (None, "overwrite") and not self.options.resume
+        return self.options.if_exists is None and not self.options.resume
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
         """Start the workers, now that Lightning knows how many rows there will be."""
@@ -89,13 +89,13 @@ class ArrayWriter(FileWriter):
             if len(known) == len(lengths) and any(known):
                 self._rows = known
                 self._writer = self._background_writer(local_ranks=self._local_ranks, run=self._run)
-            self._writer.start()
+            self._writer._start_replacing()
         super().on_predict_start(trainer, pl_module)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Close the writer."""
         if self._writer is not None and stage == "predict":
-            self._writer.start()  # where nothing was left to do, which may be all but the array's name
+            self._writer._start_replacing()  # where nothing was left to do, which may be all but the array's name
         super().teardown(trainer, pl_module, stage)
         self._rows = self._run = None
 

@@ -14,6 +14,7 @@ from typing import Any
 from lighter_async.callback.lightning_packages import LightningCallback
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.notices import warn
+from lighter_async.replacing import holds_files, warn_of_replaced
 
 __all__ = ["BaseWriter"]
 
@@ -44,6 +45,9 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
         self._since: int | None = None
         self._has_warned_of_stage = False
 
+    _way_out_of_replacing = ""
+    """What can be done about predictions that are replaced, for the warning of them."""
+
     @abstractmethod
     def write(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
         """Write the outputs of one prediction batch.
@@ -54,6 +58,9 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
             batch_idx: The batch's number in its loader.
             dataloader_idx: The loader's number.
         """
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>" if self._path is None else f"<{type(self).__name__} to {str(self._path)!r}>"
 
     @property
     def path(self) -> Path:
@@ -132,7 +139,7 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
                 "on a file system that all nodes mount"
             )
         if replaced is not None:
-            warn(f"{replaced} already exists, existing predictions will be overwritten.")
+            warn_of_replaced(replaced, self._way_out_of_replacing)
 
     def _warn_of_stage(self, trainer: Any, stage: str) -> None:
         """Say once that tests and validations write nothing; whoever trains does not expect it."""
@@ -218,7 +225,4 @@ class BaseWriter(ABC, LightningCallback):  # type: ignore[misc]
 
 
 def _holds_files(path: Path) -> bool:
-    if path.is_dir():
-        with os.scandir(path) as entries:
-            return any(not entry.name.startswith(RESERVED_PREFIX) for entry in entries)
-    return path.exists()
+    return holds_files(path) if path.is_dir() else path.exists()

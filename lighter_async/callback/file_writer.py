@@ -21,6 +21,7 @@ from lighter_async.limits import default_workers
 from lighter_async.manifest.line import Loader
 from lighter_async.notices import notify, warn
 from lighter_async.options import CallbackOptions, Options, RowOptions, as_attributes, documented
+from lighter_async.replacing import WAY_OUT
 from lighter_async.same import fingerprint_of
 from lighter_async.service import BackgroundWriter
 from lighter_async.session import stored_as
@@ -126,6 +127,9 @@ class FileWriter(BaseWriter):
     _takes_also: tuple[str, ...] = ("name_key", "sigterm_grace", "return_predictions")
     """What else may be left out."""
 
+    _way_out_of_replacing = WAY_OUT
+    """As of `BaseWriter`."""
+
     _shares_single_values = False
     """Whether what is no tensor, array or sequence is the value of all samples of a batch."""
 
@@ -137,8 +141,11 @@ class FileWriter(BaseWriter):
     @property
     def replaces(self) -> bool:
         below = directory_of(self._target)
-        if_exists = self.options.if_exists if below is None else below.if_exists
-        return if_exists in (None, "overwrite") and not self.options.resume
+        if_exists = self.options.if_exists
+        if below is not None:
+            # A target's "overwrite" may be its default.
+            if_exists = None if below.if_exists == "overwrite" else below.if_exists
+        return if_exists is None and not self.options.resume
 
     def replaced(self) -> Path | None:
         """What there is of predictions that may be replaced; None if there is nothing."""
@@ -156,6 +163,11 @@ class FileWriter(BaseWriter):
     def _is_named(self) -> bool:
         """Whether samples are known by names of the user's; those in an array are known by their indices."""
         return self.name_key is not None and arrays_target(self._target) is None
+
+    def __repr__(self) -> str:
+        keys = ", ".join(map(repr, self.value_key)) if isinstance(self.value_key, dict) else repr(self.value_key)
+        where = os.fspath(self._place) if self._path is not None else getattr(self._target, "location", "")
+        return f"<{type(self).__name__} of {keys} to {where!r}>"
 
     def stats(self) -> WriterStats:
         """Counts of the prediction run in progress, or of the last one.
@@ -226,7 +238,7 @@ class FileWriter(BaseWriter):
 
     def _start(self) -> None:
         assert self._writer is not None
-        self._writer.start()
+        self._writer._start_replacing()
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
         """Show the queues of all `FileWriter`s of the trainer beside its progress bar."""

@@ -93,7 +93,7 @@ class TableWriter(FileWriter):
 
     @property
     def replaces(self) -> bool:
-        return self.options.if_exists in (None, "overwrite") and not self.options.resume
+        return self.options.if_exists is None and not self.options.resume
 
 
 @as_attributes(RowOptions)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
+from lighter_async.cli.outlets import has_reader
 from lighter_async.cli.words import refuse
 from lighter_async.errors import LighterAsyncError
 from lighter_async.manifest import Manifest, Record, read_manifest
@@ -40,7 +40,7 @@ def run_manifest(directory: Path, output: Path | None) -> int:
                 f"{str(directory)!r} {what}; give the directory that the results were written to, or the array or table"
             )
         if output is None:
-            _print_lines(manifest)
+            _write_lines(manifest, sys.stdout)
         elif output.suffix == ".parquet":
             import pyarrow.parquet
 
@@ -68,15 +68,8 @@ def _row(record: Record) -> dict[str, object]:
     return row | {"shape": None if record.shape is None else json.dumps(record.shape)}
 
 
-def _print_lines(manifest: Manifest) -> None:
-    try:
-        _write_lines(manifest, sys.stdout)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has seen enough, as `head` does; and the interpreter must not flush again at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _write_lines(manifest: Manifest, file: IO[str]) -> None:
     for record in manifest.records:
         file.write(json.dumps(asdict(record), separators=(",", ":")) + "\n")
+        if not has_reader(file):
+            return  # it has seen enough, as `head` does

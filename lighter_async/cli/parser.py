@@ -237,12 +237,20 @@ def _add_verify(commands: argparse._SubParsersAction[OptionParser]) -> None:
         help="check that everything that was stored is there, whole and unchanged",
         description="Compare every file and every row with the manifest: missing, of the wrong size or checksum, "
         "unreadable, or not known. The exit status is 0 if all is sound, 1 if something is damaged or a table is to be "
-        "written of its rows, 2 if there is no manifest.",
+        "written of its rows, 2 if there is no manifest; of several directories the largest of these.",
     )
     verify.add_argument(
-        "directory", type=_directory, metavar="DIR", help="where the results are, or an array or a table"
+        "directories",
+        nargs="+",
+        type=_directory,
+        metavar="DIR",
+        help="where the results are, or an array or a table; or a folder above several directories of results",
     )
-    verify.add_argument("--json", action="store_true", help="print one JSON object, with every finding")
+    verify.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON object, with every finding; of several directories a list of them",
+    )
     verify.add_argument(
         "--repair",
         action="store_true",
@@ -256,7 +264,7 @@ def _add_verify(commands: argparse._SubParsersAction[OptionParser]) -> None:
 def _run_verify(options: argparse.Namespace) -> int:
     from lighter_async.cli.verify import run_verify
 
-    return run_verify(options.directory, as_json=options.json, repair=options.repair, workers=options.workers)
+    return run_verify(options.directories, as_json=options.json, repair=options.repair, workers=options.workers)
 
 
 def _add_replay(commands: argparse._SubParsersAction[OptionParser]) -> None:

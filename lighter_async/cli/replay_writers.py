@@ -100,6 +100,7 @@ class Writers:
             manifest=recorded,
             resume=recorded,
         )
+        background._start_replacing()  # what lacks a sample is not replaced by it, and needs no warning
         self._open = wanted, background
         return background
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from lighter_async.cli.results_below import choose, results_below
 from lighter_async.cli.steps import step
 from lighter_async.cli.words import counted, in_bytes, printable, say
 from lighter_async.errors import LighterAsyncError
@@ -23,60 +25,105 @@ __all__ = ["print_report", "run_verify"]
 _SHOWN = 20
 
 
-def run_verify(directory: Path, *, as_json: bool, repair: bool, workers: int | None) -> int:
-    """Compare a directory with its manifest, and say what was found.
+@dataclass(frozen=True)
+class _Outcome:
+    """What came of one place.
+
+    Attributes:
+        place: The place.
+        code: The exit status of it alone.
+        report: What was found; None if that cannot be told.
+        left: What could not be removed; None if nothing was repaired.
+        error: Why it cannot be told, or could not be repaired.
+        below: Directories with results of their own below it, which were not compared.
+    """
+
+    place: Path
+    code: int
+    report: Report | None = None
+    left: list[OSError] | None = None
+    error: str | None = None
+    below: Sequence[Path] = ()
+
+
+def run_verify(places: Sequence[Path], *, as_json: bool, repair: bool, workers: int | None) -> int:
+    """Compare directories with their manifests, and say what was found.
 
     Args:
-        directory: Where the results are.
-        as_json: Print one JSON object, with every finding, instead of text.
+        places: Where the results are. Below a folder that has none of its own, those are compared that are found there.
+        as_json: Print one JSON object, with every finding, instead of text; of several directories a list of them.
         repair: Drop what is damaged, so that a run with ``resume=True`` computes it again.
         workers: Files that are read at once.
 
     Returns:
         0 if all is sound or was repaired, 1 if something is damaged, 2 if it cannot be told: there is no manifest, or
-        a writer is at work in what is to be repaired.
+        a writer is at work in what is to be repaired. Of several directories the largest.
     """
-    console = Console(stderr=True)
-    if repair and is_in_use(source_of(directory).directory):
-        say(
-            f"a writer is at work in {directory}, and may be storing what --repair would drop; wait until it has "
-            "ended, or leave --repair out"
+    chosen = choose(places)
+    if not as_json:
+        for folder, found in chosen.found.items():
+            print(f"{folder} has no manifest; {_with_results(found, folder)} below it:")
+    outcomes: list[_Outcome] = []
+    for place in chosen.places:
+        outcome = _verify_one(place, repair=repair, workers=workers)
+        outcomes.append(outcome)
+        if outcome.report is not None and not as_json and outcome.error is None:
+            print_report(outcome.report, outcome.left, outcome.below)
+        if outcome.error is not None:
+            say(outcome.error)
+        for reason in outcome.left or ():
+            say(f"this is in the way of what is to be stored again, and has to be removed by hand: {reason}")
+    is_one = len(outcomes) == 1 and not chosen.found
+    if as_json:
+        objects = [_as_json(outcome) for outcome in outcomes]
+        if not is_one:
+            print(json.dumps(objects, indent=1))
+        elif outcomes[0].error is None:
+            print(json.dumps(objects[0], indent=1))
+    elif not is_one:
+        _print_summary(outcomes)
+    return max(outcome.code for outcome in outcomes)
+
+
+def _verify_one(place: Path, *, repair: bool, workers: int | None) -> _Outcome:
+    if repair and is_in_use(source_of(place).directory):
+        return _Outcome(
+            place,
+            2,
+            error=f"a writer is at work in {place}, and may be storing what --repair would drop; wait until it has "
+            "ended, or leave --repair out",
         )
-        return 2
     with ExitStack() as stack:
 
         def begin(total: int) -> Callable[[], None]:
-            return stack.enter_context(step(console, f"Verifying {counted(total, 'record')} of {directory}", total))
+            title = f"Verifying {counted(total, 'record')} of {place}"
+            return stack.enter_context(step(Console(stderr=True), title, total))
 
         try:
-            report = verify(directory, workers=workers, begin=begin)
+            report = verify(place, workers=workers, begin=begin)
+            below = results_below(report.directory) if report.key is None else []
         except (LighterAsyncError, OSError, ImportError) as error:  # such as of zarr, which reads its arrays
-            say(str(error))
-            return 2
-    left: list[OSError] | None = None
-    if repair:
-        try:
-            left = drop(report)
-        except OSError as error:
-            say(f"{directory} cannot be repaired, and nothing was dropped: {error}")
-            return 1
-        try:
-            for one in report.findings:
-                if one.trouble == "table":
-                    write_again(report.directory, one.file)
-        except (OSError, LighterAsyncError, TypeError, ValueError, ImportError) as error:
-            say(f"{directory} cannot be repaired, since a table cannot be written: {error}")
-            return 1
-    if as_json:
-        print(json.dumps(_as_json(report, left), indent=1))
-    else:
-        print_report(report, left)
-    for reason in left or ():
-        say(f"this is in the way of what is to be stored again, and has to be removed by hand: {reason}")
-    return 1 if left or (left is None and not report.is_sound) else 0
+            return _Outcome(place, 2, error=str(error))
+    if not repair:
+        return _Outcome(place, 0 if report.is_sound else 1, report, below=below)
+    try:
+        left = drop(report)
+    except OSError as error:
+        return _Outcome(place, 1, report, error=f"{place} cannot be repaired, and nothing was dropped: {error}")
+    try:
+        for one in report.tables:
+            write_again(report.directory, one.file)
+    except (OSError, LighterAsyncError, TypeError, ValueError, ImportError) as error:
+        return _Outcome(
+            place, 1, report, left, error=f"{place} cannot be repaired, since a table cannot be written: {error}"
+        )
+    return _Outcome(place, 1 if left else 0, report, left, below=below)
 
 
-def _as_json(report: Report, left: Sequence[OSError] | None) -> dict[str, Any]:
+def _as_json(outcome: _Outcome) -> dict[str, Any]:
+    report, left = outcome.report, outcome.left
+    if report is None or outcome.error is not None:
+        return {"directory": str(outcome.place), "sound": False, "error": outcome.error}
     return {
         "directory": str(report.directory),
         "sound": report.is_sound,
@@ -90,6 +137,7 @@ def _as_json(report: Report, left: Sequence[OSError] | None) -> dict[str, Any]:
         "dropped": 0 if left is None else len(report.dropped),
         "not_removed": [str(error) for error in left or ()],
         "ranks": _ranks(report),
+        "below": [str(folder) for folder in outcome.below],
         "findings": [
             {
                 "file": one.file,
@@ -112,12 +160,31 @@ def _ranks(report: Report) -> dict[str, dict[str, int]]:
     return dict(sorted(ranks.items(), key=lambda item: int(item[0])))
 
 
-def print_report(report: Report, left: Sequence[OSError] | None = None) -> None:
+def _with_results(folders: Sequence[Path], above: Path) -> str:
+    """Some directories of results, by their paths below a folder, in words."""
+    some = ", ".join(printable(str(folder.relative_to(above))) for folder in folders[:_SHOWN])
+    more = f" and {len(folders) - _SHOWN} more" if len(folders) > _SHOWN else ""
+    return f"{len(folders)} {'directory' if len(folders) == 1 else 'directories'} of results ({some}{more})"
+
+
+def _print_summary(outcomes: Sequence[_Outcome]) -> None:
+    told = {0: "sound", 1: "DAMAGED", 2: "not compared"}
+    if any(outcome.left is not None for outcome in outcomes):
+        told = {0: "sound or repaired", 1: "NOT REPAIRED", 2: "not compared"}
+    counts = (f"{count} {told[code]}" for code in told if (count := [one.code for one in outcomes].count(code)))
+    print(f"{len(outcomes)} directories: {', '.join(counts)}")
+    for outcome in outcomes:
+        if outcome.code:
+            print(f"  {told[outcome.code]}: {printable(str(outcome.place))}")
+
+
+def print_report(report: Report, left: Sequence[OSError] | None = None, below: Sequence[Path] = ()) -> None:
     """Print what was found, in words.
 
     Args:
         report: What was found.
         left: What could not be removed of what was dropped; None if nothing was to be repaired.
+        below: Directories of results below this one, which were not compared.
     """
     where = report.directory if report.key is None else report.directory / report.key
     print(f"{where}: {_checked(report)}, {in_bytes(report.nbytes)}, compared with the manifest")
@@ -137,6 +204,8 @@ def print_report(report: Report, left: Sequence[OSError] | None = None) -> None:
             f"  {counted(report.manifest.torn, 'line')} of the manifest not whole, as a crash or a writer at work "
             "leaves them; what they would tell of counts as not stored"
         )
+    if below:
+        print(f"  {_with_results(below, report.directory)} below were not compared; name them, too")
     # What is damaged first, for it must not be hidden by files that are only not known.
     bad = {one.trouble for one in (*report.damaged, *report.tables)}
     findings = sorted(report.findings, key=lambda one: one.trouble not in bad)
@@ -151,18 +220,19 @@ def print_report(report: Report, left: Sequence[OSError] | None = None) -> None:
         damages = {one.trouble for one in report.damaged}
         counts = (f"{count} {trouble}" for trouble, count in sorted(report.counts().items()) if trouble in damages)
         print(f"DAMAGED: {', '.join(counts)}")
-    if report.tables and left is None:
-        print(f"TO BE WRITTEN: {counted(len(report.tables), 'table')}")
-    if left is not None:
-        if report.tables:
-            print(f"wrote {counted(len(report.tables), 'table')} of the rows that are stored")
-        if report.dropped:
-            print(f"dropped {len(report.dropped)}: run again with resume=True, and they are computed again")
-        return
-    if report.damaged:
-        print("--repair drops what is damaged, so that a run with resume=True computes it again")
     if report.tables:
-        print("--repair writes a table of the rows that are stored")
+        print(f"TO BE WRITTEN: {counted(len(report.tables), 'table')}")
+    if left is None:
+        if report.damaged:
+            print("--repair drops what is damaged: run again with resume=True, and it is computed again")
+        if report.tables:
+            print("--repair writes a table of the rows that are stored")
+        return
+    if report.dropped:
+        again = "it is computed again" if len(report.dropped) == 1 else "they are computed again"
+        print(f"dropped {len(report.dropped)}: run again with resume=True, and {again}")
+    if report.tables:
+        print(f"wrote {counted(len(report.tables), 'table')} of the rows that are stored")
 
 
 def _checked(report: Report) -> str:

@@ -31,7 +31,9 @@ HAS_LOCKS = fcntl is not None
 
 # How lock files are opened. No link is followed, and a pipe in a lock's place holds nobody up: others may write to the
 # directory.
-OPEN = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+OPEN = os.O_RDWR
+for _flag in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
+    OPEN |= getattr(os, _flag, 0)
 
 # What a forked child lets go of, also where another thread was about to take a lock, or was looking whether one is
 # free: the child would hold it as long as it lives.
@@ -59,20 +61,22 @@ class NoLocks(Exception):
 
 
 def try_lock(descriptor: int, path: str) -> None:
-    """Lock a file. On Windows, which has no such locks, this does nothing.
+    """Lock a file.
 
     Raises:
         BlockingIOError: Somebody else has it.
-        NoLocks: The file system has none, which was warned of.
+        NoLocks: The file system has none, which was warned of, or the system, such as Windows.
     """
-    if fcntl is not None:
-        _flock(descriptor, path, fcntl.LOCK_EX)
+    if fcntl is None:
+        raise NoLocks
+    _flock(descriptor, path, fcntl.LOCK_EX)
 
 
 def try_share(descriptor: int, path: str) -> None:
     """As `try_lock`, with a lock that several may have at once, while nobody has locked the file."""
-    if fcntl is not None:
-        _flock(descriptor, path, fcntl.LOCK_SH)
+    if fcntl is None:
+        raise NoLocks
+    _flock(descriptor, path, fcntl.LOCK_SH)
 
 
 def _flock(descriptor: int, path: str, kind: int) -> None:

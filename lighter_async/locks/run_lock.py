@@ -7,13 +7,17 @@ import json
 import os
 from dataclasses import asdict
 
-from lighter_async.locks.flock import OPEN, NoLocks, above_standard, is_at, own, try_lock, unlock
+from lighter_async.locks.flock import HAS_LOCKS, OPEN, NoLocks, above_standard, is_at, own, try_lock, unlock
 from lighter_async.locks.owner import Owner
+from lighter_async.positioned import write_to
 
 __all__ = ["LOCK_ENDING", "RunLock", "held_by", "is_held", "lock_files", "owner_of"]
 
 LOCK_ENDING = ".lock"
 """How the names of lock files end; they begin with the token that is part of their writer's temporary names."""
+
+# The paths of those that are held: all that is known on a system without locks.
+_of_this_process: set[str] = set()
 
 _LARGEST = 4096  # bytes of a lock file that are read
 
@@ -43,14 +47,15 @@ class RunLock:
             try:
                 try_lock(descriptor, self.path)
             except NoLocks:
-                if owner is None and not _is_of_the_dead(self.path):
+                if HAS_LOCKS and owner is None and not _is_of_the_dead(self.path):
                     raise BlockingIOError(errno.EAGAIN, "nobody knows whether it is held") from None
             if not is_at(descriptor, self.path):
                 raise BlockingIOError(errno.EAGAIN, "removed meanwhile")
             if owner is not None:
                 os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, json.dumps(asdict(owner)).encode(), 0)
+                write_to(descriptor, [json.dumps(asdict(owner)).encode()], 0)
             self.descriptor = descriptor
+            _of_this_process.add(self.path)
         except BlockingIOError:
             return False
         finally:
@@ -62,6 +67,8 @@ class RunLock:
         """Remove the file and let go."""
         if self.descriptor < 0:
             return
+        if not HAS_LOCKS:
+            self.forget()  # Windows removes no file that is open
         try:
             # In this order, so that nobody else can lock a file that is about to go.
             os.unlink(self.path)
@@ -73,6 +80,7 @@ class RunLock:
         """Close the descriptor, as a forked child does: others may hold the lock still."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
+            _of_this_process.discard(self.path)
             own.close(descriptor)
 
 
@@ -116,7 +124,12 @@ def lock_files(folder: str) -> list[str]:
 
 
 def is_held(path: str) -> bool:
-    """Whether somebody holds the lock of a lock file; where there are no locks, whether its owner may be alive."""
+    """Whether somebody holds the lock of a lock file.
+
+    On a file system without locks: whether its owner may be alive; on a system without: whether this process does.
+    """
+    if not HAS_LOCKS:
+        return path in _of_this_process
     try:
         descriptor = own.open(os.open, path, OPEN)
     except OSError:

@@ -99,7 +99,7 @@ class Dropped:
     offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RunRecord:
     """One writer of a run, on one rank.
 
@@ -140,6 +140,10 @@ class RunRecord:
     config: Config = None
     options: Mapping[str, Any] | None = None
     lost_options: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        names = ("run", "writer", "key", "rank", "world_size", "resume", "sequence")
+        return f"RunRecord({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
     @property
     def series(self) -> tuple[str, str]:

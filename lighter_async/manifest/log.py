@@ -20,11 +20,12 @@ from lighter_async.manifest.entry import Loaders, Record, RunRecord
 from lighter_async.manifest.line import Config, Kind, Loader, OutputName, Stored, StoredRows, rows_lines, sample_lines
 from lighter_async.manifest.other_ranks import OtherRanks
 from lighter_async.manifest.reader import latest_sequence
-from lighter_async.manifest.restoring import lines_that_take_back, restore
+from lighter_async.manifest.restoring import count_lost, lines_that_take_back, restore
 from lighter_async.manifest.run_lines import dropped_lines, header_line, loaders_line, mirrored_lines, sealed_line
 from lighter_async.manifest.so_far import ends_of, recorded
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.notices import notify
+from lighter_async.positioned import read_from, sync_data
 from lighter_async.runs import Begun, begin_run
 from lighter_async.store import Store, source_of
 from lighter_async.types import Durability, Origin, Run
@@ -89,11 +90,13 @@ class ManifestLog:
         # The lines that a new manifest begins with, if this one is removed meanwhile.
         self._beginning = b""
         self._begun: Begun | None = None
+        self._has_begun_it = False  # in this process
         # Where the last sample ends that this very log has recorded in an object: the manifest may be removed.
         self._ends: dict[str, int] = {}
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in self.__dict__.items() if name != "_lock"} | {"_descriptor": -1}
+        other = {"_descriptor": -1, "_has_begun_it": False}
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"} | other
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state, _lock=Lock())
@@ -118,7 +121,7 @@ class ManifestLog:
         self._open()
         latest = partial(latest_sequence, self.directory)
         begun = begin_run(self.directory, self.run.id, since, latest=latest, waiting=run_handlers)
-        self._begun = begun
+        self._begun, self._has_begun_it = begun, True
         for one in self.outputs:
             self._begin_with(
                 header_line(
@@ -162,7 +165,7 @@ class ManifestLog:
     def _open(self) -> None:
         folder = os.path.dirname(self.path)
         os.makedirs(folder, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         # A link in the manifest's place is not followed, and a pipe there does not block.
         flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         unlink_from_copies(self.path)
@@ -181,7 +184,7 @@ class ManifestLog:
             raise OSError(errno.EINVAL, "the manifest is no file; remove what lies there", self.path)
         # A crash or a full disk may have left a part of a line. It is ended, so that ours begins on a new line.
         size = status.st_size
-        self._torn = size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
+        self._torn = size > 0 and read_from(self._descriptor, 1, size - 1) != b"\n"
         if self._is_synced:
             sync_folder(folder)
 
@@ -317,6 +320,8 @@ class ManifestLog:
                     self._restore(self._descriptor)
                 except OSError as error:
                     notify(f"the manifest {self.path!r} was removed, and cannot be written anew: {error}")
+                if self._has_begun_it and not os.path.lexists(self.path):
+                    self._tell_lost()
             descriptor, self._descriptor = self._descriptor, -1
             if descriptor >= 0:
                 _own.close(descriptor)
@@ -336,7 +341,7 @@ class ManifestLog:
                     self._take_back(lines)
                     raise
             if self._is_synced:
-                os.fdatasync(self._descriptor)
+                sync_data(self._descriptor)
 
     def _take_back(self, lines: bytes) -> None:
         """Say in a removed manifest, of which a new one may be made yet, that samples will be cut off their objects."""
@@ -366,7 +371,7 @@ class ManifestLog:
         A full disk cuts our lines short. It, or a crash, may also have cut what another writer appended just before.
         """
         start = os.lseek(self._descriptor, 0, os.SEEK_CUR) - written
-        begins = start == 0 or data.startswith(b"\n") or os.pread(self._descriptor, 1, start - 1) == b"\n"
+        begins = start == 0 or data.startswith(b"\n") or read_from(self._descriptor, 1, start - 1) == b"\n"
         return begins and written == len(data)
 
     def _is_there(self) -> bool:
@@ -378,14 +383,29 @@ class ManifestLog:
 
     def _reopen(self) -> None:
         """Go on in a new manifest, since somebody has removed this one, or moved the directory away."""
-        before = self._descriptor
+        before, lost = self._descriptor, self._lost()
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         self._restore(before)
         self._open()
         _own.close(before)
         if self._begun is not None:
             begin_run(self.directory, self.run.id, self._begun.since, begun=self._begun)
-        notify(f"the manifest {self.path!r} was removed, or its directory moved, during the run; it is begun anew")
+        notify(
+            f"the manifest {self.path!r} was removed, or its directory moved, during the run; it is begun anew{lost}"
+        )
+
+    def _tell_lost(self) -> None:
+        """Say what is gone with a directory that is not made again, since nothing was stored after it was removed."""
+        if lost := self._lost():
+            notify(f"{self.directory!r} was removed during the run{lost}")
+
+    def _lost(self) -> str:
+        """What this run had stored and is gone with the removed manifest; empty if nothing is."""
+        count = count_lost(self._descriptor, self.run.id, self._store)
+        if not count:
+            return ""
+        gone = "1 sample that was stored is" if count == 1 else f"{count} samples that were stored are"
+        return f". {gone} gone with it; run again with resume=True, and what is missing is computed"
 
     def _restore(self, before: int) -> None:
         restore(before, self.path, lock=self._beside("recording"), store=self._store)

@@ -45,6 +45,7 @@ __all__ = [
     "opened",
     "read_manifest",
     "records_of",
+    "runs_in",
     "runs_of",
 ]
 
@@ -58,7 +59,7 @@ Series: TypeAlias = "tuple[str, str]"
 """A writer and a key: samples of one series are of one kind, one for each item of the data set."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Manifest:
     """What was stored in a directory, over all ranks.
 
@@ -83,6 +84,12 @@ class Manifest:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def __repr__(self) -> str:
+        counts = [_counted(len(self.records), "record"), _counted(len(self.runs), "run")]
+        counts += [f"{len(self.damaged)} damaged"] if self.damaged else []
+        counts += [_counted(self.torn, "torn line")] if self.torn else []
+        return f"<Manifest of {os.fspath(self.directory)!r}: {', '.join(counts)}>"
 
     def done(self, *, loader: int = 0, writer: str | None = None, key: str | None = None) -> IndexSet:
         """The indices in the data set of the samples that need not be computed again.
@@ -162,6 +169,10 @@ class Manifest:
         return pyarrow.table(self.records.columns(), schema=schema)
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def read_manifest(where: str | os.PathLike[str] | Readable) -> Manifest:
     """Read what was stored in a directory, or in an array or a table, over all ranks.
 
@@ -223,11 +234,15 @@ def _read(directory: Path) -> Manifest:
 
 def runs_of(directory: str | os.PathLike[str]) -> list[RunRecord]:
     """The runs of a directory, in the order in which they began, without looking at their samples."""
-    entries = (
-        parse(line) for path in manifest_files(directory) for line in lines_in(path) if line.startswith(b'{"format"')
-    )
-    runs = [entry for entry in entries if isinstance(entry, RunRecord)]
-    return sorted(runs, key=lambda run: (run.sequence, run.time))
+    return sorted(runs_in(directory), key=lambda run: (run.sequence, run.time))
+
+
+def runs_in(directory: str | os.PathLike[str]) -> Iterator[RunRecord]:
+    """As `runs_of`, one after the other, in no order."""
+    for path in manifest_files(directory):
+        for line in lines_in(path):
+            if line.startswith(b'{"format"') and isinstance(entry := parse(line), RunRecord):
+                yield entry
 
 
 def latest_sequence(directory: str | os.PathLike[str]) -> int:

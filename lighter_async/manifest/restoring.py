@@ -10,14 +10,14 @@ from typing import BinaryIO
 from lighter_async.files import name_part, remove, write_part
 from lighter_async.locks import alone_in
 from lighter_async.manifest.columns import record_lines, records_in
-from lighter_async.manifest.entry import Record
+from lighter_async.manifest.entry import Record, place_of
 from lighter_async.manifest.line import Samples
 from lighter_async.manifest.parsing import parse, parse_samples
 from lighter_async.manifest.reader import lines_of
 from lighter_async.manifest.run_lines import dropped_lines
 from lighter_async.store import Store
 
-__all__ = ["lines_that_take_back", "restore"]
+__all__ = ["count_lost", "lines_that_take_back", "restore"]
 
 
 def restore(descriptor: int, path: str, *, lock: str, store: Store) -> None:
@@ -63,10 +63,43 @@ def restore(descriptor: int, path: str, *, lock: str, store: Store) -> None:
             raise
 
 
+def count_lost(descriptor: int, run: str, store: Store) -> int:
+    """How many samples a run has stored, by a manifest that was removed, and are gone with it.
+
+    None of those that were moved away together with their manifest.
+
+    Args:
+        descriptor: The manifest, still open.
+        run: The run's id.
+        store: Where the samples are.
+    """
+    if os.fstat(descriptor).st_nlink > 0:
+        return 0
+    lost: set[int] = set()  # the names' hashes, since there may be millions
+    with os.fdopen(os.dup(descriptor), "rb") as file:
+        file.seek(0)
+        for line in lines_of(file):
+            entry = parse(line)
+            if isinstance(entry, (Record, Samples)) and entry.run == run:
+                lost.update(hash(one.name) for one in records_in(entry) if not _is_there(one, store))
+    return len(lost)
+
+
 def lines_that_take_back(lines: bytes) -> bytes:
     """The lines that take back what others say of samples in objects with others."""
     said = [entry for line in lines.splitlines() if (entry := parse_samples(line)) is not None]
     return dropped_lines([(one, None) for entry in said for one in records_in(entry) if one.offset], time()).encode()
+
+
+def _is_there(record: Record, store: Store) -> bool:
+    """Whether a sample is where it was recorded; that is not known of a function ``(path, value)``."""
+    if record.file is None:
+        return True
+    if not store.has(record.file):
+        return False
+    # The array may be another one, begun after the first was removed, in which the row is empty.
+    place = place_of(record) if record.is_in_array else None
+    return place is None or store.compare(place) is None
 
 
 def _has_line(path: str, line: bytes) -> bool:
@@ -87,7 +120,7 @@ def _still_true(descriptor: int, store: Store) -> Iterator[tuple[bytes, bool]]:
         for line in lines_of(file):
             entry = parse(line)
             if isinstance(entry, (Record, Samples)):
-                there = [one for one in records_in(entry) if one.file is None or store.has(one.file)]
+                there = [one for one in records_in(entry) if _is_there(one, store)]
                 yield from ((text, True) for text in record_lines(there))
             elif entry is not None:
                 yield line + b"\n", False

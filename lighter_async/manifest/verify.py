@@ -78,7 +78,7 @@ class Finding:
     record: Record | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Report:
     """What was found in a directory.
 
@@ -107,6 +107,10 @@ class Report:
     opaque: int = 0
     in_use: bool = False
     findings: list[Finding] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        counts = "".join(f", {count} {trouble}" for trouble, count in self.counts().items())
+        return f"<Report of {os.fspath(self.directory)!r}: {self.checked} compared{counts}>"
 
     @property
     def checked(self) -> int:

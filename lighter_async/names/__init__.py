@@ -3,6 +3,7 @@
 from lighter_async.names.checks import (
     RESERVED_PREFIX,
     TABLES_FOLDER,
+    Name,
     check_name,
     check_names,
     check_object,
@@ -17,6 +18,7 @@ __all__ = [
     "RESERVED_PREFIX",
     "TABLES_FOLDER",
     "Claims",
+    "Name",
     "Numbers",
     "check_name",
     "check_names",

@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import Any
+from pathlib import PurePath
+from typing import Any, SupportsIndex, TypeAlias
 
 from lighter_async.errors import InvalidNameError, shown
 
 __all__ = [
     "RESERVED_PREFIX",
     "TABLES_FOLDER",
+    "Name",
     "check_name",
     "check_names",
     "check_object",
@@ -29,6 +31,9 @@ RESERVED_PREFIX = ".lighter-async"
 TABLES_FOLDER = f"{RESERVED_PREFIX}/tables/"
 """What the paths of the files begin with in which the rows of tables lie; a folder for each table."""
 
+Name: TypeAlias = "str | os.PathLike[str] | SupportsIndex"
+"""What a sample may be called: a text, a path, or a whole number, also as a scalar of numpy or torch."""
+
 # Folders that have to be looked at one by one.
 _HARD_FOLDER = re.compile(r"//|/\.|/\0|\0/")
 # Texts of names that begin or end so are looked at one by one, too: an empty name, a dot, an absolute path, a folder.
@@ -39,7 +44,7 @@ _WINDOWS_REFUSED = re.compile(r'[<>:"\\|?*\x01-\x1f]|[. ]$|^(con|prn|aux|nul|com
 
 
 def name_of(item: Any, what: str) -> str:
-    """A name as a text: of a text, a number, a path, or a scalar of torch or numpy.
+    """A name as a text: of a text, a number, a path (with ``/`` between folders), or a scalar of torch or numpy.
 
     Args:
         item: What a user gave.
@@ -49,9 +54,11 @@ def name_of(item: Any, what: str) -> str:
         TypeError: It is something else.
     """
     if isinstance(item, str):
-        return item
+        return str.__str__(item)  # of a subclass, such as numpy's or an enum's, the text itself
+    if isinstance(item, PurePath):
+        return item.as_posix()
     if isinstance(item, (bytes, os.PathLike)):
-        return os.fsdecode(item)
+        return os.fsdecode(item).replace(os.sep, "/")
     value = item.item() if hasattr(item, "item") and getattr(item, "ndim", 0) == 0 else item
     if isinstance(value, (str, int, float)):
         return str(value)

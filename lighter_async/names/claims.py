@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
 
+from lighter_async.errors import DuplicateNameError
 from lighter_async.names.used_names import UsedNames, duplicate_error
 
 __all__ = ["Claims", "claims_of"]
@@ -27,18 +29,22 @@ class Claims:
         self._heritage: list[Claims] = []  # of writers above and below that were closed while this one was open
         self._lock = threading.Lock()
         self._used = UsedNames() if used is None else used  # guarded by _lock
-        self._users = 0  # writers that have it and are open; guarded by _claims_lock
+        self._writers: list[str] = []  # of those that have it and are open, where each was made; by _claims_lock
         # What it has claimed outlives it: that is stored, as long as a writer above or below is open.
         self._leave_behind: Callable[[], object] = lambda: None
 
-    def let_go(self) -> None:
+    def let_go(self, made_at: str = "") -> None:
         """Give the names free, if no other writer has them: a writer is closed.
+
+        Args:
+            made_at: As of `claims_of`.
 
         Whoever keeps an exception keeps its frames, and these may refer to us. So that is not left to the collector.
         """
         with _claims_lock:
-            self._users -= 1
-            if not self._users and _claims.get(self._location) is self:
+            if made_at in self._writers:
+                self._writers.remove(made_at)
+            if not self._writers and _claims.get(self._location) is self:
                 del _claims[self._location]
                 self._leave_behind()
 
@@ -52,14 +58,18 @@ class Claims:
         Raises:
             DuplicateNameError: One of them is taken already, or stands twice among `files`.
         """
-        if near := self._near():
-            with _nested:
-                self._check_near(near, files, names)
+        near = self._near()
+        try:
+            if near:
+                with _nested:
+                    self._check_near(near, files, names)
+                    with self._lock:
+                        self._used.take(files, names)
+            else:
                 with self._lock:
                     self._used.take(files, names)
-        else:
-            with self._lock:
-                self._used.take(files, names)
+        except DuplicateNameError as error:
+            raise self._with_writers(error) from None
 
     def claim_numbers(self, numbers: range, suffix: str) -> None:
         """Take the files of numbered samples, all or none.
@@ -69,19 +79,42 @@ class Claims:
         """
         if not numbers:
             return
-        if near := self._near():
-            with _nested:
-                files = [f"{number}{suffix}" for number in numbers]
-                self._check_near(near, files, list(map(str, numbers)))
+        near = self._near()
+        try:
+            if near:
+                with _nested:
+                    files = [f"{number}{suffix}" for number in numbers]
+                    self._check_near(near, files, list(map(str, numbers)))
+                    with self._lock:
+                        self._used.take_numbers(numbers, suffix)
+            else:
                 with self._lock:
                     self._used.take_numbers(numbers, suffix)
-        else:
-            with self._lock:
-                self._used.take_numbers(numbers, suffix)
+        except DuplicateNameError as error:
+            raise self._with_writers(error) from None
+
+    def _with_writers(self, error: DuplicateNameError) -> DuplicateNameError:
+        """The error, with the writers that are open here, where a cell of a notebook may have been run again."""
+        with _claims_lock:
+            writers = list(self._writers)
+        if len(writers) > 1:
+            places = " and ".join(dict.fromkeys(place for place in writers if place))
+            made = f" (made at {places})" if places else ""
+            return DuplicateNameError(
+                f"{error}. {len(writers)} writers are open on {self._location!r} now{made}, and count as one run: "
+                "close the earlier one with close(), or use `with`. In a notebook, a cell that is run again leaves "
+                "the writer of its last run open"
+            )
+        if hasattr(sys, "ps1"):  # where somebody types
+            return DuplicateNameError(
+                f"{error}. The writer on {self._location!r} is still that of the earlier sample, as when a cell is run "
+                "again: to store the samples anew, close it with close() and make another one, or use `with`"
+            )
+        return error
 
     def _near(self) -> Sequence[tuple[Claims, str]]:
         """The claims of locations above and below, each with the path that lies between."""
-        if self._users and not self._heritage and len(_claims) < 2:
+        if self._writers and not self._heritage and len(_claims) < 2:
             return ()
         return _near(self._location)
 
@@ -108,8 +141,13 @@ _claims: weakref.WeakValueDictionary[str, Claims] = weakref.WeakValueDictionary(
 _claims_lock = threading.RLock()  # which the collector may ask for in the middle of our own lines
 
 
-def claims_of(location: str) -> Claims:
-    """The claims of all writers that are open on one location now, so that two of them cannot collide."""
+def claims_of(location: str, made_at: str = "") -> Claims:
+    """The claims of all writers that are open on one location now, so that two of them cannot collide.
+
+    Args:
+        location: Where the files go.
+        made_at: Where the writer was made that asks, for messages.
+    """
     with _claims_lock:
         claims = _claims.get(location)
         if claims is None:
@@ -117,7 +155,7 @@ def claims_of(location: str) -> Claims:
             finalizer = weakref.finalize(claims, _leave_behind, location, claims._used)
             finalizer.atexit = False
             claims._leave_behind = finalizer
-        claims._users += 1
+        claims._writers.append(made_at)
         return claims
 
 

@@ -21,5 +21,8 @@ class ResultsDataset(Dataset[tuple[str, Any]]):
     def __len__(self) -> int:
         return len(self.results)
 
+    def __repr__(self) -> str:
+        return f"<ResultsDataset of {self.results!r}>"
+
     def __getitem__(self, number: int) -> tuple[str, Any]:
         return self.results.item(number)

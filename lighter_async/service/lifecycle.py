@@ -13,6 +13,7 @@ from lighter_async.interrupts import uninterrupted
 from lighter_async.ledger import Ledger
 from lighter_async.manifest import Loader
 from lighter_async.names import Claims, claims_of
+from lighter_async.notices import users_line
 from lighter_async.other_programs import in_use_since, look
 from lighter_async.service.held_up import HeldUp
 from lighter_async.service.setup import Setup
@@ -53,6 +54,8 @@ class Lifecycle:
         self._pool = pool
         self._location = setup.target.location
         self._looked = look() if setup.choice.is_open else None
+        self._made_at = users_line()
+        self._warns = True
         self.ledger = Ledger(
             queue_size=setup.queue_size,
             queue_bytes=setup.queue_bytes,
@@ -71,9 +74,14 @@ class Lifecycle:
 
     # Start
 
-    def start(self) -> None:
-        """As `BackgroundWriter.start`."""
+    def start(self, *, warns: bool = True) -> None:
+        """As `BackgroundWriter.start`.
+
+        Args:
+            warns: Whether it warns of results that are replaced.
+        """
         with uninterrupted():
+            self._warns = self._warns and warns
             self.started()
             if self._state in ("draining", "closed"):
                 self.ledger.check_open()
@@ -101,7 +109,7 @@ class Lifecycle:
         self.choice = choose_by_cores(self.choice, in_use_since(self._looked))
         job = make_job(setup)
         backend = make_workers(setup, self.choice, self._pool, job, ledger.done)
-        open_job(setup, job)
+        open_job(setup, job, warns=self._warns)
         try:
             backend.start()
         except BaseException:
@@ -111,7 +119,7 @@ class Lifecycle:
             output.encoder.warm_up()
         self._pool.work_ahead()
         self._job = job
-        self.claims = claims_of(self._location)
+        self.claims = claims_of(self._location, self._made_at)
         # What is told refers to the ledger and the backend alone, which outlive a writer that is collected unclosed.
         held_up = HeldUp(self._location, ledger.stats, backend, self.choice.reason)
         ledger.open(backend.wait, backend.wake, held_up.note if setup.is_first_rank else None)
@@ -229,7 +237,7 @@ class Lifecycle:
             # Other writers on this location may use the names again once all of today's are closed.
             claims, self.claims = self.claims, None
             if claims is not None:
-                claims.let_go()
+                claims.let_go(self._made_at)
             self._pool.close()
             self.backend.stop(seal=seal)  # a signal's handler may raise here; then the next call goes on
             if seal:

@@ -2,16 +2,106 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from lighter_async.errors import shown
-from lighter_async.names import Claims, Numbers, check_names, with_suffixes
+from lighter_async.names import Claims, Numbers, check_names, name_of, with_suffixes
 from lighter_async.options import whole_number
 from lighter_async.targets import ArraysTarget, Target
 from lighter_async.types import Origin
 
-__all__ = ["check_indices", "check_origin", "claim_rows", "names_by_index", "own_names", "own_origin", "rows_of"]
+__all__ = [
+    "check_indices",
+    "check_origin",
+    "claim_rows",
+    "names_by_index",
+    "own_names",
+    "own_origin",
+    "rows_of",
+    "text_of",
+    "texts_of",
+]
+
+
+def text_of(name: Any, value: Any) -> str:
+    """A sample's name as a text: of a text, a number, a path, or a scalar of torch or numpy.
+
+    Args:
+        name: As the caller has given it.
+        value: The sample, as the caller has given it: a message says where the two look swapped.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if type(name) is str:
+        return name
+    texts = texts_of([name], [value])
+    assert texts is not None
+    return texts[0]
+
+
+def texts_of(names: Any, values: Any) -> Sequence[str] | None:
+    """A batch's names as texts, as of `text_of`; None where they are None.
+
+    Args:
+        names: One per sample, as the caller has given them: a sequence, or an array or a tensor of one dimension.
+        values: The samples, as the caller has given them.
+
+    Raises:
+        TypeError: They are something else.
+    """
+    kind = type(names)
+    if names is None or kind is Numbers:
+        return cast("Numbers | None", names)
+    if kind is not list and (isinstance(names, (str, bytes)) or not isinstance(names, Sequence)):
+        array: Any = names
+        if getattr(array, "ndim", None) != 1 or not hasattr(array, "tolist"):
+            raise TypeError(
+                f"names are a sequence with a name per sample, not {type(names).__name__}: {shown(names)}; "
+                + ("the arguments look swapped: " if _look_swapped(names, values) else "")
+                + _ORDER
+            )
+        names = array.tolist()  # at once, since each item of a device tensor would be a transfer of its own
+    kinds = set(map(type, names))
+    if kinds <= {str}:
+        return cast("Sequence[str]", names)
+    # A name may be any number, but a score and its name are more likely to have changed places.
+    if _are_texts(values) and (score := next(filter(_is_score, names), None)) is not None:
+        raise TypeError(
+            f"the name of a sample is {shown(score)}, and its value a text; the arguments look swapped: {_ORDER}; use "
+            "str(name) where that is meant"
+        )
+    texts = []
+    for name in names:
+        try:
+            texts.append(name_of(name, "the name of a sample"))
+        except TypeError as error:
+            swapped = "the arguments look swapped: " if _look_swapped(name, values) else ""
+            raise TypeError(f"{error}; {swapped}{_ORDER}") from None
+    return texts
+
+
+_ORDER = "the order is submit(name, value), or submit_batch(names, values)"
+
+
+def _look_swapped(names: Any, values: Any) -> bool:
+    """Whether the other argument would do as names, or this one only as values."""
+    return bool(getattr(names, "ndim", 0)) or _are_texts(values)
+
+
+def _is_score(name: Any) -> bool:
+    """Whether a number is none that counts or numbers something, also as a scalar of torch or numpy."""
+    is_scalar = hasattr(name, "item") and getattr(name, "ndim", 0) == 0
+    return isinstance(name.item() if is_scalar else name, (bool, float))
+
+
+def _are_texts(values: Any) -> bool:
+    """Whether samples are texts or paths, as names are."""
+    if isinstance(values, (str, os.PathLike)):
+        return True
+    return isinstance(values, Sequence) and bool(values) and all(isinstance(one, (str, os.PathLike)) for one in values)
 
 
 def own_names(
@@ -22,27 +112,16 @@ def own_names(
     Of numbers with one suffix only the last one's file, which is the longest.
 
     Args:
-        names: One per sample, as the caller has given them.
+        names: One per sample, as of `texts_of`.
         count: How many samples there are.
         suffixes: What the names of a sample's files end in, one for each of its outputs.
         target: Where the files go, which may refuse some.
 
     Raises:
-        TypeError: They are not a sequence of texts.
         ValueError: There is not one for each sample.
         InvalidNameError: One cannot be a file's name.
     """
     kind = type(names)
-    if kind is not list and kind is not Numbers and (isinstance(names, str) or not isinstance(names, Sequence)):
-        array: Any = names
-        if getattr(getattr(array, "dtype", None), "kind", "") not in ("U", "O", "T") or array.ndim != 1:
-            is_list = getattr(array, "ndim", None) == 1 and hasattr(array, "tolist")
-            raise TypeError(
-                f"names are a sequence with a name per sample, not {type(names).__name__}: {shown(names)}"
-                + (f" and dtype {array.dtype}; list(map(str, names.tolist())) makes texts of them" if is_list else "")
-                + "; the order is submit_batch(names, values)"
-            )
-        names = array.tolist()
     own = names if kind is Numbers else tuple(names)
     if len(own) != count:
         raise ValueError(f"Length mismatch: {count} samples and {len(own)} names; every sample needs one name")
@@ -51,14 +130,6 @@ def own_names(
     if kind is Numbers:
         files = [own[-1] + suffixes[0]] if len(suffixes) == 1 else _files(own, suffixes)
     else:
-        if set(map(type, own)) != {str}:
-            for name in own:
-                if not isinstance(name, str):
-                    raise TypeError(
-                        f"a name is a str, not {type(name).__name__}: {shown(name)}; use str(name) of a number, "
-                        "and the order is submit(name, value), or submit_batch(names, values)"
-                    )
-            own = tuple(map(str.__str__, own))  # of subclasses, such as numpy's
         check_names(own)
         files = _files(own, suffixes)
     target.check(files)

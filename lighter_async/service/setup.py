@@ -35,6 +35,7 @@ class Setup:
         options: The writer's options.
         writer: Makes bytes, or a file, of a value.
         target: Where the bytes go.
+        is_target_given: Whether the user has made the target.
         directory: The same, if it is a directory of files; else None.
         arrays: The same, if samples are rows of an array; else None.
         tables: The same, if they are rows of a table; else None.
@@ -58,6 +59,7 @@ class Setup:
         options: Options,
     ) -> None:
         self.options = options
+        self.is_target_given = target is not None or isinstance(directory, Target)
         self.target = target_of(
             directory, target, if_exists=options.if_exists, durability=options.durability, run=options.run
         )

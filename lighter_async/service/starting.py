@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 from lighter_async.interrupts import let_through
 from lighter_async.manifest import ManifestLog
+from lighter_async.replacing import WAY_OUT, warn_of_existing
 from lighter_async.same import check_config, check_suffix, warn_of_options
 from lighter_async.service.setup import Setup
 from lighter_async.session import Session, stored_as
 from lighter_async.staging import StagingPool
+from lighter_async.store import OneObject
 from lighter_async.targets import DirectoryTarget
 from lighter_async.types import Backend, Batch, Result
 from lighter_async.workers import Choice, Job, Quarantine, make_backend
@@ -42,8 +44,13 @@ def make_job(setup: Setup) -> Job:
     return Job(setup.writer, Session(target, log if options.manifest else None), setup.patience, quarantine)
 
 
-def open_job(setup: Setup, job: Job) -> None:
+def open_job(setup: Setup, job: Job, *, warns: bool = True) -> None:
     """Open the target, and begin the record of the run. Before the helpers get their copies of it.
+
+    Args:
+        setup: What the writer is to do.
+        job: What its workers do.
+        warns: Whether to warn of results that are replaced.
 
     Raises:
         BackendUnavailableError: This process is no program of the user's, but was started as a helper.
@@ -52,6 +59,8 @@ def open_job(setup: Setup, job: Job) -> None:
     """
     if setup.choice.is_open:
         check_is_no_helper()  # also where threads were chosen, since other programs are busy
+    if warns and setup.directory is not None:
+        _warn_of_existing(setup, setup.directory)
     # A target of the user's own may wait for whatever it likes.
     if setup.directory is not None:
         setup.target.open()
@@ -64,6 +73,18 @@ def open_job(setup: Setup, job: Job) -> None:
         except BaseException:
             job.session.close()
             raise
+
+
+def _warn_of_existing(setup: Setup, target: DirectoryTarget) -> None:
+    """Of several ranks the first one does, and nobody where the user has said what is meant."""
+    replaces = setup.options.if_exists is None and target.if_exists == "overwrite" and not setup.options.resume
+    if replaces and setup.is_first_rank:
+        object = target.object if isinstance(target, OneObject) else None
+        way_out = WAY_OUT
+        if setup.is_target_given:
+            way_out = "resume=True goes on with them, and the target's if_exists='skip' keeps them"
+        outputs = stored_as(setup.writer, target.run.key)
+        warn_of_existing(target.directory, object, target.run, outputs, way_out=way_out)
 
 
 def make_workers(

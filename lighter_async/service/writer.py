@@ -8,10 +8,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lighter_async.manifest import Loader
+from lighter_async.names import Name
 from lighter_async.options import Options, WriterOptions, documented
 from lighter_async.service.early_close import close_after, close_by
 from lighter_async.service.handover import HandOver
 from lighter_async.service.lifecycle import Lifecycle, State
+from lighter_async.service.names_and_indices import text_of, texts_of
 from lighter_async.service.nonblocking_steps import Steps
 from lighter_async.service.setup import Setup
 from lighter_async.targets import Target
@@ -85,12 +87,12 @@ class BackgroundWriter:
         """
         self._lifecycle.start()
 
-    def submit(self, name: str, value: Any, *, timeout: float | None = None, origin: Origin | None = None) -> None:
+    def submit(self, name: Name, value: Any, *, timeout: float | None = None, origin: Origin | None = None) -> None:
         """Hand one sample over. Waits while there is no room.
 
         Args:
             name: The file's name, relative to the directory, ``/`` between folders; the writer's suffix is appended
-                unless it ends in it.
+                unless it ends in it. A path, a number, and a scalar of numpy or torch become texts: ``7`` is ``"7"``.
             value: What the writer writes. It is copied: tensors and arrays, whatever holds them, and any object by its
                 pickle. Locks, open files and what else cannot be pickled are handed over as they are.
             timeout: Seconds to wait for room. None waits without limit.
@@ -98,20 +100,21 @@ class BackgroundWriter:
 
         Raises:
             InvalidNameError, DuplicateNameError: The name cannot be used; the message tells why.
+            TypeError: The name is none, as when name and value are swapped.
             QueueFullError: There was no room for `timeout` seconds.
             WriteError: Earlier samples were not written; this one was not taken.
             ClosedError: The writer takes no more samples.
         """
-        self._handover.submit([name], self._pool.plan_sample(value), timeout, origin)
+        self._handover.submit([text_of(name, value)], self._pool.plan_sample(value), timeout, origin)
 
     def submit_batch(
-        self, names: Sequence[str] | None, values: Any, *, timeout: float | None = None, origin: Origin | None = None
+        self, names: Sequence[Name] | None, values: Any, *, timeout: float | None = None, origin: Origin | None = None
     ) -> None:
         """Hand a batch over, which is copied as a whole. Waits while there is no room for all of it.
 
         Args:
-            names: One per sample, as in `submit`; a list, or an array of texts. For an `ArrayTarget`, which knows
-                samples by their indices, they may be None.
+            names: One per sample, as in `submit`; a list, or an array or a tensor of one dimension. For an
+                `ArrayTarget`, which knows samples by their indices, they may be None.
             values: A tensor or array with a batch dimension, of shape ``(len(names), ...)`` and any dtype, or a
                 sequence of samples, which may differ in shape. Of several outputs a dict with one of these for each.
             timeout: Seconds to wait for room. None waits without limit.
@@ -119,19 +122,19 @@ class BackgroundWriter:
 
         Raises:
             ValueError: There are not as many names, or indices, as samples.
-            TypeError: The values are neither a tensor nor a sequence.
+            TypeError: The values are neither a tensor nor a sequence, or a name is none, as when both are swapped.
             InvalidNameError, DuplicateNameError, QueueFullError, WriteError, ClosedError: As `submit`; all or none
                 of the batch is taken.
         """
-        self._handover.submit(names, self._pool.plan_batch(values), timeout, origin)
+        self._handover.submit(texts_of(names, values), self._pool.plan_batch(values), timeout, origin)
 
-    def submit_nowait(self, name: str, value: Any, *, origin: Origin | None = None) -> None:
+    def submit_nowait(self, name: Name, value: Any, *, origin: Origin | None = None) -> None:
         """As `submit`, but raises `QueueFullError` at once where that would wait."""
-        self._handover.submit([name], self._pool.plan_sample(value), 0, origin)
+        self._handover.submit([text_of(name, value)], self._pool.plan_sample(value), 0, origin)
 
-    def submit_batch_nowait(self, names: Sequence[str] | None, values: Any, *, origin: Origin | None = None) -> None:
+    def submit_batch_nowait(self, names: Sequence[Name] | None, values: Any, *, origin: Origin | None = None) -> None:
         """As `submit_batch`, but raises `QueueFullError` at once where that would wait."""
-        self._handover.submit(names, self._pool.plan_batch(values), 0, origin)
+        self._handover.submit(texts_of(names, values), self._pool.plan_batch(values), 0, origin)
 
     def flush(self, *, timeout: float | None = None, seal: bool = False) -> None:
         """Wait until every sample accepted before this call is stored.
@@ -231,6 +234,10 @@ class BackgroundWriter:
 
     def __repr__(self) -> str:
         return f"<BackgroundWriter {self.writer.name!r} to {self.target.location!r}, {self.state}>"
+
+    def _start_replacing(self) -> None:
+        """As `start`, without a warning of what is replaced, which a callback has given already."""
+        self._lifecycle.start(warns=False)
 
     def _describe(self, loaders: Sequence[Loader], *, named: bool) -> None:
         """Record over which data sets the samples go, and whether the user names them."""

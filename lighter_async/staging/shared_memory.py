@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import resource
 import threading
 
 import numpy as np
@@ -19,6 +18,11 @@ from numpy.typing import NDArray
 
 from lighter_async.forks import Descriptors
 from lighter_async.staging.slots import PAGE, Pin, Slot, unpinned
+
+try:
+    import resource
+except ImportError:  # Windows, which has no helper processes that could share memory
+    resource = None  # type: ignore[assignment]
 
 __all__ = ["SharedMemory", "SharedView"]
 
@@ -28,6 +32,8 @@ _MORE = 16 << 20  # bytes, for letters to the helpers and for gaps
 
 def _limit(name: str) -> int | None:
     """A resource's limit for this process; None if there is none."""
+    if resource is None:
+        return None
     soft, _ = resource.getrlimit(getattr(resource, name))
     return None if soft == resource.RLIM_INFINITY else soft
 

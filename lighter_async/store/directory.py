@@ -14,6 +14,7 @@ from lighter_async.below import open_below, open_with_status_below, remove_below
 from lighter_async.errors import ReadError
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.npy import LONGEST_HEADER
+from lighter_async.positioned import read_from
 from lighter_async.store.base import Finding, Identity, Place
 from lighter_async.store.zarr_rows import ZARR, ZarrRows, row_begin
 
@@ -150,7 +151,7 @@ class DirectoryStore:
             return rows.header, rows.nbytes
         descriptor = self._open_array(name)
         try:
-            return os.pread(descriptor, LONGEST_HEADER, 0), os.fstat(descriptor).st_size
+            return read_from(descriptor, LONGEST_HEADER, 0), os.fstat(descriptor).st_size
         finally:
             os.close(descriptor)
 

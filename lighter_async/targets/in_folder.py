@@ -41,6 +41,15 @@ class InFolder:
         self.__dict__.update(state)
         self._reset()
 
+    def __repr__(self) -> str:
+        where = os.fspath(self._place)
+        return f"{type(self).__name__}({where!r}, if_exists={self.if_exists!r}, durability={self.durability!r})"
+
+    @property
+    def _place(self) -> Path:
+        """What the target was given."""
+        return self.directory
+
     @property
     def directory(self) -> Path:
         """The directory, in which records lie as well."""
@@ -97,6 +106,10 @@ class OneFileInFolder(InFolder):
     """
 
     object: str
+
+    @property
+    def _place(self) -> Path:
+        return self.path
 
     @property
     def path(self) -> Path:

@@ -9,6 +9,7 @@ from lighter_async.below import remove_below, walk_below
 from lighter_async.files import temporary_token
 from lighter_async.interrupts import run_handlers
 from lighter_async.locks import LOCK_ENDING, RunLock, owner_of
+from lighter_async.locks.flock import HAS_LOCKS
 from lighter_async.names import RESERVED_PREFIX
 
 __all__ = ["clear_leftovers"]
@@ -20,7 +21,8 @@ def clear_leftovers(root: str, *, but: str) -> None:
     """Remove the temporary files of writers that ended without closing.
 
     Of another machine's, and of this one's before it was started again, a free lock does not tell that they ended, for
-    network file systems may keep locks to each machine. Their files are left for a day after they were last written.
+    network file systems may keep locks to each machine. Their files are left for a day after they were last written,
+    as all are on a system without locks.
 
     Args:
         root: The directory.
@@ -37,7 +39,7 @@ def clear_leftovers(root: str, *, but: str) -> None:
         lock = RunLock(os.path.join(folder, entry))
         owner = owner_of(lock.path)
         try:
-            if owner is not None and owner.is_elsewhere:
+            if not HAS_LOCKS or (owner is not None and owner.is_elsewhere):
                 if mine is None or not _is_old(lock.path, mine):
                     continue
                 elsewhere.add(token)

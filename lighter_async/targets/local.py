@@ -89,6 +89,10 @@ class LocalTarget:
         state = {"since": self.since, "_owner": self._owner or this_process(self.run.id)}
         return make, (os.path.abspath(self.directory),), state
 
+    def __repr__(self) -> str:
+        where = os.fspath(self.directory)
+        return f"{type(self).__name__}({where!r}, if_exists={self.if_exists!r}, durability={self.durability!r})"
+
     def of_run(self, run: Run, directory: str | os.PathLike[str] | None = None) -> LocalTarget:
         """The same target for one rank of a run, which is not open.
 

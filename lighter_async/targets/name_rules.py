@@ -105,6 +105,6 @@ def _limit(folder: str, name: str, usual: int) -> int:
     """A limit of a folder's file system; the usual one where it tells none."""
     try:
         told = os.pathconf(folder, name)
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):  # the last where the system has no such call
         return usual
     return told if told > 0 else usual

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lighter_async.files import write_at
 from lighter_async.locks.flock import is_at, own
+from lighter_async.positioned import sync_data
 
 __all__ = ["AppendedPart", "OpenPart"]
 
@@ -38,7 +39,7 @@ class OpenPart:
         Raises:
             OSError: It may not be there.
         """
-        getattr(os, "fdatasync", os.fsync)(self.descriptor)
+        sync_data(self.descriptor)
 
     def close(self) -> None:
         """Let go of it, as it is. It may be called again."""

@@ -83,7 +83,8 @@ def pixels_of_block(block: Block, mode: Mode | None = None, scale: Scale = "unit
     if scale == "unit":
         if block.dtype == "bool":
             ones: NDArray[Any] = block.memory.view(np.bool_).astype(pixel)  # True may be any byte but 0
-            return ones * pixel(highest)
+            scaled: NDArray[Any] = ones * pixel(highest)
+            return scaled
         if block.dtype not in _FLOATS:
             return None
         precision = "float64" if wide else "float32"

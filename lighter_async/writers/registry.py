@@ -37,6 +37,9 @@ class WriterRegistry:
     def __init__(self) -> None:
         self._registry: dict[str, Callable[..., Any]] = {}
 
+    def __repr__(self) -> str:
+        return f"<WriterRegistry: {', '.join(self._registry)}>"
+
     def register(self, name: str) -> Callable[[_W], _W]:
         """A decorator that registers a writer function or an `Encoder`.
 

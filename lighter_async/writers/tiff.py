@@ -112,8 +112,10 @@ def decode_tiff(data: bytes | memoryview, *, shape: tuple[int, ...] | None = Non
         Exception: What tifffile raises if it is damaged.
     """
     tifffile = _tifffile()
-    # Kinds of TIFF that others write may name further files.
-    flags = {f"is_{name}": False for name in tifffile.TIFF.FILE_FLAGS if name not in ("shaped", "ome", "virtual")}
+    # Kinds of TIFF that others write may name further files. A kind that cannot be switched off, as that of Olympus in
+    # earlier versions, names none.
+    kinds = tifffile.TIFF.FILE_FLAGS - {"shaped", "ome", "virtual"}
+    flags = {f"is_{name}": False for name in kinds if _can_be_set(getattr(tifffile.TiffFile, f"is_{name}", None))}
     with tifffile.TiffFile(io.BytesIO(data), _multifile=False, **flags) as file:
         series = file.series[0]
         count = math.prod(series.shape)
@@ -125,6 +127,10 @@ def decode_tiff(data: bytes | memoryview, *, shape: tuple[int, ...] | None = Non
     if array.size != count:
         raise ValueError(f"a TIFF of shape {series.shape} holds {array.size} values")
     return array if shape is None else array.reshape(shape)
+
+
+def _can_be_set(attribute: object) -> bool:
+    return not (isinstance(attribute, property) and attribute.fset is None)
 
 
 def _deflated(array: NDArray[Any], differences: bool, level: int) -> Iterator[bytes]:

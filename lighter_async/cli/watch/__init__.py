@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
@@ -11,6 +9,7 @@ from time import monotonic, sleep
 from rich.console import Console
 from rich.live import Live
 
+from lighter_async.cli.outlets import has_reader
 from lighter_async.cli.watch.counts import Watched
 from lighter_async.cli.watch.view import as_line, as_screen
 from lighter_async.cli.words import refuse
@@ -50,9 +49,6 @@ def run_watch(
             _draw(watched, console, seconds or _SECONDS_ON_SCREEN, pause)
         else:
             _print(watched, console, seconds or _SECONDS_BETWEEN_LINES, pause)
-    except BrokenPipeError:
-        # The reader has seen enough, as `head` does; and the interpreter must not flush again at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         pass  # as one leaves it
     except (LighterAsyncError, OSError) as error:
@@ -65,7 +61,7 @@ def _draw(watched: Watched, console: Console, seconds: float, pause: Callable[[f
         while True:
             goes_on = watched.look()
             live.update(as_screen(watched), refresh=True)
-            if not goes_on:
+            if not goes_on or not has_reader(console.file):
                 return
             pause(seconds)
 
@@ -74,6 +70,6 @@ def _print(watched: Watched, console: Console, seconds: float, pause: Callable[[
     while True:
         goes_on = watched.look()
         print(as_line(watched), file=console.file, flush=True)
-        if not goes_on:
+        if not goes_on or not has_reader(console.file):  # who has seen enough leaves, as `head` does
             return
         pause(seconds)

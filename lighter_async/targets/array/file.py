@@ -18,6 +18,7 @@ from lighter_async.locks import alone_in, unlink_from_copies
 from lighter_async.locks.flock import OPEN, NoLocks, own, try_lock, try_share
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.npy import LONGEST_HEADER, header, numpy_dtype, parse
+from lighter_async.positioned import read_from
 from lighter_async.store import UNSEALED
 from lighter_async.targets.array.form import Form
 from lighter_async.targets.array.part import Kind, Layout, Part
@@ -155,7 +156,7 @@ class ArrayFile:
         except NoLocks:
             pass
         try:
-            found = parse(os.pread(descriptor, LONGEST_HEADER, 0))
+            found = parse(read_from(descriptor, LONGEST_HEADER, 0))
         except ValueError:
             return None
         if not found.shape or (only_known and not found.shape[0]):
@@ -209,7 +210,7 @@ class ArrayFile:
             raise OSError(errno.EINVAL, "something that is no file lies in the place of an array; remove it", path)
         dtype, shape, length = numpy_dtype(kind[0]), kind[1], self.rows or 0
         try:
-            found = parse(os.pread(descriptor, LONGEST_HEADER, 0))
+            found = parse(read_from(descriptor, LONGEST_HEADER, 0))
         except ValueError as error:
             raise ValueError(f"{shown!r} is there, and {error}; remove it, or choose another path") from error
         layout = Layout(found.dtype, found.shape[1:], found.nbytes)
@@ -301,5 +302,9 @@ class ArrayFile:
 
 def _free_bytes(folder: str) -> int:
     """What a file system has left for files of whoever asks."""
+    if not hasattr(os, "statvfs"):
+        import shutil  # here, since it imports compressors
+
+        return shutil.disk_usage(folder).free
     status = os.statvfs(folder)
     return status.f_bavail * status.f_frsize

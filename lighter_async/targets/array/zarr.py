@@ -98,6 +98,7 @@ class Zarr:
         import zarr
 
         chunk = self._chunk(layout, len(source))
+        kept: Any = {"write_empty_chunks": True}  # a chunk that is not there is one that was lost
         try:
             array: Any = zarr.create_array(
                 made,
@@ -105,7 +106,7 @@ class Zarr:
                 chunks=chunk,
                 dtype=layout.dtype,
                 attributes={ATTRIBUTE: {"first_row": layout.begin}},
-                config={"write_empty_chunks": True},  # a chunk that is not there is one that was lost
+                config=kept,
             )
             for start in range(0, len(source), chunk[0]):
                 array[start : start + chunk[0]] = source[start : start + chunk[0]]

@@ -22,6 +22,7 @@ from lighter_async.manifest import Manifest, ManifestLog, Record, read_manifest
 from lighter_async.manifest.so_far import ends_of
 from lighter_async.manifest.verify import is_in_use, why_empty
 from lighter_async.names import RESERVED_PREFIX
+from lighter_async.positioned import read_from
 from lighter_async.targets.local import LocalTarget
 from lighter_async.targets.shards.folder import ShardFolder
 from lighter_async.targets.shards.header import BLOCK, Headers
@@ -334,7 +335,7 @@ def _copy_member(source: int, record: Record, shard: Shard, header: bytes) -> in
     pieces: list[bytes] = [header]
     while True:
         try:
-            chunk = os.pread(source, min(left, _CHUNK), place)
+            chunk = read_from(source, min(left, _CHUNK), place)
         except OSError as error:
             raise _Damaged(f"{record.name!r:.100} cannot be read ({error})") from error
         if left and not chunk:

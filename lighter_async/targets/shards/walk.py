@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from lighter_async.positioned import read_from
 from lighter_async.targets.shards.header import BLOCK, parse_header, parse_pax
 
 __all__ = ["Member", "Sample", "samples_in"]
@@ -79,7 +80,7 @@ def _member(descriptor: int, begin: int, stop: int) -> Member | None:
     """The member that begins at a place; None if it is not whole."""
     offset, pax = begin, dict[str, str]()
     while True:
-        header = parse_header(os.pread(descriptor, BLOCK, offset))
+        header = parse_header(read_from(descriptor, BLOCK, offset))
         if header is None:
             return None
         offset += BLOCK
@@ -87,7 +88,7 @@ def _member(descriptor: int, begin: int, stop: int) -> Member | None:
             break
         if pax or header.size > _LARGEST_PAX:
             return None
-        records = parse_pax(os.pread(descriptor, header.size, offset))
+        records = parse_pax(read_from(descriptor, header.size, offset))
         if not records:
             return None
         pax = records

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import select
 import signal
 import subprocess
@@ -19,6 +18,11 @@ from lighter_async.errors import BackendUnavailableError, describe
 from lighter_async.forks import Descriptors
 from lighter_async.workers.process.helper_setting import HELPER_OF, Setting
 from lighter_async.workers.process.interpreter import arguments, program
+
+try:
+    import resource
+except ImportError:  # Windows, where no helper is started
+    resource = None  # type: ignore[assignment]
 
 __all__ = ["Process", "check_descriptors", "launch", "needed", "standard_descriptors", "supported"]
 

@@ -18,7 +18,6 @@ its unit to the others, which *inherit* it, sample by sample, so that one that k
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import platform
 
@@ -40,6 +39,11 @@ from lighter_async.workers.process.shared_queue_words import (
     TAIL,
     TICKET,
 )
+
+try:
+    import fcntl
+except ImportError:  # Windows, where no helper is started
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["SharedQueue"]
 

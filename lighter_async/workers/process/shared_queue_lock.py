@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import struct
 from collections.abc import Callable, Collection
 from time import sleep
+
+try:
+    import fcntl
+except ImportError:  # Windows, where no helper is started
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["QueueLock"]
 
