@@ -48,9 +48,11 @@ def columns(draw):
 
 
 def is_same(one, other):
-    """Also of arrays, and where there are NaNs in them."""
+    """Also of arrays and lists, and where there are NaNs in them."""
     if isinstance(one, (np.ndarray, np.generic)):
         return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+    if isinstance(one, list):
+        return isinstance(other, list) and len(one) == len(other) and all(map(is_same, one, other))
     return type(one) is type(other) and (one == other or (one != one and other != other))
 
 
