@@ -50,11 +50,10 @@ def _of_loop(figures: Compared, cores: int) -> str:
         return f"{figures.loop.sentence} takes {slowdown:.1f} times as long with background writing.{reason}"
     same, by_hand = figures.ratios[INLINE], figures.ratios[BY_HAND]
     if same > _LONGER * slowdown:
-        inline = "inline it takes longer" + (
-            ", and longest by Image.save and torch.save" if by_hand > _LONGER * same else ""
-        )
+        longest = ", and longest with Image.save and torch.save" if by_hand > _LONGER * same else ""
+        inline = f"With inline writing it takes longer{longest}."
     elif by_hand > _LONGER * slowdown:
-        inline = "inline it takes longer by Image.save and torch.save only"
+        inline = "With inline writing it takes longer only if that is Image.save and torch.save."
     else:
-        inline = "inline, too"
-    return f"{figures.loop.sentence} takes nearly as long with background writing as without; {inline}."
+        inline = "So it is by inline writing."
+    return f"{figures.loop.sentence} is hardly slowed down by background writing. {inline}"
