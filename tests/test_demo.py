@@ -476,8 +476,8 @@ def test_a_loop_that_background_writing_slows_down_is_told_why():
     waited = dataclasses.replace(STATS, waited_seconds=1.0, encode_seconds=3.5)
     (told, *_) = verdict([compared(1.6, 1.8, 3.0, stats=waited)], QUIET, cores=2)
     assert "Encoding held it back" in told
-    (told, *_) = verdict([compared(1.22, 1.8, 3.0)], None, cores=2)
-    assert told == "A loop takes 1.2 times as long with background writing."
+    (told, *_) = verdict([compared(1.25, 1.8, 3.0)], None, cores=2)
+    assert told.startswith("A loop is hardly slowed down by background writing.")
 
 
 def test_a_run_beside_other_programs_advises_nothing():
