@@ -396,7 +396,7 @@ def test_the_loops_are_a_part_of_the_job(photographs):
     """The one computes what the job does, in one thread; the other waits, and returns predictions as large."""
     patches, threads = Patches(photographs, 80), torch.get_num_threads()
     computing, waiting = make_loops(EdgesAndTextures(), patches, 4, cores=2)
-    assert 1 <= len(computing.patches) <= len(waiting.patches) == 13
+    assert 1 <= len(computing.patches) <= len(waiting.patches) == 16
     with computing.threads():
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == threads
@@ -457,12 +457,15 @@ def test_figures_are_medians_of_ratios_within_a_round():
 def test_the_verdict_is_the_same_whatever_small_differences_there_are(noise):
     """It has no figures, and none of them is near to a margin."""
     (told, *_) = verdict([compared(noise, 1.8 * noise, 3.0)], QUIET, cores=2)
-    assert told == "A loop hardly notices background writing. Inline writing holds it up, whatever the writers."
-    (told, *_) = verdict([compared(noise, 1.2, 1.8)], QUIET, cores=2)
-    assert told.endswith("writing. Inline, Image.save and torch.save hold it up, and the same writers less so.")
-    (told, last) = verdict([compared(noise, 1.1, 1.2)], QUIET, cores=2)
+    start = "A loop is hardly slowed down by background writing."
+    assert told == f"{start} With inline writing it takes longer, and longest with Image.save and torch.save."
+    (told, *_) = verdict([compared(noise, 1.8, 1.7)], QUIET, cores=2)
+    assert told == f"{start} With inline writing it takes longer."
+    (told, last) = verdict([compared(noise, noise, 1.8)], QUIET, cores=2)
+    assert told == f"{start} With inline writing it takes longer only if that is Image.save and torch.save."
     assert last.startswith("So write in the background where a core is idle.")
-    assert told == "A loop hardly notices background writing. Inline writing costs it little, too."
+    (told, *_) = verdict([compared(noise, noise + 0.02, noise - 0.02)], QUIET, cores=2)
+    assert told == f"{start} So it is by inline writing."
 
 
 def test_a_loop_that_background_writing_slows_down_is_told_why():
@@ -473,8 +476,8 @@ def test_a_loop_that_background_writing_slows_down_is_told_why():
     waited = dataclasses.replace(STATS, waited_seconds=1.0, encode_seconds=3.5)
     (told, *_) = verdict([compared(1.6, 1.8, 3.0, stats=waited)], QUIET, cores=2)
     assert "Encoding held it back" in told
-    (told, *_) = verdict([compared(1.2, 1.8, 3.0)], None, cores=2)
-    assert told == "A loop takes 1.2 times as long with background writing."
+    (told, *_) = verdict([compared(1.25, 1.8, 3.0)], None, cores=2)
+    assert told.startswith("A loop is hardly slowed down by background writing.")
 
 
 def test_a_run_beside_other_programs_advises_nothing():

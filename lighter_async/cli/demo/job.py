@@ -29,7 +29,7 @@ from lighter_async.limits import usable_cores
 
 __all__ = ["run_job"]
 
-_KILLED_SHARE = 6  # one of so many patches
+_KILLED_SHARE = 8  # one of so many patches
 
 _HOW = (
     "Medians of the seconds until all is stored, and of the ratios to the run of the same round that writes nothing. "
