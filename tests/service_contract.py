@@ -726,7 +726,7 @@ class ServiceContract:
         ended = threading.Event()
 
         def submit(thread: int) -> None:
-            for i in range(0, 200, 2):
+            for i in range(0, 80, 2):
                 if i % 10:
                     service.submit_batch([f"{thread}/{i}", f"{thread}/{i + 1}"], np.stack([sample(i), sample(i + 1)]))
                 else:
@@ -752,10 +752,10 @@ class ServiceContract:
             ended.set()
         assert watching.result() > 0
         service.close()
-        assert harness.stored() == {f"{t}/{i}": content(sample(i)) for t in range(4) for i in range(200)}
-        assert len(harness.gate.names) == 800
+        assert harness.stored() == {f"{t}/{i}": content(sample(i)) for t in range(4) for i in range(80)}
+        assert len(harness.gate.names) == 320
         stats = service.stats()
-        assert (stats.accepted, stats.written, stats.pending) == (800, 800, 0)
+        assert (stats.accepted, stats.written, stats.pending) == (320, 320, 0)
 
     @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals between threads")
     def test_an_interrupted_wait_for_room_leaves_the_books_right(self, harness: ServiceHarness) -> None:

@@ -132,6 +132,7 @@ def test_limits_of_the_shell_mean_threads_and_one_warning(tmp_path, limit, missi
     assert missing in refused.stdout
 
 
+@pytest.mark.long
 def test_a_limit_on_addresses_leaves_threads_or_smaller_helpers(tmp_path):
     """Whatever fits: this process, or the helpers, or none of them, has room for the memory that they share."""
     for more in (32 << 20, 256 << 20, 1 << 30):
@@ -405,6 +406,7 @@ def test_a_helper_has_the_interpreters_options(tmp_path, options):
     assert its["variables"] == []
 
 
+@pytest.mark.long
 def test_a_helper_has_what_was_set_in_the_code(tmp_path):
     """Where modules are found, from the folder at the start, and where their bytecode goes."""
     before = f"""
@@ -430,6 +432,7 @@ def test_a_working_folder_that_is_gone_keeps_nobody_from_working(tmp_path, backe
     assert (done.returncode, done.stdout.split()[:2]) == (0, ["process", "0"]), done.stderr
 
 
+@pytest.mark.long
 def test_a_working_folder_that_cannot_be_entered_keeps_nobody_from_working(tmp_path):
     """As in an image whose folder belongs to another user."""
     if os.getuid():

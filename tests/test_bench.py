@@ -385,6 +385,7 @@ def test_the_help_tells_every_option(capsys):
 # Ctrl-C
 
 
+@pytest.mark.long
 def test_ctrl_c_removes_the_files(tmp_path):
     """Exit code 130 and one line, in the middle of a run that would take minutes."""
     disk = tmp_path / "disk"

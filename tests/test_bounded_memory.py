@@ -80,6 +80,7 @@ def test_tiny_samples_are_bounded_in_number(fill, value):
     assert EACH * DEFAULT_QUEUE_SIZE <= 64 * MEBI
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("value", MANY_ITEMS.values(), ids=MANY_ITEMS)
 def test_items_of_containers_count_against_the_bytes(fill, value):
     """A container of small things is not small."""

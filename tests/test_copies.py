@@ -612,6 +612,7 @@ def test_a_class_that_comes_back_stays_as_it_is():
     assert Local.method is method
 
 
+@pytest.mark.long
 def test_a_value_that_cannot_be_made_in_a_helper_fails_alone(tmp_path):
     """The others of its batch are stored."""
     writer = BackgroundWriter("text", tmp_path, backend="process", max_workers=1)

@@ -197,6 +197,7 @@ print("fine")
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["thread", "process"])
 @pytest.mark.parametrize("children", [5, pytest.param(40, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
 def test_children_store_by_writers_of_their_own_while_the_parent_opens_and_closes_its(tmp_path, backend, children):

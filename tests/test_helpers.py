@@ -165,7 +165,13 @@ def test_what_cannot_be_chosen_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "writer",
-    ["tensor", "image_2d", "image_3d", "text", "npy", "json", "safetensors", "jpeg", "webp", "tiff", "nifti"],
+    [
+        *("tensor", "image_2d", "text"),
+        *(
+            pytest.param(writer, marks=pytest.mark.long)
+            for writer in ("image_3d", "npy", "json", "safetensors", "jpeg", "webp", "tiff", "nifti")
+        ),
+    ],
 )
 def test_our_own_writers_need_no_torch_in_a_helper(tmp_path, writer):
     """It would take seconds and hundreds of megabytes, in each of them."""
@@ -513,7 +519,7 @@ def test_a_sample_that_kills_helpers_three_times_fails_and_the_others_are_stored
     assert len(read_manifest(tmp_path / "out")) == len(values) - 1
 
 
-@pytest.mark.parametrize("how", ["exit", "raise"])
+@pytest.mark.parametrize("how", [pytest.param("exit", marks=pytest.mark.long), "raise"])
 def test_helpers_that_cannot_begin_fail_their_samples(tmp_path, how):
     """Ten in a row that end at once are enough; nothing waits for ever, and later samples are told too."""
     writer = BackgroundWriter(DeadlyToMake(how), tmp_path, backend="process", max_workers=2)

@@ -216,6 +216,7 @@ def deep(tmp_path):
     subprocess.run(["rm", "-rf", str(out)], check=True)
 
 
+@pytest.mark.long
 def test_a_tree_as_deep_as_it_likes_holds_nobody_up(deep, capsys):
     """Neither what compares files, nor what clears up; what a path reaches is looked at."""
     place = deep.joinpath(*["d"] * 1500)

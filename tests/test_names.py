@@ -444,6 +444,7 @@ def test_a_million_numbers_cost_nothing():
         claim(claims, ["1999999"], ".pt")
 
 
+@pytest.mark.long
 def test_many_names_cost_eight_bytes_each():
     """As documented, and nothing of the names themselves but for the latest."""
     claims = Claims()

@@ -378,6 +378,7 @@ WITHOUT_MONAI = """
 """
 
 
+@pytest.mark.long
 def test_neither_monai_nor_nibabel_is_needed(tmp_path):
     """A tensor's affine is known by its attributes."""
     command = [sys.executable, "-c", textwrap.dedent(WITHOUT_MONAI), str(tmp_path)]

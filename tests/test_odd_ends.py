@@ -82,6 +82,7 @@ def test_a_writer_that_ends_every_helper_is_told_before_each_sample_has_had_its_
     assert results(tmp_path) == []
 
 
+@pytest.mark.long
 @linux
 def test_more_dead_units_than_the_book_has_room_for_wait_for_it(tmp_path):
     """The second half of the samples ends its helper twice in three; nothing is lost, doubled or left hanging."""

@@ -120,12 +120,14 @@ def lacking(library, script, *arguments, **lacks):
     [
         ({"NO_FLOCK": errno.ENOSYS}, "rename", "locks"),
         pytest.param({"NO_FLOCK": errno.ENOLCK}, "rename", "locks", marks=pytest.mark.long),
-        ({"NO_FLOCK": errno.EOPNOTSUPP}, "rename", "locks"),
+        pytest.param({"NO_FLOCK": errno.EOPNOTSUPP}, "rename", "locks", marks=pytest.mark.long),
         pytest.param({"NO_FLOCK": errno.EIO}, "rename", "locks", marks=pytest.mark.long),
         ({"NO_LINK": errno.EMLINK}, "rename", None),
-        ({"NO_APPEND": errno.EINVAL}, "rename", "O_APPEND"),
-        ({"NO_APPEND": errno.EOPNOTSUPP, "NO_FLOCK": errno.EINVAL}, "rename", "locks"),
-        ({"NO_REPLACE": errno.EEXIST}, "rename", "renaming over a file"),
+        pytest.param({"NO_APPEND": errno.EINVAL}, "rename", "O_APPEND", marks=pytest.mark.long),
+        pytest.param(
+            {"NO_APPEND": errno.EOPNOTSUPP, "NO_FLOCK": errno.EINVAL}, "rename", "locks", marks=pytest.mark.long
+        ),
+        pytest.param({"NO_REPLACE": errno.EEXIST}, "rename", "renaming over a file", marks=pytest.mark.long),
         ({"NO_SYNC": errno.EINVAL}, "fsync", "syncing of folders"),
     ],
     ids=str,

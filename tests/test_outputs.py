@@ -345,6 +345,7 @@ def test_an_earlier_sample_is_an_error_where_that_is_asked_for(tmp_path):
     assert files_in(tmp_path) == ["a.logits.pt"]
 
 
+@pytest.mark.long
 def test_a_job_killed_between_the_files_of_a_sample_does_it_again(tmp_path):
     """It is pending, as what came after it, and the next run completes it."""
     names = [str(number) for number in range(4)]

@@ -111,7 +111,7 @@ def test_an_async_writers_values_are_kept(tmp_path, broken):
 
 
 @both_backends
-@pytest.mark.parametrize("durability", ["rename", "fsync"])
+@pytest.mark.parametrize("durability", ["rename", pytest.param("fsync", marks=pytest.mark.long)])
 def test_values_of_a_file_system_error_are_kept(tmp_path, backend, durability):
     """Such as where there is a folder in the file's place; after it is gone they are written."""
     (tmp_path / "1.txt").mkdir()
@@ -131,6 +131,7 @@ def test_values_of_a_file_system_error_are_kept(tmp_path, backend, durability):
     assert list(pending(range(3), tmp_path)) == []
 
 
+@pytest.mark.long
 @both_backends
 def test_samples_are_taken_after_a_failure_was_raised(tmp_path, broken, backend):
     """flush raises what has failed until then, once, and the run goes on behind it."""
@@ -248,6 +249,7 @@ def dense(tensor):
     return tensor.detach().to_dense()
 
 
+@pytest.mark.long
 @both_backends
 def test_values_of_every_kind_come_back_equal(tmp_path, backend):
     """With their types, dtypes and shapes, by themselves and in a batch."""

@@ -77,18 +77,21 @@ class TestShards(OnShards):
     """Large ones."""
 
 
+@pytest.mark.long
 class TestShardsThatOutliveALossOfPower(OnShards):
     """Synced ones."""
 
     options = {"durability": "fsync"}  # noqa: RUF012
 
 
+@pytest.mark.long
 class TestSmallShards(OnShards):
     """Of three samples each."""
 
     options = {"shard_samples": 3}  # noqa: RUF012
 
 
+@pytest.mark.long
 class TestShardsOfFewBytes(OnShards):
     """Which most samples are larger than, and that keep what there is."""
 

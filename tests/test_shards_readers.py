@@ -118,6 +118,7 @@ def test_webdataset_reads_them(folder, tmp_path):
     check(read_with(WEBDATASET, *shards_of(folder), cwd=tmp_path))
 
 
+@pytest.mark.long
 def test_hugging_face_datasets_reads_them(folder, tmp_path):
     """As a table with a column for each field."""
     check(read_with(DATASETS, str(tmp_path / "cache"), *shards_of(folder), cwd=tmp_path))
@@ -133,6 +134,7 @@ def test_wids_reads_them_by_index(tmp_path):
     check(read_with(WIDS, str(out), str(tmp_path / "cache"), cwd=tmp_path), short)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["shards.md", pytest.param("training_from_shards.md", marks=pytest.mark.long)])
 def test_the_examples_of_a_page_run(name, tmp_path):
     """One after the other, in one folder that is empty before, and each as a program of its own."""

@@ -38,12 +38,14 @@ class TestFilesThatOutliveALossOfPower(OnFolder):
     options = {"durability": "fsync"}  # noqa: RUF012
 
 
+@pytest.mark.long
 class TestFilesThatAreKept(OnFolder):
     """A folder whose earlier files stay."""
 
     options = {"if_exists": "skip"}  # noqa: RUF012
 
 
+@pytest.mark.long
 class TestFilesThatAreNotReplaced(OnFolder):
     """A folder whose earlier files are an error, and whose files are synced."""
 

@@ -283,6 +283,7 @@ def test_an_error_of_the_models_after_it_is_raised(start):
     assert [one.stored(writer) for writer in range(2)] == [set(range(20))] * 2
 
 
+@pytest.mark.long
 def test_a_second_one_changes_nothing(start):
     """The grace counts from the first."""
     one = start(park_batch=5)

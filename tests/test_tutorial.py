@@ -97,7 +97,11 @@ def in_this_process(command):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it shows what helper processes do")
 @pytest.mark.parametrize(
-    "types", [in_this_process, pytest.param(in_a_shell, marks=[pytest.mark.long, pytest.mark.timeout(600)])]
+    "types",
+    [
+        pytest.param(in_this_process, marks=pytest.mark.long),
+        pytest.param(in_a_shell, marks=[pytest.mark.long, pytest.mark.timeout(600)]),
+    ],
 )
 @lightning_warnings
 def test_the_tutorial_shows_what_is_printed(tmp_path, monkeypatch, types):

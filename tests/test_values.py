@@ -465,7 +465,7 @@ def test_a_file_of_another_format_holds_the_value_or_there_is_none(tmp_path, wri
     rule.check(write(writer, way, case, value, tmp_path), value)
 
 
-_USUAL = {"tensor", "image_2d"}
+_USUAL = {"tensor"}
 
 
 @pytest.mark.parametrize(
