@@ -502,7 +502,7 @@ def test_a_slot_more_than_there_are_in_use_is_touched_before_it_is_needed(shared
     if shared:
         memory.open()
     slots = SlotPool(8 * MEGA, memory)
-    slots.work_ahead(memory.first(8 * MEGA) if shared else None)
+    slots.work_ahead(2 * MEGA)
     first = slots.acquire(MEGA, pinned=False)
     first.memory[:] = 7
     prepared(slots, 2 * MEGA)
@@ -519,11 +519,30 @@ def test_a_slot_more_than_there_are_in_use_is_touched_before_it_is_needed(shared
 def test_what_is_touched_ahead_stays_within_the_budget():
     """Nothing is prepared that would take the room of a batch."""
     slots = SlotPool(2 * MEGA, PrivateMemory(None))
-    slots.work_ahead()
+    slots.work_ahead(8 * MEGA)
     taken = [slots.acquire(MEGA, pinned=False), slots.acquire(MEGA, pinned=False)]
     slots.close()
     assert slots.total <= 2 * MEGA
     assert len({id(slot) for slot in taken}) == 2
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_first_slots_lie_in_memory_that_was_touched_when_the_workers_started(shared):
+    """Whatever their sizes are; no two of them share a byte, and each may be let go of by itself."""
+    memory = SharedMemory(8 * MEGA, pin=None) if shared else PrivateMemory(None)
+    if shared:
+        memory.open()
+    first = memory.first(MEGA)
+    first[:] = 1
+    slots = [memory.allocate(size, pinned=False) for size in (MEGA // 2, MEGA // 4, 2 * MEGA, MEGA // 4)]
+    assert [int(slot.memory[-1]) for slot in slots[:2]] == [1, 1]
+    for number, slot in enumerate(slots, 2):
+        slot.memory[:] = number
+    assert [set(slot.memory[::4096].tolist()) for slot in slots] == [{2}, {3}, {4}, {5}]
+    memory.free(slots.pop(0))
+    assert [set(slot.memory[::4096].tolist()) for slot in slots] == [{3}, {4}, {5}]
+    if shared:
+        memory.close()
 
 
 def test_touching_changes_nothing():
@@ -545,7 +564,7 @@ def test_memory_that_is_not_there_ahead_is_told_only_to_who_needs_it():
             return super().allocate(size, pinned=pinned)
 
     slots = SlotPool(8 * MEGA, Full(None))
-    slots.work_ahead()
+    slots.work_ahead(MEGA)
     slots.acquire(MEGA, pinned=False)
     prepared(slots, MEGA)
     assert slots.total == MEGA

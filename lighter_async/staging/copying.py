@@ -22,7 +22,7 @@ from lighter_async.staging.streams import wait_for
 __all__ = ["StagingPool"]
 
 
-_FIRST_BYTES = 8 << 20  # of shared memory, which are touched before the size of a batch is known
+_FIRST_BYTES = 8 << 20  # of memory that are touched before the size of a batch is known
 _MOST_SEEN = 16  # tensors that a slot keeps: one for each output of a batch
 
 
@@ -130,7 +130,7 @@ class StagingPool:
 
     def work_ahead(self) -> None:
         """From now on until `close`, have memory touched before it is needed, in a thread beside the loop."""
-        self._slots.work_ahead(None if self.shared is None else self.shared.first(_FIRST_BYTES))
+        self._slots.work_ahead(_FIRST_BYTES)
 
     @property
     def total_bytes(self) -> int:

@@ -83,7 +83,6 @@ class SharedMemory:
         self._gaps = [(0, self.mapped)]
 
     def first(self, nbytes: int) -> NDArray[np.uint8]:
-        """The memory, of so many bytes at most, that is given out first."""
         return self._memory[: min(nbytes, self._budget)]
 
     def allocate(self, size: int, *, pinned: bool) -> Slot:

@@ -63,11 +63,16 @@ class Memory(Protocol):
         """Return a slot's memory to the system. Nobody may read from it any more."""
         ...
 
+    def first(self, nbytes: int) -> NDArray[np.uint8]:
+        """The memory, of so many bytes at most, that is given out first; called before any is."""
+        ...
+
 
 class PrivateMemory:
     """Memory of this process alone.
 
-    Each slot is a mapping of its own, so that freeing it returns its memory to the system. The heap would keep it.
+    Each slot is a mapping of its own, so that freeing it returns its memory to the system. The heap would keep it. Only
+    the first slots may share one, which was asked for before.
 
     So is pinned memory: PyTorch would round its size up to a power of two, and keep it when it is freed.
 
@@ -77,13 +82,29 @@ class PrivateMemory:
 
     def __init__(self, pin: Pin) -> None:
         self._pin = pin
+        self._lock = threading.Lock()
+        self._first = np.empty(0, np.uint8)  # what is left of it; guarded by _lock
+
+    def first(self, nbytes: int) -> NDArray[np.uint8]:
+        first = np.frombuffer(mmap.mmap(-1, nbytes), np.uint8)
+        with self._lock:
+            self._first = first
+        return first
 
     def allocate(self, size: int, *, pinned: bool) -> Slot:
-        memory = np.frombuffer(mmap.mmap(-1, size), np.uint8)
+        memory = None if pinned else self._of_first(size)
+        if memory is None:
+            memory = np.frombuffer(mmap.mmap(-1, size), np.uint8)
         return Slot(memory, pinned, unpin=self._pin(memory) if pinned else None)
 
     def free(self, slot: Slot) -> None:
         unpinned(slot)  # and the mapping ends with the slot
+
+    def _of_first(self, size: int) -> NDArray[np.uint8] | None:
+        with self._lock:
+            taken, self._first = self._first[:size], self._first[size:]
+        # What is left of it is too small for this one, and is let go of.
+        return taken if len(taken) == size else None
 
 
 def unpinned(slot: Slot) -> bool:
@@ -128,15 +149,14 @@ class SlotPool:
         """Bytes that the used and the free slots take together."""
         return self._total
 
-    def work_ahead(self, first: NDArray[np.uint8] | None = None) -> None:
+    def work_ahead(self, first: int) -> None:
         """From now on until `close`, have a thread touch a slot more than there are used ones, if it is a large one.
 
         Args:
-            first: Memory to touch now, since the first slots are there.
+            first: Bytes to touch now, since the first slots are there.
         """
         self._ahead = Ahead()
-        if first is not None:
-            self._ahead.ask(partial(touch, first))
+        self._ahead.ask(partial(touch, self._memory.first(min(first, self.budget))))
 
     def acquire(self, size: int, *, pinned: bool) -> Slot:
         """A slot of exactly `size` bytes, its content undefined.
