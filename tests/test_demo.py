@@ -83,7 +83,7 @@ def test_the_quick_demo_takes_three_hundred_patches(monkeypatch):
     monkeypatch.setattr("lighter_async.cli.demo.run_demo", lambda options: taken.append(options.patches))
     for arguments in ([], ["--quick"], ["--quick", "--patches=7"]):
         main(["demo", *arguments])
-    assert taken == [None, 300, 7]
+    assert taken == [1000, 300, 7]
 
 
 def test_the_demo_writes_two_files_a_patch_and_nothing_else(small, photographs):

@@ -32,7 +32,8 @@ __all__ = ["run_job"]
 _KILLED_SHARE = 8  # one of so many patches
 
 _HOW = (
-    "Medians of the seconds until all is stored, and of the ratios to the run of the same round that writes nothing. "
+    "Medians of the loop's seconds, and of the ratios to the loop of the same round that writes nothing. What the "
+    "background writer had left to store then took it {left} s. "
     "The first loop runs the model above with torch.set_num_threads(1). The second one sleeps {milliseconds:g} ms a "
     "batch, without the interpreter's lock, as a loop does that waits for an accelerator; its predictions were "
     "computed before. Both are Lightning's."
@@ -97,7 +98,8 @@ def _compare_ways(
             figures = run_rounds(loops, compared, batch_size, folder, others=others, tick=tick)
     console.print(costs_table(figures))
     used = others.used
-    how = _HOW.format(milliseconds=1e3 * STEP_SECONDS)
+    left = " and ".join(f"{one.left_seconds:.1f}" for one in figures)
+    how = _HOW.format(left=left, milliseconds=1e3 * STEP_SECONDS)
     if used is not None and not is_much(used):
         how += f" Other programs used {used.others:.2f} of {counted(used.cores, 'core')} meanwhile."
     for text in (how, *verdict(figures, used, cores=usable_cores())):

@@ -22,7 +22,7 @@ __all__ = ["STEP_SECONDS", "Loop", "make_loops"]
 STEP_SECONDS = 0.04
 """How long a step waits for a device."""
 
-_SHARE = 5  # a loop has one of so many patches at most
+_SHARE = 2  # a loop has one of so many patches at most
 _WAITING_BATCHES = 12
 _COMPUTING_SECONDS = 0.7  # about as long as the one computes
 _DIFFERENT = 4  # batches of predictions, which take turns

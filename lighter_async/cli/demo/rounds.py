@@ -42,8 +42,8 @@ class Compared:
 
     Attributes:
         loop: The loop.
-        seconds: Until everything was stored, by the way of writing: the median of all rounds.
-        ratios: The same as a multiple of the time in which the same round ran without writing: the median.
+        seconds: Of the loop, by the way of writing: the median of all rounds.
+        ratios: The same as a multiple of the time that the loop of the same round took without writing: the median.
         stats: What the background writer counted in the run of the median ratio.
         left_seconds: How long that run's writer took for what was left after the loop.
     """
@@ -96,13 +96,13 @@ def compare(loop: Loop, rounds: Sequence[Mapping[str, Taken]]) -> Compared:
     """The figures of a loop's rounds, each by the title of the way."""
 
     def ratio(taken: Mapping[str, Taken], title: str) -> float:
-        return taken[title].clock.total / taken[NOTHING].clock.total
+        return taken[title].clock.loop / taken[NOTHING].clock.loop
 
     middle = sorted(rounds, key=lambda taken: ratio(taken, BACKGROUND))[len(rounds) // 2][BACKGROUND]
     assert middle.stats is not None
     return Compared(
         loop,
-        {title: statistics.median(taken[title].clock.total for taken in rounds) for title in rounds[0]},
+        {title: statistics.median(taken[title].clock.loop for taken in rounds) for title in rounds[0]},
         {title: statistics.median(ratio(taken, title) for taken in rounds) for title in rounds[0]},
         middle.stats,
         middle.clock.total - middle.clock.loop,
