@@ -1,26 +1,30 @@
 """Helper processes: what they are given, what they may be, and what becomes of samples when processes die."""
 
+import contextlib
 import ctypes
 import functools
+import gc
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 import torch
-from harness import HelperHarness, content, leftovers, results, run_script, script_running, until
+from harness import DEADLINE, HelperHarness, content, leftovers, results, run_script, script_running, until
 from PIL import Image
 from sent_to_helpers import DeadlyToMake, OnlyHere, TwoArguments
 
 from lighter_async import (
     BackendUnavailableError,
     BackgroundWriter,
+    DuplicateNameError,
     Encoder,
     WorkerDiedError,
     WriteError,
@@ -663,3 +667,31 @@ def test_a_run_that_ends_without_close_stores_everything(tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert len(list(Path(tmp_path).glob("*.txt"))) == 100
+
+
+def test_the_names_of_a_collected_writer_are_taken_until_its_helpers_have_stored_its_samples(tmp_path):
+    """As where the cell of a notebook is run again: its earlier samples must not replace the later ones."""
+    first = BackgroundWriter("text", tmp_path, backend="process", max_workers=1)
+    first.start()
+    (helper,) = (one.pid for one in helpers_of(first))
+    os.kill(helper, signal.SIGSTOP)
+    first.submit("a", "earlier")
+    second = BackgroundWriter("text", tmp_path, backend="thread")
+    del first
+    gc.collect()
+    try:
+        with pytest.raises(DuplicateNameError, match="writers are open on"):
+            second.submit("a", "later")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # that nobody has closed the first one
+            os.kill(helper, signal.SIGCONT)
+            for thread in threading.enumerate():
+                if thread.name == "lighter-async-leaving":
+                    thread.join(DEADLINE)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(helper, signal.SIGCONT)
+    second.close()
+    with BackgroundWriter("text", tmp_path, backend="thread") as third:
+        third.submit("a", "later")
+    assert (tmp_path / "a.txt").read_text() == "later"

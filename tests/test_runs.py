@@ -293,7 +293,7 @@ def test_a_directory_that_is_removed_or_moved_meanwhile(tmp_path, capfd, how):
         writer.flush()
         how(out)
         writer.submit("1", "x", origin=Origin([1]))
-    lost = "begun anew. 1 sample that was stored is gone with it; run again with resume=True" in capfd.readouterr().err
+    lost = "begun anew. 1 sample that was stored is gone with it; first lighter-async verify" in capfd.readouterr().err
     assert lost == (how is shutil.rmtree)
     assert [record.index for record in read_manifest(out).records] == [1]
     assert verify(out).findings == []

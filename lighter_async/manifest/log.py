@@ -390,14 +390,17 @@ class ManifestLog:
         _own.close(before)
         if self._begun is not None:
             begin_run(self.directory, self.run.id, self._begun.since, begun=self._begun)
+        # What was recorded stands in the new one, too: the directory may only have been moved.
+        way_out = f"; first lighter-async verify {self.directory!r} --repair, then {_AGAIN}" if lost else ""
         notify(
-            f"the manifest {self.path!r} was removed, or its directory moved, during the run; it is begun anew{lost}"
+            f"the manifest {self.path!r} was removed, or its directory moved, during the run; it is begun "
+            f"anew{lost}{way_out}"
         )
 
     def _tell_lost(self) -> None:
         """Say what is gone with a directory that is not made again, since nothing was stored after it was removed."""
         if lost := self._lost():
-            notify(f"{self.directory!r} was removed during the run{lost}")
+            notify(f"{self.directory!r} was removed during the run{lost}; {_AGAIN}")
 
     def _lost(self) -> str:
         """What this run had stored and is gone with the removed manifest; empty if nothing is."""
@@ -405,7 +408,7 @@ class ManifestLog:
         if not count:
             return ""
         gone = "1 sample that was stored is" if count == 1 else f"{count} samples that were stored are"
-        return f". {gone} gone with it; run again with resume=True, and what is missing is computed"
+        return f". {gone} gone with it"
 
     def _restore(self, before: int) -> None:
         restore(before, self.path, lock=self._beside("recording"), store=self._store)
@@ -413,6 +416,8 @@ class ManifestLog:
     def _beside(self, name: str) -> str:
         return os.path.join(self.directory, RESERVED_PREFIX, name)
 
+
+_AGAIN = "run again with resume=True, and what is missing is computed"
 
 _own = Descriptors()
 _UNKNOWN = Origin()

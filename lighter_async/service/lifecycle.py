@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -124,7 +124,8 @@ class Lifecycle:
         held_up = HeldUp(self._location, ledger.stats, backend, self.choice.reason)
         ledger.open(backend.wait, backend.wake, held_up.note if setup.is_first_rank else None)
         self._state = "running"
-        finish = partial(_finish, ledger, backend, job.session) if setup.backend == "process" else None
+        let_go = partial(self.claims.let_go, self._made_at)
+        finish = partial(_finish, ledger, backend, job.session, let_go) if setup.backend == "process" else None
         self._unclosed = Unclosed(self, job.session, ledger.unraised, finish)
         return backend
 
@@ -322,8 +323,10 @@ def _release(pool: StagingPool, batch: Batch) -> None:
         pool.release(batch.staged)
 
 
-def _finish(ledger: Ledger, backend: Backend, session: Session) -> None:
+def _finish(ledger: Ledger, backend: Backend, session: Session, let_go: Callable[[], None]) -> None:
     with uninterrupted():
         ledger.wait_done(None, None)
         backend.stop()
         session.seal_table(ends=True)
+        # Not before: a writer that took the same names now would store its samples before those of this one.
+        let_go()
