@@ -4,8 +4,8 @@
 
 Types are checked for all versions, without their interpreters; `--types` does no more. The tests are run in the
 environment of `make test` with its Python, and with others, which are looked for on the path and among those of pyenv,
-in environments of their own in `.venv-matrix`, of 6 GB each, since PyPI's torch comes with CUDA's libraries. The exit
-status is 1 if something fails. A Python that is not there is no failure, and is named.
+in environments of their own in `.venv-matrix`, of 6 GB each, as torch may come with CUDA's libraries. The exit status
+is 1 if something fails. A Python that is not there is no failure, and is named.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 __all__ = ["rows"]
@@ -65,35 +66,21 @@ _LOOPS = {
     "lighter 0.1.0": "lighter 0.1.0",
 }
 
+
+def _loop(text: str, workload: str, others: Mapping[str, str] = MappingProxyType({})) -> Question:
+    ours = _backends("lighter_async, {}")
+    return Question(text, f"loops/device/{workload}", "loop", ".2f", ours, {**_LOOPS, **others}, ("whole", ".2f"))
+
+
 _QUESTIONS = (
-    Question(
+    _loop(
         "A loop that waits for a device, 8 photographs of 512 x 512 as PNG a step: times as long as without writing "
         "(in brackets: until all is stored)",
-        "loops/device/png512",
-        "loop",
-        ".2f",
-        _backends("lighter_async, {}"),
-        {**_LOOPS, "MONAI SaveImage": "MONAI"},
-        also=("whole", ".2f"),
+        "png512",
+        {"MONAI SaveImage": "MONAI"},
     ),
-    Question(
-        "The same with 64 embeddings as .pt a step",
-        "loops/device/embeddings",
-        "loop",
-        ".2f",
-        _backends("lighter_async, {}"),
-        _LOOPS,
-        also=("whole", ".2f"),
-    ),
-    Question(
-        "The same with 8 tensors of 600 kB as .pt a step",
-        "loops/device/tensors",
-        "loop",
-        ".2f",
-        _backends("lighter_async, {}"),
-        _LOOPS,
-        also=("whole", ".2f"),
-    ),
+    _loop("The same with 64 embeddings as .pt a step", "embeddings"),
+    _loop("The same with 8 tensors of 600 kB as .pt a step", "tensors"),
     Question(
         "Embeddings a second, a file each, in memory, one worker",
         "saturated/memory/embeddings",

@@ -9,6 +9,7 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import MISSING, fields
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from time import monotonic, sleep
@@ -17,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lighter_async import BackgroundWriter, Encoder, LocalTarget, Target
+from lighter_async.types import WriterStats
 
 __all__ = [
     "AsyncHarness",
@@ -508,3 +510,9 @@ def script_running(script: str, *arguments: object) -> Iterator[subprocess.Popen
             yield process
         finally:
             process.kill()
+
+
+def stats_of(**counted: Any) -> WriterStats:
+    """What a writer has counted, with zeros for what is not given."""
+    zeros = {one.name: 0 for one in fields(WriterStats) if one.default is MISSING}
+    return WriterStats(**{**zeros, **counted})

@@ -14,6 +14,7 @@ from collections import Counter, namedtuple
 import numpy as np
 import pytest
 import torch
+from harness import stats_of
 from PIL import Image
 
 from lighter_async import write_image_2d
@@ -29,7 +30,6 @@ from lighter_async.cli.bench.plan import Cost, make_plan
 from lighter_async.cli.bench.runs import Run
 from lighter_async.cli.bench.workload import Workload, make_batches
 from lighter_async.limits import DEFAULT_QUEUE_SIZE
-from lighter_async.types import WriterStats
 
 TINY = ["--steps=2", "--repeats=1", "--step-ms=0.5", "--shape=3,16,16", "--batch-size=3", "--queue-sizes=4"]
 ONE = [*TINY, "--backends=thread", "--max-workers=1"]
@@ -583,18 +583,12 @@ def test_quick_shortens_the_runs_to_fit():
 
 # What runs come to
 
-STATS = WriterStats(
+STATS = stats_of(
     accepted=80,
     written=80,
-    skipped=0,
-    failed=0,
-    dropped=0,
-    pending=0,
     peak_pending=16,
-    pending_bytes=0,
     peak_pending_bytes=1000,
     bytes_written=8000,
-    waits=0,
     waited_seconds=0.5,
     encode_seconds=1.0,
     store_seconds=1.0,

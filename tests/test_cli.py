@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from harness import stats_of
 
 import lighter_async
 from lighter_async import BackgroundWriter, read_manifest
 from lighter_async.advice import judge
 from lighter_async.cli import main
 from lighter_async.options import meaning_of
-from lighter_async.types import WriterStats
 
 PACKAGE = Path(lighter_async.__file__).parent
 
@@ -230,19 +230,12 @@ def test_nothing_else_imports_the_command_line():
 
 
 # What held a run back: ten seconds with two workers, and what is different about each run.
-RUN = WriterStats(
+RUN = stats_of(
     accepted=1000,
     written=1000,
-    skipped=0,
-    failed=0,
-    dropped=0,
-    pending=0,
     peak_pending=256,
-    pending_bytes=0,
     peak_pending_bytes=10_000_000,
     bytes_written=5_000_000,
-    waits=0,
-    waited_seconds=0.0,
     encode_seconds=8.0,
     store_seconds=1.0,
     open_seconds=10.0,

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from harness import stats_of
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress as RichProgress
@@ -35,7 +36,6 @@ from lighter_async.cli.demo.verdict import verdict
 from lighter_async.cli.demo.ways import BACKGROUND, BY_HAND, INLINE, NOTHING, WriterOptions, ways
 from lighter_async.manifest.verify import verify
 from lighter_async.other_programs import CoresInUse, Look
-from lighter_async.types import WriterStats
 
 pytestmark = pytest.mark.long
 
@@ -408,19 +408,12 @@ def test_the_loops_are_a_part_of_the_job(photographs):
     assert "leaves a core free" not in make_loops(EdgesAndTextures(), patches, 4, cores=1)[0].sentence
 
 
-STATS = WriterStats(
+STATS = stats_of(
     accepted=80,
     written=80,
-    skipped=0,
-    failed=0,
-    dropped=0,
-    pending=0,
     peak_pending=16,
-    pending_bytes=0,
     peak_pending_bytes=1000,
     bytes_written=8000,
-    waits=0,
-    waited_seconds=0.0,
     encode_seconds=1.0,
     store_seconds=0.5,
     open_seconds=2.0,

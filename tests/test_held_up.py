@@ -5,26 +5,21 @@ import threading
 from dataclasses import replace
 
 import pytest
-from harness import MemoryTarget
+from harness import MemoryTarget, stats_of
 
 from lighter_async import AsyncBackgroundWriter, BackgroundWriter, Run, advice
 from lighter_async.other_programs import Look
 from lighter_async.service import held_up
 from lighter_async.service.held_up import HeldUp, Seen, why
-from lighter_async.types import WriterStats
 from lighter_async.waits_for_cores import ProcessorTime, between, processor_times
 
 OWN = {"backend": "thread", "backend_reason": advice.OWN_WRITER}
 # A run of 40 seconds, in which callers waited for 20 and two helpers encoded all the time.
-STATS = WriterStats(
+STATS = stats_of(
     accepted=1000,
     written=900,
-    skipped=0,
-    failed=0,
-    dropped=0,
     pending=100,
     peak_pending=100,
-    pending_bytes=0,
     peak_pending_bytes=10_000_000,
     bytes_written=5_000_000,
     waits=10,

@@ -103,7 +103,8 @@ class Claims:
             return DuplicateNameError(
                 f"{error}. {len(writers)} writers are open on {self._location!r} now{made}, and count as one run: "
                 "close the earlier one with close(), or use `with`. In a notebook, a cell that is run again leaves "
-                "the writer of its last run open"
+                "the writer of its last run open; one that has no name any more still stores its samples: run the cell "
+                "once more when it has"
             )
         if hasattr(sys, "ps1"):  # where somebody types
             return DuplicateNameError(

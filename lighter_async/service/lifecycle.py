@@ -325,8 +325,10 @@ def _release(pool: StagingPool, batch: Batch) -> None:
 
 def _finish(ledger: Ledger, backend: Backend, session: Session, let_go: Callable[[], None]) -> None:
     with uninterrupted():
-        ledger.wait_done(None, None)
-        backend.stop()
-        session.seal_table(ends=True)
-        # Not before: a writer that took the same names now would store its samples before those of this one.
-        let_go()
+        try:
+            ledger.wait_done(None, None)
+            backend.stop()
+            session.seal_table(ends=True)
+        finally:
+            # Not before: a writer that took the same names now would store its samples before those of this one.
+            let_go()

@@ -47,13 +47,7 @@ class Files(Protocol):
     def put_small(
         self, files: Sequence[str], rows: NDArray[np.uint8], on_progress: Callable[[int], None]
     ) -> Sequence[bool | BaseException]:
-        """`put` for each of several files of equal size; returns what that returned or raised.
-
-        Args:
-            files: Their names.
-            rows: Their bytes: 2-d, a row for each.
-            on_progress: Called with the number of each before it is stored. What it raises is raised.
-        """
+        """As `LocalTarget.put_small`."""
         ...
 
     def keeps(self, file: str) -> bool:
