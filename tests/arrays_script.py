@@ -13,7 +13,7 @@ from killing import at_each_change
 from lighter_async import ArrayTarget, BackgroundWriter, Origin, Run, open_results, pending, read_manifest
 from lighter_async.manifest.verify import verify
 
-NAME = sys.argv[4] if len(sys.argv) > 4 else "a.npy"
+NAME = sys.argv[4] if __name__ == "__main__" and len(sys.argv) > 4 else "a.npy"
 ROWS = 14
 UNITS = [range(4), range(4, 5), range(10, 14), range(5, 10, 2), range(6, 10, 2)]
 

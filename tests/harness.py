@@ -34,6 +34,7 @@ __all__ = [
     "in_thread",
     "run_script",
     "script_running",
+    "shared_memory",
     "until",
 ]
 
@@ -50,6 +51,12 @@ def until(condition: Callable[[], Any], what: str = "") -> None:
     while not condition():
         assert monotonic() < deadline, f"never happened: {what or condition}"
         sleep(0.001)
+
+
+def shared_memory() -> int:
+    """Bytes that this process holds of memory that it shares, or could share."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * int(lines["RssShmem"].split()[0])
 
 
 class in_thread:

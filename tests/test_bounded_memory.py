@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from harness import shared_memory
 
 from lighter_async import BackgroundWriter, Encoder, QueueFullError
 from lighter_async.limits import DEFAULT_QUEUE_SIZE
@@ -63,12 +64,6 @@ def fill(request, tmp_path):
         return taken, stats
 
     return fill
-
-
-def shared_memory():
-    """Bytes that this process holds of memory that it shares, or could share."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return 1024 * int(lines["RssShmem"].split()[0])
 
 
 @pytest.mark.parametrize("value", TINY.values(), ids=TINY)

@@ -520,7 +520,7 @@ SCRIPT = """
         class Result:
             other: int
 
-        with BackgroundWriter("tensor", folder, backend=backend, max_workers=1) as writer:
+        with BackgroundWriter("tensor", folder, backend=backend, max_workers=1, if_exists="overwrite") as writer:
             writer.submit("new", Result(3))
         assert type(torch.load(f"{folder}/new.pt", weights_only=False)) is Result
         Result = first
@@ -560,9 +560,10 @@ INNER = """
                 pass
 
     for name, kind in {"inner": Outer.Inner, "innermost": Outer.Inner.Innermost}.items():
-        with BackgroundWriter("tensor", sys.argv[1], backend="process", max_workers=1) as writer:
-            writer.submit(name, kind(a=torch.ones(2)))
-        assert type(torch.load(f"{sys.argv[1]}/{name}.pt", weights_only=False)) is kind
+        folder = f"{sys.argv[1]}/{name}"
+        with BackgroundWriter("tensor", folder, backend="process", max_workers=1) as writer:
+            writer.submit("a", kind(a=torch.ones(2)))
+        assert type(torch.load(f"{folder}/a.pt", weights_only=False)) is kind
     print("good")
 """
 

@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from harness import until
+from harness import shared_memory, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -68,12 +68,12 @@ def test_a_one_dimensional_batch_has_scalars_for_samples(pool):
 
 
 def test_samples_of_a_list_may_differ_in_shape_and_kind(pool):
-    """All lie in the one slot of their batch."""
+    """All tensors lie in the one slot of their batch."""
     values = [torch.rand(3, 4), torch.rand(2), torch.tensor(7), np.arange(5), "text", None, torch.rand(0, 2)]
     plan = plan_batch(values)
     staged = pool.stage(plan)
     assert plan.count == 7
-    assert pool.total_bytes == 4096
+    assert pool.total_bytes == 4096 + len("text")
     for index in range(3):
         assert torch.equal(staged.value(index), values[index])
     assert staged.value(3).tolist() == [0, 1, 2, 3, 4]
@@ -543,6 +543,57 @@ def test_the_first_slots_lie_in_memory_that_was_touched_when_the_workers_started
     assert [set(slot.memory[::4096].tolist()) for slot in slots] == [{3}, {4}, {5}]
     if shared:
         memory.close()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_memory_touched_at_the_start_counts_until_a_slot_lies_in_it_and_gives_way_to_whatever_needs_room(shared):
+    """Otherwise samples that need no slot, such as dicts of numbers, would be queued beside it."""
+    memory = SharedMemory(8 * MEGA, pin=None) if shared else PrivateMemory(None)
+    if shared:
+        memory.open()
+    slots = SlotPool(8 * MEGA, memory)
+    before = shared_memory()
+    slots.work_ahead(4 * MEGA)
+    assert slots.total == 4 * MEGA
+    slots.acquire(MEGA // 8, pinned=False)
+    assert slots.total == 4 * MEGA
+    until(lambda: shared_memory() >= before + 4 * MEGA)
+    slots.hold(6 * MEGA)
+    assert slots.total == 6 * MEGA + MEGA // 8
+    assert shared_memory() <= before + MEGA // 8
+    slots.let_go(6 * MEGA)
+    slots.acquire(MEGA // 8, pinned=False).memory[:] = 1
+    assert slots.total == 2 * MEGA // 8
+    slots.close()
+    if shared:
+        memory.close()
+
+
+def test_free_slots_give_way_to_what_is_in_no_slot(pool):
+    """Texts, containers and clones are kept beside slots, within one budget."""
+    slot = pool.stage(plan_batch(torch.rand(1, 3 * MEGA)))
+    total = pool.total_bytes
+    pool.release(slot)
+    assert pool.total_bytes == total
+    plan = plan_batch(["x" * (9 * MEGA)])
+    text = pool.stage(plan)
+    assert pool.total_bytes == pool.bytes_of(plan) >= 9 * MEGA
+    pool.release(text)
+    assert pool.total_bytes == 0
+
+
+def test_what_is_in_no_slot_is_not_counted_where_it_could_not_be_copied(pool):
+    """And the next batch has the room."""
+
+    class Broken(torch.Tensor):
+        def clone(self):
+            raise RuntimeError("no clone")
+
+    plan = plan_batch([torch.rand(1000).as_subclass(Broken)])
+    assert plan.other_bytes
+    with pytest.raises(RuntimeError, match="no clone"):
+        pool.stage(plan)
+    assert pool.total_bytes == 0
 
 
 def test_touching_changes_nothing():

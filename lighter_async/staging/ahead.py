@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Ahead", "touch"]
+__all__ = ["Ahead", "give_back", "touch"]
 
 _PIECE = 1 << 20  # bytes at a time, for which a lock is held that the loop may need for memory of its own
+_MADV_REMOVE = 9
 _MADV_POPULATE_WRITE = 23  # since Linux 5.14; earlier ones refuse it
 
 
@@ -80,12 +81,28 @@ def _run(asked: deque[Callable[[], None] | None], more: threading.Semaphore) -> 
         del call
 
 
-def touch(memory: NDArray[np.uint8]) -> None:
-    """Have the kernel find pages for memory, whose content stays as it is. Does nothing where it cannot."""
+def touch(memory: NDArray[np.uint8], is_wanted: Callable[[], bool] = lambda: True) -> None:
+    """Have the kernel find pages for memory, whose content stays as it is. Does nothing where it cannot.
+
+    Args:
+        memory: The memory, which begins at a page.
+        is_wanted: Whether to go on, asked before each piece.
+    """
     if sys.platform == "linux":
         address, populate = memory.ctypes.data, _madvise()
         for start in range(0, memory.nbytes, _PIECE):
+            if not is_wanted():
+                break
             populate(address + start, min(_PIECE, memory.nbytes - start), _MADV_POPULATE_WRITE)
+
+
+def give_back(memory: NDArray[np.uint8]) -> None:
+    """Return the pages of memory that is shared, if only among processes of ours, to the system.
+
+    Nobody may read from it any more. Does nothing where it cannot: then they go with the mapping.
+    """
+    if sys.platform == "linux":
+        _madvise()(memory.ctypes.data, memory.nbytes, _MADV_REMOVE)
 
 
 @functools.cache

@@ -134,7 +134,7 @@ class StagingPool:
 
     @property
     def total_bytes(self) -> int:
-        """Bytes of host memory held, used or free."""
+        """Bytes of host memory that batches take, and that is kept for the next ones."""
         return self._slots.total
 
     def bytes_of(self, plan: Plan) -> int:
@@ -143,12 +143,22 @@ class StagingPool:
 
     def stage(self, plan: Plan) -> Staged:
         """Copy a batch. When this returns, the caller may overwrite its tensors."""
+        if plan.other_bytes:
+            self._slots.hold(plan.other_bytes)
+            try:
+                return self._staged(plan)
+            except BaseException:
+                self._slots.let_go(plan.other_bytes)
+                raise
+        return self._staged(plan)
+
+    def _staged(self, plan: Plan) -> Staged:
         loose = [_clone(value) for value in plan.loose] if plan.loose else []
         if plan.kept:
             wait_for(plan.kept)
         plain = not (loose or plan.kept or plan.has_classes)
         if plan.nbytes == 0:
-            return Staged(None, None, plan.rows, plan.values, loose, plan.kept, plain, plan.columns)
+            return Staged(None, None, plan.rows, plan.values, loose, plan.kept, plain, plan.columns, plan.other_bytes)
         on_device = False
         for leaf, source in plan.sources:
             if leaf.is_tensor and self._accelerator.owns(source):
@@ -164,10 +174,12 @@ class StagingPool:
             else:
                 self._slots.release(slot)
             raise
-        return Staged(slot, ready, plan.rows, plan.values, loose, plan.kept, plain, plan.columns)
+        return Staged(slot, ready, plan.rows, plan.values, loose, plan.kept, plain, plan.columns, plan.other_bytes)
 
     def release(self, staged: Staged) -> None:
         """Take the slot of a batch back once all its samples are stored or dropped."""
+        if staged.other_bytes:
+            self._slots.let_go(staged.other_bytes)
         if staged.slot is None:
             return
         if staged.ready is not None:
@@ -182,6 +194,8 @@ class StagingPool:
 
     def forget(self, staged: Staged) -> None:
         """Give the slot of a batch up for good, since a thread that hangs may still read it."""
+        if staged.other_bytes:
+            self._slots.let_go(staged.other_bytes)
         if staged.slot is not None:
             self._slots.forget(staged.slot, is_quiet=_has_arrived(staged))
 

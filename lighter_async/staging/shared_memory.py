@@ -62,6 +62,7 @@ class SharedMemory:
         self._memory = np.empty(0, np.uint8)
         self._gaps: list[tuple[int, int]] = []  # offset and size of free ranges, in order, none of them adjacent
         self._apart: dict[int, mmap.mmap] = {}  # by offset, slots behind the mapped part
+        self._first = 0  # bytes at its beginning that were asked for before any slot
         self._end = self.mapped  # less once it is open, if addresses are limited
 
     def open(self) -> None:
@@ -83,7 +84,16 @@ class SharedMemory:
         self._gaps = [(0, self.mapped)]
 
     def first(self, nbytes: int) -> NDArray[np.uint8]:
-        return self._memory[: min(nbytes, self._budget)]
+        self._first = min(nbytes, self._budget)
+        return self._memory[: self._first]
+
+    def let_go_of_first(self) -> None:
+        with self._lock:
+            for offset, free in self._gaps:
+                size = min(offset + free, self._first) - offset
+                if size > 0 and self._mapping is not None:
+                    self._mapping.madvise(mmap.MADV_REMOVE, offset, size)
+            self._first = 0
 
     def allocate(self, size: int, *, pinned: bool) -> Slot:
         size = -(-size // PAGE) * PAGE

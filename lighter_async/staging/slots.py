@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.staging.ahead import Ahead, touch
+from lighter_async.staging.ahead import Ahead, give_back, touch
 
 __all__ = ["PAGE", "Memory", "Pin", "PrivateMemory", "Slot", "SlotPool", "size_class", "unpinned"]
 
@@ -67,6 +67,10 @@ class Memory(Protocol):
         """The memory, of so many bytes at most, that is given out first; called before any is."""
         ...
 
+    def let_go_of_first(self) -> None:
+        """Return what was not given out of the first memory to the system."""
+        ...
+
 
 class PrivateMemory:
     """Memory of this process alone.
@@ -91,6 +95,10 @@ class PrivateMemory:
             self._first = first
         return first
 
+    def let_go_of_first(self) -> None:
+        with self._lock:
+            self._let_go_of_first()
+
     def allocate(self, size: int, *, pinned: bool) -> Slot:
         memory = None if pinned else self._of_first(size)
         if memory is None:
@@ -98,13 +106,21 @@ class PrivateMemory:
         return Slot(memory, pinned, unpin=self._pin(memory) if pinned else None)
 
     def free(self, slot: Slot) -> None:
-        unpinned(slot)  # and the mapping ends with the slot
+        if unpinned(slot):
+            give_back(slot.memory)  # now, since the mapping ends with the last slot that lies in it
 
     def _of_first(self, size: int) -> NDArray[np.uint8] | None:
         with self._lock:
+            if size > len(self._first):  # what is left of it is too small, and would be for the next ones
+                self._let_go_of_first()
+                return None
             taken, self._first = self._first[:size], self._first[size:]
-        # What is left of it is too small for this one, and is let go of.
-        return taken if len(taken) == size else None
+        return taken
+
+    def _let_go_of_first(self) -> None:
+        if len(self._first):
+            give_back(self._first)
+            self._first = self._first[:0]
 
 
 def unpinned(slot: Slot) -> bool:
@@ -131,9 +147,10 @@ def size_class(nbytes: int, budget: int) -> int:
 
 
 class SlotPool:
-    """Hands out slots, and keeps free ones as long as free and used ones together stay within the budget.
+    """Hands out slots, and keeps free ones as long as all bytes together stay within the budget.
 
-    The service keeps the used ones within the budget: it admits a batch only when its bytes fit.
+    These are the bytes of used and free slots, what is held besides them, and the first memory that was touched and
+    lies in no slot yet. The service keeps what is used within the budget: it admits a batch only when its bytes fit.
     """
 
     def __init__(self, budget: int, memory: Memory) -> None:
@@ -141,12 +158,13 @@ class SlotPool:
         self._memory = memory
         self._lock = threading.Lock()
         self._free: dict[tuple[int, bool], list[Slot]] = {}
-        self._total = 0  # bytes of used and free slots; guarded by _lock
+        self._total = 0  # all bytes together; guarded by _lock
+        self._first = 0  # of them those of the first memory that lie in no slot; guarded by _lock
         self._ahead: Ahead | None = None
 
     @property
     def total(self) -> int:
-        """Bytes that the used and the free slots take together."""
+        """Bytes that are used, held, free, or were touched ahead."""
         return self._total
 
     def work_ahead(self, first: int) -> None:
@@ -155,8 +173,13 @@ class SlotPool:
         Args:
             first: Bytes to touch now, since the first slots are there.
         """
+        memory = self._memory.first(min(first, self.budget))
+        with self._lock:
+            self._first = len(memory)
+            self._make_room(self._first)
+            self._total += self._first
         self._ahead = Ahead()
-        self._ahead.ask(partial(touch, self._memory.first(min(first, self.budget))))
+        self._ahead.ask(partial(touch, memory, self._is_first_wanted))
 
     def acquire(self, size: int, *, pinned: bool) -> Slot:
         """A slot of exactly `size` bytes, its content undefined.
@@ -168,13 +191,34 @@ class SlotPool:
             slots = self._free.get((size, pinned))
             slot = slots.pop() if slots else None
             if slot is None:
-                self._make_room(size)
-                self._total += size
+                self._count_new(size, pinned=pinned)
         if slot is None:
             slot = self._allocate(size, pinned=pinned)
         if not slots and self._ahead is not None and size >= _LEAST_AHEAD and not pinned:
             self._ahead.ask(partial(self._prepare, size))
         return slot
+
+    def hold(self, nbytes: int) -> None:
+        """Count bytes that are in no slot, until they are let go of: free slots give way to them."""
+        with self._lock:
+            self._make_room(nbytes)
+            self._total += nbytes
+
+    def let_go(self, nbytes: int) -> None:
+        """End a `hold`."""
+        with self._lock:
+            self._total -= nbytes
+
+    def _count_new(self, size: int, *, pinned: bool) -> None:
+        if not pinned:  # it lies in the first memory, or what is left of that is let go of
+            taken = min(size, self._first)
+            self._first -= taken
+            self._total -= taken
+        self._make_room(size)
+        self._total += size
+
+    def _is_first_wanted(self) -> bool:
+        return self._first > 0
 
     def _allocate(self, size: int, *, pinned: bool) -> Slot:
         """A slot whose bytes are counted already, but not if there is none."""
@@ -191,7 +235,7 @@ class SlotPool:
             # Room for a batch besides, which may come while memory is touched that cannot be taken from it then.
             if self._ahead is None or self._free.get((size, False)) or self._total + 2 * size > self.budget:
                 return
-            self._total += size
+            self._count_new(size, pinned=False)
         slot = self._allocate(size, pinned=False)
         touch(slot.memory)
         self.release(slot)
@@ -231,7 +275,11 @@ class SlotPool:
             self._free.clear()
 
     def _make_room(self, size: int) -> None:
-        # Free slots of other classes are released, the class that got its first one longest ago first.
+        # What lies in no slot yet goes first, then free slots, the class that got its first one longest ago first.
+        if self._first and self._total + size > self.budget:
+            self._memory.let_go_of_first()
+            self._total -= self._first
+            self._first = 0
         for key in list(self._free):
             while self._total + size > self.budget and self._free[key]:
                 self._memory.free(self._free[key].pop())

@@ -33,6 +33,7 @@ class Staged:
         rows: As of `Plan`, and so are `values`, `kept` and `columns`.
         loose: The tensors and arrays that were cloned.
         plain: Whether its samples are tensors, arrays, texts and numbers, and no objects of a user's own.
+        other_bytes: As of `Plan`: bytes that are in no slot.
     """
 
     slot: Slot | None
@@ -43,6 +44,7 @@ class Staged:
     kept: list[Any] = field(default_factory=list)
     plain: bool = False
     columns: Mapping[str, Leaf | list[Any]] = field(default_factory=dict)
+    other_bytes: int = 0
     _kinds: dict[str | None, tuple[str, tuple[int, ...]]] = field(default_factory=dict, init=False)
 
     def value(self, index: int, key: str | None = None) -> Any:
