@@ -116,7 +116,7 @@ class WriteError(LighterAsyncError):
         others = sum(len(alike) for alike in list(causes.values())[_LISTED_FAILURES:])
         rest = f"; and {others} more (see .failures)" if others > 0 else ""
         rest += f"; and {more} more, which are too many to be kept" if more else ""
-        still = f", {pending} are still being written" if pending else ""
+        still = f", {pending} {'is' if pending == 1 else 'are'} still being written" if pending else ""
         count = len(failures) + more
         samples = "sample was" if count == 1 else "samples were"
         size = f" ({nbytes / 1e6:.1f} MB)" if nbytes else ""
@@ -134,7 +134,7 @@ class WriteError(LighterAsyncError):
         )
         return cls(
             f"{count} {samples} not written: {listed}{rest}{where}{way_out} "
-            f"[{written} samples are stored{size}{still}]",
+            f"[{written} {'sample is' if written == 1 else 'samples are'} stored{size}{still}]",
             writer=first.writer,
             name=first.name,
             attempts=first.attempts,

@@ -195,7 +195,7 @@ def test_a_failing_writer_stops_the_run_with_all_failures(package, tmp_path):
         assert index < 2, "the run goes on"
         return numbers(batch)
 
-    with pytest.raises(WriteError, match=r"3 samples were not written.*1 samples are stored") as raised:
+    with pytest.raises(WriteError, match=r"3 samples were not written.*1 sample is stored") as raised:
         predict(package, step, callback, data=loader(40))
     error = raised.value
     assert sorted(failure.name for failure in error.failures) == ["0", "1", "3"]

@@ -292,7 +292,7 @@ def test_a_full_disk_is_told_with_what_is_stored_and_the_way_out(tmp_path, count
     writer.submit("a", "words")
     writer.flush()
     writer.submit("b", "words")
-    with pytest.raises(WriteError, match=r"resume=True.*wait_for_space=SECONDS.*1 samples are stored"):
+    with pytest.raises(WriteError, match=r"resume=True.*wait_for_space=SECONDS.*1 sample is stored"):
         writer.close()
 
 

@@ -157,7 +157,7 @@ def test_failures_are_raised_once_and_close_the_ledger(ledger):
     ledger.done(batch, Result(written=1, failures=[failure("1"), failure("2")]))
     assert ledger.failed
     assert len(ledger.unraised) == 2
-    with pytest.raises(WriteError, match=r"2 samples were not written.*\[1 samples are stored, 1 are still") as caught:
+    with pytest.raises(WriteError, match=r"2 samples were not written.*\[1 sample is stored, 1 is still") as caught:
         ledger.check_open()
     assert [one.name for one in caught.value.failures] == ["1", "2"]
     assert len(ledger.unraised) == 0

@@ -187,6 +187,22 @@ def test_a_failed_seal_keeps_the_rows(tmp_path, monkeypatch, capfd):
     assert np.array_equal(array_at(path)[:], rows(4))
 
 
+def test_a_part_that_is_cut_short_while_sealing_is_told_and_ends_nothing(tmp_path, monkeypatch, capfd):
+    """It is read and not mapped: a page of a mapped file that is not there any more would end the process."""
+    path = tmp_path / "a.zarr"
+    real = zarr.create_array
+
+    def cut(*arguments, **options):
+        os.truncate(f"{path}.part", 4096)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(zarr, "create_array", cut)
+    values = np.random.default_rng(1).random((75, 1000))
+    write(ArrayTarget(path, 75), values, range(75))
+    assert "rows 0 to 75 were cut off while the array was made of them" in capfd.readouterr().err
+    assert whole(tmp_path) == ["a.zarr.part"]
+
+
 def test_a_disk_that_fills_up_while_sealing_keeps_the_rows(small_disk, capfd):
     """Both have to fit; what does not is told, and completed once there is room."""
     path = small_disk / "a.zarr"

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from lighter_async.files import remove, sync_folder, write_at
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.npy import header
+from lighter_async.positioned import read_from
 from lighter_async.store.zarr_rows import ATTRIBUTE, ZarrRows, row_begin
 from lighter_async.targets.array.part import Layout
 from lighter_async.targets.array.recorded import Recorded
@@ -79,37 +80,36 @@ class Zarr:
         return "is there, and is no zarr array that was stored here"
 
     def seal(self, descriptor: int, layout: Layout, rows: int, *, part: str, path: str) -> None:
-        source = np.memmap(part, layout.dtype, "r", layout.begin, (rows, *layout.shape))
         _remove_folder(self.scratch)
         os.makedirs(self.scratch)
         made = os.path.join(self.scratch, "made")
         try:
-            self._write(source, layout, made)
+            self._write(descriptor, layout, rows, made)
             _sync(made)
             self.remove(path)
             os.rename(made, path)
             sync_folder(os.path.dirname(path))
             os.unlink(part)
         finally:
-            del source
             _remove_folder(self.scratch)
 
-    def _write(self, source: NDArray[Any], layout: Layout, made: str) -> None:
+    def _write(self, descriptor: int, layout: Layout, rows: int, made: str) -> None:
         import zarr
 
-        chunk = self._chunk(layout, len(source))
+        chunk = self._chunk(layout, rows)
         kept: Any = {"write_empty_chunks": True}  # a chunk that is not there is one that was lost
         try:
             array: Any = zarr.create_array(
                 made,
-                shape=source.shape,
+                shape=(rows, *layout.shape),
                 chunks=chunk,
                 dtype=layout.dtype,
                 attributes={ATTRIBUTE: {"first_row": layout.begin}},
                 config=kept,
             )
-            for start in range(0, len(source), chunk[0]):
-                array[start : start + chunk[0]] = source[start : start + chunk[0]]
+            for start in range(0, rows, chunk[0]):
+                stop = min(start + chunk[0], rows)
+                array[start:stop] = _rows_between(descriptor, layout, start, stop)
         except OSError:
             raise
         except Exception as error:  # of zarr or a codec: the rows stay in the part
@@ -166,6 +166,23 @@ class Zarr:
         gone = os.path.join(self.scratch, f"gone-{os.urandom(6).hex()}")
         os.rename(path, gone)
         _remove_folder(gone)
+
+
+def _rows_between(descriptor: int, layout: Layout, start: int, stop: int) -> NDArray[Any]:
+    """Rows of a part, which are read and not mapped: a mapped file that cannot be read ends the process (SIGBUS).
+
+    Raises:
+        OSError: They cannot be read, or somebody has cut them off.
+    """
+    found = np.empty((stop - start, *layout.shape), layout.dtype)
+    left, place = found.reshape(-1).view(np.uint8).data, layout.begin + start * layout.row_bytes
+    while left:
+        some = read_from(descriptor, min(len(left), _CHUNK), place)
+        if not some:
+            raise OSError(errno.EIO, f"rows {start} to {stop} were cut off while the array was made of them")
+        left[: len(some)] = some
+        left, place = left[len(some) :], place + len(some)
+    return found
 
 
 def _remove_folder(path: str) -> None:
