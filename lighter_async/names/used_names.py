@@ -42,13 +42,17 @@ class UsedNames:
         Raises:
             DuplicateNameError: One of them is taken already, or stands twice among `files`.
         """
-        count = self._count
-        fresh = dict(zip(files, range(count, count + len(files)), strict=True))
-        if len(fresh) < len(files) or not self._latest.keys().isdisjoint(fresh) or self._hashes or self._ranges:
+        latest, count = self._latest, self._count
+        if self._hashes or self._ranges or not latest.keys().isdisjoint(files):
             self._check(files, names)
-        self._latest.update(fresh)
+        before = len(latest)
+        latest.update(zip(files, range(count, count + len(files)), strict=True))
+        if len(latest) < before + len(files):  # one stands twice among them
+            for file in set(files):
+                del latest[file]
+            self._check(files, names)
         self._count += len(files)
-        if len(self._latest) >= _MOST_LATEST:
+        if len(latest) >= _MOST_LATEST:
             self._put_away()
 
     def take_numbers(self, numbers: range, suffix: str) -> None:

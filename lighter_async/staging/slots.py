@@ -268,18 +268,23 @@ class SlotPool:
         if ahead is not None:
             ahead.close()
         with self._lock:
+            self._let_go_of_first()
             for slots in self._free.values():
                 for slot in slots:
                     self._total -= len(slot.memory)
                     self._memory.free(slot)
             self._free.clear()
 
-    def _make_room(self, size: int) -> None:
-        # What lies in no slot yet goes first, then free slots, the class that got its first one longest ago first.
-        if self._first and self._total + size > self.budget:
+    def _let_go_of_first(self) -> None:
+        if self._first:
             self._memory.let_go_of_first()
             self._total -= self._first
             self._first = 0
+
+    def _make_room(self, size: int) -> None:
+        # What lies in no slot yet goes first, then free slots, the class that got its first one longest ago first.
+        if self._total + size > self.budget:
+            self._let_go_of_first()
         for key in list(self._free):
             while self._total + size > self.budget and self._free[key]:
                 self._memory.free(self._free[key].pop())

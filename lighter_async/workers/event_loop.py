@@ -67,7 +67,10 @@ class EventLoopBackend(UnitQueue):
         return self._started
 
     def _run(self) -> None:
-        self._here.is_worker = True
+        with self._being_worker():
+            self._work()
+
+    def _work(self) -> None:
         asyncio.set_event_loop(self._loop)
         serving = self._loop.create_task(self._serve())
         while not serving.done():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
 from lighter_async.types import Batch, Result, Unit, Waiter
@@ -34,7 +34,7 @@ class UnitQueue(ABC):
         self._done = done
         self._max_workers = max_workers
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="lighter-async")
-        self._here = threading.local()
+        self._here: set[int] = set()  # the numbers of the threads that are at work: asked for at every hand-over
         self._lock = threading.Lock()
         # Guarded by _lock:
         self._units: deque[Unit] = deque()
@@ -101,7 +101,17 @@ class UnitQueue(ABC):
             return dropped
 
     def is_worker(self) -> bool:
-        return getattr(self._here, "is_worker", False)
+        return threading.get_ident() in self._here
+
+    @contextmanager
+    def _being_worker(self) -> Iterator[None]:
+        """While it is open, the calling thread is one of the workers."""
+        me = threading.get_ident()
+        self._here.add(me)
+        try:
+            yield
+        finally:
+            self._here.discard(me)
 
     def seal(self) -> None:
         return  # a writer that stores its files itself has nothing to seal

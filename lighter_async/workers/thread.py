@@ -149,7 +149,10 @@ class ThreadBackend(UnitQueue):
         return bool(self._tasks)
 
     def _run(self, task: _Task) -> None:
-        self._here.is_worker = True
+        with self._being_worker():
+            self._work(task)
+
+    def _work(self, task: _Task) -> None:
         task.ident = threading.get_ident()
         with self._lock:
             lane = self._lanes.pop() if self._lanes else None

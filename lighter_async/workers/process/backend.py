@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from time import monotonic
 from typing import Literal
 
 from lighter_async.interrupts import run_handlers, uninterrupted
@@ -26,6 +27,7 @@ from lighter_async.workers.writing import fail_unit
 
 __all__ = ["ProcessBackend"]
 
+_SECONDS_TO_LOOK = 0.1  # after which it is looked again whether helpers live, by who hands samples over
 _SECONDS_TO_SEAL = 0.02  # after which helpers that were replaced are looked at again
 
 
@@ -89,6 +91,7 @@ class ProcessBackend:
         )
         self._arrivals: Arrivals | None = None
         self._stopping = False
+        self._look_at = 0.0  # threads share it without a lock, since all that a race costs is one look more
 
     # Life
 
@@ -243,12 +246,13 @@ class ProcessBackend:
     @property
     def needs_collect(self) -> bool:
         try:
-            return bool(
-                self._replacement.broken is not None
-                or self._transport.queue.has_failures
-                or self._transport.events.poll(0)
-                or self._helpers.late()
-            )
+            if self._replacement.broken is not None or self._transport.queue.has_failures:
+                return True
+            # Whether a helper has died, or hangs: less often, since asking the system takes as long as a copy.
+            if (now := monotonic()) < self._look_at:
+                return False
+            self._look_at = now + _SECONDS_TO_LOOK
+            return bool(self._transport.events.poll(0) or self._helpers.late())
         except ValueError:  # stopped meanwhile
             return False
 
