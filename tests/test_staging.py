@@ -21,7 +21,8 @@ from lighter_async import BackgroundWriter
 from lighter_async.staging import SharedMemory, StagingPool, plan_batch, plan_sample
 from lighter_async.staging.ahead import touch
 from lighter_async.staging.kinds import is_tensor
-from lighter_async.staging.slots import PrivateMemory, SlotPool, size_class
+from lighter_async.staging.private_memory import PrivateMemory
+from lighter_async.staging.slots import SlotPool, size_class
 
 MEGA = 1 << 20
 Pair = namedtuple("Pair", ["image", "label"])

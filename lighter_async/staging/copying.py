@@ -13,9 +13,10 @@ from lighter_async.staging.layout import plan_batch, plan_sample
 from lighter_async.staging.outputs import as_row, plan_batch_of_dicts, plan_batch_of_outputs, plan_sample_of_outputs
 from lighter_async.staging.places import Leaf
 from lighter_async.staging.plan import Plan
+from lighter_async.staging.private_memory import PrivateMemory
 from lighter_async.staging.remarks import Remarks
 from lighter_async.staging.shared_memory import SharedMemory
-from lighter_async.staging.slots import Memory, PrivateMemory, Slot, SlotPool, size_class
+from lighter_async.staging.slots import Memory, Slot, SlotPool, size_class
 from lighter_async.staging.staged import Staged
 from lighter_async.staging.streams import wait_for
 
