@@ -278,8 +278,12 @@ class Backend(Protocol):
         """Whether a `put` of the batch that ended with an exception, such as Ctrl-C, has taken it all the same."""
         ...
 
-    def collect(self) -> None:
-        """Tell what was done and is not told yet, where workers cannot tell it themselves; never waits."""
+    def collect(self, *, quickly: bool = False) -> None:
+        """Tell what was done and is not told yet, where workers cannot tell it themselves; never waits.
+
+        Args:
+            quickly: Whether to leave out what has to be asked of the system, such as whether workers are alive.
+        """
         ...
 
     @property

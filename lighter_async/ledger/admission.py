@@ -60,7 +60,7 @@ class Admission:
 
     def try_reserve(self, reservation: Reservation, turn: Turn | None = None) -> bool:
         """Reserve if there is space, and nobody is before this turn in the line; without one, nobody at all."""
-        if self._first_in_line() is not turn:
+        if (self._first_in_line() if self.line else None) is not turn:
             return False
         count, nbytes = reservation.count, reservation.nbytes
         samples, total = self.samples + count, self.nbytes + nbytes

@@ -32,6 +32,9 @@ class Ledger:
         location: Where the samples go, for messages.
         on_error: Whether a sample that failed stops the run, even if its value is kept.
         release: Gives a batch's memory back once its last sample is done.
+
+    Attributes:
+        is_crowded: Whether so much is in flight that finished batches should be collected before a reservation.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Ledger:
         self._changes = Changes(location)
         self._refusal: str | None = None
         self._on_wait: Callable[[float, float], None] | None = None
+        self.is_crowded = self._admission.is_crowded
 
     # Life
 
@@ -103,10 +107,6 @@ class Ledger:
         with self._lock:
             self._check_open()
 
-    def is_crowded(self, reservation: Reservation) -> bool:
-        """Whether so much is in flight that finished batches should be collected first."""
-        return self._admission.is_crowded(reservation)
-
     def try_reserve(self, reservation: Reservation) -> bool:
         """Reserve at once, if there is space and nobody waits for it.
 
@@ -114,7 +114,8 @@ class Ledger:
             WriteError, ClosedError: As `check_open`.
         """
         with self._lock:
-            self._check_open()
+            if self._refusal is not None or self._accounts.first_failure is not None:
+                self._check_open()
             return self._admission.try_reserve(reservation)
 
     def reserve(self, reservation: Reservation, timeout: float | None) -> None:
@@ -173,7 +174,8 @@ class Ledger:
             WriteError, ClosedError: As `check_open`; it stays admitted only.
         """
         with self._lock:
-            self._check_open()
+            if self._refusal is not None or self._accounts.first_failure is not None:
+                self._check_open()
             self._accounts.accept(batch)
 
     def reject(self, batch: Batch) -> None:

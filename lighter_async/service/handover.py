@@ -103,8 +103,10 @@ class HandOver:
         reservation = Reservation(count, nbytes)
         # In one piece, for signals, but for the waiting in it.
         with uninterrupted():
-            if ledger.is_crowded(reservation) or backend.needs_collect:
+            if backend.needs_collect:
                 backend.collect()
+            elif ledger.is_crowded(reservation):
+                backend.collect(quickly=True)
             if not ledger.try_reserve(reservation):
                 ledger.reserve(reservation, timeout)
             try:

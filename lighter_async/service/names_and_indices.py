@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from lighter_async.errors import shown
 from lighter_async.names import Claims, Numbers, check_names, name_of, with_suffixes
@@ -53,8 +53,9 @@ def texts_of(names: Any, values: Any) -> Sequence[str] | None:
         TypeError: They are something else.
     """
     kind = type(names)
+    texts: Sequence[str] | None = names
     if names is None or kind is Numbers:
-        return cast("Numbers | None", names)
+        return texts
     if kind is not list and (isinstance(names, (str, bytes)) or not isinstance(names, Sequence)):
         array: Any = names
         if getattr(array, "ndim", None) != 1 or not hasattr(array, "tolist"):
@@ -64,23 +65,24 @@ def texts_of(names: Any, values: Any) -> Sequence[str] | None:
                 + _ORDER
             )
         names = array.tolist()  # at once, since each item of a device tensor would be a transfer of its own
+        texts = names
     kinds = set(map(type, names))
     if kinds <= {str}:
-        return cast("Sequence[str]", names)
+        return texts
     # A name may be any number, but a score and its name are more likely to have changed places.
     if _are_texts(values) and (score := next(filter(_is_score, names), None)) is not None:
         raise TypeError(
             f"the name of a sample is {shown(score)}, and its value a text; the arguments look swapped: {_ORDER}; use "
             "str(name) where that is meant"
         )
-    texts = []
+    own = []
     for name in names:
         try:
-            texts.append(name_of(name, "the name of a sample"))
+            own.append(name_of(name, "the name of a sample"))
         except TypeError as error:
             swapped = "the arguments look swapped: " if _look_swapped(name, values) else ""
             raise TypeError(f"{error}; {swapped}{_ORDER}") from None
-    return texts
+    return own
 
 
 _ORDER = "the order is submit(name, value), or submit_batch(names, values)"
@@ -131,14 +133,12 @@ def own_names(
         files = [own[-1] + suffixes[0]] if len(suffixes) == 1 else _files(own, suffixes)
     else:
         check_names(own)
-        files = _files(own, suffixes)
+        files = with_suffixes(own, suffixes[0]) if len(suffixes) == 1 else _files(own, suffixes)
     target.check(files)
     return own, files
 
 
 def _files(names: Sequence[str], suffixes: Sequence[str]) -> Sequence[str]:
-    if len(suffixes) == 1:
-        return with_suffixes(names, suffixes[0])
     return [file for suffix in suffixes for file in with_suffixes(names, suffix)]
 
 

@@ -144,38 +144,30 @@ class StagingPool:
 
     def stage(self, plan: Plan) -> Staged:
         """Copy a batch. When this returns, the caller may overwrite its tensors."""
-        if plan.other_bytes:
-            self._slots.hold(plan.other_bytes)
-            try:
-                return self._staged(plan)
-            except BaseException:
-                self._slots.let_go(plan.other_bytes)
-                raise
-        return self._staged(plan)
-
-    def _staged(self, plan: Plan) -> Staged:
-        loose = [_clone(value) for value in plan.loose] if plan.loose else []
-        if plan.kept:
-            wait_for(plan.kept)
-        plain = not (loose or plan.kept or plan.has_classes)
-        if plan.nbytes == 0:
-            return Staged(None, None, plan.rows, plan.values, loose, plan.kept, plain, plan.columns, plan.other_bytes)
-        on_device = False
-        for leaf, source in plan.sources:
-            if leaf.is_tensor and self._accelerator.owns(source):
-                on_device = True
-                break
-        slot = self._slots.acquire(size_class(plan.nbytes, self._slots.budget), pinned=on_device)
+        slots, held, slot, ready, on_device = self._slots, plan.other_bytes, None, None, False
+        if held:
+            slots.hold(held)
         try:
-            ready = self._copy(plan, slot)
+            loose = [_clone(value) for value in plan.loose] if plan.loose else []
+            if plan.kept:
+                wait_for(plan.kept)
+            if plan.nbytes:
+                for leaf, source in plan.sources:
+                    if leaf.is_tensor and self._accelerator.owns(source):
+                        on_device = True
+                        break
+                slot = slots.acquire(size_class(plan.nbytes, slots.budget), pinned=on_device)
+                ready = self._copy(plan, slot)
         except BaseException:
-            # A device that failed between two copies may still be writing the first.
-            if on_device:
-                self._slots.forget(slot)
-            else:
-                self._slots.release(slot)
+            if held:
+                slots.let_go(held)
+            if slot is not None and on_device:
+                slots.forget(slot)  # a device that failed between two copies may still be writing the first
+            elif slot is not None:
+                slots.release(slot)
             raise
-        return Staged(slot, ready, plan.rows, plan.values, loose, plan.kept, plain, plan.columns, plan.other_bytes)
+        plain = not (loose or plan.kept or plan.has_classes)
+        return Staged(slot, ready, plan.rows, plan.values, loose, plan.kept, plain, plan.columns, held)
 
     def release(self, staged: Staged) -> None:
         """Take the slot of a batch back once all its samples are stored or dropped."""

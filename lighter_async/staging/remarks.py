@@ -15,15 +15,14 @@ class Remarks:
 
     Args:
         functions: By output, ``(values) -> str | None``. The key is None if a sample has only one output.
+
+    Attributes:
+        is_awaited: Whether a writer has still to look at the first values of an output.
     """
 
     def __init__(self, functions: Mapping[str | None, Callable[[Any], str | None]]) -> None:
         self._functions = dict(functions)
-
-    @property
-    def is_awaited(self) -> bool:
-        """Whether a writer has still to look at the first values of an output."""
-        return bool(self._functions)
+        self.is_awaited = bool(functions)
 
     def look_at(self, values: Any, key: str | None) -> None:
         """Look at the values of an output, one sample or several, unless some were looked at before.
@@ -34,6 +33,7 @@ class Remarks:
         if key not in self._functions or (type(values) in (list, tuple) and not values):
             return
         function = self._functions.pop(key, None)  # None if another thread is faster
+        self.is_awaited = bool(self._functions)
         if function is None:
             return
         for value in values if type(values) in (list, tuple) else [values]:

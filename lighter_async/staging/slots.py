@@ -158,8 +158,10 @@ class SlotPool:
             self._total -= nbytes
 
     def _count_new(self, size: int, *, pinned: bool) -> None:
-        if not pinned:  # it lies in the first memory, or what is left of that is let go of
-            taken = min(size, self._first)
+        if pinned:  # batches come from a device, whose slots do not lie in the first memory
+            self._let_go_of_first()
+        else:
+            taken = min(size, self._first)  # it lies there, or what is left of that is let go of
             self._first -= taken
             self._total -= taken
         self._make_room(size)

@@ -122,11 +122,11 @@ class FallbackBackend:
 
     # Out
 
-    def collect(self) -> None:
+    def collect(self, *, quickly: bool = False) -> None:
         if self._helpers is not None:
-            self._helpers.collect()
+            self._helpers.collect(quickly=quickly)
         if self._threads is not None:
-            self._threads.collect()
+            self._threads.collect(quickly=quickly)
 
     @property
     def needs_collect(self) -> bool:

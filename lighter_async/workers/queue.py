@@ -80,7 +80,7 @@ class UnitQueue(ABC):
     def wait(self, waiter: Waiter, timeout: float) -> None:
         waiter.wait(timeout)  # threads tell the ledger themselves, which wakes it
 
-    def collect(self) -> None:
+    def collect(self, *, quickly: bool = False) -> None:
         return  # threads tell it themselves
 
     @property

@@ -102,7 +102,7 @@ class ThreadBackend(UnitQueue):
                 self._job.session.seal(lane)
             lane.close()
 
-    def collect(self) -> None:
+    def collect(self, *, quickly: bool = False) -> None:
         limit = self._job.patience.write_timeout
         if limit is None:
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from time import monotonic
 from typing import Literal
@@ -178,7 +178,8 @@ class ProcessBackend:
         self._outbox.prepare(batch)
 
     def put(self, units: Sequence[Unit]) -> None:
-        batch, start, stop, per = units[0].batch, units[0].start, units[-1].stop, len(units[0])
+        first, stop = units[0], units[-1].stop
+        batch, start, per = first.batch, first.start, first.stop - first.start
         with uninterrupted():
             with self._lock:
                 finished: Finished = []
@@ -186,13 +187,16 @@ class ProcessBackend:
                     self._schedule.add(batch, start, stop, per)
                     batch.begun = True
                     self._send(finished)
-                    self._replacement.take_back(self._max_workers)
-                    self._wait_for_arrivals()
+                    if self._replacement.given_up is not None:
+                        self._replacement.take_back(self._max_workers)
+                    if self._schedule.held:
+                        self._wait_for_arrivals()
                 else:
                     batch.begun = True
                     batch.message = b""
                     finished.append((batch, fail_unit(self._job, Unit(batch, start, stop), broken, 1)))
-            self._tell(finished)
+            if finished or self._replacement.moving:
+                self._tell(finished)
 
     def took(self, batch: Batch) -> bool:
         return batch.begun
@@ -206,8 +210,7 @@ class ProcessBackend:
 
     def _wait_for_arrivals(self) -> None:
         """Have a thread put into the queue what is on its way from a device, as soon as it has arrived."""
-        held = self._schedule.held
-        ready = held[-1][0].batch.staged.ready if held else None
+        ready = self._schedule.held[-1][0].batch.staged.ready
         if ready is not None:
             if self._arrivals is None:
                 self._arrivals = Arrivals(self._on_arrival)
@@ -230,18 +233,29 @@ class ProcessBackend:
     def watch(self) -> AbstractContextManager[int | None]:
         return self._news.watch()
 
-    def collect(self) -> None:
+    def collect(self, *, quickly: bool = False) -> None:
         try:
-            nothing_new = not self._has_results() and not self._schedule.held and not self._transport.events.poll(0)
-            if nothing_new and not self._helpers.late():
-                self._helpers.look_for_stuck()
-                return
+            if not self._has_results() and not self._schedule.held:
+                if quickly:
+                    return
+                if not self._transport.events.poll(0) and not self._helpers.late():
+                    self._helpers.look_for_stuck()
+                    return
         except ValueError:  # stopped meanwhile
             return
         with uninterrupted():
             with self._lock:
-                finished = [] if self._stopping else self._collect()
-            self._tell(finished)
+                finished: Finished = []
+                if not self._stopping:
+                    # First, so that the bell is rung again for what is not read here.
+                    ready = () if quickly else self._transport.take_news()
+                    self._read_results(finished)
+                    if not quickly:
+                        self._look_after_helpers(ready, finished)
+                    self._send(finished)
+                    self._replacement.take_back(self._max_workers)
+            if finished or self._replacement.moving:
+                self._tell(finished)
 
     @property
     def needs_collect(self) -> bool:
@@ -287,10 +301,8 @@ class ProcessBackend:
             for sent, start, stop, error in self._schedule.send():
                 self._schedule.fail(sent, start, stop, error, finished)
 
-    def _collect(self) -> Finished:
-        finished: Finished = []
-        ready = self._transport.take_news()
-        self._read_results(finished)
+    def _look_after_helpers(self, ready: Collection[int], finished: Finished) -> None:
+        """End helpers that hang, and replace those that have died, whose descriptors are ready."""
         for helper in self._helpers.late():
             self._helpers.kill(helper)
         for helper, member in enumerate(self._helpers.members):
@@ -301,9 +313,6 @@ class ProcessBackend:
         if (broken := self._replacement.broken) is not None:
             for unit in self._schedule.take_back():
                 finished.append((unit.batch, fail_unit(self._job, unit, broken, 1)))
-        self._send(finished)
-        self._replacement.take_back(self._max_workers)
-        return finished
 
     def _read_results(self, finished: Finished) -> None:
         for outcome in self._schedule.new_results():

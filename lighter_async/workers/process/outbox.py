@@ -44,13 +44,15 @@ class Outbox:
 
     def _pickled_values(self, batch: Batch) -> bytes:
         staged = batch.staged
-        if not staged.is_rows:
-            return pickled_values(batch, self._job)
         rows = staged.rows or staged.columns
         # A batch of rows is mostly like the last one but for its names. Not the first, which may have come before
         # there was a template for it.
         known, values = self._rows
-        if values and (known is rows or known == rows):
+        if values and known is rows:
+            return values
+        if not staged.is_rows:
+            return pickled_values(batch, self._job)
+        if values and known == rows:
             return values
         values = pickled_values(batch, self._job)
         self._rows = rows, values if known == rows else b""

@@ -108,12 +108,11 @@ class Schedule:
             Ranges whose copy from the device has failed, and with what: they are not held any more.
         """
         failed: list[tuple[Sent, int, int, Exception]] = []
-        self.send_requeued()
+        if self._requeued:
+            self.send_requeued()
         while self.held:
             sent, start, stop, per = self.held[0]
-            if self._requeued or not self._has_record:
-                break
-            if self._records and self._units + _units(start, stop, per) > self._records_in_all:
+            if self._requeued or not self._has_room(start, stop, per):
                 break
             ready = sent.batch.staged.ready
             try:
@@ -134,13 +133,18 @@ class Schedule:
 
     def send_requeued(self) -> None:
         """Put into the queue what dead helpers had in their hands, as far as the queue has room for it."""
-        while self._requeued and self._has_record and self._units < self._records_in_all:
-            sent, start, stop = self._requeued.popleft()
+        while self._requeued:
+            sent, start, stop = self._requeued[0]
+            if not self._has_room(start, stop, stop - start):
+                break
+            self._requeued.popleft()
             self._append(sent, start, stop, stop - start, redelivered=True)
 
-    @property
-    def _has_record(self) -> bool:
-        return bool(self._free_records) or self._used_records < self._records_in_all
+    def _has_room(self, start: int, stop: int, per: int) -> bool:
+        """Whether the queue has room for a range, `per` samples a unit; an empty queue has for any."""
+        if not self._free_records and self._used_records >= self._records_in_all:
+            return False
+        return not self._records or self._units - (-(stop - start) // per) <= self._records_in_all
 
     def _append(self, sent: Sent, start: int, stop: int, per: int, *, redelivered: bool = False) -> None:
         if self._free_records:
@@ -150,7 +154,7 @@ class Schedule:
             self._used_records += 1
         slot = sent.batch.staged.slot
         self._records[number] = _Record(sent, stop - start, redelivered)
-        self._units += _units(start, stop, per)
+        self._units -= -(stop - start) // per
         self._transport.queue.append(
             number,
             start,
@@ -246,7 +250,3 @@ class Schedule:
         sent.left -= samples
         if not sent.left:
             self._outbox.release(sent.message)
-
-
-def _units(start: int, stop: int, per: int) -> int:
-    return -(-(stop - start) // per)

@@ -7,6 +7,7 @@ from lighter_async.workers.process.shared_queue_words import (
     ASLEEP,
     AT,
     BASE,
+    BEGINNING,
     CELL,
     CLOSING,
     DONE,
@@ -88,7 +89,7 @@ class ParentQueue(SharedQueue):
         found = []
         if waiting > 0:
             for helper in range(self._helpers):
-                if words[self._cell(helper) + STATE] == ASLEEP:
+                if words[BEGINNING + helper * CELL + STATE] == ASLEEP:
                     found.append(helper)
                     if waiting == 1 and not everyone:
                         break
