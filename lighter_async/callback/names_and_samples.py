@@ -83,10 +83,13 @@ class OutputReader:
             values, count = outputs_in(outputs, self._keys, self._who, shared=self._shares_single_values)
         else:
             value = entry(outputs, self._key, "value_key", self._who)
-            if not self._looked_at_dict and not is_tensor(value) and isinstance(value, Mapping):
-                self._look_at_dict(value, self._origins.items_of(batch_idx, dataloader_idx))
-            values = samples_of(value)
-            count = _count(values)
+            if is_tensor(value) and not value.is_nested and (shape := value.shape):  # nearly always
+                values, count = value, shape[0]
+            else:
+                if not self._looked_at_dict and isinstance(value, Mapping):
+                    self._look_at_dict(value, self._origins.items_of(batch_idx, dataloader_idx))
+                values = samples_of(value)
+                count = _count(values)
         if not count:
             return (), values, Origin()
         origin = self._origins.origin(count, batch_idx, dataloader_idx)
