@@ -189,7 +189,7 @@ NAMED = [
 
 @pytest.mark.parametrize(("given", "name"), NAMED, ids=str)
 def test_numbers_and_paths_are_names(tmp_path, given, name):
-    """As their texts, with `/` between folders: in the service, in asyncio, and of a callback; also in batches."""
+    """As their texts, with `/` between folders: in the service, in asyncio, of a callback, in batches; also to read."""
     with BackgroundWriter("json", tmp_path / "one", backend="thread") as writer:
         writer.submit(given, 1)
         writer.submit_batch([f"{name}-other", f"{name}-more"], [1, 1])
@@ -206,7 +206,11 @@ def test_numbers_and_paths_are_names(tmp_path, given, name):
     assert read_manifest(tmp_path / "one").names() == {name, f"{name}-other", f"{name}-more"}
     for folder in ("batch", "async", "async batch"):
         assert read_manifest(tmp_path / folder).names() == {name}
-        assert list(open_results(tmp_path / folder)) == [name]
+        results = open_results(tmp_path / folder)
+        assert list(results) == [name]
+        assert (results[given], results.get(given), results.read_bytes(given)) == (1, 1, b"1")
+        assert results.record(given).name == name
+        assert given in results
     assert names_of([given], "id") == [name]
     assert list(pending(range(1), tmp_path / "batch", names=[given])) == []
 

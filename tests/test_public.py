@@ -303,7 +303,7 @@ ABOVE = {
     "aio": {*BELOW},
     "callback": {*BELOW},
     "resume": {"errors", "manifest", "names", "notices", "same", "store", "targets"},
-    "results": {"errors", "manifest", "npy", "store", "tables", "writers"},
+    "results": {"errors", "manifest", "names", "npy", "store", "tables", "writers"},
     "report": {"errors", "files", "locks", "manifest", "names", "store", "workers"},
     "cli": {*BELOW, "aio", "callback", "report", "resume"},
     "testing": {*BELOW},
