@@ -219,6 +219,8 @@ def test_results_are_a_mapping_in_the_order_of_the_data_set(tmp_path):
         results[7]
     with pytest.raises(KeyError, match="the name of a sample is NoneType: None; a name is a text, a number, a path"):
         results[None]
+    with pytest.raises(KeyError, match="the name of a sample is True, which is no name"):
+        results[True]
     with pytest.raises(KeyError, match="index 3 of loader 0 is not stored; 3 indices from 1 to 7 are"):
         results.at(3)
     with pytest.raises(KeyError, match="no sample of loader 1 is stored, but of 0"):

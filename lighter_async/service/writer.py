@@ -92,7 +92,8 @@ class BackgroundWriter:
 
         Args:
             name: The file's name, relative to the directory, ``/`` between folders; the writer's suffix is appended
-                unless it ends in it. A path, a number, and a scalar of numpy or torch become texts: ``7`` is ``"7"``.
+                unless it ends in it. A path (also in bytes), a number, and a scalar of numpy or torch become texts:
+                ``7`` is ``"7"``. A bool is no name.
             value: What the writer writes. It is copied: tensors and arrays, whatever holds them, and any object by its
                 pickle. Locks, open files and what else cannot be pickled are handed over as they are.
             timeout: Seconds to wait for room. None waits without limit.
