@@ -14,6 +14,7 @@ from lighter_async import (
     BackgroundWriter,
     DuplicateNameError,
     FileWriter,
+    LocalTarget,
     Origin,
     ResumeError,
     Run,
@@ -364,3 +365,39 @@ def test_a_loader_is_no_data_set(tmp_path):
     """Its length is that of its batches."""
     with pytest.raises(TypeError, match=r"the data set, not the DataLoader.*loader\.dataset"):
         pending(torch.utils.data.DataLoader(range(8), batch_size=4), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (lambda folder: (folder, range(8)), "takes the data set first, not a PosixPath"),
+        (lambda folder: (str(folder), ["a", "b"]), r"takes the data set first, not '/.*'"),
+        (lambda folder: (str(folder),), r"takes the data set first, not '/.*'"),
+        (lambda folder: (LocalTarget(folder), range(8)), "takes the data set first, not a LocalTarget"),
+        (lambda folder: (range(2), ["a", "b"]), "takes paths and targets after the data set, not a list"),
+        (lambda folder: (range(2), folder, "{}".format), "takes paths and targets .* not a builtin_function_or_method"),
+        (lambda folder: (["a", "b"], torch.ones(2)), r"takes paths .* the data set, not a Tensor of shape \(2,\)"),
+    ],
+    ids=["path", "text", "alone", "target", "names", "function", "data set"],
+)
+def test_swapped_arguments_of_pending_are_told_as_such(tmp_path, arguments, told):
+    """A directory in the data set's place, and a data set or names in a directory's; a target is a directory."""
+    with pytest.raises(TypeError, match=rf"{told}; the order is pending\(dataset, DIR, names=NAMES\)"):
+        pending(*arguments(tmp_path))
+    assert list(pending(["a", "b"], LocalTarget(tmp_path), names=["a", "b"])) == [0, 1]
+
+
+def test_a_data_set_may_be_a_path_besides(tmp_path):
+    """Only one without items stands in a directory's place."""
+
+    class Images:
+        def __fspath__(self):
+            return str(tmp_path)
+
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return index
+
+    assert list(pending(Images(), tmp_path)) == [0, 1]
