@@ -280,7 +280,10 @@ class FileWriter(BaseWriter):
         if trainer.is_global_zero:
             lengths = [length_of(dataset) for dataset in datasets]
             total = "" if None in lengths else f" of {sum(length or 0 for length in lengths):,}"
-            notify(f"resuming: {len(stored):,}{total} are stored in {os.fspath(self._place)!r}")
+            count = len(stored)
+            notify(f"resuming: {count:,}{total} are stored in {os.fspath(self._place)!r}")
+            assert self._last_line is not None
+            self._last_line.stored_before = count
 
     def on_predict_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
