@@ -30,6 +30,7 @@ from lighter_async.manifest.line import Samples
 from lighter_async.manifest.parsing import encoded_text, parse
 from lighter_async.manifest.records import Records
 from lighter_async.names import RESERVED_PREFIX
+from lighter_async.optional_packages import optional
 from lighter_async.store import Readable, source_of
 
 __all__ = [
@@ -135,7 +136,8 @@ class Manifest:
         Raises:
             ImportError: pandas is not installed.
         """
-        import pandas
+        with optional("a DataFrame is one of pandas", "pandas"):
+            import pandas
 
         return pandas.DataFrame(self.records.columns())
 
@@ -145,7 +147,8 @@ class Manifest:
         Raises:
             ImportError: pyarrow is not installed.
         """
-        import pyarrow
+        with optional("a Table is one of pyarrow", "pyarrow"):
+            import pyarrow
 
         schema = pyarrow.schema(
             [

@@ -15,6 +15,7 @@ from lighter_async.manifest import Record, checksum
 from lighter_async.manifest.entry import place_of
 from lighter_async.manifest.records import Records
 from lighter_async.names import Name, name_of
+from lighter_async.optional_packages import optional
 from lighter_async.results.index import Index
 from lighter_async.results.rows import stored_rows
 from lighter_async.store import TABLE_WRITER, Store
@@ -183,7 +184,8 @@ class Results(Mapping[str, Any]):
             ImportError: pandas is not installed, or of a table pyarrow.
             ReadError: A row of a table is gone or damaged.
         """
-        import pandas
+        with optional("a DataFrame is one of pandas", "pandas"):
+            import pandas
 
         if self.writer == TABLE_WRITER and self._chosen is None:
             return self.to_arrow().to_pandas()
@@ -199,7 +201,8 @@ class Results(Mapping[str, Any]):
         """
         if self.writer != TABLE_WRITER:
             raise TypeError(f"{self!r} are not the rows of a table that a TableTarget has stored")
-        import pyarrow
+        with optional("a Table is one of pyarrow", "pyarrow"):
+            import pyarrow
 
         from lighter_async.tables.arrow import arrow_table, schema_of
 

@@ -123,7 +123,7 @@ def _check(*, quality: int = 80, lossless: bool = False, method: int = 4, scale:
     if type(method) is not int or not 0 <= method <= 6:
         raise ValueError(f"method is 0 to 6, not {shown(method)}")
     if not features.check("webp"):
-        raise ImportError("this Pillow was built without WebP: pip install --force-reinstall pillow has it")
+        raise ImportError("this Pillow was built without WebP; one that has it: pip install --force-reinstall pillow")
 
 
 def _remark(value: Any, **options: Any) -> str | None:
