@@ -234,14 +234,18 @@ class FileWriter(BaseWriter):
             shares_single_values=self._shares_single_values,
         )
         self._last_line = LastLine(self._writer.target.location)
-        self._start()
+        if not self._starts_with_batches:
+            self._writer._start_replacing()
 
-    def _start(self) -> None:
-        assert self._writer is not None
-        self._writer._start_replacing()
+    @property
+    def _starts_with_batches(self) -> bool:
+        """Whether workers start only when Lightning has batches, of which a run that resumes may have none left."""
+        return self.options.resume
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
-        """Show the queues of all `FileWriter`s of the trainer beside its progress bar."""
+        """Start the workers, and show the queues of all `FileWriter`s of the trainer beside its progress bar."""
+        if self._starts_with_batches and self._writer is not None:
+            self._writer._start_replacing()
         together = [callback for callback in trainer.callbacks if isinstance(callback, FileWriter)]
         first = bool(together) and together[0] is self
         graces = [one.sigterm_grace for one in together if one.sigterm_grace is not None]
@@ -344,6 +348,7 @@ class FileWriter(BaseWriter):
             failure: BaseException | None = None
             try:
                 with self._last_line.waiting():
+                    self._writer._start_replacing(has_work=False)  # what earlier runs have not finished may be left
                     self._writer.close()
             except BaseException as error:
                 failure = error

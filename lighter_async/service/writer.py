@@ -236,9 +236,13 @@ class BackgroundWriter:
     def __repr__(self) -> str:
         return f"<BackgroundWriter {self.writer.name!r} to {self.target.location!r}, {self.state}>"
 
-    def _start_replacing(self) -> None:
-        """As `start`, without a warning of what is replaced, which a callback has given already."""
-        self._lifecycle.start(warns=False)
+    def _start_replacing(self, *, has_work: bool = True) -> None:
+        """As `start`, without a warning of what is replaced, which a callback has given already.
+
+        Args:
+            has_work: As of `Lifecycle.start`.
+        """
+        self._lifecycle.start(warns=False, has_work=has_work)
 
     def _describe(self, loaders: Sequence[Loader], *, named: bool) -> None:
         """Record over which data sets the samples go, and whether the user names them."""
