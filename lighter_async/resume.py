@@ -13,6 +13,7 @@ import torch.distributed
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
+from lighter_async.data_set_fingerprint import fingerprint_of
 from lighter_async.errors import DuplicateNameError, shown
 from lighter_async.manifest import Loader, Manifest, read_manifest
 from lighter_async.manifest.adopt import lengths_of, number_name, stored
@@ -23,7 +24,7 @@ from lighter_async.manifest.reader import Series, is_superseded
 from lighter_async.manifest.records import Records
 from lighter_async.names import name_of
 from lighter_async.notices import warn
-from lighter_async.same import check_same, fingerprint_of
+from lighter_async.resume_checks import check_same
 from lighter_async.store import Readable, Store, source_of
 from lighter_async.targets.local import wait_until_free
 

@@ -17,15 +17,15 @@ from lighter_async.callback.sigterm import Termination
 from lighter_async.callback.stored_samples import StoredSamples
 from lighter_async.callback.target_of_ranks import agree_on, path_of, target_of_rank
 from lighter_async.configs import PathLike, plain
+from lighter_async.data_set_fingerprint import fingerprint_of
 from lighter_async.limits import default_workers
 from lighter_async.manifest.line import Loader
 from lighter_async.notices import notify, warn
 from lighter_async.options import CallbackOptions, Options, RowOptions, as_attributes, documented
 from lighter_async.replacing import WAY_OUT
-from lighter_async.same import fingerprint_of
 from lighter_async.service import BackgroundWriter
-from lighter_async.session import stored_as
 from lighter_async.store import UNSEALED, OneObject, source_of
+from lighter_async.target_and_record import stored_as
 from lighter_async.targets import Target, arrays_target, directory_of, tables_target
 from lighter_async.targets.local import wait_until_free
 from lighter_async.types import Run, WriterStats

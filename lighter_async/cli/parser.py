@@ -43,7 +43,7 @@ _DTYPES = ("bfloat16", "bool", "float16", "float32", "float64", "int16", "int32"
 def _directory(text: str) -> Path:
     """A directory that was named on the command line."""
     try:
-        from lighter_async.files import local_path  # not above, since it needs numpy, and --help does not
+        from lighter_async.whole_files import local_path  # not above, since it needs numpy, and --help does not
 
         return local_path(text)
     except ValueError as error:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from lighter_async.errors import LighterAsyncError
-from lighter_async.files import local_path
 from lighter_async.manifest.columns import Columns, records_in
 from lighter_async.manifest.entry import (
     Dropped,
@@ -32,6 +31,7 @@ from lighter_async.manifest.records import Records
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.optional_packages import optional
 from lighter_async.store import Readable, source_of
+from lighter_async.whole_files import local_path
 
 __all__ = [
     "LONGEST_LINE",

@@ -20,8 +20,8 @@ from lighter_async.service.setup import Setup
 from lighter_async.service.start_and_end_lock import StartAndEndLock
 from lighter_async.service.starting import close_job, make_job, make_workers, open_job
 from lighter_async.service.unclosed_at_exit import Unclosed
-from lighter_async.session import Session
 from lighter_async.staging import StagingPool
+from lighter_async.target_and_record import Session
 from lighter_async.types import Backend, Batch, WriterStats
 from lighter_async.workers import Choice, choose_by_cores
 

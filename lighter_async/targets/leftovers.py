@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Container, Iterator
 
-from lighter_async.below import remove_below, walk_below
-from lighter_async.files import temporary_token
 from lighter_async.interrupts import run_handlers
 from lighter_async.locks import LOCK_ENDING, RunLock, owner_of
 from lighter_async.locks.flock import HAS_LOCKS
 from lighter_async.names import RESERVED_PREFIX
+from lighter_async.whole_files import temporary_token
+from lighter_async.without_links import remove_below, walk_below
 
 __all__ = ["clear_leftovers"]
 

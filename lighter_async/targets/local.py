@@ -13,9 +13,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.below import make_folders
 from lighter_async.errors import describe
-from lighter_async.files import local_path, new_token, remove, sync_folder, was_unremoved, write_part
 from lighter_async.forks import no_fork
 from lighter_async.interrupts import run_handlers
 from lighter_async.locks import LOCK_ENDING, Owner, RunLock, this_process, wait_for_orphaned_helpers
@@ -31,6 +29,8 @@ from lighter_async.targets.leftovers import clear_leftovers
 from lighter_async.targets.name_rules import NameRules
 from lighter_async.targets.small_files import put_small_files
 from lighter_async.types import Durability, IfExists, Run, launched_run
+from lighter_async.whole_files import local_path, new_token, remove, sync_folder, was_unremoved, write_part
+from lighter_async.without_links import make_folders
 
 __all__ = ["LocalTarget", "wait_until_free"]
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.files import NEW, note_unremoved, temporary_name
+from lighter_async.whole_files import NEW, note_unremoved, temporary_name
 
 __all__ = ["put_small_files"]
 

@@ -17,7 +17,6 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from lighter_async.files import remove, sync_folder, write_at
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.npy import header
 from lighter_async.optional_packages import optional
@@ -25,6 +24,7 @@ from lighter_async.store.zarr_rows import ATTRIBUTE, ZarrRows, row_begin
 from lighter_async.targets.array.part import Layout
 from lighter_async.targets.array.recorded import Recorded
 from lighter_async.targets.local import LocalTarget
+from lighter_async.whole_files import remove, sync_folder, write_at
 
 __all__ = ["Zarr", "check_installed", "scratch_of"]
 
