@@ -212,6 +212,22 @@ def test_numbers_of_another_data_set_are_refused(tmp_path, resumes):
     assert files_in(tmp_path / "out") == {"0": "a", "1": "c", "2": "e"}
 
 
+def test_a_plain_loop_tells_by_its_config_that_numbers_are_of_another_data_set(tmp_path):
+    """It is refused before anything is stored; without, the numbers of the first data set count as stored."""
+
+    def store(items, **options):
+        with BackgroundWriter("text", tmp_path, resume=True, backend="thread", **options) as writer:
+            for index in pending(items, tmp_path):
+                writer.submit(index, items[index], origin=Origin([index]))
+        return files_in(tmp_path)
+
+    assert store(Items("ace"), run_config={"items": 3}) == {"0": "a", "1": "c", "2": "e"}
+    with pytest.raises(ResumeError, match=r"run_config=\{'items': 3\}, and this run has \{'items': 5\}"):
+        store(Items("abcde"), run_config={"items": 5})
+    assert files_in(tmp_path) == {"0": "a", "1": "c", "2": "e"}
+    assert store(Items("abcde")) == {"0": "a", "1": "c", "2": "e", "3": "d", "4": "e"}
+
+
 def test_numbers_of_a_data_set_in_another_state_are_warned_of(tmp_path):
     """Of one length, which may be chance."""
     predict(tmp_path / "out", Items("abc"), resume=True)
