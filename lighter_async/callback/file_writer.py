@@ -181,7 +181,7 @@ class FileWriter(BaseWriter):
         return self._stats
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Prepare the directory and start the workers.
+        """Prepare the directory and start the workers; those of a run that resumes start once there are batches.
 
         Raises:
             NotADirectoryError: There is a file where the directory should be.
