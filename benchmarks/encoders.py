@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 from workloads import PHOTOGRAPHS, cutting
 
-from lighter_async.block import Block
+from lighter_async.plain_memory import Block
 from lighter_async.writers import write_image_2d, write_tensor
 
 __all__ = ["TITLE", "cases", "run"]

@@ -9,10 +9,12 @@ import json
 import os
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -193,13 +195,36 @@ def installed(*modules: str) -> bool:
 
 
 @contextmanager
-def folder_in(directory: Path) -> Iterator[Path]:
-    """A new folder, gone at the end with all that is in it."""
-    folder = Path(tempfile.mkdtemp(dir=directory, prefix=".benchmark-"))
+def _cleared_at_sigterm() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP end this process by an exception meanwhile, so that what was made is cleared away."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process = os.getpid()
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN if os.getpid() == process else signal.SIG_DFL)
+        if os.getpid() == process:
+            sys.exit(128 + number)
+        os.kill(os.getpid(), number)  # a forked child has made nothing
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield folder
+        yield
     finally:
-        shutil.rmtree(folder)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def folder_in(directory: Path) -> Iterator[Path]:
+    """A new folder, gone at the end with all that is in it, also where SIGTERM ends this process."""
+    with _cleared_at_sigterm():
+        folder = Path(tempfile.mkdtemp(dir=directory, prefix=".benchmark-"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
 
 
 def file_system(folder: Path) -> str:
@@ -221,7 +246,8 @@ def file_system(folder: Path) -> str:
 def journaled(size: str, directory: Path) -> Iterator[Path]:
     """A folder on an ext4 with a journal, in a file that is mounted as one; that takes root.
 
-    The file is written once before, so that the file system below is not asked for new blocks meanwhile.
+    It is unmounted at the end, also where SIGTERM ends this process. The file is written once before, so that the file
+    system below is not asked for new blocks meanwhile.
 
     Args:
         size: Of the file system, as of ``dd``, such as ``"8G"``.
@@ -230,7 +256,7 @@ def journaled(size: str, directory: Path) -> Iterator[Path]:
     Raises:
         subprocess.CalledProcessError: It cannot be made or mounted.
     """
-    with tempfile.TemporaryDirectory(dir=directory) as below:
+    with _cleared_at_sigterm(), tempfile.TemporaryDirectory(dir=directory) as below:
         image, mounted = Path(below, "image"), Path(below, "mounted")
         mounted.mkdir()
         subprocess.run(
@@ -247,11 +273,13 @@ def journaled(size: str, directory: Path) -> Iterator[Path]:
             check=True,
         )
         subprocess.run(["mkfs.ext4", "-q", "-F", "-i", "4096", "-E", _MKFS_OPTIONS, image], check=True)
-        subprocess.run(["mount", "-o", "loop", image, mounted], check=True)
         try:
+            subprocess.run(["mount", "-o", "loop", image, mounted], check=True)
             yield mounted
         finally:
-            subprocess.run(["umount", mounted], check=True)
+            if mounted.is_mount() and subprocess.run(["umount", mounted], check=False).returncode:
+                # Somebody has a file open there still, as where this ends in the middle of a run.
+                subprocess.run(["umount", "--lazy", mounted], check=True)
 
 
 @contextmanager

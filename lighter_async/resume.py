@@ -13,7 +13,8 @@ import torch.distributed
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
-from lighter_async.errors import DuplicateNameError
+from lighter_async.data_set_fingerprint import fingerprint_of
+from lighter_async.errors import DuplicateNameError, shown
 from lighter_async.manifest import Loader, Manifest, read_manifest
 from lighter_async.manifest.adopt import lengths_of, number_name, stored
 from lighter_async.manifest.block import NAMES, Block
@@ -23,7 +24,7 @@ from lighter_async.manifest.reader import Series, is_superseded
 from lighter_async.manifest.records import Records
 from lighter_async.names import name_of
 from lighter_async.notices import warn
-from lighter_async.same import check_same, fingerprint_of
+from lighter_async.resume_checks import check_same
 from lighter_async.store import Readable, Store, source_of
 from lighter_async.targets.local import wait_until_free
 
@@ -68,10 +69,11 @@ def pending(
         DuplicateNameError: Two items have one name, under which a sample is stored.
         ValueError: There is no directory, or a URL in its place; `batch_size` is less than 1, or there are not as many
             names as samples.
-        TypeError: The data set has no items by index, or a directory is neither a path nor a target that stores below
-            one.
+        TypeError: The data set has no items by index, a directory is neither a path nor a target that stores below
+            one, or the arguments look swapped.
         TimeoutError: Helpers of a run that has died have been at work for ten minutes.
     """
+    _check_order(dataset, directories)
     if not directories:
         raise ValueError("pending() needs a directory to look at, or several")
     if batch_size is not None and batch_size < 1:
@@ -92,6 +94,23 @@ def pending(
         if not series:
             done[:] = False
     return PendingSampler(dataset, array("q", np.flatnonzero(~done).astype(np.int64).tobytes()), batch_size)
+
+
+def _check_order(dataset: Any, directories: Sequence[Any]) -> None:
+    """
+    Raises:
+        TypeError: A directory stands in the data set's place, or a data set or names in that of a directory.
+    """
+    order = "the order is pending(dataset, DIR, names=NAMES)"
+    # Of text and bytes there are items, too, and a data set of one's own may be a path besides.
+    if isinstance(dataset, (str, bytes)) or (
+        isinstance(dataset, (os.PathLike, Readable)) and not hasattr(dataset, "__getitem__")
+    ):
+        raise TypeError(f"pending() takes the data set first, not {shown(dataset)}; {order}")
+    for one in directories:
+        is_place = isinstance(one, (str, os.PathLike, Readable, type))  # of a target's class `source_of` tells more
+        if not is_place and (isinstance(one, Sized) or callable(one)):
+            raise TypeError(f"pending() takes paths and targets after the data set, not {shown(one)}; {order}")
 
 
 def _length_of(dataset: Any) -> int:

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -148,4 +149,6 @@ def _beside(tallies: Sequence[Tally]) -> str:
 
 
 if __name__ == "__main__":
+    # An exception, so that what was mounted is unmounted.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     sys.exit(main())

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lighter_async import BackgroundWriter, write_tensor
-from lighter_async.block import Block
+from lighter_async.plain_memory import Block
 from lighter_async.writers import pt_archive as archive
 from lighter_async.writers.pt_large import template_of_large
 from lighter_async.writers.tensor import _archives

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from harness import DEADLINE
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 PARTS = {
@@ -154,3 +156,30 @@ def test_a_part_by_itself_adds_to_a_file_that_a_page_can_be_made_of(tmp_path: Pa
     assert set(case["ways"]) == {"files, thread, rename", "TarShards, thread, rename", "tarfile"}
     subprocess.run([sys.executable, str(BENCHMARKS / "report.py"), str(file), str(page)], check=True, timeout=60)
     assert done.stdout.strip() in page.read_text().replace("![Files and shards](page/shards.png)\n\n", "")
+
+
+MOUNTING = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from measure import folder_in, journaled
+with journaled("16M", Path(sys.argv[2])) as mounted, folder_in(mounted) as folder, open(folder / "file", "wb") as file:
+    file.write(bytes(1000))
+    print("mounted", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_nothing_stays_mounted_where_a_benchmark_is_ended(tmp_path: Path, number: signal.Signals) -> None:
+    """In the middle of a run, with a file open there."""
+    command = [sys.executable, "-c", MOUNTING, str(BENCHMARKS), str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        if process.stdout.readline() != "mounted\n":
+            pytest.skip("mounting is not allowed")
+        assert str(tmp_path) in Path("/proc/mounts").read_text()
+        process.send_signal(number)
+        assert process.wait(DEADLINE) == 128 + number
+    assert str(tmp_path) not in Path("/proc/mounts").read_text()
+    assert list(tmp_path.iterdir()) == []

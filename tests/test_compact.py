@@ -8,10 +8,22 @@ import subprocess
 import threading
 
 import pytest
+import torch
 from killing import run_kills
 from test_shards import check_whole, encode_text, encode_upper, names_in, store, tar_names, tar_of, values_of
 
-from lighter_async import BackgroundWriter, LocalTarget, Origin, Run, TarShards, open_results, pending, read_manifest
+from lighter_async import (
+    ArrayTarget,
+    BackgroundWriter,
+    LocalTarget,
+    Origin,
+    Run,
+    TableTarget,
+    TarShards,
+    open_results,
+    pending,
+    read_manifest,
+)
 from lighter_async.cli import main
 from lighter_async.manifest.verify import verify
 from lighter_async.names import Numbers
@@ -451,6 +463,32 @@ def test_where_it_may_not_unpack_to(tmp_path, capsys):
         assert main(["unpack", str(shards), str(tmp_path / "busy")]) == 2
     assert "a writer is at work" in capsys.readouterr().err
     assert main(["unpack", str(tmp_path / "nothing"), str(tmp_path / "out")]) == 2
+
+
+def test_what_holds_no_shards_is_told_with_what_it_holds(tmp_path, capsys):
+    """Files and rows need no unpacking, and nothing is made of them."""
+
+    def told():
+        for command in (["compact"], ["unpack", str(tmp_path / "out")]):
+            assert main([command[0], str(folder), *command[1:]]) == 2
+            text = capsys.readouterr().err
+            assert f"{str(folder)!r} holds no tar shards, so there is nothing to {command[0]}" in text
+        assert not (tmp_path / "out").exists()
+        return text.split("; ")[-1].strip()
+
+    folder = tmp_path / "results"
+    folder.mkdir()
+    assert told() == "it has no manifest"
+    with BackgroundWriter("text", folder, backend="thread"):
+        pass
+    assert told() == "what is stored there is nothing"
+    store(folder, values_of(0, 1), target=LocalTarget(folder))
+    assert told() == "what is stored there is 2 files"
+    with BackgroundWriter(target=ArrayTarget(folder / "a.npy"), backend="thread") as writer:
+        writer.submit_batch(None, torch.ones(3), origin=Origin(range(3)))
+    with BackgroundWriter(target=TableTarget(folder / "a.csv"), backend="thread") as writer:
+        writer.submit("one", {"x": 1})
+    assert told() == "what is stored there is 2 files and 4 rows"
 
 
 def test_compacted_shards_are_listed(tmp_path):

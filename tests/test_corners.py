@@ -28,10 +28,10 @@ from lighter_async import (
 )
 from lighter_async.callback.stored_series import StoredSeries
 from lighter_async.cli import main
+from lighter_async.data_set_fingerprint import fingerprint_of
 from lighter_async.manifest.verify import drop, verify
 from lighter_async.names import Numbers
 from lighter_async.runs import begin_run
-from lighter_async.same import fingerprint_of
 from lighter_async.targets import local
 from lighter_async.workers import kept_in
 

@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lighter_async import BackgroundWriter, LighterAsyncError, Origin, pending, read_manifest
-from lighter_async.below import walk_below
 from lighter_async.cli import main
 from lighter_async.locks import alone, boot_id
 from lighter_async.manifest import reader
 from lighter_async.manifest.parsing import parse
 from lighter_async.manifest.verify import drop as drop_damaged
 from lighter_async.manifest.verify import verify
+from lighter_async.without_links import walk_below
 from lighter_async.workers.plain_values import from_plain, to_plain
 from lighter_async.workers.quarantine import NeedsTrustError, kept_in
 

@@ -14,6 +14,7 @@ from lighter_async import (
     BackgroundWriter,
     DuplicateNameError,
     FileWriter,
+    LocalTarget,
     Origin,
     ResumeError,
     Run,
@@ -211,6 +212,22 @@ def test_numbers_of_another_data_set_are_refused(tmp_path, resumes):
     assert files_in(tmp_path / "out") == {"0": "a", "1": "c", "2": "e"}
 
 
+def test_a_plain_loop_tells_by_its_config_that_numbers_are_of_another_data_set(tmp_path):
+    """It is refused before anything is stored; without, the numbers of the first data set count as stored."""
+
+    def store(items, **options):
+        with BackgroundWriter("text", tmp_path, resume=True, backend="thread", **options) as writer:
+            for index in pending(items, tmp_path):
+                writer.submit(index, items[index], origin=Origin([index]))
+        return files_in(tmp_path)
+
+    assert store(Items("ace"), run_config={"items": 3}) == {"0": "a", "1": "c", "2": "e"}
+    with pytest.raises(ResumeError, match=r"run_config=\{'items': 3\}, and this run has \{'items': 5\}"):
+        store(Items("abcde"), run_config={"items": 5})
+    assert files_in(tmp_path) == {"0": "a", "1": "c", "2": "e"}
+    assert store(Items("abcde")) == {"0": "a", "1": "c", "2": "e", "3": "d", "4": "e"}
+
+
 def test_numbers_of_a_data_set_in_another_state_are_warned_of(tmp_path):
     """Of one length, which may be chance."""
     predict(tmp_path / "out", Items("abc"), resume=True)
@@ -364,3 +381,39 @@ def test_a_loader_is_no_data_set(tmp_path):
     """Its length is that of its batches."""
     with pytest.raises(TypeError, match=r"the data set, not the DataLoader.*loader\.dataset"):
         pending(torch.utils.data.DataLoader(range(8), batch_size=4), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (lambda folder: (folder, range(8)), "takes the data set first, not a PosixPath"),
+        (lambda folder: (str(folder), ["a", "b"]), r"takes the data set first, not '/.*'"),
+        (lambda folder: (str(folder),), r"takes the data set first, not '/.*'"),
+        (lambda folder: (LocalTarget(folder), range(8)), "takes the data set first, not a LocalTarget"),
+        (lambda folder: (range(2), ["a", "b"]), "takes paths and targets after the data set, not a list"),
+        (lambda folder: (range(2), folder, "{}".format), "takes paths and targets .* not a builtin_function_or_method"),
+        (lambda folder: (["a", "b"], torch.ones(2)), r"takes paths .* the data set, not a Tensor of shape \(2,\)"),
+    ],
+    ids=["path", "text", "alone", "target", "names", "function", "data set"],
+)
+def test_swapped_arguments_of_pending_are_told_as_such(tmp_path, arguments, told):
+    """A directory in the data set's place, and a data set or names in a directory's; a target is a directory."""
+    with pytest.raises(TypeError, match=rf"{told}; the order is pending\(dataset, DIR, names=NAMES\)"):
+        pending(*arguments(tmp_path))
+    assert list(pending(["a", "b"], LocalTarget(tmp_path), names=["a", "b"])) == [0, 1]
+
+
+def test_a_data_set_may_be_a_path_besides(tmp_path):
+    """Only one without items stands in a directory's place."""
+
+    class Images:
+        def __fspath__(self):
+            return str(tmp_path)
+
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return index
+
+    assert list(pending(Images(), tmp_path)) == [0, 1]

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 import lighter_async
+from lighter_async import BackgroundWriter, TableTarget, open_results, read_manifest
 from lighter_async.cli import info, main
-from lighter_async.cli.info import EXTRAS, Found, lines_of
+from lighter_async.cli.info import Found, lines_of
 from lighter_async.errors import BackendUnavailableError
+from lighter_async.optional_packages import EXTRAS, how_to_install, not_installed
 from lighter_async.other_programs import CoresInUse
 
 if sys.version_info >= (3, 11):
@@ -33,6 +35,47 @@ def told(**changes):
     return lines_of(Found(**{**facts, **changes}))
 
 
+def test_every_hint_to_install_a_package_is_worded_in_one_place():
+    """Of this package's source alone; a Pillow that was built without WebP is there, and is to be replaced."""
+    package = Path(lighter_async.__file__).parent
+    with_hints = {path for path in package.rglob("*.py") if "pip install" in path.read_text()}
+    assert {path.relative_to(package).as_posix() for path in with_hints} == {"optional_packages.py", "writers/webp.py"}
+
+
+@pytest.mark.parametrize(
+    ("package", "command"),
+    [
+        ("pyarrow", "pip install 'lighter-async[parquet]'"),
+        ("lightning", "pip install 'lighter-async[lightning]'"),
+        ("bench", "pip install 'lighter-async[bench]'"),
+        ("pandas", "pip install pandas"),
+    ],
+)
+def test_a_package_is_installed_by_the_extra_that_has_it(package, command):
+    """What no extra has, and an extra, by its own name."""
+    assert not_installed("it needs that", package) == f"it needs that, which is not installed: {command}"
+
+
+@pytest.mark.parametrize("package", ["pandas", "pyarrow"])
+def test_reading_records_without_a_package_tells_how_to_get_it(package, tmp_path, monkeypatch, capsys):
+    """From Python and on the command line, in the same words."""
+    with BackgroundWriter("text", tmp_path / "out", backend="thread") as writer:
+        writer.submit("a", "x")
+    with BackgroundWriter(target=TableTarget(tmp_path / "t.csv"), backend="thread") as writer:
+        writer.submit("a", {"x": 1})
+    for name in (package, f"{package}.parquet"):
+        monkeypatch.setitem(sys.modules, name, None)
+    call = "to_pandas" if package == "pandas" else "to_arrow"
+    told = f"of {package}, which is not installed: {how_to_install(package)}"
+    for results in (read_manifest(tmp_path / "out"), open_results(tmp_path / "t.csv")):
+        with pytest.raises(ImportError, match=re.escape(told)):
+            getattr(results, call)()
+    if package == "pyarrow":
+        assert main(["manifest", str(tmp_path / "out"), "--output", str(tmp_path / "x.parquet")]) == 2
+        told = f"is written by pyarrow, which is not installed: {how_to_install('pyarrow')}\n"
+        assert capsys.readouterr().err.endswith(told)
+
+
 def test_versions_and_packages_are_told_with_the_way_to_those_that_are_not_there():
     """Either of Lightning's packages is enough."""
     lines = told()
@@ -41,7 +84,7 @@ def test_versions_and_packages_are_told_with_the_way_to_those_that_are_not_there
     assert lines[2] == "torch 2.13.0"
     assert "  lightning: lightning 2.6.6" in lines
     assert "  tiff: tifffile 2026.3.3" in lines
-    assert "  parquet: not installed (pip install 'lighter-async[parquet]')" in lines
+    assert "  parquet: not installed: pip install 'lighter-async[parquet]'" in lines
     assert "torch is not installed" in told(versions={})
 
 

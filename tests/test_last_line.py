@@ -12,7 +12,7 @@ from harness import Gate
 from lightning_models import both_packages, lightning_warnings, loader, make_hooks, make_model, make_trainer, predict
 from test_callback_targets import Rows
 
-from lighter_async import ArrayWriter, BackgroundWriter, FileWriter, WriteError, WriterStats, encoder
+from lighter_async import ArrayWriter, BackgroundWriter, FileWriter, WriteError, WriterStats, encoder, pending
 from lighter_async.callback.last_line import LastLine
 
 pytestmark = lightning_warnings
@@ -153,6 +153,22 @@ def test_what_was_stored_before_is_counted_by_itself(package, tmp_path, last_lin
     predict(package, outputs, skipping, logger=csv_logger(package, tmp_path / "two"))
     assert last_lines()[0].endswith("; 8 kept their earlier files")
     assert metrics_in(tmp_path / "two")["lighter_async/skipped"] == 8
+
+
+@both_packages
+def test_what_pending_leaves_out_had_been_stored_before_too(package, tmp_path, last_lines):
+    """The loop does not come by it, and in a finished job by nothing at all."""
+    numbers = torch.arange(8)
+    resuming = FileWriter(tmp_path / "out", "pred", "text", name_key="pred", resume=True)
+    for limit, line in (
+        (1, "wrote 4 samples .* at the end"),
+        (1.0, "wrote 4 samples .* at the end; 4 had been stored before"),
+        (1.0, "wrote 0 samples to .* at the end; 8 had been stored before"),
+    ):
+        missing = pending(numbers, tmp_path / "out", names=[f"n{number}" for number in range(8)])
+        data = torch.utils.data.DataLoader(numbers, batch_size=4, sampler=missing)
+        predict(package, outputs, resuming, data=data, limit_predict_batches=limit)
+        assert re.fullmatch(f"lighter_async: {line}", last_lines()[0])
 
 
 @encoder(suffix=".odd")

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import textwrap
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lighter_async import BackgroundWriter, Encoder, InvalidNameError, LocalTarget, PathTarget, Target, WriteError
@@ -433,9 +435,130 @@ def test_an_opening_that_fails_lets_go_of_its_lock(tmp_path, monkeypatch):
         patch.setattr(leftovers_module, "_temporary_files", fail)
         with pytest.raises(PermissionError):
             target.open()
-    assert files(tmp_path) == []
+    assert files(tmp_path) == [".lighter-async/0123456789ab.lock"]  # of the dead, of whom something may be left
     target.open()
     target.close()
+    assert files(tmp_path) == []
+
+
+@contextmanager
+def no_removing(beginning=".lighter-async-"):
+    """Temporary files can be neither named nor removed meanwhile, as in a folder that is immutable."""
+    with pytest.MonkeyPatch.context() as patch:
+        for call in ("unlink", "rename", "replace", "link"):
+            real = getattr(os, call)
+
+            def refuse(path, *arguments, real=real, **options):
+                name = os.path.basename(path)
+                if name.startswith(beginning) and name.endswith(".part"):
+                    raise PermissionError(errno.EPERM, "Operation not permitted")
+                return real(path, *arguments, **options)
+
+            patch.setattr(os, call, refuse)
+        yield
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one", "together"])
+def test_what_could_not_be_removed_is_removed_once_it_can_be(tmp_path, several):
+    """By the next writer, or by the one whose it is when it closes; whoever cannot either goes on without."""
+    target = LocalTarget(tmp_path)
+    target.open()
+    rows = np.zeros((2, 3), np.uint8)
+    with no_removing():
+        if several:
+            outcomes = target.put_small(["a", "b"], rows, lambda number: None)
+            assert all(isinstance(one, PermissionError) for one in outcomes)
+        else:
+            with pytest.raises(PermissionError):
+                target.put("a", parts(b"abc"))
+        left = [file for file in files(tmp_path) if file.endswith(".part")]
+        assert left
+        target.close()
+        assert len(files(tmp_path)) == len(left) + 1
+    later = LocalTarget(tmp_path)
+    later.open()
+    assert files(tmp_path) == [f".lighter-async/{later._token}.lock"]
+    with no_removing(), pytest.raises(PermissionError):
+        later.put("a", parts(b"abc"))
+    later.close()
+    assert files(tmp_path) == []
+
+
+@pytest.fixture
+def immutable(tmp_path):
+    """A folder, and the command that makes it immutable, which needs root and a file system that knows it."""
+    folder = tmp_path / "a"
+    folder.mkdir()
+    command = ["chattr", "+i", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no folder can be made immutable here")
+    subprocess.run(["chattr", "-i", str(folder)], check=True)
+    yield folder, command
+    subprocess.run(["chattr", "-i", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_a_folder_that_is_immutable_for_a_while_keeps_no_leftover_for_ever(immutable, tmp_path, backend):
+    """What lay there unfinished is removed by the next run that can, whoever has written it."""
+    folder, command = immutable
+
+    def encode(value):
+        if value == "immutable":
+            subprocess.run(command, check=True)
+        return value.encode()
+
+    options = {"backend": backend, "max_workers": 1, "resume": True, "durability": "fsync"}
+    with pytest.raises(WriteError, match="1 sample was not written"):
+        with BackgroundWriter(Encoder(encode, suffix=""), tmp_path, **options) as writer:
+            writer.submit_batch(["a/x", "y"], ["unfinished", "immutable"])
+    with BackgroundWriter(Encoder(encode, suffix=""), tmp_path, **options) as writer:
+        writer.submit("z", "while it is immutable")
+    assert len(list(folder.iterdir())) == 1
+    subprocess.run(["chattr", "-i", str(folder)], check=True)
+    with BackgroundWriter(Encoder(encode, suffix=""), tmp_path, **options) as writer:
+        writer.submit("a/x", "stored at last")
+    assert files(tmp_path) == ["a/x", "y", "z"]
+
+
+def test_a_leftover_that_cannot_be_removed_is_told_and_holds_no_run_up(tmp_path, capsys):
+    """The rest goes, and this one when it can."""
+    (tmp_path / ".lighter-async").mkdir()
+    for token in ("0123456789ab", "aaaaaaaaaaaa"):
+        (tmp_path / f".lighter-async/{token}.lock").touch()
+        (tmp_path / f".lighter-async-{token}-7-0.part").touch()
+    target = LocalTarget(tmp_path)
+    with no_removing(".lighter-async-0123456789ab"):
+        target.open()
+    assert not (tmp_path / ".lighter-async/aaaaaaaaaaaa.lock").exists()
+    told = capsys.readouterr().err
+    assert "temporary files that an earlier run has left" in told
+    assert "cannot be removed (PermissionError" in told
+    assert target.put("a", parts(b"abc"))
+    target.close()
+    assert files(tmp_path) == ["a"]
+
+
+def test_clearing_up_that_is_interrupted_is_gone_on_with_later(tmp_path, monkeypatch, open_target):
+    """As by Ctrl-C, where there are many: what is left is still known to be nobody's."""
+    (tmp_path / ".lighter-async").mkdir()
+    (tmp_path / ".lighter-async/0123456789ab.lock").touch()
+    for number in range(3):
+        (tmp_path / f".lighter-async-0123456789ab-7-{number}.part").touch()
+    real, removed = leftovers_module.remove_below, []
+
+    def interrupted(root, file, **options):
+        if removed:
+            raise KeyboardInterrupt
+        removed.append(file)
+        real(root, file, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(leftovers_module, "remove_below", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            LocalTarget(tmp_path).open()
+    open_target(tmp_path).close()
     assert files(tmp_path) == []
 
 

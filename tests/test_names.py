@@ -159,6 +159,14 @@ def test_there_is_one_name_per_sample(tmp_path):
         for name in (None, ["a"], {"a": 1}, object(), 1j):
             with pytest.raises(TypeError, match="a name is a text, a number, a path or a scalar tensor"):
                 writer.submit(name, 3.0)
+        for flag in (True, False, np.True_, np.array(False), torch.tensor(True)):
+            with pytest.raises(TypeError, match=rf"sample is {bool(flag)}, which is no name; write str\(name\)"):
+                writer.submit(flag, 3.0)
+        for flags in ([1, True], np.array([True, False]), torch.tensor([True, False])):
+            with pytest.raises(TypeError, match="the name of a sample is True, which is no name"):
+                writer.submit_batch(flags, [3.0, 4.0])
+            with pytest.raises(TypeError, match=r"name \d of the batch, under name_key 'id', is True, which is no"):
+                names_of(flags, "id")
         with pytest.raises(ValueError, match="Length mismatch: 2 samples and 1 names"):
             writer.submit_batch(["a"], ["x", "y"])
         with pytest.raises(InvalidNameError):
@@ -175,6 +183,9 @@ NAMED = [
     (Path("a/b"), "a/b"),
     (PureWindowsPath("a\\b"), "a/b"),
     (b"a/b", "a/b"),
+    (b"a-\xff", "a-\udcff"),  # as os.listdir(b".") gives it
+    (np.bytes_(b"a"), "a"),
+    (np.array(b"a"), "a"),
     (np.str_("a"), "a"),
     (np.int64(7), "7"),
     (np.uint8(7), "7"),
@@ -189,7 +200,7 @@ NAMED = [
 
 @pytest.mark.parametrize(("given", "name"), NAMED, ids=str)
 def test_numbers_and_paths_are_names(tmp_path, given, name):
-    """As their texts, with `/` between folders: in the service, in asyncio, and of a callback; also in batches."""
+    """As their texts, with `/` between folders: in the service, in asyncio, of a callback, in batches; also to read."""
     with BackgroundWriter("json", tmp_path / "one", backend="thread") as writer:
         writer.submit(given, 1)
         writer.submit_batch([f"{name}-other", f"{name}-more"], [1, 1])
@@ -206,7 +217,11 @@ def test_numbers_and_paths_are_names(tmp_path, given, name):
     assert read_manifest(tmp_path / "one").names() == {name, f"{name}-other", f"{name}-more"}
     for folder in ("batch", "async", "async batch"):
         assert read_manifest(tmp_path / folder).names() == {name}
-        assert list(open_results(tmp_path / folder)) == [name]
+        results = open_results(tmp_path / folder)
+        assert list(results) == [name]
+        assert (results[given], results.get(given), results.read_bytes(given)) == (1, 1, b"1")
+        assert results.record(given).name == name
+        assert given in results
     assert names_of([given], "id") == [name]
     assert list(pending(range(1), tmp_path / "batch", names=[given])) == []
 
@@ -217,6 +232,7 @@ def test_numbers_and_paths_are_names(tmp_path, given, name):
         (torch.tensor([7, 8]), ["7", "8"]),
         (np.array([7, 8]), ["7", "8"]),
         (np.array(["a", "b"]), ["a", "b"]),
+        (np.array([b"a", b"b"]), ["a", "b"]),
         (np.array([Path("a"), 8], object), ["a", "8"]),
         ((7, Path("a")), ["7", "a"]),
         ([torch.tensor(7), "a"], ["7", "a"]),

@@ -14,11 +14,11 @@ import pytest
 from harness import results
 
 from lighter_async import BackgroundWriter, FileWriter, LocalTarget, pending, read_manifest
-from lighter_async import files as files_module
-from lighter_async.files import local_path, sync_folder
+from lighter_async import whole_files as files_module
 from lighter_async.locks import Owner, RunLock, alone_in, is_held, owner_of, this_process
 from lighter_async.locks import owner as owner_module
 from lighter_async.targets import file_lanes as lanes
+from lighter_async.whole_files import local_path, sync_folder
 
 # What a preloaded library makes of the C library's calls: each fails as the environment says.
 LIBRARY = r"""

@@ -14,7 +14,7 @@ from PIL import Image
 from skimage import data
 
 from lighter_async import BackgroundWriter, WriteError, write_image_2d, write_image_3d
-from lighter_async.block import Block
+from lighter_async.plain_memory import Block
 from lighter_async.writers.filters import filter_rows
 from lighter_async.writers.image import _encode_block_2d, _encode_block_3d, encode_image_2d
 from lighter_async.writers.pixels import pixels_of_block, to_pixels

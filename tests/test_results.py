@@ -215,12 +215,30 @@ def test_results_are_a_mapping_in_the_order_of_the_data_set(tmp_path):
         results["case.1.txt"]
     with pytest.raises(KeyError, match=r"'no' is not stored by writer 'text' in .*; 3 are, such as 'case.1', 'case.2'"):
         results["no"]
-    with pytest.raises(KeyError, match=r"names are texts, not 7; results.at\(INDEX\)"):
+    with pytest.raises(KeyError, match=r"'7' is not stored by writer 'text' in .*; results.at\(INDEX\) looks up"):
         results[7]
+    with pytest.raises(KeyError, match="the name of a sample is NoneType: None; a name is a text, a number, a path"):
+        results[None]
+    with pytest.raises(KeyError, match="the name of a sample is True, which is no name"):
+        results[True]
     with pytest.raises(KeyError, match="index 3 of loader 0 is not stored; 3 indices from 1 to 7 are"):
         results.at(3)
     with pytest.raises(KeyError, match="no sample of loader 1 is stored, but of 0"):
         results.at(1, loader=1)
+
+
+def test_a_number_is_a_name_and_at_takes_an_index(tmp_path):
+    """They differ where samples have names of their own, in files and in the rows of an array."""
+    store(tmp_path / "files", {"1": "of index 0", "0": "of index 1"}, "text", indices=[0, 1])
+    results = open_results(tmp_path / "files")
+    assert (results[1], results.at(1)) == ("of index 0", "of index 1")
+    array = tmp_path / "a.npy"
+    with BackgroundWriter(target=ArrayTarget(array), backend="thread") as writer:
+        writer.submit_batch([20, 30], np.float32([2, 3]), origin=Origin([0, 1]))
+        writer.submit_batch(None, np.float32([4]), origin=Origin([2]))
+    results = open_results(array)
+    assert (float(results[30]), float(results.at(1)), float(results[2])) == (3, 3, 4)
+    assert 1 not in results
 
 
 def test_without_indices_there_are_names_alone(tmp_path):

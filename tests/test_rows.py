@@ -17,9 +17,9 @@ from lighter_async import (
     open_results,
     read_manifest,
 )
-from lighter_async.block import EncodedRows
 from lighter_async.manifest import ManifestLog
 from lighter_async.manifest.verify import verify
+from lighter_async.plain_memory import EncodedRows
 from lighter_async.targets.file_lanes import FileLane
 from lighter_async.targets.shards.lane import ShardLane
 from lighter_async.testing.base import opened

@@ -22,10 +22,10 @@ from lighter_async import (
     pending,
     read_manifest,
 )
-from lighter_async.block import EncodedRows
 from lighter_async.manifest import ManifestLog
 from lighter_async.manifest.verify import verify
 from lighter_async.names import Numbers
+from lighter_async.plain_memory import EncodedRows
 from lighter_async.targets import RowItems, RowPart
 from lighter_async.targets.file_lanes import FileLane, SyncedLane
 from lighter_async.targets.shards.lane import ShardLane

@@ -181,7 +181,7 @@ def test_each_sample_of_a_batch_has_its_own_extremes(tmp_path):
 )
 def test_tensors_and_blocks_and_accelerators_agree(values, dtype, scale, mode):
     """To the last pixel, and with the formula that stands in the documentation."""
-    from lighter_async.block import Block
+    from lighter_async.plain_memory import Block
     from lighter_async.writers.pixels import pixels_of_block
 
     image = row(*values, dtype=dtype)

@@ -22,8 +22,8 @@ from lighter_async import (
 )
 from lighter_async.manifest import ManifestLog
 from lighter_async.manifest.verify import drop, verify
-from lighter_async.session import Session
 from lighter_async.store import DirectoryStore
+from lighter_async.target_and_record import Session
 from lighter_async.types import Batch, Unit
 from lighter_async.workers.worker_job import Job
 from lighter_async.workers.writing import fail_unit

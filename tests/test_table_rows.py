@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from lighter_async import BackgroundWriter, Origin, TableTarget, open_results
-from lighter_async.block import Rows
 from lighter_async.manifest.keys import key_in_series, keys_in_series
+from lighter_async.plain_memory import Rows
 from lighter_async.table_row import DTYPES, decode_row, layout_of, pack, pack_row, packed_array, packed_room
 from lighter_async.tables import Column, reading
 from lighter_async.tables.numbers import texts_of

@@ -797,7 +797,7 @@ def test_rows_are_no_files_that_can_be_unpacked(tmp_path, capsys):
     stored = tmp_path / "stored"
     write(TableTarget(stored / "t.csv"), {"x": [1, 2]}, ["a", "b"])
     assert main(["unpack", str(stored), str(tmp_path / "out")]) == 2
-    assert "nothing that is asked for counts in the shards" in capsys.readouterr().err
+    assert "no tar shards, so there is nothing to unpack; what is stored there is 2 rows\n" in capsys.readouterr().err
     assert main(["compact", str(stored)]) == 2
     with BackgroundWriter("text", target=TarShards(stored)) as writer:
         writer.submit_batch(["a", "c"], ["A", "C"])

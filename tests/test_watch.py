@@ -64,7 +64,50 @@ def test_where_no_run_is_at_work_the_last_one_is_shown_once(tmp_path):
     for number in range(2):
         with BackgroundWriter("text", tmp_path, resume=True, backend="thread") as writer:
             writer.submit(f"name {number}", "x")
-    assert watched_lines(tmp_path) == ["run 2, not at work; 1 sample, 0.0 MB; 0 failed; last name 1"]
+    assert watched_lines(tmp_path) == [
+        "run 2, not at work; 1 sample, 0.0 MB; with earlier runs 2 samples, 0.0 MB; 0 failed; last name 1"
+    ]
+
+
+def test_a_run_that_goes_on_shows_what_is_stored_with_the_runs_before_it(tmp_path):
+    """Also where nothing was left to do; names are its own, and what a run that began anew replaces counts no more."""
+    runs = [("a", 400_000, False), ("b", 1_000_000, False), ("c", 500_000, True), (None, 0, True)]
+    for name, size, resume in runs:
+        with BackgroundWriter("text", tmp_path, resume=resume, if_exists="overwrite", backend="thread") as writer:
+            if name is not None:
+                writer.submit_batch([name, f"{name}2"], ["x" * size] * 2)
+    assert watched_lines(tmp_path) == [
+        "run 4, not at work; 0 samples, 0.0 MB; with earlier runs 4 samples, 3.0 MB; 0 failed"
+    ]
+    watched = Watched(tmp_path, clock=clock)
+    watched.look()
+    text = drawn(watched)
+    assert "0 samples, 0.0 MB; with earlier runs 4 samples, 3.0 MB" in text
+    assert "last" not in text
+    with BackgroundWriter("text", tmp_path, if_exists="overwrite", backend="thread") as writer:
+        writer.submit("d", "x")
+    assert watched_lines(tmp_path) == ["run 5, not at work; 1 sample, 0.0 MB; 0 failed; last d"]
+
+
+def test_the_last_names_are_those_of_the_runs_that_are_shown(tmp_path, monkeypatch):
+    """In the order in which they were recorded, whichever of the runs that are at work has done so."""
+    monkeypatch.setattr("lighter_async.manifest.log.time", clock)
+    with BackgroundWriter("text", tmp_path, backend="thread") as before:
+        before.submit("before", "x")
+    with (
+        BackgroundWriter("text", tmp_path, resume=True, backend="thread") as one,
+        BackgroundWriter("text", tmp_path, resume=True, backend="thread") as other,
+    ):
+        watched = Watched(tmp_path, clock=clock)
+        for number in range(7):
+            writer = one if number % 3 else other
+            writer.submit(number, "x")
+            writer.flush()
+            if number == 1:
+                watched.look()
+                assert watched.names() == ["0", "1"]
+        watched.look()
+        assert watched.names() == ["2", "3", "4", "5", "6"]
 
 
 def test_failures_are_counted_as_they_come(tmp_path):

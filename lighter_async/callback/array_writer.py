@@ -82,25 +82,23 @@ class ArrayWriter(FileWriter):
         return self.options.if_exists is None and not self.options.resume
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
-        """Start the workers, now that Lightning knows how many rows there will be."""
+        """Begin the array, now that Lightning knows how many rows there will be."""
         if self._writer is not None and self._outputs is not None and self._run is not None:
             lengths = [length_of(dataset) for dataset in self._outputs.datasets]
             known: list[int] = [length for length in lengths if length is not None]
             if len(known) == len(lengths) and any(known):
                 self._rows = known
                 self._writer = self._background_writer(local_ranks=self._local_ranks, run=self._run)
-            self._writer._start_replacing()
         super().on_predict_start(trainer, pl_module)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Close the writer."""
-        if self._writer is not None and stage == "predict":
-            self._writer._start_replacing()  # where nothing was left to do, which may be all but the array's name
         super().teardown(trainer, pl_module, stage)
         self._rows = self._run = None
 
-    def _start(self) -> None:
-        return
+    @property
+    def _starts_with_batches(self) -> bool:
+        return True  # only then the number of rows is known
 
     def _background_writer(self, *, local_ranks: int, run: Run) -> BackgroundWriter:
         self._local_ranks, self._run = local_ranks, run

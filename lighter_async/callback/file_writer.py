@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lighter_async.callback.base_writer import BaseWriter
+from lighter_async.callback.collected_predictions import warn_if_collected
 from lighter_async.callback.dataset_indices import length_of
 from lighter_async.callback.interruption import attached_to, interruptible
 from lighter_async.callback.last_line import LastLine
 from lighter_async.callback.names_and_samples import OutputReader
 from lighter_async.callback.progress import Progress, progress_of
+from lighter_async.callback.resumed import Resumed
 from lighter_async.callback.sigterm import Termination
-from lighter_async.callback.stored_samples import StoredSamples
 from lighter_async.callback.target_of_ranks import agree_on, path_of, target_of_rank
 from lighter_async.configs import PathLike, plain
+from lighter_async.data_set_fingerprint import fingerprint_of
 from lighter_async.limits import default_workers
 from lighter_async.manifest.line import Loader
-from lighter_async.notices import notify, warn
+from lighter_async.notices import notify
 from lighter_async.options import CallbackOptions, Options, RowOptions, as_attributes, documented
 from lighter_async.replacing import WAY_OUT
-from lighter_async.same import fingerprint_of
 from lighter_async.service import BackgroundWriter
-from lighter_async.session import stored_as
-from lighter_async.store import UNSEALED, OneObject, source_of
+from lighter_async.store import UNSEALED, OneObject
 from lighter_async.targets import Target, arrays_target, directory_of, tables_target
-from lighter_async.targets.local import wait_until_free
 from lighter_async.types import Run, WriterStats
 from lighter_async.writers import resolve_writer
 
@@ -115,8 +114,7 @@ class FileWriter(BaseWriter):
         self._stats: WriterStats | None = None
         self._last_line: LastLine | None = None
         self._outputs: OutputReader | None = None
-        self._stored: StoredSamples | None = None
-        self._has_reported = False  # how much was stored before
+        self._resumed: Resumed | None = None
         self._termination: Termination | None = None
         # Nothing exists before setup, so that the callback can be pickled; but wrong arguments are refused now.
         self._background_writer(local_ranks=1, run=Run())
@@ -183,7 +181,7 @@ class FileWriter(BaseWriter):
         return self._stats
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Prepare the directory and start the workers.
+        """Prepare the directory and start the workers; those of a run that resumes start once there are batches.
 
         Raises:
             NotADirectoryError: There is a file where the directory should be.
@@ -212,16 +210,9 @@ class FileWriter(BaseWriter):
         if self.options.resume:
             # A rank may have nothing left to do, which Lightning refuses unless the model allows it.
             pl_module.allow_zero_length_dataloader_with_multiple_devices = True
-            # Before the workers start, since their lines do not belong to an earlier run.
-            wait_until_free(self.path)
-            below = directory_of(self._writer.target)
-            assert below is not None  # else there were no records to resume from
-            outputs = stored_as(self._writer.writer, below.run.key)
-            stored = StoredSamples(source_of(below), outputs, named=self._is_named)
-            if trainer.is_global_zero:
-                stored.adopt()
-            self._stored = stored
-            self._has_reported = False
+            self._resumed = Resumed(
+                self._writer, place=self._place, named=self._is_named, is_first_rank=trainer.is_global_zero
+            )
         self._outputs = OutputReader(
             trainer,
             self.value_key,
@@ -229,19 +220,23 @@ class FileWriter(BaseWriter):
             rank=run.rank,
             world_size=run.world_size,
             by_index_only=self.options.resume,
-            stored=self._stored,
+            stored=None if self._resumed is None else self._resumed.samples,
             who=type(self).__name__,
             shares_single_values=self._shares_single_values,
         )
         self._last_line = LastLine(self._writer.target.location)
-        self._start()
+        if not self._starts_with_batches:
+            self._writer._start_replacing()
 
-    def _start(self) -> None:
-        assert self._writer is not None
-        self._writer._start_replacing()
+    @property
+    def _starts_with_batches(self) -> bool:
+        """Whether workers start only when Lightning has batches, of which a run that resumes may have none left."""
+        return self.options.resume
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
-        """Show the queues of all `FileWriter`s of the trainer beside its progress bar."""
+        """Start the workers, and show the queues of all `FileWriter`s of the trainer beside its progress bar."""
+        if self._starts_with_batches and self._writer is not None:
+            self._writer._start_replacing()
         together = [callback for callback in trainer.callbacks if isinstance(callback, FileWriter)]
         first = bool(together) and together[0] is self
         graces = [one.sigterm_grace for one in together if one.sigterm_grace is not None]
@@ -254,8 +249,8 @@ class FileWriter(BaseWriter):
         self._progress = progress_of(trainer, writers if first else [])
         self._record_data_sets(trainer)
         # Not in setup, since another FileWriter's setup may still set it.
-        if first and all(callback.return_predictions is None for callback in together):
-            self._warn_of_collected_predictions(trainer)
+        if first and not self._warned and all(callback.return_predictions is None for callback in together):
+            self._warned = warn_if_collected(trainer, type(self).__name__)
 
     def _record_data_sets(self, trainer: Any) -> None:
         """Record the data sets of this run, once Lightning knows them, and refuse to resume with other ones.
@@ -266,21 +261,18 @@ class FileWriter(BaseWriter):
         if self._outputs is None or self._writer is None:
             return
         datasets = self._outputs.datasets
-        if self._stored is not None:
-            self._stored.check(datasets)
-            self._report_stored(trainer, self._stored, datasets)
+        if self._resumed is not None:
+            self._resumed.samples.check(datasets)
+            self._tell_stored(self._resumed)
         if self.options.manifest and trainer.is_global_zero and self._path is not None:
             self._writer._describe(
                 [Loader(length_of(dataset), fingerprint_of(dataset)) for dataset in datasets],
                 named=self._is_named,
             )
 
-    def _report_stored(self, trainer: Any, stored: StoredSamples, datasets: Sequence[Any]) -> None:
-        self._has_reported = True
-        if trainer.is_global_zero:
-            lengths = [length_of(dataset) for dataset in datasets]
-            total = "" if None in lengths else f" of {sum(length or 0 for length in lengths):,}"
-            notify(f"resuming: {len(stored):,}{total} are stored in {os.fspath(self._place)!r}")
+    def _tell_stored(self, resumed: Resumed) -> None:
+        if self._outputs is not None and self._last_line is not None:
+            self._last_line.stored_before = resumed.tell(self._outputs.datasets)
 
     def on_predict_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -334,13 +326,13 @@ class FileWriter(BaseWriter):
         """Close the writer."""
         super().teardown(trainer, pl_module, stage)
         if self._writer is not None and stage == "predict":
-            if self._stored is not None and self._outputs is not None and not self._has_reported:
-                # Nothing was left to do, so on_predict_start was not called.
-                self._report_stored(trainer, self._stored, self._outputs.datasets)
+            if self._resumed is not None:
+                self._tell_stored(self._resumed)  # where nothing was left to do, on_predict_start was not called
             assert self._last_line is not None
             failure: BaseException | None = None
             try:
                 with self._last_line.waiting():
+                    self._writer._start_replacing(has_work=False)  # what earlier runs have not finished may be left
                     self._writer.close()
             except BaseException as error:
                 failure = error
@@ -391,7 +383,7 @@ class FileWriter(BaseWriter):
     def _forget(self, *, ends: bool) -> None:
         self._forget_writer()
         self._progress = None
-        self._stored = self._outputs = None
+        self._resumed = self._outputs = None
         if self._termination is not None:
             termination, self._termination = self._termination, None
             termination.uninstall(ends=ends)
@@ -431,14 +423,3 @@ class FileWriter(BaseWriter):
         if self._target is None:
             return BackgroundWriter(writer, self.path, run=run, **given)
         return BackgroundWriter(writer, target_of_rank(self._target, run, self._path), **given)
-
-    def _warn_of_collected_predictions(self, trainer: Any) -> None:
-        if self._warned or not trainer.predict_loop.return_predictions or not trainer.is_global_zero:
-            return
-        self._warned = True
-        who = type(self).__name__
-        warn(
-            "Lightning also collects all predictions in memory, because return_predictions is not False; "
-            f"trainer.predict(..., return_predictions=False) or {who}(return_predictions=False) stops that, "
-            f"and {who}(return_predictions=True) says that it is meant"
-        )

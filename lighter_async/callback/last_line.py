@@ -26,11 +26,13 @@ class LastLine:
 
     Attributes:
         location: Where its samples are stored.
-        left_out: Samples that earlier runs had stored, of those that the loop has come by.
+        stored_before: Samples that were stored when the run began to resume, by whatever rank.
+        left_out: Samples that were stored, of those that the loop has come by.
         end_seconds: How long the loop's end has waited until all was stored.
     """
 
     location: str
+    stored_before: int = 0
     left_out: int = 0
     end_seconds: float = 0.0
 
@@ -52,7 +54,7 @@ class LastLine:
         others = [
             f"; {count:,} {what}"
             for count, what in (
-                (self.left_out, "had been stored before"),
+                (self.stored_before, "had been stored before"),
                 (stats.skipped, "kept their earlier files"),
                 (stats.failed, "failed"),
                 (stats.dropped, "were dropped"),

@@ -10,6 +10,8 @@ import importlib
 import importlib.util
 from typing import Any
 
+from lighter_async.optional_packages import how_to_install
+
 __all__ = ["LightningCallback"]
 
 _PACKAGES = ("pytorch_lightning", "lightning.pytorch")
@@ -27,7 +29,7 @@ def _callbacks() -> tuple[type[Any], ...]:
     if not found:
         raise ImportError(
             "lighter_async.FileWriter and BaseWriter are PyTorch Lightning callbacks, and neither pytorch_lightning "
-            "nor lightning is installed: pip install 'lighter-async[lightning]'; without Lightning use BackgroundWriter"
+            f"nor lightning is installed: {how_to_install('lightning')}; without Lightning use BackgroundWriter"
         )
     return tuple(found)
 

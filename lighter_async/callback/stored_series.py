@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lighter_async.callback.dataset_indices import length_of
+from lighter_async.data_set_fingerprint import fingerprint_of
 from lighter_async.errors import DuplicateNameError
 from lighter_async.manifest import Loader, Manifest, ManifestLog, read_manifest
 from lighter_async.manifest.adopt import adoptable, with_unrecorded
@@ -16,7 +17,7 @@ from lighter_async.manifest.records import Records
 from lighter_async.names import with_suffix
 from lighter_async.notices import warn
 from lighter_async.options import whole_number
-from lighter_async.same import check_same, fingerprint_of
+from lighter_async.resume_checks import check_same
 from lighter_async.store import Source, source_of
 from lighter_async.types import Origin, Run
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 
+from lighter_async.optional_packages import how_to_install
+
 __all__ = ["needs"]
 
 
@@ -21,4 +23,4 @@ def needs(extra: str, packages: Sequence[Mapping[str, str]]) -> str | None:
     if not missing:
         return None
     verb = "is" if len(missing) == 1 else "are"
-    return f"needs {' and '.join(missing)}, which {verb} not installed: pip install 'lighter-async[{extra}]'"
+    return f"needs {' and '.join(missing)}, which {verb} not installed: {how_to_install(extra)}"

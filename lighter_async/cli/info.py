@@ -16,22 +16,13 @@ from lighter_async.cli.words import printable
 from lighter_async.cpu_quota import own_cpu_quota
 from lighter_async.errors import BackendUnavailableError, LighterAsyncError, describe
 from lighter_async.limits import allowed_cores, default_queue_bytes, default_workers, usable_cores
+from lighter_async.optional_packages import EXTRAS, how_to_install
 from lighter_async.other_programs import CoresInUse, in_use, look
 from lighter_async.service import BackgroundWriter
 from lighter_async.workers import Choice, choose_backend, choose_by_cores
 from lighter_async.writers import write_text
 
-__all__ = ["EXTRAS", "Found", "find", "lines_of", "run_info"]
-
-EXTRAS = {
-    "lightning": ("pytorch-lightning", "lightning"),
-    "parquet": ("pyarrow",),
-    "tiff": ("tifffile",),
-    "zarr": ("zarr",),
-    "bench": ("matplotlib",),
-    "demo": ("scikit-image",),
-}
-"""The packages that each extra of this package is for, the one that it installs first; one of them is enough."""
+__all__ = ["Found", "find", "lines_of", "run_info"]
 
 _SECONDS_TO_LOOK = 0.5
 
@@ -127,7 +118,7 @@ def _version(package: str) -> str | None:
 
 def _installed(extra: str, group: tuple[str, ...], versions: Mapping[str, str]) -> str:
     there = [f"{package} {versions[package]}" for package in group if package in versions]
-    return ", ".join(there) or f"not installed (pip install 'lighter-async[{extra}]')"
+    return ", ".join(there) or f"not installed: {how_to_install(extra)}"
 
 
 def _cores(found: Found) -> str:

@@ -14,6 +14,7 @@ from lighter_async.cli.words import refuse
 from lighter_async.errors import LighterAsyncError
 from lighter_async.manifest import Manifest, Record, read_manifest
 from lighter_async.manifest.verify import why_empty
+from lighter_async.optional_packages import optional
 
 __all__ = ["run_manifest"]
 
@@ -42,7 +43,8 @@ def run_manifest(directory: Path, output: Path | None) -> int:
         if output is None:
             _write_lines(manifest, sys.stdout)
         elif output.suffix == ".parquet":
-            import pyarrow.parquet
+            with optional("a .parquet file is written by pyarrow", "pyarrow"):
+                import pyarrow.parquet
 
             pyarrow.parquet.write_table(manifest.to_arrow(), output)
         elif output.suffix == ".csv":
@@ -54,11 +56,9 @@ def run_manifest(directory: Path, output: Path | None) -> int:
         else:
             with open(output, "w") as file:
                 _write_lines(manifest, file)
-    except ImportError:
-        return refuse("Parquet needs pyarrow: pip install pyarrow")
     except UnicodeEncodeError as error:
         return refuse(f"a name that is not UTF-8 cannot be written to {str(output)!r} ({error}); choose .jsonl")
-    except (LighterAsyncError, OSError) as error:
+    except (LighterAsyncError, OSError, ImportError) as error:
         return refuse(str(error))
     return 0
 

@@ -43,7 +43,7 @@ _DTYPES = ("bfloat16", "bool", "float16", "float32", "float64", "int16", "int32"
 def _directory(text: str) -> Path:
     """A directory that was named on the command line."""
     try:
-        from lighter_async.files import local_path  # not above, since it needs numpy, and --help does not
+        from lighter_async.whole_files import local_path  # not above, since it needs numpy, and --help does not
 
         return local_path(text)
     except ValueError as error:
@@ -392,7 +392,7 @@ def _add_unpack(commands: argparse._SubParsersAction[OptionParser]) -> None:
         help="make files of the samples of tar shards",
         description="Store the samples of tar shards as a file each, with records, as if they had been written so. Run "
         "again, it goes on with what is missing. The exit status is 0 if all are there, 1 if some are damaged or "
-        "cannot be stored, 2 if nothing was tried.",
+        "cannot be stored, 2 if nothing was tried, as where there are no shards.",
     )
     unpack.add_argument("directory", type=_directory, metavar="DIR", help="where the shards are")
     unpack.add_argument("out", type=_directory, metavar="OUT", help="where the files go; it must not lie in DIR")

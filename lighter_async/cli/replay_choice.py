@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from lighter_async.cli.replay_writers import object_of, series_of
 from lighter_async.manifest import Manifest, Record
 from lighter_async.names import with_suffix
-from lighter_async.session import stored_as
 from lighter_async.store import Store
+from lighter_async.target_and_record import stored_as
 from lighter_async.workers import Kept
 from lighter_async.writers import resolve_writer
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from lighter_async.cli.words import counted, printable, refuse
 from lighter_async.errors import LighterAsyncError
-from lighter_async.files import publish
 from lighter_async.report import facts_of, page_of
+from lighter_async.whole_files import publish
 
 __all__ = ["run_report"]
 

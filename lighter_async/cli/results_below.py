@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lighter_async.below import walk_below
 from lighter_async.errors import LighterAsyncError
 from lighter_async.manifest.reader import manifest_files
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.store import source_of
+from lighter_async.without_links import walk_below
 
 __all__ = ["Chosen", "choose", "results_below"]
 

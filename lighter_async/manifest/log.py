@@ -11,7 +11,6 @@ from functools import partial
 from threading import Lock
 from time import time
 
-from lighter_async.files import sync_folder
 from lighter_async.forks import Descriptors
 from lighter_async.interrupts import run_handlers
 from lighter_async.locks import alone_in, boot_id, unlink_from_copies, warn_of
@@ -29,6 +28,7 @@ from lighter_async.positioned import read_from, sync_data
 from lighter_async.runs import Begun, begin_run
 from lighter_async.store import Store, source_of
 from lighter_async.types import Durability, Origin, Run
+from lighter_async.whole_files import sync_folder
 
 __all__ = ["ManifestLog", "manifest_name"]
 

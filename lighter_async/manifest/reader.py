@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from lighter_async.errors import LighterAsyncError
-from lighter_async.files import local_path
 from lighter_async.manifest.columns import Columns, records_in
 from lighter_async.manifest.entry import (
     Dropped,
@@ -30,7 +29,9 @@ from lighter_async.manifest.line import Samples
 from lighter_async.manifest.parsing import encoded_text, parse
 from lighter_async.manifest.records import Records
 from lighter_async.names import RESERVED_PREFIX
+from lighter_async.optional_packages import optional
 from lighter_async.store import Readable, source_of
+from lighter_async.whole_files import local_path
 
 __all__ = [
     "LONGEST_LINE",
@@ -135,7 +136,8 @@ class Manifest:
         Raises:
             ImportError: pandas is not installed.
         """
-        import pandas
+        with optional("a DataFrame is one of pandas", "pandas"):
+            import pandas
 
         return pandas.DataFrame(self.records.columns())
 
@@ -145,7 +147,8 @@ class Manifest:
         Raises:
             ImportError: pyarrow is not installed.
         """
-        import pyarrow
+        with optional("a Table is one of pyarrow", "pyarrow"):
+            import pyarrow
 
         schema = pyarrow.schema(
             [

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from time import time
 from typing import BinaryIO
 
-from lighter_async.files import name_part, remove, write_part
 from lighter_async.locks import alone_in
 from lighter_async.manifest.columns import record_lines, records_in
 from lighter_async.manifest.entry import Record, place_of
@@ -16,6 +15,7 @@ from lighter_async.manifest.parsing import parse, parse_samples
 from lighter_async.manifest.reader import lines_of
 from lighter_async.manifest.run_lines import dropped_lines
 from lighter_async.store import Store
+from lighter_async.whole_files import name_part, remove, write_part
 
 __all__ = ["count_lost", "lines_that_take_back", "restore"]
 

@@ -31,8 +31,9 @@ RESERVED_PREFIX = ".lighter-async"
 TABLES_FOLDER = f"{RESERVED_PREFIX}/tables/"
 """What the paths of the files begin with in which the rows of tables lie; a folder for each table."""
 
-Name: TypeAlias = "str | os.PathLike[str] | SupportsIndex"
-"""What a sample may be called: a text, a path, or a whole number, also as a scalar of numpy or torch."""
+Name: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes] | SupportsIndex"
+"""What a sample may be called: a text, a path (also in bytes, as `os` takes it), or a whole number, also as a scalar of
+numpy or torch; no bool."""
 
 # Folders that have to be looked at one by one.
 _HARD_FOLDER = re.compile(r"//|/\.|/\0|\0/")
@@ -44,7 +45,7 @@ _WINDOWS_REFUSED = re.compile(r'[<>:"\\|?*\x01-\x1f]|[. ]$|^(con|prn|aux|nul|com
 
 
 def name_of(item: Any, what: str) -> str:
-    """A name as a text: of a text, a number, a path (with ``/`` between folders), or a scalar of torch or numpy.
+    """A name as a text: of a text, a number, a path (with ``/`` between folders, also in bytes), or a scalar.
 
     Args:
         item: What a user gave.
@@ -57,9 +58,11 @@ def name_of(item: Any, what: str) -> str:
         return str.__str__(item)  # of a subclass, such as numpy's or an enum's, the text itself
     if isinstance(item, PurePath):
         return item.as_posix()
-    if isinstance(item, (bytes, os.PathLike)):
-        return os.fsdecode(item).replace(os.sep, "/")
     value = item.item() if hasattr(item, "item") and getattr(item, "ndim", 0) == 0 else item
+    if isinstance(value, (bytes, os.PathLike)):
+        return os.fsdecode(value).replace(os.sep, "/")
+    if isinstance(value, bool):  # a number to Python, but a flag to whoever has it
+        raise TypeError(f"{what} is {value}, which is no name; write str(name) where that is meant")
     if isinstance(value, (str, int, float)):
         return str(value)
     raise TypeError(

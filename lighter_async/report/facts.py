@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import time
 
-from lighter_async.files import local_path
 from lighter_async.locks import held_by
 from lighter_async.manifest import Manifest, read_manifest
 from lighter_async.manifest.reader import is_superseded
@@ -18,6 +17,7 @@ from lighter_async.report.listing import Listing, listing_of
 from lighter_async.report.outputs import OutputFacts, outputs_in
 from lighter_async.report.runs import RunFacts, runs_in
 from lighter_async.store import Readable, source_of
+from lighter_async.whole_files import local_path
 
 __all__ = ["Facts", "facts_of"]
 

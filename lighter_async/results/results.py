@@ -14,6 +14,8 @@ from lighter_async.errors import ReadError, describe, shown
 from lighter_async.manifest import Record, checksum
 from lighter_async.manifest.entry import place_of
 from lighter_async.manifest.records import Records
+from lighter_async.names import Name, name_of
+from lighter_async.optional_packages import optional
 from lighter_async.results.index import Index
 from lighter_async.results.rows import stored_rows
 from lighter_async.store import TABLE_WRITER, Store
@@ -79,10 +81,13 @@ class Results(Mapping[str, Any]):
         return self._index.names()
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._index.number(name) is not None
+        return self._number(name) is not None
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: Name) -> Any:
         """The value of a sample, as its format holds it.
+
+        A name may be what it may be in `BackgroundWriter.submit`: ``results[7]`` is the sample that is called ``"7"``.
+        `at` looks up an index in the data set, which numbered samples are called by.
 
         A ``tensor`` is what `torch.load` reads, on the CPU; an image a numpy array of pixels, CHW (a volume CDHW), of
         uint8, or uint16 for mode ``"I;16"``; a text a str; of an encoder of yours, what its ``decode`` returns.
@@ -106,7 +111,7 @@ class Results(Mapping[str, Any]):
         """
         return self._value(self._index[self._index.number_at(operator.index(index), loader)])
 
-    def read_bytes(self, name: str) -> bytes:
+    def read_bytes(self, name: Name) -> bytes:
         """The bytes of a sample's file.
 
         Raises:
@@ -115,13 +120,13 @@ class Results(Mapping[str, Any]):
         """
         return bytes(self._data(self.record(name)))
 
-    def record(self, name: str) -> Record:
+    def record(self, name: Name) -> Record:
         """What is recorded of a sample: its file, size, checksum, index, shape, run, and more.
 
         Raises:
             KeyError: No sample of this name is stored.
         """
-        number = self._index.number(name) if isinstance(name, str) else None
+        number = self._number(name)
         if number is None:
             raise KeyError(self._why_no(name))
         return self._index[number]
@@ -179,7 +184,8 @@ class Results(Mapping[str, Any]):
             ImportError: pandas is not installed, or of a table pyarrow.
             ReadError: A row of a table is gone or damaged.
         """
-        import pandas
+        with optional("a DataFrame is one of pandas", "pandas"):
+            import pandas
 
         if self.writer == TABLE_WRITER and self._chosen is None:
             return self.to_arrow().to_pandas()
@@ -195,7 +201,8 @@ class Results(Mapping[str, Any]):
         """
         if self.writer != TABLE_WRITER:
             raise TypeError(f"{self!r} are not the rows of a table that a TableTarget has stored")
-        import pyarrow
+        with optional("a Table is one of pyarrow", "pyarrow"):
+            import pyarrow
 
         from lighter_async.tables.arrow import arrow_table, schema_of
 
@@ -296,9 +303,18 @@ class Results(Mapping[str, Any]):
             detail=detail,
         )
 
-    def _why_no(self, name: object) -> str:
-        if not isinstance(name, str):
-            return f"names are texts, not {shown(name)}; results.at(INDEX) looks up an index in the data set"
+    def _number(self, given: object) -> int | None:
+        """The place of the sample of a name in this mapping's order; None if there is none, or that is no name."""
+        try:
+            return self._index.number(name_of(given, "the name of a sample"))
+        except TypeError:
+            return None
+
+    def _why_no(self, given: object) -> str:
+        try:
+            name = name_of(given, "the name of a sample")
+        except TypeError as error:
+            return str(error)
         for record in self._index:
             suffix = (record.file or "").removeprefix(record.name)
             stem = name.removesuffix(suffix)
@@ -307,7 +323,8 @@ class Results(Mapping[str, Any]):
             break
         some = ", ".join(shown(one) for one in islice(self, 3))
         stored = f"{len(self)} are, such as {some}" if some else "none is"
-        return f"{shown(name)} is not stored by writer {self.writer!r} in {self._store.location!r}; {stored}"
+        told = f"{shown(name)} is not stored by writer {self.writer!r} in {self._store.location!r}; {stored}"
+        return told if isinstance(given, str) else f"{told}; results.at(INDEX) looks up an index in the data set"
 
 
 def _as_array(value: Any, name: str) -> NDArray[Any]:

@@ -20,10 +20,10 @@ from lighter_async.service.setup import Setup
 from lighter_async.service.start_and_end_lock import StartAndEndLock
 from lighter_async.service.starting import close_job, make_job, make_workers, open_job
 from lighter_async.service.unclosed_at_exit import Unclosed
-from lighter_async.session import Session
 from lighter_async.staging import StagingPool
+from lighter_async.target_and_record import Session
 from lighter_async.types import Backend, Batch, WriterStats
-from lighter_async.workers import choose_by_cores
+from lighter_async.workers import Choice, choose_by_cores
 
 __all__ = ["Lifecycle", "State"]
 
@@ -74,14 +74,18 @@ class Lifecycle:
 
     # Start
 
-    def start(self, *, warns: bool = True) -> None:
+    def start(self, *, warns: bool = True, has_work: bool = True) -> None:
         """As `BackgroundWriter.start`.
 
         Args:
             warns: Whether it warns of results that are replaced.
+            has_work: Whether samples are to come. Where none are, the target is opened and the run recorded, for what
+                earlier runs have left may be to do, but there are only threads, which are made when samples come.
         """
         with uninterrupted():
             self._warns = self._warns and warns
+            if not has_work and self._state == "new":
+                self.choice = Choice("thread", "there was nothing to write")
             self.started()
             if self._state in ("draining", "closed"):
                 self.ledger.check_open()

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from lighter_async.interrupts import let_through
 from lighter_async.manifest import ManifestLog
 from lighter_async.replacing import WAY_OUT, warn_of_existing
-from lighter_async.same import check_config, check_suffix, warn_of_options
+from lighter_async.resume_checks import check_config, check_suffix, warn_of_options
 from lighter_async.service.setup import Setup
-from lighter_async.session import Session, stored_as
 from lighter_async.staging import StagingPool
 from lighter_async.store import OneObject
+from lighter_async.target_and_record import Session, stored_as
 from lighter_async.targets import DirectoryTarget
 from lighter_async.types import Backend, Batch, Result
 from lighter_async.workers import Choice, Job, Quarantine, make_backend

@@ -92,7 +92,8 @@ class BackgroundWriter:
 
         Args:
             name: The file's name, relative to the directory, ``/`` between folders; the writer's suffix is appended
-                unless it ends in it. A path, a number, and a scalar of numpy or torch become texts: ``7`` is ``"7"``.
+                unless it ends in it. A path (also in bytes), a number, and a scalar of numpy or torch become texts:
+                ``7`` is ``"7"``. A bool is no name.
             value: What the writer writes. It is copied: tensors and arrays, whatever holds them, and any object by its
                 pickle. Locks, open files and what else cannot be pickled are handed over as they are.
             timeout: Seconds to wait for room. None waits without limit.
@@ -235,9 +236,13 @@ class BackgroundWriter:
     def __repr__(self) -> str:
         return f"<BackgroundWriter {self.writer.name!r} to {self.target.location!r}, {self.state}>"
 
-    def _start_replacing(self) -> None:
-        """As `start`, without a warning of what is replaced, which a callback has given already."""
-        self._lifecycle.start(warns=False)
+    def _start_replacing(self, *, has_work: bool = True) -> None:
+        """As `start`, without a warning of what is replaced, which a callback has given already.
+
+        Args:
+            has_work: As of `Lifecycle.start`.
+        """
+        self._lifecycle.start(warns=False, has_work=has_work)
 
     def _describe(self, loaders: Sequence[Loader], *, named: bool) -> None:
         """Record over which data sets the samples go, and whether the user names them."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.block import Block, Rows
+from lighter_async.plain_memory import Block, Rows
 
 __all__ = ["Kept", "Leaf", "Loose", "PickledObject", "Text"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.block import Block, Rows
+from lighter_async.plain_memory import Block, Rows
 from lighter_async.staging.pickled_objects import load
 from lighter_async.staging.places import Kept, Leaf, Loose, PickledObject, Text
 

@@ -10,13 +10,13 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from lighter_async.below import open_below, open_with_status_below, remove_below, walk_below
 from lighter_async.errors import ReadError
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.npy import LONGEST_HEADER
 from lighter_async.positioned import read_from
 from lighter_async.store.base import Finding, Identity, Place
 from lighter_async.store.zarr_rows import ZARR, ZarrRows, row_begin
+from lighter_async.without_links import open_below, open_with_status_below, remove_below, walk_below
 
 __all__ = ["SHARD_LISTING", "UNSEALED", "DirectoryStore"]
 

@@ -8,9 +8,9 @@ from typing import Final, NamedTuple
 
 import xxhash
 
-from lighter_async.below import open_below, read_below
 from lighter_async.names import TABLES_FOLDER
 from lighter_async.store.base import Finding
+from lighter_async.without_links import open_below, read_below
 
 __all__ = [
     "NOT_WRITTEN",

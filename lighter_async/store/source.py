@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from lighter_async.errors import shown
-from lighter_async.files import local_path
 from lighter_async.store.base import OneObject, Readable, Store
 from lighter_async.store.directory import UNSEALED, DirectoryStore
 from lighter_async.store.sealed_table import TABLE_SUFFIXES
 from lighter_async.store.zarr_rows import ZARR, row_begin
+from lighter_async.whole_files import local_path
 
 __all__ = ["ARRAY_SUFFIXES", "Source", "source_of"]
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lighter_async.npy import header
+from lighter_async.optional_packages import optional
 
 __all__ = ["ATTRIBUTE", "ZARR", "ZarrRows", "row_begin"]
 
@@ -45,12 +46,9 @@ def _open_zarr(path: str | os.PathLike[str]) -> Any:
         ImportError: zarr is not installed. That is no damage, which a repair would take it for.
         OSError: There is no such array.
     """
-    try:
+    with optional(f"{os.fspath(path)!r} is read by zarr", "zarr"):
         import zarr
-    except ImportError as error:
-        raise ImportError(
-            f"{os.fspath(path)!r} is read by zarr, which is not installed: pip install 'lighter-async[zarr]'"
-        ) from error
+
     try:
         return zarr.open_array(os.fspath(path), mode="r")
     except Exception as error:  # whatever zarr makes of files that may be anybody's

@@ -7,6 +7,7 @@ from typing import IO, Final
 
 import msgspec
 
+from lighter_async.optional_packages import optional
 from lighter_async.tables.content import Content
 from lighter_async.tables.text import csv_cells, json_texts, quoted
 
@@ -20,13 +21,8 @@ def check_installed(suffix: str) -> None:
     """
     if suffix != ".parquet":
         return
-    try:
+    with optional("a .parquet table (.csv and .jsonl need nothing more) is written by pyarrow", "pyarrow"):
         import pyarrow.parquet  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "a .parquet table is written by pyarrow, which is not installed: pip install 'lighter-async[parquet]'; "
-            ".csv and .jsonl need nothing more"
-        ) from error
 
 
 def write_table(content: Content, file: IO[bytes], suffix: str) -> int:

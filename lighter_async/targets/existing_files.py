@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 from lighter_async.errors import NameTakenError, describe
-from lighter_async.files import name_part, remove, set_aside
 from lighter_async.locks import alone_in
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.notices import notify
 from lighter_async.types import IfExists
+from lighter_async.whole_files import name_part, remove, set_aside
 
 __all__ = ["Precedence"]
 

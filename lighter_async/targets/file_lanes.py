@@ -15,9 +15,9 @@ except ImportError:  # Windows
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.files import remove, sync_folder
 from lighter_async.names import with_suffixes
 from lighter_async.targets.lane import Item, Lane, Outcome, Part, RowItems
+from lighter_async.whole_files import remove, sync_folder
 
 __all__ = ["FileLane", "Files", "SyncedLane"]
 

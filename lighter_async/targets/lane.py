@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from lighter_async.block import EncodedRows
+from lighter_async.plain_memory import EncodedRows
 
 __all__ = ["Item", "Lane", "Outcome", "Part", "Placed", "PlacedRows", "RowItems", "RowPart"]
 

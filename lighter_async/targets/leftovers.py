@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Container, Iterator
 
-from lighter_async.below import remove_below, walk_below
-from lighter_async.files import temporary_token
 from lighter_async.interrupts import run_handlers
 from lighter_async.locks import LOCK_ENDING, RunLock, owner_of
 from lighter_async.locks.flock import HAS_LOCKS
 from lighter_async.names import RESERVED_PREFIX
+from lighter_async.whole_files import temporary_token
+from lighter_async.without_links import remove_below, walk_below
 
 __all__ = ["clear_leftovers"]
 
 _SURELY_OVER = 24 * 3600.0  # seconds, by the file system's clock
 
 
-def clear_leftovers(root: str, *, but: str) -> None:
-    """Remove the temporary files of writers that ended without closing.
+def clear_leftovers(root: str, *, but: str) -> OSError | None:
+    """Remove the temporary files of writers that ended without closing, or could not remove them.
 
     Of another machine's, and of this one's before it was started again, a free lock does not tell that they ended, for
     network file systems may keep locks to each machine. Their files are left for a day after they were last written,
@@ -27,6 +27,9 @@ def clear_leftovers(root: str, *, but: str) -> None:
     Args:
         root: The directory.
         but: The token of the writer that clears up.
+
+    Returns:
+        Why one of them cannot be removed, as in a folder that is immutable; the next one that clears up tries again.
     """
     dead: dict[str, RunLock] = {}
     elsewhere: set[str] = set()
@@ -50,9 +53,11 @@ def clear_leftovers(root: str, *, but: str) -> None:
         except OSError:
             continue  # another one is clearing up after it
     if not dead:
-        return
+        return None
+    removed, failure = 0, None
+    cleared: set[str] = set()  # those of whom nothing is left
     try:
-        removed = 0
+        left: set[str] = set()
         for file, token in _temporary_files(root, dead):
             if token not in elsewhere or (mine is not None and _is_old(os.path.join(root, file), mine)):
                 try:
@@ -60,18 +65,27 @@ def clear_leftovers(root: str, *, but: str) -> None:
                     removed += 1
                 except FileNotFoundError:
                     pass  # whose it was has named it, or removed it
+                except OSError as error:
+                    failure = failure or error
+                    left.add(token)
             else:
                 dead.pop(token).forget()  # somebody is at work, or was a moment ago
                 elsewhere.discard(token)
+        cleared = dead.keys() - left
     finally:
-        for lock in dead.values():
-            lock.release()
+        # A lock's file stays as long as anything may be left, for nothing else tells that the rest is nobody's.
+        for token, lock in dead.items():
+            if token in cleared:
+                lock.release()
+            else:
+                lock.forget()
     if removed:
         import logging  # here, since helpers, which clear nothing up, need none of it
 
         logging.getLogger(__name__).info(
             "removed %d temporary files that an earlier run left in %s when it ended", removed, root
         )
+    return failure
 
 
 def _written(path: str) -> float | None:

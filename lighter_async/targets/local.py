@@ -13,12 +13,12 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.below import make_folders
-from lighter_async.files import local_path, new_token, remove, sync_folder, write_part
+from lighter_async.errors import describe
 from lighter_async.forks import no_fork
 from lighter_async.interrupts import run_handlers
 from lighter_async.locks import LOCK_ENDING, Owner, RunLock, this_process, wait_for_orphaned_helpers
 from lighter_async.names import RESERVED_PREFIX
+from lighter_async.notices import notify
 from lighter_async.runs import begin_run
 from lighter_async.store import DirectoryStore, Store
 from lighter_async.targets.base import Features
@@ -29,6 +29,8 @@ from lighter_async.targets.leftovers import clear_leftovers
 from lighter_async.targets.name_rules import NameRules
 from lighter_async.targets.small_files import put_small_files
 from lighter_async.types import Durability, IfExists, Run, launched_run
+from lighter_async.whole_files import local_path, new_token, remove, sync_folder, was_unremoved, write_part
+from lighter_async.without_links import make_folders
 
 __all__ = ["LocalTarget", "wait_until_free"]
 
@@ -41,6 +43,7 @@ class LocalTarget:
     Whatever ends the process, there are only whole files under final names. What a crash leaves are temporary
     files: while a writer is open it holds a lock in ``.lighter-async/`` that the kernel releases when its process and
     its helpers have ended, and the next writer on the directory clears the temporary files of those whose lock is free.
+    A writer that could not remove one itself, as in a folder that was immutable, leaves the lock's file for that.
 
     Args:
         directory: Made if it does not exist. A relative one is below the working directory of the moment `open` is
@@ -158,7 +161,12 @@ class LocalTarget:
                 self.since = since
             self._precedence = Precedence(self._root, since=self.since, is_alone=self._is_alone)
             if self._owner is None:
-                clear_leftovers(self._root, but=self._token)
+                failure = clear_leftovers(self._root, but=self._token)
+                if failure is not None:
+                    notify(
+                        f"temporary files that an earlier run has left in {self._root!r} cannot be removed "
+                        f"({describe(failure)}); they are no samples, and the next run tries again"
+                    )
                 if self.durability == "fsync":
                     _sync_upwards(self._root)
         except BaseException:
@@ -257,10 +265,15 @@ class LocalTarget:
             return
         lock, self._lock = self._lock, None
         _open_here.discard(self)
-        lock.release()
+        but = self._token
+        if was_unremoved(but):
+            lock.forget()  # its file stays, by which whoever clears up finds what is left
+            but = ""
+        else:
+            lock.release()
         if self._owner is None:
             try:
-                clear_leftovers(self._root, but=self._token)  # of helpers that were killed
+                clear_leftovers(self._root, but=but)  # also of helpers that were killed
             except OSError:
                 pass  # the next writer does
         try:

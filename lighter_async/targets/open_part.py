@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lighter_async.files import write_at
 from lighter_async.locks.flock import is_at, own
 from lighter_async.positioned import sync_data
+from lighter_async.whole_files import write_at
 
 __all__ = ["AppendedPart", "OpenPart"]
 

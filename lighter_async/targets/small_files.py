@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.files import NEW, temporary_name
+from lighter_async.whole_files import NEW, note_unremoved, temporary_name
 
 __all__ = ["put_small_files"]
 
@@ -68,8 +68,12 @@ def put_small_files(
                         continue
                 except Exception:
                     pass
-                with suppress(OSError):
+                try:
                     os.unlink(temporary, dir_fd=directory)
+                except FileNotFoundError:
+                    pass
+                except OSError:
+                    note_unremoved(temporary)
             try:
                 outcomes.append(put(file, (data,)))
             except Exception as error:

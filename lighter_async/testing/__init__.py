@@ -8,10 +8,10 @@ class TestMyTarget(TargetContract):
 ```
 """
 
-try:
+from lighter_async.optional_packages import optional
+
+with optional("lighter_async.testing needs pytest", "pytest"):
     import pytest
-except ImportError as error:
-    raise ImportError("lighter_async.testing needs pytest, which is not installed: pip install pytest") from error
 
 # So that an assertion that fails shows its values.
 for part in ("base", "encoder", "equality", "lanes", "other_processes", "target", "through"):

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from lighter_async.block import Block, Rows
 from lighter_async.errors import WriteError
 from lighter_async.pickle_by_value import dumps, loads
+from lighter_async.plain_memory import Block, Rows
 from lighter_async.service import BackgroundWriter
 from lighter_async.staging import StagingPool
 from lighter_async.targets import LocalTarget

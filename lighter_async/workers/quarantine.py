@@ -13,11 +13,11 @@ from pathlib import Path
 from time import time
 from typing import Any, get_args
 
-from lighter_async.below import list_below, make_folders, open_below, read_below, remove_below
 from lighter_async.errors import WriteError, describe
-from lighter_async.files import new_token, publish
 from lighter_async.names import RESERVED_PREFIX, check_name
 from lighter_async.types import Durability, Origin, Run
+from lighter_async.whole_files import new_token, publish
+from lighter_async.without_links import list_below, make_folders, open_below, read_below, remove_below
 from lighter_async.workers.plain_values import NotPlainError, from_plain, to_plain
 from lighter_async.writers import RecordedOptions
 

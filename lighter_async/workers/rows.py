@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_hexdigest
 
-from lighter_async.block import EncodedRows
 from lighter_async.manifest import Kind, Stored, StoredPart, StoredRows
 from lighter_async.names import with_suffixes
+from lighter_async.plain_memory import EncodedRows
 from lighter_async.targets import Lane, PlacedRows, RowItems, RowPart
 from lighter_async.types import Result
 from lighter_async.workers.encoding import ready

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lighter_async.errors import WriteError
-from lighter_async.session import Session
+from lighter_async.target_and_record import Session
 from lighter_async.targets import features_of
 from lighter_async.workers.patience import Patience
 from lighter_async.workers.quarantine import Quarantine

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.lib import format as numpy_format
 from numpy.typing import NDArray
 
-from lighter_async.block import Block, EncodedRows, Rows
 from lighter_async.npy import as_array, header, numpy_dtype, read
+from lighter_async.plain_memory import Block, EncodedRows, Rows
 from lighter_async.writers.base import Encoder
 from lighter_async.writers.dense import array_of, without_class
 

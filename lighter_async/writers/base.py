@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from lighter_async.block import Block, EncodedRows, Rows
 from lighter_async.configs import plain
 from lighter_async.errors import meant
-from lighter_async.files import publish
 from lighter_async.names import with_suffix
+from lighter_async.plain_memory import Block, EncodedRows, Rows
+from lighter_async.whole_files import publish
 
 __all__ = ["Encoded", "Encoder", "PathFunction", "as_parts", "encoder"]
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.block import Block
 from lighter_async.npy import numpy_dtype
+from lighter_async.plain_memory import Block
 
 __all__ = ["array_of", "block_of", "check_not_masked", "is_tensor", "without_class"]
 

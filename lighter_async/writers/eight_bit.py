@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.block import Block
+from lighter_async.plain_memory import Block
 from lighter_async.writers.pixels import as_tensor, pixels_of_block, reduced, to_pixels
 from lighter_async.writers.scaling import Scale
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.block import Block
 from lighter_async.errors import shown
+from lighter_async.plain_memory import Block
 from lighter_async.writers.base import Encoded, Encoder
 from lighter_async.writers.dense import without_class
 from lighter_async.writers.pixels import Mode, as_tensor, pixels_of_block, reduced, to_pixels

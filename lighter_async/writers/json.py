@@ -10,8 +10,8 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from lighter_async.block import Block
 from lighter_async.errors import shown
+from lighter_async.plain_memory import Block
 from lighter_async.writers.base import Encoder
 from lighter_async.writers.dense import array_of, is_tensor, without_class
 

@@ -15,8 +15,8 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
-from lighter_async.block import Block
 from lighter_async.errors import describe, shown
+from lighter_async.plain_memory import Block
 from lighter_async.writers.base import Encoder
 from lighter_async.writers.dense import array_of, check_not_masked, is_tensor, without_class
 from lighter_async.writers.nifti_axes import as_written, check_rank, copy_in_slices, in_file

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.block import Block
 from lighter_async.errors import shown
+from lighter_async.plain_memory import Block
 from lighter_async.writers.dense import check_not_masked
 from lighter_async.writers.scaling import Scale, black_and_span, checked_scale, finite_extremes, precision_of, scaled
 

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.block import Block, EncodedRows, Rows
+from lighter_async.plain_memory import Block, EncodedRows, Rows
 from lighter_async.writers.pt_large import template_of_large
 from lighter_async.writers.pt_template import IDENTIFIER, Template, places_of, record_of, split, start_of
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.block import EncodedRows, Rows
 from lighter_async.errors import shown
+from lighter_async.plain_memory import EncodedRows, Rows
 from lighter_async.writers.base import Encoder
 from lighter_async.writers.dense import block_of, without_class
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.block import Block
 from lighter_async.errors import shown
+from lighter_async.plain_memory import Block
 from lighter_async.table_row import DTYPES, decode_row, pack_row, packed_array
 from lighter_async.writers.base import Encoder
 from lighter_async.writers.dense import check_not_masked

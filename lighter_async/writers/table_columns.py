@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.block import EncodedRows, Rows
+from lighter_async.plain_memory import EncodedRows, Rows
 from lighter_async.table_row import DTYPES, Layout, layout_of, pack, pack_row, packed_array, packed_room
 
 __all__ = ["encode_columns", "no_dtype", "widened"]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from xxhash import xxh3_128_digest
 
 from lighter_async.errors import describe, shown
+from lighter_async.optional_packages import not_installed, optional
 from lighter_async.writers.base import Encoder
 from lighter_async.writers.dense import array_of, without_class
 
@@ -153,13 +154,9 @@ def _deflated(array: NDArray[Any], differences: bool, level: int) -> Iterator[by
 
 
 def _tifffile() -> Any:
-    try:
+    with optional("the format 'tiff' is written and read by tifffile", "tifffile"):
         import tifffile
-    except ImportError as error:
-        raise ImportError(
-            "the format 'tiff' is written and read by tifffile, which is not installed: "
-            "pip install 'lighter-async[tiff]'"
-        ) from error
+
     return tifffile
 
 
@@ -205,7 +202,7 @@ def _check(
         if compression not in ("lzw", "zstd"):
             raise
         raise ImportError(
-            f"compression={compression!r} is done by imagecodecs, which is not installed: pip install imagecodecs"
+            not_installed(f"compression={compression!r} is done by imagecodecs", "imagecodecs")
         ) from error
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.block import Block
 from lighter_async.errors import shown
+from lighter_async.plain_memory import Block
 from lighter_async.writers.base import Encoder
 from lighter_async.writers.dense import without_class
 from lighter_async.writers.eight_bit import pillow_image, planes_of, planes_of_block, reduce_image
@@ -123,7 +123,7 @@ def _check(*, quality: int = 80, lossless: bool = False, method: int = 4, scale:
     if type(method) is not int or not 0 <= method <= 6:
         raise ValueError(f"method is 0 to 6, not {shown(method)}")
     if not features.check("webp"):
-        raise ImportError("this Pillow was built without WebP: pip install --force-reinstall pillow has it")
+        raise ImportError("this Pillow was built without WebP; one that has it: pip install --force-reinstall pillow")
 
 
 def _remark(value: Any, **options: Any) -> str | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from lighter_async.below import walk_below
 from lighter_async.names import RESERVED_PREFIX
+from lighter_async.without_links import walk_below
 
 __all__ = ["files_below", "prepare_folder"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -14,6 +14,7 @@ from lighter_async.manifest import Record, RunRecord
 from lighter_async.manifest.entry import Loaders, samples_of
 from lighter_async.manifest.following import Following
 from lighter_async.manifest.line import Samples, Span
+from lighter_async.manifest.reader import current_runs
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.store import source_of
 from lighter_async.workers import kept_in
@@ -43,6 +44,7 @@ class RunCounts:
         resume: Whether it goes on with what earlier ones have stored.
         lengths: How many samples the data sets of each of its series have together; None where that is not known.
         ranks: What each rank has recorded, by the manifest that says so and the rank.
+        names: Of the samples that were recorded last, and when they were.
     """
 
     sequence: int = 0
@@ -50,6 +52,7 @@ class RunCounts:
     resume: bool = False
     lengths: dict[tuple[str, str], int | None] = field(default_factory=dict)
     ranks: dict[tuple[str, int], RankCounts] = field(default_factory=dict)
+    names: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=_NAMES))
 
 
 class Watched:
@@ -63,7 +66,6 @@ class Watched:
         where: As given.
         runs: The runs, by their ids.
         at_work: The ids of those that are going on, as far as this machine knows.
-        names: Of the samples that were recorded last.
         failures: The values in quarantine: the run of each, and its error, by its folder's name.
     """
 
@@ -71,12 +73,12 @@ class Watched:
         self.where = where
         self.runs: dict[str, RunCounts] = {}
         self.at_work: frozenset[str] = frozenset()
-        self.names: deque[str] = deque(maxlen=_NAMES)
         self.failures: dict[str, tuple[str, str]] = {}
         self._directory, _, self._key = source_of(where)
         self._following = Following(self._directory)
         self._clock = clock
         self._seen: set[str] = set()
+        self._begun: dict[tuple[str, tuple[str, str], int], RunRecord] = {}
         self._past: deque[tuple[float, int, int]] = deque()
 
     def look(self) -> bool:
@@ -122,10 +124,19 @@ class Watched:
 
     def total(self) -> RankCounts:
         """What the runs that are shown have recorded."""
-        some = [counts for _, _, counts in self.ranks()]
-        return RankCounts(
-            sum(one.samples for one in some), sum(one.bytes for one in some), max((one.last for one in some), default=0)
-        )
+        return _sum(counts for _, _, counts in self.ranks())
+
+    def total_with_earlier(self) -> RankCounts:
+        """The same, with the runs that those which are shown go on with."""
+        shown = {*self.shown}
+        begun = sorted(self._begun.values(), key=lambda one: (one.sequence, one.time))
+        together = shown.union(*(runs for runs in current_runs(begun).values() if not shown.isdisjoint(runs)))
+        return _sum(counts for id_ in together if id_ in self.runs for _, counts in self._of(id_))
+
+    def names(self) -> list[str]:
+        """Of the samples that the runs that are shown have recorded last, the latest at the end."""
+        some = sorted((one for id_ in self.shown for one in self.runs[id_].names), key=lambda one: one[0])
+        return [name for _, name in some[-_NAMES:]]
 
     def expected(self) -> int | None:
         """How many samples there will be; None where that is not known, as of a run that goes on with earlier ones."""
@@ -174,6 +185,7 @@ class Watched:
     def _begin(self, entry: RunRecord) -> None:
         if self._key in (None, entry.key):
             run = self._run(entry.run)
+            self._begun[entry.run, entry.series, entry.rank] = entry
             run.sequence, run.resume = entry.sequence, run.resume or entry.resume
             run.began = min(run.began or entry.time, entry.time)
 
@@ -185,7 +197,8 @@ class Watched:
         outputs = [one for one in line.outputs if self._key in (None, one.key)]
         if not outputs:
             return
-        counts = self._run(line.run).ranks.setdefault((source, line.rank), RankCounts())
+        run = self._run(line.run)
+        counts = run.ranks.setdefault((source, line.rank), RankCounts())
         counts.samples += line.samples
         for one in outputs:
             sizes = one.bytes
@@ -193,7 +206,16 @@ class Watched:
         counts.last = max(counts.last, line.time)
         if isinstance(line.names, Span):
             start, step = line.names.start, line.names.step
-            first = max(0, line.samples - _NAMES)
-            self.names.extend(str(start + step * place) for place in range(first, line.samples))
+            names = [str(start + step * place) for place in range(max(0, line.samples - _NAMES), line.samples)]
         else:
-            self.names.extend(line.names[-_NAMES:])
+            names = line.names[-_NAMES:]
+        run.names.extend((line.time, name) for name in names)
+
+
+def _sum(some: Iterable[RankCounts]) -> RankCounts:
+    counts = list(some)
+    return RankCounts(
+        sum(one.samples for one in counts),
+        sum(one.bytes for one in counts),
+        max((one.last for one in counts), default=0),
+    )

@@ -22,8 +22,8 @@ def as_line(watched: Watched) -> str:
     if not watched.is_known:
         return f"waiting for a run to begin in {printable(str(watched.where))}"
     parts = [_state(watched), *_figures(watched)]
-    if watched.names:
-        parts.append(f"last {_short(watched.names[-1])}")
+    if names := watched.names():
+        parts.append(f"last {_short(names[-1])}")
     return "; ".join(parts)
 
 
@@ -38,9 +38,9 @@ def as_screen(watched: Watched) -> RenderableType:
     ranks = watched.ranks()
     if len(ranks) > 1:
         parts.append(_ranks(watched))
-    if watched.names:
-        names = ", ".join(map(_short, reversed(watched.names)))
-        parts.append(Text(f"last: {names}", overflow="ellipsis", no_wrap=True))
+    if names := watched.names():
+        latest_first = ", ".join(map(_short, reversed(names)))
+        parts.append(Text(f"last: {latest_first}", overflow="ellipsis", no_wrap=True))
     if errors := watched.errors():
         parts.append(Text(f"failed: {_short(errors[-1])}", style="red"))
     return Group(*parts)
@@ -74,6 +74,9 @@ def _figures(watched: Watched) -> list[str]:
     if expected:
         samples = f"{total.samples} of {counted(expected, 'sample')} ({total.samples / expected:.0%})"
     figures = [f"{samples}, {total.bytes / 1e6:.1f} MB"]
+    everything = watched.total_with_earlier()
+    if everything.samples > total.samples:
+        figures.append(f"with earlier runs {counted(everything.samples, 'sample')}, {everything.bytes / 1e6:.1f} MB")
     if watched.at_work:
         figures.append(f"{rate:.1f} samples/s, {byte_rate / 1e6:.2f} MB/s")
     figures.append(f"{len(watched.errors())} failed")

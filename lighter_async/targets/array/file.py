@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import xxhash
 
-from lighter_async.files import remove, sync_folder, write_at
 from lighter_async.locks import alone_in, unlink_from_copies
 from lighter_async.locks.flock import OPEN, NoLocks, own, try_lock, try_share
 from lighter_async.names import RESERVED_PREFIX
@@ -24,6 +23,7 @@ from lighter_async.targets.array.form import Form
 from lighter_async.targets.array.part import Kind, Layout, Part
 from lighter_async.targets.array.recorded import Recorded
 from lighter_async.targets.local import LocalTarget
+from lighter_async.whole_files import remove, sync_folder, write_at
 
 __all__ = ["ArrayFile"]
 

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lighter_async.files import write_at
 from lighter_async.npy import header
 from lighter_async.targets.array.part import Layout
+from lighter_async.whole_files import write_at
 
 __all__ = ["Form", "Npy"]
 

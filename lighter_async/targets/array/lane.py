@@ -9,11 +9,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lighter_async.files import write_at
 from lighter_async.targets.array.file import ArrayFile
 from lighter_async.targets.array.part import Kind, Part
 from lighter_async.targets.array.recorded import EarlierRows
 from lighter_async.targets.lane import Item, Lane, Outcome, Placed, PlacedRows, RowItems
+from lighter_async.whole_files import write_at
 
 __all__ = ["ArrayLane"]
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from lighter_async.configs import plain
-from lighter_async.files import local_path
 from lighter_async.names import RESERVED_PREFIX, check_name
 from lighter_async.notices import notify
 from lighter_async.store.zarr_rows import ZARR
@@ -23,6 +22,7 @@ from lighter_async.targets.in_folder import OneFileInFolder
 from lighter_async.targets.lane import Lane
 from lighter_async.targets.local import LocalTarget
 from lighter_async.types import Durability, IfExists, Run, launched_run
+from lighter_async.whole_files import local_path
 
 __all__ = ["ArrayTarget"]
 

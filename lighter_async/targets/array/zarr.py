@@ -17,14 +17,15 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from lighter_async.files import remove, sync_folder, write_at
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.npy import header
+from lighter_async.optional_packages import optional
 from lighter_async.positioned import read_from
 from lighter_async.store.zarr_rows import ATTRIBUTE, ZarrRows, row_begin
 from lighter_async.targets.array.part import Layout
 from lighter_async.targets.array.recorded import Recorded
 from lighter_async.targets.local import LocalTarget
+from lighter_async.whole_files import remove, sync_folder, write_at
 
 __all__ = ["Zarr", "check_installed", "scratch_of"]
 
@@ -38,12 +39,8 @@ def check_installed() -> None:
     Raises:
         ImportError: zarr, which writes the array in the end, is not installed.
     """
-    try:
+    with optional("a .zarr array is written by zarr", "zarr"):
         import zarr  # noqa: F401  (once, at the start, since nothing may be computed that cannot be sealed)
-    except ImportError as error:
-        raise ImportError(
-            "a .zarr array is written by zarr, which is not installed: pip install 'lighter-async[zarr]'"
-        ) from error
 
 
 def scratch_of(root: str, name: str) -> str:

@@ -14,7 +14,6 @@ from typing import TypeAlias
 
 import xxhash
 
-from lighter_async.below import open_below
 from lighter_async.errors import LighterAsyncError
 from lighter_async.locks import is_held
 from lighter_async.locks.run_lock import lock_files
@@ -33,6 +32,7 @@ from lighter_async.targets.shards.shard import Shard
 from lighter_async.targets.shards.survey import Contents, survey
 from lighter_async.targets.shards.walk import samples_in
 from lighter_async.types import Run
+from lighter_async.without_links import open_below
 
 __all__ = ["Compaction", "compact"]
 

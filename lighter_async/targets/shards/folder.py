@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from lighter_async.files import name_part, remove, sync_folder
 from lighter_async.locks.flock import OPEN, NoLocks, is_at, own, try_lock
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.notices import notify
@@ -24,6 +23,7 @@ from lighter_async.targets.shards.listing import (
 from lighter_async.targets.shards.removed import removed_shards
 from lighter_async.targets.shards.shard import Shard, round_up
 from lighter_async.targets.shards.walk import samples_in
+from lighter_async.whole_files import name_part, remove, sync_folder
 
 __all__ = ["Ends", "ShardFolder"]
 

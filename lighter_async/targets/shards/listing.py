@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from lighter_async.below import read_below
 from lighter_async.locks import alone_in
 from lighter_async.locks.flock import OPEN
 from lighter_async.manifest.reader import lines_in, manifest_files
@@ -19,6 +18,7 @@ from lighter_async.names import RESERVED_PREFIX
 from lighter_async.store import SHARD_LISTING
 from lighter_async.targets.shards.index import samples_listed
 from lighter_async.targets.shards.walk import samples_in
+from lighter_async.without_links import read_below
 
 __all__ = [
     "has_shards",

@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Sequence
 
-from lighter_async.files import remove
 from lighter_async.interrupts import run_handlers
 from lighter_async.locks import held_by, unlink_from_copies
 from lighter_async.locks.flock import OPEN
@@ -17,6 +16,7 @@ from lighter_async.manifest.reader import read_manifest
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.notices import notify
 from lighter_async.targets.shards.listing import index_name, is_shard
+from lighter_async.whole_files import remove
 
 __all__ = ["COMPACTING", "finish_removals", "remove_shards", "removed_shards", "wait_until_compacted"]
 

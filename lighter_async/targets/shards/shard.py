@@ -6,10 +6,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from lighter_async.files import write_at
 from lighter_async.targets.open_part import AppendedPart
 from lighter_async.targets.shards.header import BLOCK, END
 from lighter_async.targets.shards.index import Index
+from lighter_async.whole_files import write_at
 
 __all__ = ["Shard", "round_up"]
 

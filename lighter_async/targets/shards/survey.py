@@ -9,7 +9,6 @@ from itertools import groupby
 
 import numpy as np
 
-from lighter_async.below import open_below
 from lighter_async.manifest import Manifest, Record
 from lighter_async.manifest.block import Block
 from lighter_async.manifest.reader import Series
@@ -17,6 +16,7 @@ from lighter_async.manifest.so_far import ends_of
 from lighter_async.targets.shards.header import BLOCK, END
 from lighter_async.targets.shards.listing import is_shard
 from lighter_async.targets.shards.walk import samples_in
+from lighter_async.without_links import open_below
 
 __all__ = ["Contents", "recorded_samples", "survey"]
 

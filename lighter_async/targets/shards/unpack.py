@@ -21,7 +21,7 @@ from lighter_async.names import with_suffix
 from lighter_async.store import DirectoryStore
 from lighter_async.targets.lane import Item, Part
 from lighter_async.targets.local import LocalTarget
-from lighter_async.targets.shards.listing import no_directory
+from lighter_async.targets.shards.listing import has_shards, is_shard, no_directory
 from lighter_async.targets.shards.survey import recorded_samples
 from lighter_async.types import Run
 
@@ -70,7 +70,7 @@ def unpack(
         begin: Called with the number of parts of samples; what it returns is called after each of them.
 
     Raises:
-        FileNotFoundError: There is no directory, or no manifest in it.
+        FileNotFoundError: There is no directory, no shard in it, or no manifest.
         ValueError: Nothing that counts is in shards, or not of this writer and key; or `out` lies in `directory`.
         LighterAsyncError: A writer is at work in `out`, or there are results of other runs.
         OSError: The directory cannot be written to.
@@ -81,6 +81,8 @@ def unpack(
     if not os.path.isdir(root):
         raise FileNotFoundError(no_directory(root))
     manifest = read_manifest(root)
+    if not has_shards(root) and not any(map(is_shard, os.listdir(root))):
+        raise FileNotFoundError(f"{root!r} holds no tar shards, so there is nothing to unpack; {_told(manifest)}")
     if not manifest.runs:
         raise FileNotFoundError(f"{root!r} {why_empty(manifest)}, so what its shards hold is not known")
     counted = manifest.counted(writer=writer, key=key)
@@ -118,6 +120,16 @@ def unpack(
         return work.result
     finally:
         target.close()
+
+
+def _told(manifest: Manifest) -> str:
+    """What there is where there are no shards."""
+    if not manifest.runs and not manifest.records:
+        return f"it {why_empty(manifest)}"
+    rows = sum(len(block) for block in manifest.records.blocks if block.head.is_row)
+    counts = {"file": len(manifest.records) - rows, "row": rows}
+    there = [f"{count:,} {what}{'' if count == 1 else 's'}" for what, count in counts.items() if count]
+    return f"what is stored there is {' and '.join(there) or 'nothing'}"
 
 
 def _is_in_shard(block: Block) -> bool:

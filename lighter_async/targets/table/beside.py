@@ -6,8 +6,8 @@ import json
 import os
 from typing import Any
 
-from lighter_async.below import list_below, read_below
-from lighter_async.files import publish, remove, temporary_token
+from lighter_async.whole_files import publish, remove, temporary_token
+from lighter_async.without_links import list_below, read_below
 
 __all__ = ["read_beside", "write_beside"]
 

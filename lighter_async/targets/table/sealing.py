@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lighter_async.files import name_part, remove, sync_folder, write_part
 from lighter_async.locks import alone_in, unlink_from_copies
 from lighter_async.locks.flock import OPEN, NoLocks, own, try_lock, try_share
 from lighter_async.manifest import read_manifest
@@ -23,6 +22,7 @@ from lighter_async.tables import Content, content_of, write_table
 from lighter_async.targets.table.beside import read_beside, write_beside
 from lighter_async.targets.table.columns import Columns
 from lighter_async.targets.table.spool import Spools
+from lighter_async.whole_files import name_part, remove, sync_folder, write_part
 
 __all__ = ["Sealing", "write_again"]
 

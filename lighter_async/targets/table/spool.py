@@ -10,12 +10,12 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lighter_async.below import make_folders
-from lighter_async.files import remove, sync_folder
 from lighter_async.locks.flock import HAS_LOCKS, OPEN, NoLocks, own, try_lock, try_share
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.store import table_folder
 from lighter_async.targets.open_part import AppendedPart
+from lighter_async.whole_files import remove, sync_folder
+from lighter_async.without_links import make_folders
 
 __all__ = ["SPOOL_ENDING", "Spools"]
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lighter_async.files import local_path
 from lighter_async.manifest.reader import runs_of
 from lighter_async.names import RESERVED_PREFIX, check_name
 from lighter_async.store import TABLE_SUFFIXES
@@ -24,6 +23,7 @@ from lighter_async.targets.table.lane import TableLane
 from lighter_async.targets.table.sealing import Sealing
 from lighter_async.targets.table.spool import Spools
 from lighter_async.types import Durability, IfExists, Run, launched_run
+from lighter_async.whole_files import local_path
 
 __all__ = ["TableTarget"]
 

@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from lighter_async import files as files_module
-from lighter_async.files import new_token, publish
+from lighter_async import whole_files as files_module
+from lighter_async.whole_files import new_token, publish
 
 real_writev, real_write = os.writev, os.write
 

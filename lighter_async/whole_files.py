@@ -20,12 +20,14 @@ __all__ = [
     "local_path",
     "name_part",
     "new_token",
+    "note_unremoved",
     "publish",
     "remove",
     "set_aside",
     "sync_folder",
     "temporary_name",
     "temporary_token",
+    "was_unremoved",
     "write_at",
     "write_part",
 ]
@@ -44,6 +46,9 @@ _NO_REPLACING = frozenset({errno.EEXIST, errno.ENOSYS, errno.EOPNOTSUPP, errno.E
 _NO_SYNCING = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF})
 
 _counter = itertools.count()
+
+# The tokens of writers of which a temporary file could not be removed.
+_unremoved: set[str] = set()
 
 
 def local_path(directory: str | os.PathLike[str]) -> Path:
@@ -171,12 +176,33 @@ def temporary_token(file: str) -> str | None:
 
 
 def remove(path: str) -> bool:
-    """Remove a file; returns whether there was one."""
+    """Remove a file; returns whether there was one.
+
+    Raises:
+        OSError: It cannot be removed. If it is a temporary one, `was_unremoved` tells.
+    """
     try:
         os.unlink(path)
     except FileNotFoundError:
         return False
+    except OSError:
+        note_unremoved(path)
+        raise
     return True
+
+
+def note_unremoved(path: str) -> None:
+    """Note that a temporary file could not be removed."""
+    token = temporary_token(os.path.basename(path))
+    if token is not None:
+        _unremoved.add(token)
+
+
+def was_unremoved(token: str) -> bool:
+    """Whether a temporary file of a writer could not be removed since this was asked last."""
+    is_so = token in _unremoved
+    _unremoved.discard(token)
+    return is_so
 
 
 def _write_all(descriptor: int, parts: Sequence[memoryview]) -> None:
