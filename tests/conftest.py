@@ -31,7 +31,7 @@ _DEADLINE = 10.0  # seconds; threads of an executor end a moment after it was to
 _MARK = "STARTED_BY_TEST"  # a variable of the environment of all that a test starts
 _FAILED = pytest.StashKey[bool]()
 
-# Where the environment forbids it (PYTHONDONTWRITEBYTECODE), each process of each run would compile all tests anew, with
+# Where the environment forbids it (PYTHONDONTWRITEBYTECODE), each process of each run would compile all tests anew, and
 # what pytest makes of their asserts: eight seconds. Programs that tests start go by the environment.
 sys.dont_write_bytecode = False
 
@@ -92,6 +92,18 @@ def _cores_to_spare() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(setup, "usable_cores", lambda: max(2, limits.usable_cores()))
         patch.setattr(lifecycle, "in_use_since", lambda before: None)
+        yield
+
+
+@pytest.fixture
+def one_core(_cores_to_spare: None) -> Iterator[None]:
+    """A writer that chooses between threads and helper processes takes threads, as it does on one core.
+
+    For tests of values, formats, names and records, to which it makes no difference, and which say so where it does: a
+    helper takes longer to start than they take.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setup, "usable_cores", lambda: 1)
         yield
 
 

@@ -488,7 +488,9 @@ def test_a_helper_killed_while_idle_is_replaced(harness):
     assert harness.leftovers() == []
 
 
-@pytest.mark.parametrize("end", ["SIGKILL", "segfault", "os._exit"])
+@pytest.mark.parametrize(
+    "end", ["SIGKILL", *(pytest.param(other, marks=pytest.mark.long) for other in ("segfault", "os._exit"))]
+)
 def test_a_sample_that_kills_helpers_three_times_fails_and_the_others_are_stored(tmp_path, end):
     """It is named, with how they ended; what shared a unit with it may be encoded again, and is stored once."""
     log = tmp_path / "log"

@@ -15,7 +15,7 @@ from test_callback_targets import Rows
 from lighter_async import ArrayWriter, BackgroundWriter, FileWriter, WriteError, WriterStats, encoder
 from lighter_async.callback.last_line import LastLine
 
-pytestmark = lightning_warnings
+pytestmark = [lightning_warnings, pytest.mark.usefixtures("one_core")]
 
 NAMES = {
     *("written", "skipped", "left_out", "failed", "dropped", "bytes_written", "seconds"),

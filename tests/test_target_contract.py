@@ -32,6 +32,7 @@ class TestFiles(OnFolder):
     """A folder."""
 
 
+@pytest.mark.long
 class TestFilesThatOutliveALossOfPower(OnFolder):
     """A folder whose files are synced."""
 
