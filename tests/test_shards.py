@@ -42,8 +42,6 @@ from lighter_async.targets.shards.keys import NO_SUFFIX, member_name, name_of_ke
 from lighter_async.targets.shards.walk import samples_in
 from lighter_async.testing import TargetContract
 
-pytestmark = pytest.mark.usefixtures("one_core")
-
 
 def members_of(folder):
     """The bytes of each member of all shards, sealed or not; of two that have one name the one written last."""

@@ -246,7 +246,7 @@ def waits_and_calls():
                 yield pytest.param(kind, wait, call, marks=[pytest.mark.long] * is_long)
 
 
-@pytest.mark.parametrize(("parked", "wait", "call"), waits_and_calls(), indirect=["parked"])
+@pytest.mark.parametrize(("parked", "wait", "call"), [*waits_and_calls()], indirect=["parked"])
 def test_a_handler_may_call_the_writer_while_it_waits(parked, handle, wait, call):
     """Whatever is called there works, or says at once that it cannot, and the wait goes on after it."""
     writer, gate = parked.writer, parked.gate
