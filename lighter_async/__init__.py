@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lighter_async.lazily import lazily
+from lighter_async.lazily import on_first_use
 
 __version__ = "0.2.0"
 
@@ -114,7 +114,7 @@ if TYPE_CHECKING:  # the same once more, as type checkers read it; a test compar
     from lighter_async.writers import writer_registry as writer_registry
 
 
-__getattr__ = lazily(__name__, _ROOM_OF)
+__getattr__ = on_first_use(__name__, _ROOM_OF)
 
 
 def __dir__() -> list[str]:

@@ -10,15 +10,15 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["lazily"]
+__all__ = ["on_first_use"]
 
 
-def lazily(room: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a room.
+def on_first_use(room: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a room that imports a name when it is first used.
 
     Args:
         room: The room's full name.
-        modules: The names that are imported when they are first used, each with the module of the room that it is in.
+        modules: The names, each with the module of the room that it is in.
     """
 
     def get(name: str) -> Any:

@@ -31,8 +31,8 @@ _DEADLINE = 10.0  # seconds; threads of an executor end a moment after it was to
 _MARK = "STARTED_BY_TEST"  # a variable of the environment of all that a test starts
 _FAILED = pytest.StashKey[bool]()
 
-# Where the environment forbids it (PYTHONDONTWRITEBYTECODE), each process of each run would compile all tests anew, and
-# what pytest makes of their asserts: eight seconds. Programs that tests start go by the environment.
+# The tests' bytecode is kept, also where the environment wants none (PYTHONDONTWRITEBYTECODE): each process of each run
+# would compile what pytest makes of their asserts, for eight seconds. Programs that tests start write none.
 sys.dont_write_bytecode = False
 
 # Opened once by the interpreter, its libraries and the kernel's interfaces, whenever they are first needed.
@@ -62,6 +62,11 @@ def pytest_collection_finish() -> None:
     # than many a test.
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # what hypothesis holds references to, it looks for among what is not frozen
 
 
 @pytest.hookimpl(wrapper=True)

@@ -7,7 +7,7 @@ reads needs nothing of what copies, which is imported when it is first used.
 
 from typing import TYPE_CHECKING
 
-from lighter_async.lazily import lazily
+from lighter_async.lazily import on_first_use
 from lighter_async.staging.kinds import is_tensor
 from lighter_async.staging.shared_memory import SharedMemory, SharedView
 from lighter_async.staging.staged import Staged
@@ -45,4 +45,4 @@ _MODULE_OF = {
     "streams_of": "streams",
 }
 
-__getattr__ = lazily(__name__, _MODULE_OF)
+__getattr__ = on_first_use(__name__, _MODULE_OF)

@@ -5,7 +5,7 @@ Those whose objects hold many samples are imported when they are first used.
 
 from typing import TYPE_CHECKING
 
-from lighter_async.lazily import lazily
+from lighter_async.lazily import on_first_use
 from lighter_async.targets.base import (
     ArraysTarget,
     DirectoryTarget,
@@ -62,6 +62,6 @@ __all__ = [
     "tables_target",
 ]
 
-__getattr__ = lazily(
+__getattr__ = on_first_use(
     __name__, {"ArrayTarget": "array", "TableTarget": "table", "TarShards": "shards", "has_shards": "shards"}
 )

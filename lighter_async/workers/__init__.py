@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lighter_async.lazily import lazily
+from lighter_async.lazily import on_first_use
 from lighter_async.staging import SharedMemory
 from lighter_async.types import Backend, Batch, Result
 from lighter_async.workers.patience import Patience
@@ -29,8 +29,8 @@ __all__ = [
     "make_backend",
 ]
 
-# A helper process has been chosen already.
-__getattr__ = lazily(__name__, dict.fromkeys(("Choice", "choose_backend", "choose_by_cores"), "choice"))
+# Chosen where there may be helpers, and not by them.
+__getattr__ = on_first_use(__name__, dict.fromkeys(("Choice", "choose_backend", "choose_by_cores"), "choice"))
 
 
 def make_backend(

@@ -5,7 +5,7 @@ Each format is imported when it is first used, and so is the registry, which kno
 
 from typing import TYPE_CHECKING
 
-from lighter_async.lazily import lazily
+from lighter_async.lazily import on_first_use
 from lighter_async.writers.base import Encoder, PathFunction, encoder
 from lighter_async.writers.outputs import Output, Outputs, Writer, first_series, is_built_in, key_of_output, outputs_of
 from lighter_async.writers.recorded import RecordedOptions, as_stored, recorded_options
@@ -71,4 +71,4 @@ _MODULE_OF = {
     "writer_registry": "registry",
 }
 
-__getattr__ = lazily(__name__, _MODULE_OF)
+__getattr__ = on_first_use(__name__, _MODULE_OF)
