@@ -32,7 +32,6 @@ class TestFiles(OnFolder):
     """A folder."""
 
 
-@pytest.mark.long
 class TestFilesThatOutliveALossOfPower(OnFolder):
     """A folder whose files are synced."""
 
