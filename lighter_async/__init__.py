@@ -6,8 +6,9 @@ Lightning.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lighter_async.lazily import on_first_use
 
 __version__ = "0.2.0"
 
@@ -113,13 +114,7 @@ if TYPE_CHECKING:  # the same once more, as type checkers read it; a test compar
     from lighter_async.writers import writer_registry as writer_registry
 
 
-def __getattr__(name: str) -> Any:
-    room = _ROOM_OF.get(name)
-    if room is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{room}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = on_first_use(__name__, _ROOM_OF)
 
 
 def __dir__() -> list[str]:

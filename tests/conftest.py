@@ -5,6 +5,7 @@ from __future__ import annotations
 import compileall
 import contextlib
 import gc
+import logging
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ import pytest
 
 pytest.register_assert_rewrite("harness", "service_contract")
 
-from harness import leftovers  # noqa: E402
+from harness import Logged, leftovers  # noqa: E402
 
 import lighter_async  # noqa: E402
 from lighter_async import limits  # noqa: E402
@@ -29,6 +30,10 @@ from lighter_async.service import lifecycle, setup  # noqa: E402
 _DEADLINE = 10.0  # seconds; threads of an executor end a moment after it was told to
 _MARK = "STARTED_BY_TEST"  # a variable of the environment of all that a test starts
 _FAILED = pytest.StashKey[bool]()
+
+# The tests' bytecode is kept, also where the environment wants none (PYTHONDONTWRITEBYTECODE): each process of each run
+# would compile what pytest makes of their asserts, for eight seconds. Programs that tests start write none.
+sys.dont_write_bytecode = False
 
 # Opened once by the interpreter, its libraries and the kernel's interfaces, whenever they are first needed.
 _OTHERS_FOLDERS = (
@@ -50,6 +55,18 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "leaves_things: the test leaves threads, descriptors or files behind on purpose; do not look for them",
     )
+
+
+def pytest_collection_finish() -> None:
+    # What was imported and collected stays until the end. To look through it for garbage again and again takes longer
+    # than many a test.
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # what hypothesis holds references to, it looks for among what is not frozen
 
 
 @pytest.hookimpl(wrapper=True)
@@ -80,6 +97,18 @@ def _cores_to_spare() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(setup, "usable_cores", lambda: max(2, limits.usable_cores()))
         patch.setattr(lifecycle, "in_use_since", lambda before: None)
+        yield
+
+
+@pytest.fixture
+def one_core(_cores_to_spare: None) -> Iterator[None]:
+    """A writer that chooses between threads and helper processes takes threads, as it does on one core.
+
+    For tests of values, formats, names and records, to which it makes no difference, and which say so where it does: a
+    helper takes longer to start than they take.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setup, "usable_cores", lambda: 1)
         yield
 
 
@@ -127,6 +156,18 @@ def _leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
     if found:
         _end(orphans())
         pytest.fail("the test left behind\n  " + "\n  ".join(sorted(found)), pytrace=False)
+
+
+@pytest.fixture
+def logged() -> Iterator[Logged]:
+    """What is logged from INFO on, as pytest's own `caplog` would have it."""
+    root, handler = logging.getLogger(), Logged()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    yield handler
+    root.setLevel(level)
+    root.removeHandler(handler)
 
 
 @pytest.fixture

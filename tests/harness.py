@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ __all__ = [
     "GatedTarget",
     "HelperHarness",
     "HelperPathHarness",
+    "Logged",
     "MemoryTarget",
     "PathHarness",
     "ServiceHarness",
@@ -85,6 +87,17 @@ class in_thread:
         if self._raised is not None:
             raise self._raised
         return self._returned
+
+
+class Logged(logging.Handler):
+    """Keeps the messages that come to it, each with its traceback if it has one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(self.format(record))
 
 
 class Gate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import threading
 import warnings
@@ -19,17 +20,25 @@ from torch.utils.data import DataLoader
 class _Package:
     """One of Lightning's packages, imported when it is used: that takes seconds, in each process of the tests."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, fabric: str) -> None:
         self._name = name
+        self._fabric = fabric
 
     def __getattr__(self, attribute: str) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what others' code warns of while it is imported
             package = importlib.import_module(self._name)
+            registry = importlib.import_module(f"{self._fabric}.utilities.registry")
+        # Each Trainer looks for callbacks in what is said of all installed packages, which takes as long as a test.
+        if not hasattr(registry.entry_points, "cache_info"):
+            registry.entry_points = functools.cache(registry.entry_points)
         return getattr(package, attribute)
 
 
-_PACKAGES = {name: _Package(name) for name in ("pytorch_lightning", "lightning.pytorch")}
+_PACKAGES = {
+    name: _Package(name, fabric)
+    for name, fabric in (("pytorch_lightning", "lightning_fabric"), ("lightning.pytorch", "lightning.fabric"))
+}
 
 __all__ = [
     "Recorder",

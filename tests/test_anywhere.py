@@ -82,7 +82,11 @@ on_x86 = pytest.mark.skipif(os.uname().machine != "x86_64", reason="the filter h
 
 @on_x86
 @pytest.mark.parametrize(
-    ("call", "errno"), [("memfd_create", 38), ("eventfd2", 1), ("epoll_create1", 38), ("pidfd_open", 1)]
+    ("call", "errno"),
+    [
+        *(("memfd_create", 38), ("pidfd_open", 1)),
+        *(pytest.param(*other, marks=pytest.mark.long) for other in (("eventfd2", 1), ("epoll_create1", 38))),
+    ],
 )
 def test_a_system_call_that_is_forbidden_means_threads_and_one_warning(tmp_path, call, errno):
     """Nothing that was opened for helpers stays open, and an explicit choice is refused."""
@@ -117,7 +121,7 @@ def test_helpers_that_the_system_kills_at_their_start_leave_everything_to_thread
     ("limit", "missing"),
     [
         ("resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))", "ulimit -f"),
-        ("resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))", ""),
+        pytest.param("resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))", "", marks=pytest.mark.long),
         ("resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))", "ulimit -n"),
     ],
 )
@@ -266,7 +270,7 @@ def test_memory_that_a_helper_cannot_map_is_no_reason_to_lose_anything(tmp_path,
     [
         ("sys.frozen = True", "frozen"),
         ("sys.executable = ''", "sys.executable is empty"),
-        ("sys.executable = None", "sys.executable is empty"),
+        pytest.param("sys.executable = None", "sys.executable is empty", marks=pytest.mark.long),
     ],
 )
 def test_what_is_not_known_to_be_python_is_never_run(tmp_path, setting, why):
@@ -278,7 +282,7 @@ def test_what_is_not_known_to_be_python_is_never_run(tmp_path, setting, why):
     assert run_job(tmp_path / "process", "process", setting).returncode == 3
 
 
-@pytest.mark.parametrize("name", ["app", "python3", "python"])
+@pytest.mark.parametrize("name", ["app", "python3", pytest.param("python", marks=pytest.mark.long)])
 def test_a_program_in_the_place_of_the_interpreter_is_not_run(tmp_path, name):
     """Whatever it is called: this process's own interpreter is."""
     app = tmp_path / name

@@ -16,6 +16,8 @@ from lighter_async.writers import pt_archive as archive
 from lighter_async.writers.pt_large import template_of_large
 from lighter_async.writers.tensor import _archives
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 DTYPES = sorted(
     {str(one).removeprefix("torch.") for one in vars(torch).values() if isinstance(one, torch.dtype)}
     - {"bits1x8", "bits2x4", "bits4x2", "bits8", "bits16", "qint8", "qint32", "quint8", "quint4x2", "quint2x4"}

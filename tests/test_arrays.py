@@ -42,7 +42,7 @@ from lighter_async.manifest.verify import verify
 from lighter_async.npy import header, parse
 from lighter_async.targets import Features, features_of
 
-pytestmark = lightning_warnings
+pytestmark = [lightning_warnings, pytest.mark.usefixtures("one_core")]
 
 
 def rows(count, width=8, first=0):
@@ -63,8 +63,13 @@ def cause_of(write_error):
 # What is stored
 
 
-@pytest.mark.parametrize("backend", ["thread", "process"])
-@pytest.mark.parametrize("durability", ["rename", "fsync"])
+@pytest.mark.parametrize(
+    ("backend", "durability"),
+    [
+        *(("thread", "fsync"), ("process", "rename")),
+        *(pytest.param(*other, marks=pytest.mark.long) for other in (("thread", "rename"), ("process", "fsync"))),
+    ],
+)
 @pytest.mark.parametrize("known", [True, False])
 def test_rows_lie_at_their_indices(tmp_path, backend, durability, known):
     """Exactly as numpy would have stored them all, from several workers, however many batches there are."""

@@ -66,7 +66,10 @@ def fill(request, tmp_path):
     return fill
 
 
-@pytest.mark.parametrize("value", TINY.values(), ids=TINY)
+@pytest.mark.parametrize(
+    "value",
+    [pytest.param(make, id=kind, marks=[pytest.mark.long] * (kind != "0-d tensor")) for kind, make in TINY.items()],
+)
 def test_tiny_samples_are_bounded_in_number(fill, value):
     """By default by so many that what is kept of them is no more than the least that `queue_bytes` is by default."""
     taken, stats = fill(value)

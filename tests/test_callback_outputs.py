@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from lighter_async import DuplicateNameError, FileWriter, WriteError, encoder, open_results, pending, read_manifest
 from lighter_async.cli import main
 
-pytestmark = lightning_warnings
+pytestmark = [lightning_warnings, pytest.mark.usefixtures("one_core")]
 
 BOTH = {"mask": "image_2d", "logits": "tensor"}
 

@@ -31,6 +31,8 @@ from lighter_async.targets.shards.compact import compact
 from lighter_async.targets.shards.removed import COMPACTING, removed_shards
 from lighter_async.targets.shards.unpack import unpack
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 IDENTITY = (
     "name",
     "bytes",

@@ -303,7 +303,7 @@ def predicted(callback):
     make_trainer(pl, callback).predict(Model(), numbers(), return_predictions=False)
 
 
-@pytest.mark.parametrize("convert", ["none", "all"])
+@pytest.mark.parametrize("convert", ["none", pytest.param("all", marks=pytest.mark.long)])
 @pytest.mark.parametrize("case", SAYS)
 def test_hydra_makes_the_callback(case, convert):
     """Out of its own dicts and lists, which need no OmegaConf in helper processes."""

@@ -254,6 +254,7 @@ class TestJpegOfAllColours(TestJpeg):
         return write_jpeg.with_options(quality=60, subsampling="4:4:4")
 
 
+@pytest.mark.long
 class TestWebp(TestJpeg):
     """With alpha, and grey as three equal channels."""
 

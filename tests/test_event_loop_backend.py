@@ -133,7 +133,7 @@ def test_what_a_writer_leaves_on_the_loop_is_ended_at_close(tmp_path):
     assert left["loop"].is_closed()
 
 
-def test_a_task_left_on_the_loop_that_fails_at_close_is_reported(tmp_path, caplog):
+def test_a_task_left_on_the_loop_that_fails_at_close_is_reported(tmp_path, logged):
     """As asyncio.run does it: through the loop's exception handler."""
 
     async def background():
@@ -149,8 +149,9 @@ def test_a_task_left_on_the_loop_that_fails_at_close_is_reported(tmp_path, caplo
     kept = []
     with BackgroundWriter(write, tmp_path) as writer:
         writer.submit("a", "")
-    assert "a task that a writer left running failed" in caplog.text
-    assert "the session cannot be closed" in caplog.text
+    (message,) = logged.messages
+    assert "a task that a writer left running failed" in message
+    assert "the session cannot be closed" in message
 
 
 def test_the_loop_is_closed_with_the_writer(tmp_path):

@@ -71,7 +71,13 @@ if ending == "exit":
 """
 
 
-@pytest.mark.parametrize(("ending", "code"), [("end", 0), ("raise", 1), ("exit", 3), ("no hook", 0)])
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        *(("end", 0), ("raise", 1), ("no hook", 0)),
+        pytest.param("exit", 3, marks=pytest.mark.long),
+    ],
+)
 def test_what_was_handed_over_is_stored_although_nobody_closed(tmp_path, ending, code):
     """However the script ends: every file is there and whole, failures are told, and the exit code is the script's."""
     done = run_script(FORGETS, tmp_path, ending)

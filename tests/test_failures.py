@@ -21,6 +21,7 @@ from lighter_async.workers import patience as patience_module
 from lighter_async.workers.patience import Patience, may_pass
 
 both_backends = pytest.mark.parametrize("backend", ["thread", "process"])
+mostly_threads = pytest.mark.parametrize("backend", ["thread", pytest.param("process", marks=pytest.mark.long)])
 LASTING = sorted(set(ERRORS) - set(PASSING))
 
 
@@ -77,7 +78,7 @@ def test_errors_that_pass_are_tried_again(tmp_path, counts, backend):
     assert leftovers(tmp_path) == []
 
 
-@both_backends
+@mostly_threads
 def test_errors_that_last_are_not_tried_again(tmp_path, counts, backend):
     """Each is told after one attempt, as it was raised."""
     target = FaultyTarget(tmp_path / "out", counts, {f"{name}.txt": (name, 1) for name in LASTING})
@@ -94,7 +95,7 @@ def test_errors_that_last_are_not_tried_again(tmp_path, counts, backend):
     assert stored(tmp_path / "out") == ["fine.txt"]
 
 
-@both_backends
+@mostly_threads
 @pytest.mark.parametrize("attempts", [1, 2, 4])
 def test_an_error_that_does_not_pass_is_told_after_the_last_attempt(tmp_path, counts, backend, attempts):
     """With how often it was tried; one attempt turns trying again off."""
@@ -107,7 +108,7 @@ def test_an_error_that_does_not_pass_is_told_after_the_last_attempt(tmp_path, co
     assert stored(tmp_path / "out") == ["b.txt"]
 
 
-@both_backends
+@mostly_threads
 def test_path_functions_are_called_again(tmp_path, counts, backend):
     """Where what they raise may pass."""
     out, faults = tmp_path / "out", {"passes": ("EIO", 2), "lasts": ("ValueError", 1), "stays": ("status", 99)}
@@ -185,7 +186,7 @@ def test_an_error_that_cannot_be_asked_lasts():
     assert not may_pass(loop)
 
 
-@both_backends
+@mostly_threads
 def test_a_retry_replaces_what_the_attempt_before_has_stored(tmp_path, counts, backend):
     """An attempt may have stored a file before it failed, which is no file of an earlier run."""
     target = FaultyTarget(tmp_path / "out", counts, manifest=("EIO", 1), if_exists="error")
@@ -196,7 +197,7 @@ def test_a_retry_replaces_what_the_attempt_before_has_stored(tmp_path, counts, b
     assert recorded(tmp_path / "out") == ["a"]
 
 
-@both_backends
+@mostly_threads
 def test_abort_does_not_wait_for_another_attempt(tmp_path, counts, backend, monkeypatch):
     """A worker that waits for one fails its sample at once."""
     for wait in ("_FIRST_WAIT", "_LONGEST_WAIT"):
@@ -261,7 +262,7 @@ def test_what_cannot_be_recorded_has_failed(tmp_path, counts, backend, error):
     assert (stats.written, stats.failed) == (0, 2)
 
 
-@both_backends
+@mostly_threads
 def test_a_manifest_that_cannot_be_begun_is_told_at_the_start(tmp_path, backend):
     """Such as where a link lies in its place; nothing is left running."""
     (tmp_path / ".lighter-async").mkdir()
@@ -381,7 +382,7 @@ def test_waiting_for_space_takes_no_attempts_away():
     assert patience.call(put, lambda _: None) == "stored"
 
 
-@both_backends
+@mostly_threads
 def test_abort_ends_a_wait_for_space(tmp_path, counts, backend):
     """The sample in a worker's hand has failed, the others are dropped."""
     (counts / "full").touch()
@@ -413,7 +414,7 @@ with BackgroundWriter(
 """
 
 
-@both_backends
+@mostly_threads
 def test_ctrl_c_ends_a_wait_for_space(tmp_path, counts, backend, monkeypatch):
     """The first one leaves the loop and waits on, the second one drops what is queued."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
@@ -457,7 +458,7 @@ def test_a_real_disk_that_is_full(small_disk, backend):
     assert leftovers(small_disk) == []
 
 
-@both_backends
+@mostly_threads
 def test_a_real_disk_that_somebody_makes_room_on(small_disk, backend):
     """All samples are stored."""
     ballast = small_disk / "ballast"
@@ -694,7 +695,7 @@ def test_importing_torch_is_no_hang(tmp_path):
     assert (tmp_path / "a").read_text() == "Tensor 0"
 
 
-@both_backends
+@mostly_threads
 def test_keeping_a_value_that_failed_is_no_hang(tmp_path, backend):
     """A helper has to import torch for that."""
 

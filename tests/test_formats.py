@@ -28,6 +28,8 @@ from lighter_async.writers.text import write_text
 from lighter_async.writers.tiff import write_tiff
 from lighter_async.writers.webp import write_webp
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 
 def noise(*shape, dtype=torch.float32):
     return (torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 100).to(dtype)

@@ -197,12 +197,15 @@ UNUSED = """
     before = set(sys.modules)  # what others import is theirs
     import lighter_async.workers.process.helper
     unused = "asyncio difflib hashlib logging lzma PIL secrets shutil ssl tempfile torch zipfile"
-    print(sorted(set(unused.split()) & (set(sys.modules) - before)))
+    ours = "staging.copying staging.layout tables targets.array targets.shards targets.table workers.choice"
+    ours += " writers.image writers.nifti writers.registry writers.tensor writers.tiff"
+    unused = [*unused.split(), *(f"lighter_async.{one}" for one in ours.split())]
+    print(sorted(set(unused) & (set(sys.modules) - before)))
 """
 
 
 def test_a_helper_imports_nothing_that_takes_long_and_that_it_may_never_use():
-    """Each helper would pay for compressors, hashes, logging and archives before its first sample."""
+    """Each helper would pay for compressors, hashes, logging, archives and all formats before its first sample."""
     done = run_script(textwrap.dedent(UNUSED))
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
 
@@ -488,7 +491,9 @@ def test_a_helper_killed_while_idle_is_replaced(harness):
     assert harness.leftovers() == []
 
 
-@pytest.mark.parametrize("end", ["SIGKILL", "segfault", "os._exit"])
+@pytest.mark.parametrize(
+    "end", ["SIGKILL", *(pytest.param(other, marks=pytest.mark.long) for other in ("segfault", "os._exit"))]
+)
 def test_a_sample_that_kills_helpers_three_times_fails_and_the_others_are_stored(tmp_path, end):
     """It is named, with how they ended; what shared a unit with it may be encoded again, and is stored once."""
     log = tmp_path / "log"

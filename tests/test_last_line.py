@@ -15,7 +15,7 @@ from test_callback_targets import Rows
 from lighter_async import ArrayWriter, BackgroundWriter, FileWriter, WriteError, WriterStats, encoder, pending
 from lighter_async.callback.last_line import LastLine
 
-pytestmark = lightning_warnings
+pytestmark = [lightning_warnings, pytest.mark.usefixtures("one_core")]
 
 NAMES = {
     *("written", "skipped", "left_out", "failed", "dropped", "bytes_written", "seconds"),
@@ -28,18 +28,17 @@ def outputs(batch, *_):
 
 
 @pytest.fixture
-def last_lines(caplog, monkeypatch):
+def last_lines(logged, monkeypatch):
     """The lines that were logged since it was asked for them last, whichever package's log they are in."""
     for name in ("lightning_fabric", "lightning.fabric", "lightning", "lightning.pytorch", "pytorch_lightning"):
         monkeypatch.setattr(logging.getLogger(name), "propagate", True)
 
     def lines():
-        found = [record.getMessage() for record in caplog.records if record.getMessage().startswith("lighter_async: ")]
-        caplog.clear()
+        found = [message for message in logged.messages if message.startswith("lighter_async: ")]
+        logged.messages.clear()
         return found
 
-    with caplog.at_level(logging.INFO):
-        yield lines
+    return lines
 
 
 def csv_logger(package, folder):

@@ -29,6 +29,8 @@ from lighter_async.manifest.line import FORMAT
 from lighter_async.manifest.log import ManifestLog
 from lighter_async.names import with_suffix
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 Pair = namedtuple("Pair", "first second")
 
 
@@ -145,7 +147,7 @@ def test_a_line_tells_what_was_stored(tmp_path, backend, kind):
         assert abs(line["time"] - os.stat(tmp_path / line["file"]).st_mtime) < 60
 
 
-@pytest.mark.parametrize("backend", ["thread", "process"])
+@pytest.mark.parametrize("backend", ["thread", pytest.param("process", marks=pytest.mark.long)])
 def test_of_a_path_function_only_the_name_is_known(tmp_path, backend):
     """It may write any files, so there is no file, size or checksum, but the value's shape."""
 
@@ -317,7 +319,7 @@ def test_a_run_that_keeps_what_there_is_adds_to_it(tmp_path):
 # Lines that are not whole
 
 
-@pytest.mark.parametrize("backend", ["thread", "process"])
+@pytest.mark.parametrize("backend", ["thread", pytest.param("process", marks=pytest.mark.long)])
 def test_a_torn_line_costs_its_own_samples_alone(tmp_path, backend):
     """Wherever a crash cut the last line off: it does not count, and what the next writer records does."""
     with BackgroundWriter("text", tmp_path, backend="thread", max_workers=1) as background:

@@ -31,6 +31,8 @@ from lighter_async.testing.equality import is_equal
 from lighter_async.writers.nifti import decode_nifti, write_nifti
 from lighter_async.writers.nifti_header import header
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from monai.data import MetaTensor, NibabelWriter, list_data_collate
@@ -283,7 +285,13 @@ def test_rows_of_a_batch_with_one_affine_have_that(tmp_path):
         np.testing.assert_allclose(read(tmp_path / f"{name}.scan.nii.gz")[1], affine_of(2), atol=1e-4)
 
 
-@pytest.mark.parametrize("writer", ["npy", "safetensors", "json", "image_2d", "jpeg", "webp", "tiff", "row"])
+@pytest.mark.parametrize(
+    "writer",
+    [
+        *("npy", "image_2d", "row"),
+        *(pytest.param(other, marks=pytest.mark.long) for other in ("safetensors", "json", "jpeg", "webp", "tiff")),
+    ],
+)
 def test_other_formats_take_the_plain_tensor_of_monais(tmp_path, writer):
     """In a batch and alone, with neither MONAI nor PyTorch in the helper, and equal to what a plain tensor gives."""
     value = noise(2, 3, 16, 16) / 100
@@ -330,8 +338,13 @@ def test_an_affine_of_left_and_posterior_becomes_one_of_right_and_anterior(tmp_p
 SHAPES = [(3, 4, 5), (2, 4, 5, 6), (1, 4, 5, 1), (1, 4, 5, 6, 7), (2, 4, 5, 6, 7), (1, 2, 1, 2, 1, 2, 1), (1, 1, 1)]
 
 
-@pytest.mark.parametrize("form", ["files", "shards"])
-@pytest.mark.parametrize("backend", ["thread", "process"])
+@pytest.mark.parametrize(
+    ("backend", "form"),
+    [
+        *(("thread", "files"), ("process", "shards")),
+        *(pytest.param(*other, marks=pytest.mark.long) for other in (("thread", "shards"), ("process", "files"))),
+    ],
+)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_volume_with_an_affine_is_read_back_in_its_shape(tmp_path, shape, backend, form):
     """Also a series of one channel, whose file looks like one volume with a channel for each time."""

@@ -82,7 +82,7 @@ def stored(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-@pytest.mark.parametrize("backend", ["thread", "process"])
+@pytest.mark.parametrize("backend", ["thread", pytest.param("process", marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     ("writer", "options", "expected"),
     [

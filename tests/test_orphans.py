@@ -186,8 +186,13 @@ with BackgroundWriter(encode, sys.argv[1], backend=sys.argv[2]) as writer:
 """
 
 
-@pytest.mark.parametrize("backend", ["process", "thread"])
-@pytest.mark.parametrize("way", ["program", "fork"])
+@pytest.mark.parametrize(
+    ("backend", "way"),
+    [
+        *(("process", "program"), ("process", "fork")),
+        *(pytest.param(*other, marks=pytest.mark.long) for other in (("thread", "program"), ("thread", "fork"))),
+    ],
+)
 def test_a_process_that_an_encoder_leaves_running_holds_nothing_of_ours(tmp_path, backend, way):
     """No lock that the next run waits for, and no memory."""
     done = subprocess.run(

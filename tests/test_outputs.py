@@ -33,7 +33,14 @@ from lighter_async.manifest.verify import drop, verify
 from lighter_async.targets import Item, Part
 from lighter_async.testing.base import opened
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 BOTH = {"mask": "image_2d", "logits": "tensor"}
+
+
+mostly_threads = pytest.mark.parametrize(
+    "backend", ["thread", pytest.param("process", marks=pytest.mark.long)], indirect=True
+)
 
 
 @pytest.fixture(params=["thread", "process"])
@@ -87,6 +94,7 @@ def test_each_output_is_a_file_with_its_key(tmp_path, backend, form):
     check_stored(tmp_path, names, batch)
 
 
+@mostly_threads
 def test_outputs_may_be_anything_that_their_writers_take(tmp_path, backend):
     """Each is copied by itself, whatever the others are."""
     with BackgroundWriter({"text": "text", "all": "tensor"}, tmp_path, backend=backend) as writer:
@@ -192,6 +200,7 @@ def test_options_go_to_their_output(tmp_path):
         BackgroundWriter(BOTH, tmp_path, writer_options={"mask": {"compress_lvl": 1}})
 
 
+@mostly_threads
 def test_a_sample_with_an_output_that_cannot_be_encoded_is_not_stored(tmp_path, backend):
     """Not the other output either; the samples beside it are."""
     batch = batch_of(3)

@@ -80,8 +80,15 @@ SAMPLES = {"a": "good 1", "b": "bad 2", "sub/c": "bad 3", "d": "good 4"}
 # Keeping values
 
 
-@both_backends
-@pytest.mark.parametrize("writer", [replayable.picky, replayable.write_picky], ids=["encoder", "function"])
+@pytest.mark.parametrize(
+    ("writer", "backend"),
+    [
+        (replayable.picky, "process"),
+        (replayable.write_picky, "thread"),
+        pytest.param(replayable.picky, "thread", marks=pytest.mark.long),
+        pytest.param(replayable.write_picky, "process", marks=pytest.mark.long),
+    ],
+)
 def test_a_value_that_fails_is_kept_and_the_run_goes_on(tmp_path, broken, backend, writer):
     """Every other sample is stored, and the end raises all failures, each with the folder of its value."""
     stats, failures = run_picky(tmp_path, SAMPLES, writer=writer, backend=backend)
@@ -110,7 +117,7 @@ def test_an_async_writers_values_are_kept(tmp_path, broken):
     assert sorted(kept(tmp_path)) == sorted(failures) == ["b", "sub/c"]
 
 
-@both_backends
+@pytest.mark.parametrize("backend", ["thread", pytest.param("process", marks=pytest.mark.long)])
 @pytest.mark.parametrize("durability", ["rename", pytest.param("fsync", marks=pytest.mark.long)])
 def test_values_of_a_file_system_error_are_kept(tmp_path, backend, durability):
     """Such as where there is a folder in the file's place; after it is gone they are written."""
@@ -311,7 +318,7 @@ def test_what_is_replayed_is_what_would_have_been_written(tmp_path, backend):
 # The command
 
 
-@both_backends
+@pytest.mark.parametrize("backend", ["thread", pytest.param("process", marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     "writer", ["replayable:picky", pytest.param("replayable:Formats.picky", marks=pytest.mark.long)]
 )

@@ -37,7 +37,7 @@ from lighter_async.manifest import keys
 from lighter_async.manifest.block import Block
 from lighter_async.store import DirectoryStore, Place
 
-pytestmark = test_values.pytestmark
+pytestmark = [*test_values.pytestmark, pytest.mark.usefixtures("one_core")]
 
 
 def store(folder, values, writer="tensor", *, indices=None, loader=0, **options):

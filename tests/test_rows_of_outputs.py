@@ -151,6 +151,7 @@ def test_both_backends_store_rows_of_several_outputs(tmp_path, make_target, back
     assert len(pending(range(start), tmp_path)) == 0
 
 
+@pytest.mark.parametrize("backend", ["thread", pytest.param("process", marks=pytest.mark.long)], indirect=True)
 @pytest.mark.parametrize("values", ["samples", "one of them a list", "another kind"])
 def test_outputs_that_are_no_rows_are_stored_as_well(tmp_path, make_target, rows_put, values, backend):
     """If one output is none, or has an encoder without rows, all of them are encoded one by one."""

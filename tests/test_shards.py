@@ -113,6 +113,11 @@ def encode_upper(value):
     return value.upper().encode()
 
 
+mostly_threads = pytest.mark.parametrize(
+    "backend", ["thread", pytest.param("process", marks=pytest.mark.long)], indirect=True
+)
+
+
 @pytest.fixture(params=["thread", "process"])
 def backend(request):
     return request.param
@@ -205,6 +210,7 @@ def tar_of(folder):
     return names_in(folder, ".tar")
 
 
+@mostly_threads
 def test_a_sample_that_is_larger_than_a_shard_has_one_of_its_own(tmp_path, backend):
     """And one of megabytes is stored as well as one of bytes is, in the middle of others."""
     values = {"a": "small", "b": "large " * 600_000, "c": "small", "d": "larger " * 700_000, "e": ""}
@@ -383,6 +389,7 @@ def test_a_later_run_leaves_earlier_shards_and_its_records_count(tmp_path):
     assert verify(tmp_path).is_sound
 
 
+@mostly_threads
 def test_what_earlier_runs_have_recorded_is_left_out(tmp_path, backend):
     """With if_exists="skip", as long as its shard is there."""
     store(tmp_path, values_of(1, 2), target=TarShards(tmp_path / "out", shard_samples=1), max_workers=1)
@@ -396,6 +403,7 @@ def test_what_earlier_runs_have_recorded_is_left_out(tmp_path, backend):
     assert (writer.stats().skipped, writer.stats().written) == (0, 1)
 
 
+@mostly_threads
 def test_what_is_kept_is_among_the_results_and_what_is_superseded_is_stored_anew(tmp_path, backend):
     """With if_exists="skip"."""
     out = tmp_path / "out"
@@ -407,6 +415,7 @@ def test_what_is_kept_is_among_the_results_and_what_is_superseded_is_stored_anew
     assert {name: results[name] for name in results} == {"a": "3", "b": "2", "c": "2"}
 
 
+@mostly_threads
 def test_what_earlier_runs_have_recorded_is_an_error(tmp_path, backend):
     """With if_exists="error"; the others are stored."""
     store(tmp_path, values_of(1, 2))

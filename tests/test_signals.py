@@ -206,7 +206,10 @@ class Parked:
         self.gate.wait_entered()
 
 
-@pytest.fixture(params=["thread", "limited", "async", "process"])
+KINDS = ["thread", "limited", "async", "process"]
+
+
+@pytest.fixture(params=KINDS)
 def parked(tmp_path, request):
     parked = Parked(tmp_path, request.param)
     yield parked
@@ -234,8 +237,16 @@ WAITS = {
 }
 
 
-@pytest.mark.parametrize("wait", WAITS)
-@pytest.mark.parametrize("call", ["stats", "nowait", "flush", "close", "abort", "exit", "submit"])
+def waits_and_calls():
+    """All of them with threads; of those with other workers each call in one wait, the next in the next."""
+    for number, kind in enumerate(KINDS):
+        for place, call in enumerate(["stats", "nowait", "flush", "close", "abort", "exit", "submit"]):
+            for other, wait in enumerate(WAITS):
+                is_long = kind != "thread" and other != (number + place) % len(WAITS)
+                yield pytest.param(kind, wait, call, marks=[pytest.mark.long] * is_long)
+
+
+@pytest.mark.parametrize(("parked", "wait", "call"), [*waits_and_calls()], indirect=["parked"])
 def test_a_handler_may_call_the_writer_while_it_waits(parked, handle, wait, call):
     """Whatever is called there works, or says at once that it cannot, and the wait goes on after it."""
     writer, gate = parked.writer, parked.gate

@@ -51,7 +51,7 @@ from lighter_async.manifest.verify import verify
 from lighter_async.table_row import decode_row
 from lighter_async.writers.registry import encoder_of
 
-pytestmark = lightning_warnings
+pytestmark = [lightning_warnings, pytest.mark.usefixtures("one_core")]
 
 FORMATS = ["csv", "jsonl", "parquet"]
 
@@ -81,8 +81,13 @@ def read_csv(path):
 # What is in a table
 
 
-@pytest.mark.parametrize("durability", ["rename", "fsync"])
-@pytest.mark.parametrize("backend", ["thread", "process"])
+@pytest.mark.parametrize(
+    ("backend", "durability"),
+    [
+        *(("thread", "rename"), ("process", "fsync")),
+        *(pytest.param(*other, marks=pytest.mark.long) for other in (("thread", "fsync"), ("process", "rename"))),
+    ],
+)
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_rows_stand_in_the_order_of_the_data_set(tmp_path, suffix, backend, durability):
     """Whatever worker stores them, and in whatever order they come."""
@@ -294,7 +299,7 @@ def test_alike_rows_are_stored_by_columns(tmp_path, monkeypatch):
         ({"x": True}, "is bool, and int64"),
     ],
 )
-@pytest.mark.parametrize("backend", ["thread", "process"])
+@pytest.mark.parametrize("backend", ["thread", pytest.param("process", marks=pytest.mark.long)])
 def test_a_type_that_changes_is_an_error_that_names_sample_and_column(tmp_path, backend, second, told):
     """The other samples are in the table."""
     writer = BackgroundWriter(target=TableTarget(tmp_path / "t.csv"), backend=backend, max_workers=2)
@@ -831,7 +836,7 @@ def test_a_job_that_is_killed_at_any_change_goes_on(tmp_path, job, torn):
 
 
 @pytest.mark.parametrize("kind", ["alike", "others"])
-@pytest.mark.parametrize("durability", ["rename", "fsync"])
+@pytest.mark.parametrize("durability", ["rename", pytest.param("fsync", marks=pytest.mark.long)])
 def test_a_helper_that_is_killed_costs_no_row(tmp_path, durability, kind):
     """The one that replaces it begins a file of its own."""
     (tmp_path / "deaths").mkdir()

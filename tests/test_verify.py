@@ -18,6 +18,8 @@ from lighter_async.cli import main
 from lighter_async.manifest.verify import drop, verify
 from lighter_async.store import DirectoryStore
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 COUNT = 8
 
 

@@ -16,6 +16,8 @@ from skimage import data
 from lighter_async import BackgroundWriter, write_image_2d, write_image_3d, write_tensor, write_text
 from lighter_async.writers.image import to_pixels
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 quick = settings(max_examples=60, deadline=None, database=None)
 
 WRITERS = {

@@ -46,9 +46,14 @@ def whole(folder):
     return sorted(path.name for path in folder.iterdir() if path.name != ".lighter-async")
 
 
-@pytest.mark.parametrize("backend", ["thread", "process"])
 @pytest.mark.parametrize("durability", ["rename", pytest.param("fsync", marks=pytest.mark.long)])
-@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    ("backend", "known"),
+    [
+        *(("thread", False), ("process", True)),
+        *(pytest.param(*other, marks=pytest.mark.long) for other in (("thread", True), ("process", False))),
+    ],
+)
 def test_rows_become_chunks_when_all_are_there(tmp_path, backend, durability, known):
     """Exactly what was handed over, from several workers; until then they lie in a part, and are read there."""
     values = torch.randn(500, 3, 16, generator=torch.Generator().manual_seed(1))
@@ -76,7 +81,13 @@ def test_rows_become_chunks_when_all_are_there(tmp_path, backend, durability, kn
     assert torch.equal(torch.cat([batch for _, batch in loader]), values)
 
 
-@pytest.mark.parametrize("dtype", ["bool", "int8", "uint16", "int64", "float16", "float64", "complex64"])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        *("bool", "int8", "float16"),
+        *(pytest.param(other, marks=pytest.mark.long) for other in ("uint16", "int64", "float64", "complex64")),
+    ],
+)
 def test_any_number_is_a_row(tmp_path, dtype):
     """Each with one value."""
     values = np.arange(-3, 4).astype(dtype)

@@ -1,6 +1,11 @@
-"""Targets: where bytes live."""
+"""Targets: where bytes live.
 
-from lighter_async.targets.array import ArrayTarget
+Those whose objects hold many samples are imported when they are first used.
+"""
+
+from typing import TYPE_CHECKING
+
+from lighter_async.lazily import on_first_use
 from lighter_async.targets.base import (
     ArraysTarget,
     DirectoryTarget,
@@ -20,8 +25,11 @@ from lighter_async.targets.base import (
 )
 from lighter_async.targets.lane import Item, Lane, Outcome, Part, Placed, PlacedRows, RowItems, RowPart
 from lighter_async.targets.local import LocalTarget
-from lighter_async.targets.shards import TarShards, has_shards
-from lighter_async.targets.table import TableTarget
+
+if TYPE_CHECKING:
+    from lighter_async.targets.array import ArrayTarget
+    from lighter_async.targets.shards import TarShards, has_shards
+    from lighter_async.targets.table import TableTarget
 
 __all__ = [
     "ArrayTarget",
@@ -53,3 +61,7 @@ __all__ = [
     "lane_of",
     "tables_target",
 ]
+
+__getattr__ = on_first_use(
+    __name__, {"ArrayTarget": "array", "TableTarget": "table", "TarShards": "shards", "has_shards": "shards"}
+)

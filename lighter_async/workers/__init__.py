@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from lighter_async.lazily import on_first_use
 from lighter_async.staging import SharedMemory
 from lighter_async.types import Backend, Batch, Result
-from lighter_async.workers.choice import Choice, choose_backend, choose_by_cores
 from lighter_async.workers.patience import Patience
 from lighter_async.workers.quarantine import Kept, NeedsTrustError, Quarantine, kept_in
 from lighter_async.workers.worker_job import Job
 from lighter_async.writers import PathFunction
+
+if TYPE_CHECKING:
+    from lighter_async.workers.choice import Choice, choose_backend, choose_by_cores
 
 __all__ = [
     "Choice",
@@ -24,6 +28,9 @@ __all__ = [
     "kept_in",
     "make_backend",
 ]
+
+# Chosen where there may be helpers, and not by them.
+__getattr__ = on_first_use(__name__, dict.fromkeys(("Choice", "choose_backend", "choose_by_cores"), "choice"))
 
 
 def make_backend(
