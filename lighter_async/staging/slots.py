@@ -90,7 +90,10 @@ class PrivateMemory:
         self._first = np.empty(0, np.uint8)  # what is left of it; guarded by _lock
 
     def first(self, nbytes: int) -> NDArray[np.uint8]:
-        first = np.frombuffer(mmap.mmap(-1, nbytes), np.uint8)
+        try:
+            first = np.frombuffer(mmap.mmap(-1, nbytes), np.uint8)
+        except OSError:  # addresses are short, and a writer starts without it
+            return np.empty(0, np.uint8)
         with self._lock:
             self._first = first
         return first
@@ -120,7 +123,7 @@ class PrivateMemory:
     def _let_go_of_first(self) -> None:
         if len(self._first):
             give_back(self._first)
-            self._first = self._first[:0]
+            self._first = np.empty(0, np.uint8)  # and no part of the mapping, which ends with its last slot
 
 
 def unpinned(slot: Slot) -> bool:
@@ -263,10 +266,14 @@ class SlotPool:
             self._total -= len(slot.memory)
 
     def close(self) -> None:
-        """Free the slots that are not used."""
+        """Free the slots that are not used, and what lies in none."""
         ahead, self._ahead = self._ahead, None
+        with self._lock:
+            self._total -= self._first
+            self._first = 0  # which ends the touching of it
         if ahead is not None:
             ahead.close()
+        self._memory.let_go_of_first()
         with self._lock:
             for slots in self._free.values():
                 for slot in slots:
@@ -277,9 +284,9 @@ class SlotPool:
     def _make_room(self, size: int) -> None:
         # What lies in no slot yet goes first, then free slots, the class that got its first one longest ago first.
         if self._first and self._total + size > self.budget:
-            self._memory.let_go_of_first()
             self._total -= self._first
-            self._first = 0
+            self._first = 0  # before it is let go of, so that no more of it is touched
+            self._memory.let_go_of_first()
         for key in list(self._free):
             while self._total + size > self.budget and self._free[key]:
                 self._memory.free(self._free[key].pop())
