@@ -281,6 +281,19 @@ class FileWriter(BaseWriter):
             lengths = [length_of(dataset) for dataset in datasets]
             total = "" if None in lengths else f" of {sum(length or 0 for length in lengths):,}"
             notify(f"resuming: {len(stored):,}{total} are stored in {os.fspath(self._place)!r}")
+            self._warn_of_other_series(len(stored))
+
+    def _warn_of_other_series(self, stored: int) -> None:
+        """Warn where `pending` has gone by what another writer has stored, and this one's samples are not computed."""
+        left_out = 0 if self._outputs is None else self._outputs.not_loaded
+        if left_out > stored:
+            warn(
+                f"pending() leaves out {left_out:,} items of the data set, which are stored, but only {stored:,} as this "
+                f"{type(self).__name__} stores them in {os.fspath(self._place)!r}: the others are there in another "
+                "format, as another output or in another directory, and are not computed now. Give the loader no "
+                "pending() (resume=True leaves out what is stored once it is computed), give pending() this directory, "
+                "or the one format that is wanted, as pending(..., writer='npy')"
+            )
 
     def on_predict_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
