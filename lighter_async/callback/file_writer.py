@@ -288,11 +288,11 @@ class FileWriter(BaseWriter):
         left_out = 0 if self._outputs is None else self._outputs.not_loaded
         if left_out > stored:
             warn(
-                f"pending() leaves out {left_out:,} items of the data set, which are stored, but only {stored:,} as this "
-                f"{type(self).__name__} stores them in {os.fspath(self._place)!r}: the others are there in another "
-                "format, as another output or in another directory, and are not computed now. Give the loader no "
-                "pending() (resume=True leaves out what is stored once it is computed), give pending() this directory, "
-                "or the one format that is wanted, as pending(..., writer='npy')"
+                f"pending() leaves out {left_out:,} items of the data set, which are stored, but only {stored:,} as "
+                f"this {type(self).__name__} stores them in {os.fspath(self._place)!r}: the others are there in "
+                "another format, as another output or in another directory, and are not computed now. Give the loader "
+                "no pending() (resume=True leaves out what is stored once it is computed), give pending() this "
+                "directory, or the one format that is wanted, as pending(..., writer='npy')"
             )
 
     def on_predict_batch_start(
