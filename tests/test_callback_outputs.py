@@ -247,6 +247,17 @@ def test_samples_that_are_stored_only_as_something_else_are_not_left_out_without
 
 
 @both_packages
+def test_samples_that_are_stored_under_numbers_are_not_left_out_without_a_word_where_they_have_names(package, tmp_path):
+    """The files that the later run is to store are not there."""
+    data = torch.arange(4)
+    predict(package, outputs, FileWriter(tmp_path, "other", "tensor"), data=loader(4))
+    callback = FileWriter(tmp_path, "other", "tensor", name_key="id", resume=True)
+    missing = DataLoader(data, batch_size=2, sampler=pending(data, tmp_path))
+    with pytest.warns(UserWarning, match=r"pending\(\) leaves out 4 items .* only 0 as .* under a number in place of"):
+        predict(package, outputs, callback, data=missing)
+
+
+@both_packages
 def test_another_format_is_computed_where_pending_is_asked_for_it(package, tmp_path):
     """As the warning says; and nothing is warned of then, nor when it goes on."""
     data = torch.arange(4)

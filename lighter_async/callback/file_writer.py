@@ -269,6 +269,8 @@ class FileWriter(BaseWriter):
         if self._stored is not None:
             self._stored.check(datasets)
             self._report_stored(trainer, self._stored, datasets)
+            if (silent := self._left_out_silently(trainer)) is not None:
+                warn(silent)
         if self.options.manifest and trainer.is_global_zero and self._path is not None:
             self._writer._describe(
                 [Loader(length_of(dataset), fingerprint_of(dataset)) for dataset in datasets],
@@ -281,19 +283,21 @@ class FileWriter(BaseWriter):
             lengths = [length_of(dataset) for dataset in datasets]
             total = "" if None in lengths else f" of {sum(length or 0 for length in lengths):,}"
             notify(f"resuming: {len(stored):,}{total} are stored in {os.fspath(self._place)!r}")
-            self._warn_of_other_series(len(stored))
 
-    def _warn_of_other_series(self, stored: int) -> None:
-        """Warn where `pending` has gone by what another writer has stored, and this one's samples are not computed."""
-        left_out = 0 if self._outputs is None else self._outputs.not_loaded
-        if left_out > stored:
-            warn(
-                f"pending() leaves out {left_out:,} items of the data set, which are stored, but only {stored:,} as "
-                f"this {type(self).__name__} stores them in {os.fspath(self._place)!r}: the others are there in "
-                "another format, as another output or in another directory, and are not computed now. Give the loader "
-                "no pending() (resume=True leaves out what is stored once it is computed), give pending() this "
-                "directory, or the one format that is wanted, as pending(..., writer='npy')"
-            )
+    def _left_out_silently(self, trainer: Any) -> str | None:
+        """What to warn of where `pending` leaves out what is stored only by another writer; None if it does not."""
+        if self._stored is None or self._outputs is None or not trainer.is_global_zero:
+            return None
+        stored, left_out = self._stored.found_as_now, self._outputs.not_loaded
+        if left_out <= stored:
+            return None
+        return (
+            f"pending() leaves out {left_out:,} items of the data set, which are stored, but only {stored:,} as "
+            f"this {type(self).__name__} stores them in {os.fspath(self._place)!r}: the others are there in "
+            "another format, as another output, under a number in place of a name, or in another directory, and are "
+            "not computed now. Give the loader no pending() (resume=True leaves out what is stored once it is "
+            "computed), give pending() this directory, or the one format that is wanted, as pending(..., writer='npy')"
+        )
 
     def on_predict_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -347,9 +351,11 @@ class FileWriter(BaseWriter):
         """Close the writer."""
         super().teardown(trainer, pl_module, stage)
         if self._writer is not None and stage == "predict":
+            silent = None
             if self._stored is not None and self._outputs is not None and not self._has_reported:
                 # Nothing was left to do, so on_predict_start was not called.
                 self._report_stored(trainer, self._stored, self._outputs.datasets)
+                silent = self._left_out_silently(trainer)
             assert self._last_line is not None
             failure: BaseException | None = None
             try:
@@ -363,6 +369,8 @@ class FileWriter(BaseWriter):
                     self._report_end(trainer, failure)
                 finally:
                     self._forget(ends=True)
+            if silent is not None:
+                warn(silent)  # last, since the user may have made errors of warnings
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Store what was handed over. Failures are attached to the exception, which stays as it is.
