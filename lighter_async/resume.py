@@ -302,6 +302,11 @@ class PendingSampler(DistributedSampler[Any]):
         """Which of them this one is."""
         return torch.distributed.get_rank() if _is_distributed() else 0
 
+    @property
+    def left_out(self) -> int:
+        """How many items of the data set it leaves out, on all ranks together, since they are stored."""
+        return len(self.dataset) - len(self.indices)  # type: ignore[arg-type]
+
     def __len__(self) -> int:
         return len(self._share())
 

@@ -300,9 +300,9 @@ class Backend(Protocol):
         ...
 
     def watch(self) -> AbstractContextManager[int | None]:
-        """While it is open: a descriptor that becomes readable when `collect` has something new to tell.
+        """While it is open: a descriptor of the caller's own that is readable when `collect` has something new to tell.
 
-        None where workers tell it themselves.
+        None where workers tell it themselves, or are gone.
         """
         ...
 

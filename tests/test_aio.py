@@ -615,6 +615,19 @@ async def test_close_may_be_called_by_several_tasks_and_again(make_writer, gate,
 
 
 @on_every_loop
+async def test_calls_of_a_writer_whose_helpers_were_let_go_have_nothing_to_wait_for(tmp_path):
+    """Such as `close` in an ``async with``, whose end closes the writer again."""
+    async with AsyncBackgroundWriter("text", tmp_path, backend="process", max_workers=1) as writer:
+        await writer.submit("a", "b")
+        await writer.close()
+        await writer.close()
+        await writer.flush()
+        assert await writer.abort() == 0
+        assert await anyio.to_thread.run_sync((tmp_path / "a.txt").read_text) == "b"
+    assert writer.stats().written == 1
+
+
+@on_every_loop
 async def test_a_writer_that_was_never_used_closes(make_writer):
     """Nothing was started, and there is nothing to wait for."""
     writer = make_writer()

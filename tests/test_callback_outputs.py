@@ -230,6 +230,47 @@ def test_an_output_that_is_added_makes_all_samples_pending(package, tmp_path):
 
 
 @both_packages
+@pytest.mark.parametrize(
+    "later",
+    [("mask", "npy"), ("other", "image_2d"), (BOTH,), ({"mask": "npy"},)],
+    ids=["format", "value", "another output", "format of an output"],
+)
+def test_samples_that_are_stored_only_as_something_else_are_not_left_out_without_a_word(package, tmp_path, later):
+    """`pending` knows no writer, and a script may have another format or one more output than the run before it."""
+    data = torch.arange(4)
+    predict(package, outputs, FileWriter(tmp_path, "mask", "image_2d"), data=loader(4))
+    callback = FileWriter(tmp_path, *later, resume=True)
+    missing = DataLoader(data, batch_size=2, sampler=pending(data, tmp_path))
+    with pytest.warns(UserWarning, match=r"pending\(\) leaves out 4 items .* only 0 as this FileWriter stores them"):
+        predict(package, outputs, callback, data=missing)
+    assert callback.stats().accepted == 0
+
+
+@both_packages
+def test_samples_that_are_stored_under_numbers_are_not_left_out_without_a_word_where_they_have_names(package, tmp_path):
+    """The files that the later run is to store are not there."""
+    data = torch.arange(4)
+    predict(package, outputs, FileWriter(tmp_path, "other", "tensor"), data=loader(4))
+    callback = FileWriter(tmp_path, "other", "tensor", name_key="id", resume=True)
+    missing = DataLoader(data, batch_size=2, sampler=pending(data, tmp_path))
+    with pytest.warns(UserWarning, match=r"pending\(\) leaves out 4 items .* only 0 as .* under a number in place of"):
+        predict(package, outputs, callback, data=missing)
+
+
+@both_packages
+def test_another_format_is_computed_where_pending_is_asked_for_it(package, tmp_path):
+    """As the warning says; and nothing is warned of then, nor when it goes on."""
+    data = torch.arange(4)
+    predict(package, outputs, FileWriter(tmp_path, "other", "tensor"), data=loader(4))
+    callback = FileWriter(tmp_path, "other", "npy", resume=True)
+    for stop, written in ((1, 2), (2, 2)):
+        missing = DataLoader(data, batch_size=2, sampler=pending(data, tmp_path, writer="npy"))
+        predict(package, outputs, callback, data=missing, limit_predict_batches=stop)
+        assert callback.stats().written == written
+    assert names_in(tmp_path) == {f"{number}{suffix}" for number in range(4) for suffix in (".pt", ".npy")}
+
+
+@both_packages
 @pytest.mark.parametrize("first", ["one", "several"])
 def test_a_file_of_another_writer_is_not_replaced(package, tmp_path, first):
     """The sample `a.label` in text, and the output `label` of the sample `a`, would be one file."""

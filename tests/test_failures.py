@@ -558,6 +558,38 @@ def test_threads_that_hang_are_given_up(tmp_path):
     assert recorded(tmp_path) == ["0", "1", "3", "4"]
 
 
+def test_what_waits_behind_a_thread_that_hangs_is_told_where_the_system_has_no_other_thread(tmp_path, monkeypatch):
+    """A limit of processes counts threads; closing would wait for ever for samples that nobody takes."""
+    entered, let_go = threading.Event(), threading.Event()
+
+    def encode(value):
+        entered.set()
+        let_go.wait()
+        return value.encode()
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    writer = BackgroundWriter(
+        Encoder(encode, suffix=""), tmp_path, backend="thread", max_workers=1, write_timeout=SECONDS
+    )
+    writer.submit("hangs", "a")
+    writer.submit_batch(["b", "c"], ["b", "c"])
+    assert entered.wait(60)
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refuse)
+        failures = failures_of(writer)
+    assert {name: type(failure.cause) for name, failure in failures.items()} == {
+        "hangs": WriteTimeoutError,
+        "b": RuntimeError,
+        "c": RuntimeError,
+    }
+    assert writer.stats().pending == 0
+    let_go.set()
+    until(lambda: not [one for one in threading.enumerate() if one.name == "lighter-async"])
+    assert recorded(tmp_path) == []
+
+
 def test_memory_that_a_thread_may_still_read_is_not_used_again(tmp_path):
     """The batches after it come into other memory."""
     let_go = threading.Event()

@@ -90,6 +90,21 @@ def test_what_a_thread_of_low_priority_raises_reaches_the_helper():
     assert GivingWay(lambda: True)(threading.get_ident) == threading.get_ident()
 
 
+def test_a_helper_works_in_its_own_thread_where_the_system_has_none_left(monkeypatch):
+    """A limit of processes, which counts threads, may be reached while helpers are at work."""
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    giving_way = GivingWay(lambda: False)
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refuse)
+        assert giving_way(threading.get_ident) == threading.get_ident()
+        giving_way.close()
+    assert giving_way(threading.get_ident) != threading.get_ident()  # as soon as there is one
+    giving_way.close()
+
+
 def test_helpers_run_a_users_code_in_one_thread_of_low_priority(tmp_path):
     """All but the first use only what cores nothing else wants; the first keeps a share of a busy machine.
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import enum
+import gc
 import os
 import posixpath
 import re
@@ -296,6 +297,24 @@ def test_texts_may_have_numbers_as_names(tmp_path):
 
 
 # Numbers
+
+
+@pytest.mark.parametrize("backend", ["thread", "process"])
+@pytest.mark.filterwarnings("ignore:the writer for:ResourceWarning")
+def test_a_cell_that_is_run_again_and_again_stores_its_samples_anew(tmp_path, backend):
+    """Its earlier writer is stored and nobody can reach it, though the garbage collector has not come by yet."""
+    gc.collect()
+    gc.disable()
+    try:
+        for text in ("first", "second", "third"):
+            writer = BackgroundWriter("text", tmp_path, backend=backend, max_workers=1, if_exists="overwrite")
+            writer.submit("a", text)
+            writer.flush()
+            assert (tmp_path / "a.txt").read_text() == text
+            del writer
+    finally:
+        gc.enable()
+    gc.collect()
 
 
 def test_numbers_are_a_sequence_of_names():

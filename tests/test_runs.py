@@ -8,7 +8,16 @@ import sys
 
 import pytest
 
-from lighter_async import BackgroundWriter, Origin, Run, WriteError, pending, read_manifest
+from lighter_async import (
+    BackgroundWriter,
+    LocalTarget,
+    NameTakenError,
+    Origin,
+    Run,
+    WriteError,
+    pending,
+    read_manifest,
+)
 from lighter_async.cli import main
 from lighter_async.manifest import log as log_module
 from lighter_async.manifest.verify import drop, verify
@@ -254,6 +263,30 @@ def test_a_rank_that_opens_after_another_has_ended_is_of_the_same_run(tmp_path, 
     manifest = read_manifest(tmp_path)
     assert sorted({run.sequence for run in manifest.runs}) == [1, 2]
     assert len({run.since for run in manifest.runs if run.sequence == 2}) == 1
+    assert verify(tmp_path).is_sound
+
+
+@pytest.mark.parametrize("backend", ["thread", "process"])
+@pytest.mark.parametrize("if_exists", ["overwrite", "skip"])
+def test_a_rank_that_stores_its_own_names_once_more_waits_for_no_other_one(tmp_path, backend, if_exists):
+    """A script under torchrun may open a writer on one directory after each epoch, and all of them are of one run."""
+
+    def write(text, rank=0, **options):
+        run = Run(id="job", rank=rank, world_size=2)
+        with BackgroundWriter("text", LocalTarget(tmp_path, run=run, **options), backend=backend) as writer:
+            writer.submit_batch(["a", "b"], [f"{text} a", f"{text} b"])
+        return writer.stats()
+
+    write("first")
+    stats = write("second", if_exists=if_exists)
+    kept = if_exists == "skip"
+    assert (stats.written, stats.skipped) == ((0, 2) if kept else (2, 0))
+    assert (tmp_path / "a.txt").read_text() == ("first a" if kept else "second a")
+    # Another rank's are still refused.
+    with pytest.raises(WriteError) as raised:
+        write("other", rank=1)
+    assert {type(failure.cause) for failure in raised.value.failures} == {NameTakenError}
+    assert (tmp_path / "b.txt").read_text() == ("first b" if kept else "second b")
     assert verify(tmp_path).is_sound
 
 

@@ -1,14 +1,17 @@
 """The one copy of a batch into reused host memory."""
 
+import errno
 import gc
 import io
+import mmap
+import os
 import resource
 import sys
 import threading
 import weakref
 from collections import OrderedDict, UserList, namedtuple
 from dataclasses import dataclass
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ from harness import shared_memory, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lighter_async import BackgroundWriter
+from lighter_async import BackgroundWriter, open_results
 from lighter_async.staging import SharedMemory, StagingPool, plan_batch, plan_sample
 from lighter_async.staging.ahead import touch
 from lighter_async.staging.kinds import is_tensor
@@ -568,6 +571,40 @@ def test_memory_touched_at_the_start_counts_until_a_slot_lies_in_it_and_gives_wa
     slots.close()
     if shared:
         memory.close()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_memory_touched_at_the_start_goes_back_when_the_writer_is_closed(shared):
+    """A program may keep writers that are closed, such as the callbacks of many runs."""
+    memory = SharedMemory(8 * MEGA, pin=None) if shared else PrivateMemory(None)
+    if shared:
+        memory.open()
+    slots = SlotPool(8 * MEGA, memory)
+    before = shared_memory()
+    slots.work_ahead(4 * MEGA)
+    slots.release(slots.acquire(MEGA // 8, pinned=False))
+    until(lambda: shared_memory() >= before + 4 * MEGA)
+    slots.close()
+    assert (slots.total, shared_memory()) == (0, before)
+    if shared:
+        memory.close()
+
+
+def test_a_writer_starts_where_the_first_memory_is_refused(tmp_path, monkeypatch):
+    """It only saves time; a limit of addresses (`ulimit -v`) may leave room for small slots alone."""
+    mapped = []
+
+    def refuse(descriptor, size):
+        mapped.append(size)
+        if size >= MEGA:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return mmap.mmap(descriptor, size)
+
+    monkeypatch.setattr("lighter_async.staging.slots.mmap", SimpleNamespace(mmap=refuse))
+    with BackgroundWriter("tensor", tmp_path, backend="thread") as writer:
+        writer.submit("a", torch.ones(3))
+    assert [size >= MEGA for size in mapped] == [True, False]
+    assert open_results(tmp_path)["a"].tolist() == [1, 1, 1]
 
 
 def test_free_slots_give_way_to_what_is_in_no_slot(pool):

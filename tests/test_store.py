@@ -146,9 +146,9 @@ def test_a_row_of_an_earlier_run_is_told_by_its_checksum(rows):
     """Where two ranks may have taken one name."""
     store(rows, range(1))
     log = ManifestLog(rows.directory, Run(id="later"), [OutputName("text", "", ".txt")], store=rows.store())
-    assert log.other_ranks.is_of_earlier_run("0.txt")
+    assert log.other_ranks.is_earlier("0.txt")
     rows.store().write({"0.txt": b"another"})
-    assert not log.other_ranks.is_of_earlier_run("0.txt")
+    assert not log.other_ranks.is_earlier("0.txt")
 
 
 # What the writer was given

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import anyio
@@ -33,13 +33,8 @@ class Watch:
         self._steps = steps
         self._changed = anyio.Event()
         self._is_watched = False
-        self._news = -1
         with ExitStack() as stack:
-            self._bell, descriptor = stack.enter_context(steps.watch())
-            if descriptor is not None:
-                # One of our own, since an event loop watches a descriptor for one task at a time.
-                self._news = os.dup(descriptor)
-                stack.callback(os.close, self._news)
+            self._bell, self._news = stack.enter_context(steps.watch())
             self._stack = stack.pop_all()
 
     def close(self) -> None:
@@ -53,11 +48,11 @@ class Watch:
             return
         self._is_watched = True
         try:
-            if self._news < 0:
+            if self._news is None:
                 await _rung(self._bell)
             else:
                 with anyio.move_on_after(_SECONDS_TO_LOOK):  # a device's copy that has arrived tells nobody
-                    await _first(lambda: _rung(self._bell), lambda: anyio.wait_readable(self._news))
+                    await _first(partial(_rung, self._bell), partial(anyio.wait_readable, self._news))
             self._steps.collect()
         finally:
             with uninterrupted():

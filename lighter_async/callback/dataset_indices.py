@@ -54,6 +54,12 @@ class Origins:
         return [getattr(loader, "dataset", None) for loader in _flat(self._trainer.predict_dataloaders)]
 
     @property
+    def left_out(self) -> int:
+        """How many items of the data sets samplers of `pending` leave out, on all ranks together."""
+        samplers = [self._loader(number)[0] for number in range(len(self.datasets))]
+        return sum(getattr(getattr(one, "sampler", None), "left_out", 0) for one in samplers)
+
+    @property
     def items(self) -> int:
         """The number of items in all data sets with a known length."""
         return sum(length for length in self._known_lengths() if length is not None)

@@ -21,7 +21,7 @@ from lighter_async.configs import PathLike, plain
 from lighter_async.data_set_fingerprint import fingerprint_of
 from lighter_async.limits import default_workers
 from lighter_async.manifest.line import Loader
-from lighter_async.notices import notify
+from lighter_async.notices import notify, warn
 from lighter_async.options import CallbackOptions, Options, RowOptions, as_attributes, documented
 from lighter_async.replacing import WAY_OUT
 from lighter_async.service import BackgroundWriter
@@ -264,6 +264,8 @@ class FileWriter(BaseWriter):
         if self._resumed is not None:
             self._resumed.samples.check(datasets)
             self._tell_stored(self._resumed)
+            if (silent := self._left_out_silently(self._resumed)) is not None:
+                warn(silent)
         if self.options.manifest and trainer.is_global_zero and self._path is not None:
             self._writer._describe(
                 [Loader(length_of(dataset), fingerprint_of(dataset)) for dataset in datasets],
@@ -273,6 +275,11 @@ class FileWriter(BaseWriter):
     def _tell_stored(self, resumed: Resumed) -> None:
         if self._outputs is not None and self._last_line is not None:
             self._last_line.stored_before = resumed.tell(self._outputs.datasets)
+
+    def _left_out_silently(self, resumed: Resumed) -> str | None:
+        return (
+            None if self._outputs is None else resumed.left_out_silently(self._outputs.not_loaded, type(self).__name__)
+        )
 
     def on_predict_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -326,8 +333,11 @@ class FileWriter(BaseWriter):
         """Close the writer."""
         super().teardown(trainer, pl_module, stage)
         if self._writer is not None and stage == "predict":
-            if self._resumed is not None:
-                self._tell_stored(self._resumed)  # where nothing was left to do, on_predict_start was not called
+            silent = None
+            if self._resumed is not None and not self._resumed.is_told:
+                # Nothing was left to do, so on_predict_start was not called.
+                self._tell_stored(self._resumed)
+                silent = self._left_out_silently(self._resumed)
             assert self._last_line is not None
             failure: BaseException | None = None
             try:
@@ -342,6 +352,8 @@ class FileWriter(BaseWriter):
                     self._report_end(trainer, failure)
                 finally:
                     self._forget(ends=True)
+            if silent is not None:
+                warn(silent)  # last, since the user may have made errors of warnings
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Store what was handed over. Failures are attached to the exception, which stays as it is.

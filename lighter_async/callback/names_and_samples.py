@@ -66,6 +66,11 @@ class OutputReader:
         """The loaders' data sets, in order."""
         return self._origins.datasets
 
+    @property
+    def not_loaded(self) -> int:
+        """How many items of the data sets `pending` leaves out, so that no batch has them."""
+        return self._origins.left_out
+
     def read(self, outputs: Any, batch_idx: int, dataloader_idx: int) -> tuple[Sequence[str], Any, Origin]:
         """The names, values and origin of a batch's samples, without those that are stored or only fill up a batch.
 

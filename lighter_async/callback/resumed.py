@@ -47,6 +47,11 @@ class Resumed:
         self._is_first_rank = is_first_rank
         self._count: int | None = None
 
+    @property
+    def is_told(self) -> bool:
+        """Whether `tell` was called."""
+        return self._count is not None
+
     def tell(self, datasets: Sequence[Any]) -> int:
         """Say how many samples are stored of how many, on the first rank and once; returns how many, there alone."""
         if self._count is None:
@@ -57,3 +62,21 @@ class Resumed:
                 total = "" if None in lengths else f" of {sum(length or 0 for length in lengths):,}"
                 notify(f"resuming: {self._count:,}{total} are stored in {self._place!r}")
         return self._count
+
+    def left_out_silently(self, not_loaded: int, who: str) -> str | None:
+        """What to warn of where `pending` leaves out what is stored by another writer alone; None if it does not.
+
+        Args:
+            not_loaded: Items of the data sets that the loaders do not give.
+            who: The callback's name.
+        """
+        stored = self.samples.found_as_now
+        if not self._is_first_rank or not_loaded <= stored:
+            return None
+        return (
+            f"pending() leaves out {not_loaded:,} items of the data set, which are stored, but only {stored:,} as "
+            f"this {who} stores them in {self._place!r}: the others are there in "
+            "another format, as another output, under a number in place of a name, or in another directory, and are "
+            "not computed now. Give the loader no pending() (resume=True leaves out what is stored once it is "
+            "computed), give pending() this directory, or the one format that is wanted, as pending(..., writer='npy')"
+        )

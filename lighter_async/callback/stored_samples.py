@@ -43,6 +43,11 @@ class StoredSamples:
         loaders = set.intersection(*(set(one) for one in indices))
         return sum(len(reduce(and_, [one[loader] for one in indices])) for loader in loaders)
 
+    @property
+    def found_as_now(self) -> int:
+        """At most how many are known by what samples are known by now: by names, or by numbers."""
+        return min(one.found_as_now for one in self._series)
+
     def check(self, datasets: Sequence[Any]) -> None:
         """Refuse to resume numbered samples of other data sets.
 

@@ -54,9 +54,13 @@ class StoredSeries:
         self._where = where
         self._series = writer, key
         self._named = named
+        self._numbered = 0  # samples that have numbers where they have names now
         self._unrecorded = [record for record, _ in adoptable(manifest, where.store, writer=writer, key=key)]
         counted = with_unrecorded(manifest.counted(writer=writer, key=key), self._unrecorded)
         self._records = counted.get(self._series, Records([]))
+        if named:
+            numbered = {one.run for one in manifest.loaders if one.series == self._series and not one.named}
+            self._numbered = len(self._records.where(lambda block: block.head.run in numbered))
         self._records.prepare()  # now, and not when the loop hands its first batch over
         self._suffix = suffix
         self._stems = {name.removesuffix(suffix) for name in self._records.names()} if named else set()
@@ -82,6 +86,11 @@ class StoredSeries:
 
     def __len__(self) -> int:
         return len(self._records)
+
+    @property
+    def found_as_now(self) -> int:
+        """How many are known by what samples are known by now: by names, or by numbers."""
+        return len(self) - self._numbered
 
     @property
     def names(self) -> set[str]:

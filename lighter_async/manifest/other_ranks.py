@@ -55,8 +55,8 @@ class OtherRanks:
                 return None
             sleep(_PAUSE)
 
-    def is_of_earlier_run(self, file: str) -> bool:
-        """Whether a file is as an earlier run has recorded it, and no rank of this run has.
+    def is_earlier(self, file: str) -> bool:
+        """Whether a file is as an earlier run, or an earlier writer of this rank, has recorded it, and no other rank.
 
         Args:
             file: The file, below the directory.
@@ -64,7 +64,7 @@ class OtherRanks:
         earlier: set[tuple[int | None, str | None]] = set()
         for path in manifest_files(self._directory):
             for record in self._records_of(path, file):
-                if record.run == self._run.id:
+                if record.run == self._run.id and os.fspath(path) != self._own:
                     return False
                 earlier.add((record.bytes, record.xxh3))
         if not earlier:

@@ -11,7 +11,7 @@ from lighter_async.names.checks import (
     with_suffix,
     with_suffixes,
 )
-from lighter_async.names.claims import Claims, claims_of
+from lighter_async.names.claims import Claims, claims_of, let_go_of_unreachable
 from lighter_async.names.number_ranges import Numbers
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "check_names",
     "check_object",
     "claims_of",
+    "let_go_of_unreachable",
     "name_of",
     "with_suffix",
     "with_suffixes",

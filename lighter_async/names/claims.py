@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from lighter_async.errors import DuplicateNameError
 from lighter_async.names.used_names import UsedNames, duplicate_error
 
-__all__ = ["Claims", "claims_of"]
+__all__ = ["Claims", "claims_of", "let_go_of_unreachable"]
 
 
 class Claims:
@@ -158,6 +159,22 @@ def claims_of(location: str, made_at: str = "") -> Claims:
             claims._leave_behind = finalizer
         claims._writers.append(made_at)
         return claims
+
+
+def let_go_of_unreachable(location: str) -> None:
+    """Where a writer is open on a location, have those collected that nobody can reach any more.
+
+    A writer in threads is part of a circle with its books, which keep it while they have samples. So only the garbage
+    collector lets go of it, which may take hours in a notebook where a cell is run again, and until then its names are
+    taken.
+
+    Args:
+        location: Where the files go.
+    """
+    with _claims_lock:
+        is_open = location in _claims
+    if is_open:
+        gc.collect()
 
 
 def _leave_behind(location: str, used: UsedNames) -> None:

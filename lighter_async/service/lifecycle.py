@@ -12,7 +12,7 @@ from lighter_async.errors import ClosedError, FlushTimeoutError, WriteError, att
 from lighter_async.interrupts import uninterrupted
 from lighter_async.ledger import Ledger
 from lighter_async.manifest import Loader
-from lighter_async.names import Claims, claims_of
+from lighter_async.names import Claims, claims_of, let_go_of_unreachable
 from lighter_async.notices import users_line
 from lighter_async.other_programs import in_use_since, look
 from lighter_async.service.held_up import HeldUp
@@ -110,6 +110,7 @@ class Lifecycle:
         setup, ledger = self._setup, self.ledger
         if self._state != "new":
             ledger.check_open()
+        let_go_of_unreachable(self._location)
         self.choice = choose_by_cores(self.choice, in_use_since(self._looked))
         job = make_job(setup)
         backend = make_workers(setup, self.choice, self._pool, job, ledger.done)
@@ -331,8 +332,8 @@ def _finish(ledger: Ledger, backend: Backend, session: Session, let_go: Callable
     with uninterrupted():
         try:
             ledger.wait_done(None, None)
-            backend.stop()
-            session.seal_table(ends=True)
         finally:
             # Not before: a writer that took the same names now would store its samples before those of this one.
             let_go()
+        backend.stop()
+        session.seal_table(ends=True)

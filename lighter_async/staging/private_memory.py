@@ -32,7 +32,10 @@ class PrivateMemory:
         self._first = np.empty(0, np.uint8)  # what is left of it; guarded by _lock
 
     def first(self, nbytes: int) -> NDArray[np.uint8]:
-        first = np.frombuffer(mmap.mmap(-1, nbytes), np.uint8)
+        try:
+            first = np.frombuffer(mmap.mmap(-1, nbytes), np.uint8)
+        except OSError:  # addresses are short, and a writer starts without it
+            return np.empty(0, np.uint8)
         with self._lock:
             self._first = first
         return first
@@ -62,4 +65,4 @@ class PrivateMemory:
     def _let_go_of_first(self) -> None:
         if len(self._first):
             give_back(self._first)
-            self._first = self._first[:0]
+            self._first = np.empty(0, np.uint8)  # and no part of the mapping, which ends with its last slot

@@ -213,12 +213,15 @@ class SlotPool:
             self._total -= len(slot.memory)
 
     def close(self) -> None:
-        """Free the slots that are not used."""
+        """Free the slots that are not used, and what lies in none."""
         ahead, self._ahead = self._ahead, None
+        with self._lock:
+            self._total -= self._first
+            self._first = 0  # which ends the touching of it
         if ahead is not None:
             ahead.close()
+        self._memory.let_go_of_first()
         with self._lock:
-            self._let_go_of_first()
             for slots in self._free.values():
                 for slot in slots:
                     self._total -= len(slot.memory)
@@ -227,9 +230,9 @@ class SlotPool:
 
     def _let_go_of_first(self) -> None:
         if self._first:
-            self._memory.let_go_of_first()
             self._total -= self._first
-            self._first = 0
+            self._first = 0  # before it is let go of, so that no more of it is touched
+            self._memory.let_go_of_first()
 
     def _make_room(self, size: int) -> None:
         # What lies in no slot yet goes first, then free slots, the class that got its first one longest ago first.

@@ -156,7 +156,7 @@ class Work:
         """Store what waits, record what is stored, and return what became of every sample."""
         if self._waiting and self._lane is not None:
             self._settle(self._lane)
-        self._replace_earlier_runs()
+        self._replace_earlier()
         self._record()
         # Only now: two ranks that store the same samples the other way round wait for each other's records.
         for one, taken in self._taken:
@@ -168,8 +168,9 @@ class Work:
                 self.fail(one.index, error)
         return self.result
 
-    def _replace_earlier_runs(self) -> None:
-        """Store what was taken for another rank's, where an earlier run's file is newer than the clock says now."""
+    def _replace_earlier(self) -> None:
+        """Store what was taken for another rank's, where it is an earlier run's whose file is newer than the clock says
+        now, or an earlier writer's of this rank."""
         taken, self._taken = self._taken, []
         for one, error in taken:
             log, lane = self.job.session.log, self._lane
@@ -178,12 +179,15 @@ class Work:
                 log is not None
                 and lane is not None
                 and below is not None
-                and below.if_exists == "overwrite"
+                and below.if_exists != "error"
                 and one.file is not None
-                and log.other_ranks.is_of_earlier_run(one.file)
+                and log.other_ranks.is_earlier(one.file)
             )
-            if not is_earlier or lane is None:
+            if not is_earlier or lane is None or below is None:
                 self._taken.append((one, error))
+                continue
+            if below.if_exists == "skip":
+                self.result.skipped += 1
                 continue
             self.begin(one.index)
             try:

@@ -115,9 +115,24 @@ class ThreadBackend(UnitQueue):
                     if unit is not None and place is not None and place[1] < before:
                         late.append((unit.batch, self._abandon(task, unit, place[0], limit)))
                 if late:
-                    self._call_workers()
+                    late += self._replace_workers()
             for batch, result in late:
                 self._done(batch, result)
+
+    def _replace_workers(self) -> list[tuple[Batch, Result]]:
+        """Start others in the place of those that were abandoned. With the lock held.
+
+        Returns:
+            What there is no thread for, which has failed.
+        """
+        try:
+            self._call_workers()
+        except RuntimeError as error:  # the system has no thread left
+            if not self._at_work():
+                left = list(self._units)
+                self._units.clear()
+                return [(unit.batch, fail_unit(self._job, unit, error, 1)) for unit in left]
+        return []
 
     @property
     def needs_collect(self) -> bool:

@@ -44,6 +44,9 @@ class OtherThread:
 
     Args:
         begin: What it does first.
+
+    Raises:
+        RuntimeError: The system has no thread left.
     """
 
     def __init__(self, begin: Callable[[], None] = lambda: None) -> None:
@@ -109,7 +112,10 @@ class GivingWay:
         if monotonic() < self._until:
             return call()
         if self._thread is None:
-            self._thread = OtherThread(give_way)
+            try:
+                self._thread = OtherThread(give_way)
+            except RuntimeError:  # no thread is left, and the loop's priority is better than no work
+                return call()
         return self._thread(call)
 
     def close(self) -> None:

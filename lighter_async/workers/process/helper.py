@@ -13,6 +13,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -121,7 +122,9 @@ class Helper:
             return 1
         if not self.is_plain:
             # Before this thread gives way, whose priority it has.
-            self._taking = OtherThread()
+            with suppress(RuntimeError):  # no thread is left, and this one takes units itself
+                self._taking = OtherThread()
+        if self._taking is not None:
             # Only now, since the parent may be waiting for the first sample. A user's code may have to stay in one
             # thread. All but the first leave a core at once; the first stores samples on a machine that is busy, too.
             give_way(wholly=self._me > 0)

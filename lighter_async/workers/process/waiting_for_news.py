@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,10 +31,25 @@ class HelperNews:
 
     @contextmanager
     def watch(self) -> Iterator[int | None]:
-        """While it is open, helpers tell what they do; its value is the descriptor that becomes readable then."""
+        """While it is open, helpers tell what they do; its value is a descriptor that becomes readable then.
+
+        It is the caller's own, since an event loop watches one for one task at a time. None once helpers were let go.
+        """
+        with uninterrupted(), self._lock:
+            # Under the lock, since another thread may close it, and its number become that of another file.
+            descriptor = None if self._transport.is_closed else os.dup(self._transport.events.fileno())
+        try:
+            with self._watching():
+                yield descriptor
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
         self._watch(1)
         try:
-            yield self._transport.events.fileno()
+            yield
         finally:
             self._watch(-1)
 
@@ -61,7 +77,7 @@ class HelperNews:
         try:
             # From here on waking the waiter also ends the poll; before that, `is_awake` shows it.
             self._asleep = True
-            with self.watch():
+            with self._watching():
                 self._transport.ring_sleepers(everyone=True)
                 if not has_news() and not waiter.is_awake:
                     self._transport.events.poll(timeout)
