@@ -146,11 +146,11 @@ def _leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
             f"{kind}: {what}" for kind, look in looks.items() for key, what in look().items() if key not in before[kind]
         ]
 
-    deadline = monotonic() + _DEADLINE
-    found = left()
-    if found:
-        gc.collect()  # only now, since it takes long beside torch
+    deadline, found, rounds = monotonic() + _DEADLINE, left(), 0
     while found and monotonic() < deadline:
+        if rounds % 50 == 0:
+            gc.collect()  # only where there is something, since it takes long beside torch
+        rounds += 1
         sleep(0.01)
         found = left()
     if found:

@@ -600,7 +600,7 @@ def test_a_writer_starts_where_the_first_memory_is_refused(tmp_path, monkeypatch
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         return mmap.mmap(descriptor, size)
 
-    monkeypatch.setattr("lighter_async.staging.slots.mmap", SimpleNamespace(mmap=refuse))
+    monkeypatch.setattr("lighter_async.staging.private_memory.mmap", SimpleNamespace(mmap=refuse))
     with BackgroundWriter("tensor", tmp_path, backend="thread") as writer:
         writer.submit("a", torch.ones(3))
     assert [size >= MEGA for size in mapped] == [True, False]
