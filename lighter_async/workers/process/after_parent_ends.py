@@ -1,4 +1,4 @@
-"""What a helper does once the process that it works for has ended: it goes on, and starts another helper beside it."""
+"""What a helper does once the process that it works for has ended: it goes on, and has two others beside it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ParentWatch"]
 
-_SECONDS_BETWEEN_LOOKS = 0.1  # whether another helper is alive
+_SECONDS_BETWEEN_LOOKS = 0.1  # whether other helpers are alive
 
 
 class ParentWatch:
@@ -72,11 +72,14 @@ class ParentWatch:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 
     def start_successor(self) -> None:
-        """Where no other helper is alive, start one, which goes on should this one be killed."""
+        """Where fewer than two others are alive, start one, so that there is one that goes on should two be killed.
+
+        With one other alone, each of two may take a sample that kills it and count on the other one at that moment.
+        """
         with self._successor_lock:
             if self._successor is not None and self._successor.popen.poll() is None:
                 return  # it may not be at work yet
-            if not self._queue.has_work or self._queue.others(self._setting.helper):
+            if not self._queue.has_work or len(self._queue.others(self._setting.helper)) > 1:
                 return
             cell = self._queue.free_cell(self._setting.helper)
             if cell is None or not self._queue.may_have_successor():
