@@ -45,6 +45,7 @@ class ParentWatch:
         # Looked at after the descriptor was opened, which may be another process's of that number otherwise.
         self.has_ended = os.getppid() != setting.parent
         self._successor: Process | None = None  # the latest one
+        self._successors_cell = -1
         self._successor_lock = threading.Lock()
 
     def start(self) -> None:
@@ -71,15 +72,19 @@ class ParentWatch:
             self.start_successor()
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 
-    def start_successor(self) -> None:
+    def start_successor(self, *, surely: bool = False) -> None:
         """Where fewer than two others are alive, start one, so that there is one that goes on should two be killed.
 
         With one other alone, each of two may take a sample that kills it and count on the other one at that moment.
+
+        Args:
+            surely: Start one however many there are: all of them may take the sample next that is about to be tried.
         """
         with self._successor_lock:
-            if self._successor is not None and self._successor.popen.poll() is None:
+            is_there = self._successor is not None and self._successor.popen.poll() is None
+            if is_there and not (surely and self._queue.is_alive(self._successors_cell)):
                 return  # it may not be at work yet
-            if not self._queue.has_work or len(self._queue.others(self._setting.helper)) > 1:
+            if not surely and (not self._queue.has_work or len(self._queue.others(self._setting.helper)) > 1):
                 return
             cell = self._queue.free_cell(self._setting.helper)
             if cell is None or not self._queue.may_have_successor():
@@ -91,5 +96,6 @@ class ParentWatch:
             try:
                 folder, path = folder_and_path(sys.path)
                 self._successor = launch(replace(self._setting, helper=cell), Descriptors(), folder=folder, path=path)
+                self._successors_cell = cell
             except OSError:
                 pass  # then this one is the last

@@ -165,6 +165,8 @@ class Helper:
                 # First, so that there is a free cell for another one.
                 claim = self._take(partial(self._queue.inherit, self._me))
                 if claim is not None:
+                    if self._queue.has_killed(self._me):
+                        self._parent.start_successor(surely=True)
                     self._write(job, claim)
                     continue
             claim, sleeper, news = self._take(partial(self._queue.turn, self._me))

@@ -134,6 +134,10 @@ class HelperQueue(SharedQueue):
         finally:
             self.lock.release()
 
+    def has_killed(self, helper: int) -> bool:
+        """Whether others have died over the sample that this helper has inherited."""
+        return self._words[self._cell(helper) + DEATHS] > 0
+
     def live(self, helper: int) -> bool:
         """Say that this process is a helper, from now on until it dies; returns whether its cell was free."""
         if not self.lock.live(helper):
