@@ -48,4 +48,6 @@ def optional(clause: str, package: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != package:
+            raise  # a package that this one needs, which its own error names
         raise ImportError(not_installed(clause, package)) from error

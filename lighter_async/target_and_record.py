@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lighter_async.errors import describe
+from lighter_async.errors import ReadError, describe
 from lighter_async.manifest import ManifestLog, OutputName
 from lighter_async.notices import notify
 from lighter_async.targets import Lane, Target, lane_of, tables_target
@@ -97,6 +97,9 @@ class Session:
         """
         try:
             objects = lane.seal_full() if only_full else lane.seal()
+        except ReadError as error:  # what is stored is damaged, which the error tells
+            notify(str(error))
+            return
         except Exception as error:
             notify(
                 f"what is stored in {self.location!r} cannot be sealed yet ({describe(error)}); all samples are kept, "

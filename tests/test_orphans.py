@@ -338,11 +338,13 @@ def test_a_sample_over_which_three_helpers_have_died_is_left_out(tmp_path):
     os.ftruncate(descriptor, ParentQueue.size_of(6, 4))
     parent, queue = ParentQueue(descriptor, 6, 4), HelperQueue(descriptor, 6, 4)
     parent.append(0, 0, 5, per=5, serial=1, slot=(0, 0), message=(0, 8))
-    stored, deaths = [], []
+    stored, deaths, warned = [], [], []
 
     def work(helper, take):
         """As a helper that dies over the samples 1 and 3; returns whether it was alive at the end."""
         while (claim := take()) is not None:
+            if queue.has_killed(helper):
+                warned.append(claim.start)
             for index in range(claim.start, claim.stop):
                 queue.on_progress(helper, index)
                 if index in (1, 3):
@@ -360,6 +362,7 @@ def test_a_sample_over_which_three_helpers_have_died_is_left_out(tmp_path):
             if work(helper, lambda helper=helper: queue.inherit(helper)):
                 break
     assert deaths == [1, 1, 1, 3, 3, 3]
+    assert warned == [1, 1, 3, 3]  # before each but the first
     assert set(stored) == {0, 2, 4}
     assert not queue.has_work
     for one in (parent, queue):

@@ -492,6 +492,18 @@ def test_a_slot_that_cannot_be_had_costs_nothing():
         slots.acquire(4096, pinned=True)  # pinned and plain slots are not exchanged
 
 
+@pytest.fixture(params=["private", "shared"])
+def memory(request):
+    """Of 8 MB."""
+    if request.param == "private":
+        yield PrivateMemory(None)
+        return
+    shared = SharedMemory(8 * MEGA, pin=None)
+    shared.open()
+    yield shared
+    shared.close()
+
+
 def prepared(slots, total):
     until(lambda: slots.total == total)
     slots._ahead._asked.append(None)  # nothing more
@@ -499,12 +511,8 @@ def prepared(slots, total):
     slots._ahead._thread.join()
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_a_slot_more_than_there_are_in_use_is_touched_before_it_is_needed(shared):
+def test_a_slot_more_than_there_are_in_use_is_touched_before_it_is_needed(memory):
     """Pages that nobody has touched take the loop longer than the copy, in each batch while workers lag behind."""
-    memory = SharedMemory(8 * MEGA, pin=None) if shared else PrivateMemory(None)
-    if shared:
-        memory.open()
     slots = SlotPool(8 * MEGA, memory)
     slots.work_ahead(2 * MEGA)
     first = slots.acquire(MEGA, pinned=False)
@@ -516,8 +524,6 @@ def test_a_slot_more_than_there_are_in_use_is_touched_before_it_is_needed(shared
     assert resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - faults < 64  # of 256 pages
     assert set(first.memory.tolist()) == {7}
     slots.close()
-    if shared:
-        memory.close()
 
 
 def test_what_is_touched_ahead_stays_within_the_budget():
@@ -530,12 +536,8 @@ def test_what_is_touched_ahead_stays_within_the_budget():
     assert len({id(slot) for slot in taken}) == 2
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_the_first_slots_lie_in_memory_that_was_touched_when_the_workers_started(shared):
+def test_the_first_slots_lie_in_memory_that_was_touched_when_the_workers_started(memory):
     """Whatever their sizes are; no two of them share a byte, and each may be let go of by itself."""
-    memory = SharedMemory(8 * MEGA, pin=None) if shared else PrivateMemory(None)
-    if shared:
-        memory.open()
     first = memory.first(MEGA)
     first[:] = 1
     slots = [memory.allocate(size, pinned=False) for size in (MEGA // 2, MEGA // 4, 2 * MEGA, MEGA // 4)]
@@ -545,16 +547,10 @@ def test_the_first_slots_lie_in_memory_that_was_touched_when_the_workers_started
     assert [set(slot.memory[::4096].tolist()) for slot in slots] == [{2}, {3}, {4}, {5}]
     memory.free(slots.pop(0))
     assert [set(slot.memory[::4096].tolist()) for slot in slots] == [{3}, {4}, {5}]
-    if shared:
-        memory.close()
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_memory_touched_at_the_start_counts_until_a_slot_lies_in_it_and_gives_way_to_whatever_needs_room(shared):
+def test_memory_touched_at_the_start_counts_until_a_slot_lies_in_it_and_gives_way_to_whatever_needs_room(memory):
     """Otherwise samples that need no slot, such as dicts of numbers, would be queued beside it."""
-    memory = SharedMemory(8 * MEGA, pin=None) if shared else PrivateMemory(None)
-    if shared:
-        memory.open()
     slots = SlotPool(8 * MEGA, memory)
     before = shared_memory()
     slots.work_ahead(4 * MEGA)
@@ -569,16 +565,10 @@ def test_memory_touched_at_the_start_counts_until_a_slot_lies_in_it_and_gives_wa
     slots.acquire(MEGA // 8, pinned=False).memory[:] = 1
     assert slots.total == 2 * MEGA // 8
     slots.close()
-    if shared:
-        memory.close()
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_memory_touched_at_the_start_goes_back_when_the_writer_is_closed(shared):
+def test_memory_touched_at_the_start_goes_back_when_the_writer_is_closed(memory):
     """A program may keep writers that are closed, such as the callbacks of many runs."""
-    memory = SharedMemory(8 * MEGA, pin=None) if shared else PrivateMemory(None)
-    if shared:
-        memory.open()
     slots = SlotPool(8 * MEGA, memory)
     before = shared_memory()
     slots.work_ahead(4 * MEGA)
@@ -586,8 +576,6 @@ def test_memory_touched_at_the_start_goes_back_when_the_writer_is_closed(shared)
     until(lambda: shared_memory() >= before + 4 * MEGA)
     slots.close()
     assert (slots.total, shared_memory()) == (0, before)
-    if shared:
-        memory.close()
 
 
 def test_a_writer_starts_where_the_first_memory_is_refused(tmp_path, monkeypatch):

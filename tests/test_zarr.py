@@ -210,8 +210,15 @@ def test_a_part_that_is_cut_short_while_sealing_is_told_and_ends_nothing(tmp_pat
     monkeypatch.setattr(zarr, "create_array", cut)
     values = np.random.default_rng(1).random((75, 1000))
     write(ArrayTarget(path, 75), values, range(75))
-    assert "rows 0 to 75 were cut off while the array was made of them" in capfd.readouterr().err
+    told = capfd.readouterr().err
+    assert f"'{path}.part' was cut short while its array was made, before row 75: lighter-async verify" in told
+    assert "are kept" not in told
     assert whole(tmp_path) == ["a.zarr.part"]
+    monkeypatch.undo()
+    assert main(["verify", str(tmp_path), "--repair"]) == 0  # as the message says
+    left = list(pending(range(75), path))
+    write(ArrayTarget(path, 75), values[left], left, resume=True)
+    assert np.array_equal(array_at(path)[:], values)
 
 
 def test_a_disk_that_fills_up_while_sealing_keeps_the_rows(small_disk, capfd):

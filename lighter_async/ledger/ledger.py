@@ -114,6 +114,7 @@ class Ledger:
             WriteError, ClosedError: As `check_open`.
         """
         with self._lock:
+            # Looked at here, and in `accept`, since each call is some microseconds that the loop waits.
             if self._refusal is not None or self._accounts.first_failure is not None:
                 self._check_open()
             return self._admission.try_reserve(reservation)

@@ -197,6 +197,7 @@ class Lane(ABC):
 
         Raises:
             OSError: An object cannot be sealed. It stays as it is, and a later call tries again.
+            ReadError: Something that is stored is damaged, and cannot become part of it; the message says the way out.
         """
         return ()
 

@@ -111,6 +111,7 @@ class ArrayFile:
 
         Raises:
             OSError: It stays a part, and may be sealed later.
+            ReadError: Rows of it are gone, as the message says.
         """
         if not os.path.lexists(self.part) or self._is_being_sealed():
             return False

@@ -41,6 +41,7 @@ class Form(Protocol):
 
         Raises:
             OSError: The part stays as it is.
+            ReadError: Rows of it are gone.
         """
         ...
 

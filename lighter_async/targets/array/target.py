@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lighter_async.configs import plain
+from lighter_async.errors import ReadError
 from lighter_async.names import RESERVED_PREFIX, check_name
 from lighter_async.notices import notify
 from lighter_async.store.zarr_rows import ZARR
@@ -139,6 +140,8 @@ class ArrayTarget(OneFileInFolder):
                 )
         try:
             file.seal(only_known=True)
+        except ReadError as error:
+            notify(str(error))
         except OSError as error:
             notify(
                 f"{file.part!r} has all of its rows, and cannot be given its name yet ({type(error).__name__}: "

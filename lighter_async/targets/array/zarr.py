@@ -17,6 +17,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from lighter_async.errors import ReadError
 from lighter_async.names import RESERVED_PREFIX
 from lighter_async.npy import header
 from lighter_async.optional_packages import optional
@@ -81,7 +82,7 @@ class Zarr:
         os.makedirs(self.scratch)
         made = os.path.join(self.scratch, "made")
         try:
-            self._write(descriptor, layout, rows, made)
+            self._write(descriptor, layout, rows, part=part, made=made)
             _sync(made)
             self.remove(path)
             os.rename(made, path)
@@ -90,7 +91,7 @@ class Zarr:
         finally:
             _remove_folder(self.scratch)
 
-    def _write(self, descriptor: int, layout: Layout, rows: int, made: str) -> None:
+    def _write(self, descriptor: int, layout: Layout, rows: int, *, part: str, made: str) -> None:
         import zarr
 
         chunk = self._chunk(layout, rows)
@@ -106,8 +107,8 @@ class Zarr:
             )
             for start in range(0, rows, chunk[0]):
                 stop = min(start + chunk[0], rows)
-                array[start:stop] = _rows_between(descriptor, layout, start, stop)
-        except OSError:
+                array[start:stop] = _rows_between(descriptor, layout, start, stop, part)
+        except (OSError, ReadError):
             raise
         except Exception as error:  # of zarr or a codec: the rows stay in the part
             raise OSError(errno.EIO, f"zarr cannot write it ({type(error).__name__}: {error})", made) from error
@@ -165,18 +166,23 @@ class Zarr:
         _remove_folder(gone)
 
 
-def _rows_between(descriptor: int, layout: Layout, start: int, stop: int) -> NDArray[Any]:
+def _rows_between(descriptor: int, layout: Layout, start: int, stop: int, part: str) -> NDArray[Any]:
     """Rows of a part, which are read and not mapped: a mapped file that cannot be read ends the process (SIGBUS).
 
     Raises:
-        OSError: They cannot be read, or somebody has cut them off.
+        OSError: They cannot be read.
+        ReadError: Somebody has cut them off.
     """
     found = np.empty((stop - start, *layout.shape), layout.dtype)
     left, place = found.reshape(-1).view(np.uint8).data, layout.begin + start * layout.row_bytes
     while left:
         some = read_from(descriptor, min(len(left), _CHUNK), place)
         if not some:
-            raise OSError(errno.EIO, f"rows {start} to {stop} were cut off while the array was made of them")
+            raise ReadError(
+                f"{part!r} was cut short while its array was made, before row {stop}: lighter-async verify "
+                f"{os.path.dirname(part)!r} --repair takes back what is gone, and a run with resume=True computes it "
+                "again"
+            )
         left[: len(some)] = some
         left, place = left[len(some) :], place + len(some)
     return found

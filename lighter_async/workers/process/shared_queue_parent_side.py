@@ -7,7 +7,6 @@ from lighter_async.workers.process.shared_queue_words import (
     ASLEEP,
     AT,
     BASE,
-    BEGINNING,
     CELL,
     CLOSING,
     DONE,
@@ -89,7 +88,7 @@ class ParentQueue(SharedQueue):
         found = []
         if waiting > 0:
             for helper in range(self._helpers):
-                if words[BEGINNING + helper * CELL + STATE] == ASLEEP:
+                if words[self._cell(helper) + STATE] == ASLEEP:
                     found.append(helper)
                     if waiting == 1 and not everyone:
                         break
